@@ -1,0 +1,1 @@
+//! Picks the model server for each LLM request inside Envoy.
