@@ -1,1 +1,39 @@
-//! Picks the model server for each LLM request inside Envoy.
+//! Inference Picker: a proxy-wasm filter that sends each LLM request to the model server best able to take it.
+//!
+//! # The way of one request
+//!
+//! 1. The host has the headers. If the route leads to a pool's cluster, the filter waits for the body ([`openai`]).
+//! 2. The body is read: model, stream flag, size of the prompt.
+//! 3. [`decide`] orders the steps: which model to send ([`models`]), which endpoints can take it ([`pool`]), and which
+//!    is best ([`strategy`]), from what was scraped ([`metrics`]) and what the gateway has in flight ([`load`]).
+//! 4. The shell writes the pick and lets the request go; Envoy's load balancer obeys.
+//! 5. The first output and the end of the answer give the load back.
+//!
+//! Apart from requests, [`scrape`] says when to ask each endpoint for its metrics, and [`lease`] which worker does it
+//! where there is no companion service.
+//!
+//! # Invariants
+//!
+//! - The core knows no host, no clock and no randomness: they are arguments. Only `plugin` speaks to the host, and
+//!   it compiles for no other target.
+//! - Only [`config`], [`openai`], [`metrics`] and [`pool`] know a wire format.
+//! - Any bytes, from clients, model servers or shared data, are read in bounded memory and without a panic.
+//! - Data that is missing or old is a value with a defined decision, never an error of a request.
+
+#![cfg_attr(not(target_os = "wasi"), forbid(unsafe_code))]
+#![cfg_attr(target_os = "wasi", deny(unsafe_code))]
+#![warn(missing_docs)]
+
+pub mod config;
+pub mod decide;
+pub mod lease;
+pub mod load;
+pub mod metrics;
+pub mod models;
+pub mod openai;
+pub mod pool;
+pub mod scrape;
+pub mod strategy;
+
+#[cfg(target_os = "wasi")]
+mod plugin;

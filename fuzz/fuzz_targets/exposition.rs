@@ -1,0 +1,54 @@
+//! A metrics page from a server nobody trusts, in two parts: first any bytes; then the same bytes as lines
+//! between valid ones, where lines of no interest must not change what is read.
+#![no_main]
+
+use inference_picker::metrics::{ADAPTERS_MAX, MetricsError, ModelServer, read};
+use libfuzzer_sys::fuzz_target;
+
+const NEEDED: &[u8] =
+    b"vllm:num_requests_waiting{engine=\"0\"} 7\nvllm:num_requests_running{engine=\"0\"} 1\n";
+
+fuzz_target!(|page: &[u8]| {
+    for server in ModelServer::ALL {
+        check_bounds(server, page);
+    }
+    let with_needed = [NEEDED, page, b"\n"].concat();
+    assert_eq!(
+        read(ModelServer::Vllm, &with_needed),
+        read(ModelServer::Vllm, &with_noise(&with_needed))
+    );
+});
+
+fn check_bounds(server: ModelServer, page: &[u8]) {
+    match read(server, page) {
+        Ok(metrics) => {
+            assert_eq!(page.last(), Some(&b'\n'));
+            assert!(
+                metrics
+                    .kv_cache_utilization
+                    .is_none_or(|share| (0.0..=1.0).contains(&share))
+            );
+            assert!(
+                metrics.lora.is_none_or(|lora| {
+                    lora.adapters.len() <= 2 * ADAPTERS_MAX && lora.adapters.is_sorted()
+                })
+            );
+            assert!(
+                metrics
+                    .prefix_cache_hits
+                    .is_none_or(|tokens| tokens.is_finite() && tokens >= 0.0)
+            );
+        }
+        Err(error) => assert_eq!(error == MetricsError::Incomplete, page.last() != Some(&b'\n')),
+    }
+}
+
+/// A comment and a sample of another metric behind every line.
+fn with_noise(page: &[u8]) -> Vec<u8> {
+    let noise = b"# vllm:num_requests_waiting 9\nvllm:num_requests_waiting_by_reason{a=\"} 1\"} 9\n";
+    page.split_inclusive(|byte| *byte == b'\n')
+        .flat_map(|line| [line, noise])
+        .flatten()
+        .copied()
+        .collect()
+}

@@ -1,0 +1,221 @@
+//! The configuration: one JSON document for the filter and the companion service.
+//!
+//! `raw` mirrors the document as users write it (field names as in the InferencePool and InferenceModel
+//! resources) and knows serde; `validate` turns it into the types below, once, when the plugin is configured.
+//! A document that is not right is refused with the path of the field; nothing is replaced silently.
+
+mod raw;
+mod validate;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::metrics::ModelServer;
+
+/// How often each endpoint's metrics are read. vLLM's gauges change at the end of a step (tens of milliseconds
+/// on a busy server), so reading faster shows nothing new.
+pub const DEFAULT_SCRAPE_INTERVAL: Duration = Duration::from_millis(50);
+/// How long one scrape may take. A model server answers within milliseconds; one that needs half a second is
+/// treated as one that does not answer.
+pub const DEFAULT_SCRAPE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Metrics older than this say nothing about a queue that fills in a fraction of a second: ten missed scrapes.
+pub const DEFAULT_METRICS_STALE_AFTER: Duration = Duration::from_millis(500);
+/// How often Envoy's admin is asked for the endpoints of a pool: twice within the second in which a change
+/// must be followed.
+pub const DEFAULT_DISCOVERY_INTERVAL: Duration = Duration::from_millis(400);
+/// Scrapes or requests that fail in a row before an endpoint leaves the candidates: one failure is chance,
+/// three are a state.
+pub const DEFAULT_MAX_CONSECUTIVE_FAILURES: u32 = 3;
+/// The largest request body that is read, in bytes: what Envoy buffers by default (`per_connection_buffer_limit_bytes`).
+pub const DEFAULT_MAX_BODY_BYTES: usize = 1 << 20;
+
+/// Endpoints a pool may have. Each costs about 200 bytes a worker and a few nanoseconds a pick.
+pub const MAX_ENDPOINTS: usize = 4096;
+/// Pools in one configuration.
+pub const MAX_POOLS: usize = 256;
+/// Models in one configuration.
+pub const MAX_MODELS: usize = 4096;
+/// Targets of one model.
+pub const MAX_TARGETS: usize = 256;
+/// Bytes of a name (pool, cluster, model): longer ones are mistakes, and names end up in logs and keys.
+pub const MAX_NAME_BYTES: usize = 1024;
+/// The largest value of `maxBodyBytes`: a body is held in the worker's memory while it is read.
+pub const MAX_BODY_BYTES_CEILING: usize = 256 << 20;
+/// The shortest interval or timeout: the worker's tick is not finer.
+pub const MIN_INTERVAL: Duration = Duration::from_millis(10);
+/// The longest interval or timeout.
+pub const MAX_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// What this instance of the plugin is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The HTTP filter, one VM a worker.
+    Filter,
+    /// The companion service, a singleton that scrapes.
+    Service,
+}
+
+/// How the pick reaches Envoy's load balancer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PickTo {
+    /// Stop-iteration mode: the plugin holds the headers and writes the pick header itself.
+    Header,
+    /// Deferred mode: the plugin publishes filter state, which a filter behind it copies into the pick header.
+    FilterState,
+}
+
+/// Who reads the endpoints' metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScrapeBy {
+    /// The companion service.
+    Service,
+    /// One worker, elected by a lease in shared data.
+    Worker,
+}
+
+/// The rule by which a pool's endpoints are ranked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum RoutingStrategy {
+    /// Least expected work: see [`crate::strategy::default`].
+    Default,
+    /// Fewest requests in flight from this gateway.
+    LeastRequest,
+    /// Each in turn.
+    RoundRobin,
+    /// Any.
+    Random,
+}
+
+impl RoutingStrategy {
+    /// The name as it is configured and logged.
+    pub fn name(self) -> &'static str {
+        match self {
+            RoutingStrategy::Default => "DEFAULT",
+            RoutingStrategy::LeastRequest => "LEAST_REQUEST",
+            RoutingStrategy::RoundRobin => "ROUND_ROBIN",
+            RoutingStrategy::Random => "RANDOM",
+        }
+    }
+}
+
+/// How much a model's traffic matters when the pool is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+pub enum Criticality {
+    /// Always served.
+    Critical,
+    /// Served as long as there is room.
+    Standard,
+    /// Refused first.
+    Sheddable,
+}
+
+/// A valid configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// What this instance is.
+    pub role: Role,
+    /// How the pick reaches the load balancer.
+    pub pick_to: PickTo,
+    /// Who scrapes.
+    pub scrape_by: ScrapeBy,
+    /// The ORIGINAL_DST cluster through which any endpoint is reached; `None`: nothing is scraped.
+    pub scrape_cluster: Option<String>,
+    /// The cluster of Envoy's own admin listener.
+    pub admin_cluster: Option<String>,
+    /// Milliseconds between two scrapes of one endpoint.
+    pub scrape_interval_ms: u64,
+    /// Milliseconds a scrape may take.
+    pub scrape_timeout_ms: u64,
+    /// Age in milliseconds from which metrics are stale.
+    pub metrics_stale_after_ms: u64,
+    /// Milliseconds between two looks at Envoy's admin.
+    pub discovery_interval_ms: u64,
+    /// Failures in a row after which an endpoint leaves the candidates.
+    pub max_consecutive_failures: u32,
+    /// The largest request body that is read, in bytes.
+    pub max_body_bytes: usize,
+    /// The pools, at least one, with distinct names and clusters.
+    pub pools: Vec<Pool>,
+    /// The models that are served; empty: every model is.
+    pub models: Vec<Model>,
+}
+
+/// Identical model servers behind one Envoy cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    /// The name that models refer to.
+    pub name: String,
+    /// The Envoy cluster; routes to it are the pool's.
+    pub cluster: String,
+    /// The endpoints; `None`: discovered from Envoy's admin.
+    pub endpoints: Option<Vec<SocketAddr>>,
+    /// How an endpoint is picked.
+    pub routing_strategy: RoutingStrategy,
+    /// Whose metrics the endpoints print.
+    pub model_server: ModelServer,
+}
+
+/// A published model: the spec of an InferenceModel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// The name clients ask for.
+    pub name: String,
+    /// How much its traffic matters.
+    pub criticality: Criticality,
+    /// The name of the pool that serves it.
+    pub pool: String,
+    /// Where it goes, by weight; empty: to the model of the same name.
+    pub targets: Vec<Target>,
+}
+
+/// One version or adapter behind a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    /// The name the model server knows.
+    pub name: String,
+    /// Its share, relative to the sum of the model's weights.
+    pub weight: u32,
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The field, as in `pools[0].endpoints[2]`.
+    pub path: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}: {}", self.path, self.problem)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads and validates a configuration document.
+    ///
+    /// # Errors
+    /// The path of the first field that is not right, and what is wrong with it.
+    pub fn parse(document: &[u8]) -> Result<Config, ConfigError> {
+        validate::config(raw::parse(document)?)
+    }
+
+    /// The position of the pool behind an Envoy cluster.
+    pub fn pool_of_cluster(&self, cluster: &[u8]) -> Option<usize> {
+        self.pools
+            .iter()
+            .position(|pool| pool.cluster.as_bytes() == cluster)
+    }
+
+    /// The model of this name.
+    pub fn model(&self, name: &str) -> Option<&Model> {
+        self.models.iter().find(|model| model.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

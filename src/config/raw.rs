@@ -1,0 +1,126 @@
+//! The document as it is written: the only place that knows its field names.
+
+use serde::Deserialize;
+
+use super::{ConfigError, Criticality, RoutingStrategy};
+use crate::metrics::ModelServer;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Config {
+    #[serde(default)]
+    pub role: Role,
+    #[serde(default)]
+    pub pick_to: PickTo,
+    #[serde(default)]
+    pub scrape_by: ScrapeBy,
+    pub scrape_cluster: Option<String>,
+    pub admin_cluster: Option<String>,
+    pub scrape_interval: Option<String>,
+    pub scrape_timeout: Option<String>,
+    pub metrics_stale_after: Option<String>,
+    pub discovery_interval: Option<String>,
+    pub max_consecutive_failures: Option<u32>,
+    pub max_body_bytes: Option<usize>,
+    pub pools: Vec<Pool>,
+    #[serde(default)]
+    pub models: Vec<Model>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Role {
+    #[default]
+    Filter,
+    Service,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum PickTo {
+    #[default]
+    Header,
+    FilterState,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum ScrapeBy {
+    #[default]
+    Service,
+    Worker,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Pool {
+    pub name: String,
+    pub cluster: String,
+    pub endpoints: Option<Vec<String>>,
+    pub routing_strategy: Option<RoutingStrategy>,
+    #[serde(default)]
+    pub model_server: ModelServer,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Model {
+    pub model_name: String,
+    pub criticality: Option<Criticality>,
+    pub pool_ref: PoolRef,
+    pub target_models: Option<Vec<Target>>,
+}
+
+/// A reference to a pool. `group` and `kind` come with the resource and say nothing here.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct PoolRef {
+    pub name: String,
+    #[serde(rename = "group")]
+    pub _group: Option<String>,
+    #[serde(rename = "kind")]
+    pub _kind: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Target {
+    pub name: String,
+    pub weight: Option<i64>,
+}
+
+/// Reads the document's form; what its values mean is for `validate`.
+pub(super) fn parse(document: &[u8]) -> Result<Config, ConfigError> {
+    if document.iter().all(u8::is_ascii_whitespace) {
+        return Err(whole("the configuration is empty; it needs at least `pools`"));
+    }
+    if document.trim_ascii_start().first() != Some(&b'{') {
+        return Err(whole(
+            "is not a JSON object; Envoy hands it over as written in a google.protobuf.StringValue only",
+        ));
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(document);
+    let config: Config = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        ConfigError {
+            path: if path == "." || path == "?" {
+                WHOLE.to_owned()
+            } else {
+                path
+            },
+            problem: error.inner().to_string(),
+        }
+    })?;
+    deserializer.end().map_err(|error| whole(&error.to_string()))?;
+    Ok(config)
+}
+
+/// The path that stands for the document itself.
+const WHOLE: &str = "configuration";
+
+fn whole(problem: &str) -> ConfigError {
+    ConfigError {
+        path: WHOLE.to_owned(),
+        problem: problem.to_owned(),
+    }
+}

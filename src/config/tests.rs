@@ -1,0 +1,183 @@
+use super::*;
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+const MINIMAL: &str = r#"{"pools":[{"name":"p","cluster":"c","endpoints":["10.0.0.1:8000"]}]}"#;
+
+/// Refused, with this path and these words in the message.
+fn refused(document: &str, path: &str, words: &str) {
+    let error = Config::parse(document.as_bytes()).expect_err(document);
+    assert_eq!(error.path, path, "{document}: {error}");
+    assert!(error.problem.contains(words), "{document}: {error}");
+}
+
+/// Refused when this is the list of models, next to one good pool `p`.
+fn refused_models(models: &str, path: &str, words: &str) {
+    refused(&with("models", models), path, words);
+}
+
+/// The minimal document with one more field.
+fn with(field: &str, value: &str) -> String {
+    MINIMAL.replacen('{', &format!("{{\"{field}\":{value},"), 1)
+}
+
+#[test]
+fn the_minimal_document_takes_every_default() {
+    let config = Config::parse(MINIMAL.as_bytes()).unwrap();
+    assert_eq!(
+        (config.role, config.pick_to, config.scrape_by),
+        (Role::Filter, PickTo::Header, ScrapeBy::Service)
+    );
+    assert_eq!(config.scrape_interval_ms, 50);
+    assert_eq!(config.max_body_bytes, DEFAULT_MAX_BODY_BYTES);
+    assert_eq!(config.pools[0].routing_strategy, RoutingStrategy::Default);
+    assert_eq!(config.pools[0].model_server, ModelServer::Vllm);
+    assert_eq!(config.models, vec![]);
+}
+
+#[test]
+fn an_inference_model_spec_is_taken_unchanged() {
+    let spec = r#"[{"modelName":"lora-request","criticality":"Critical",
+        "poolRef":{"group":"inference.networking.x-k8s.io","kind":"InferencePool","name":"p"},
+        "targetModels":[{"name":"tweet-summary","weight":10},{"name":"sql-lora","weight":90}]},
+        {"modelName":"base","poolRef":{"name":"p"}}]"#;
+    let config = Config::parse(with("models", spec).as_bytes()).unwrap();
+    let model = config.model("lora-request").unwrap();
+    assert_eq!(model.criticality, Criticality::Critical);
+    assert_eq!(
+        model.targets[1],
+        Target {
+            name: "sql-lora".into(),
+            weight: 90
+        }
+    );
+    assert_eq!(config.model("base").unwrap().criticality, Criticality::Standard);
+    assert_eq!(config.model("nope"), None);
+}
+
+#[test]
+fn targets_without_weights_count_the_same() {
+    let models = r#"[{"modelName":"m","poolRef":{"name":"p"},"targetModels":[{"name":"a"},{"name":"b"}]}]"#;
+    let config = Config::parse(with("models", models).as_bytes()).unwrap();
+    assert!(config.models[0].targets.iter().all(|target| target.weight == 1));
+}
+
+#[test]
+fn a_bad_form_is_refused_by_field_path() {
+    refused("", "configuration", "empty");
+    refused("[1]", "configuration", "not a JSON object");
+    refused("{1", "configuration", "key must be a string");
+    refused("{}", "configuration", "missing field `pools`");
+    refused(&format!("{MINIMAL} x"), "configuration", "trailing characters");
+    refused(&with("surprise", "1"), "surprise", "unknown field");
+    refused(&with("role", "\"boss\""), "role", "unknown variant `boss`");
+    refused(&with("pools", "7"), "pools", "invalid type");
+    refused(
+        r#"{"pools":[{"name":"p","cluster":"c","routingStrategy":"BEST"}]}"#,
+        "pools[0].routingStrategy",
+        "BEST",
+    );
+    refused(
+        r#"{"pools":[{"name":"p","cluster":"c","endpoint":[]}]}"#,
+        "pools[0].endpoint",
+        "unknown field",
+    );
+}
+
+#[test]
+fn a_bad_value_is_refused_by_field_path() {
+    refused(r#"{"pools":[]}"#, "pools", "not between 1");
+    refused(
+        r#"{"pools":[{"name":"","cluster":"c"}]}"#,
+        "pools[0].name",
+        "empty",
+    );
+    refused(
+        r#"{"pools":[{"name":"p","cluster":"c"}]}"#,
+        "pools[0].endpoints",
+        "adminCluster",
+    );
+    refused(
+        r#"{"pools":[{"name":"p","cluster":"c","endpoints":["pod:80"]}]}"#,
+        "pools[0].endpoints[0]",
+        "ip:port",
+    );
+    refused(
+        r#"{"pools":[{"name":"p","cluster":"c","endpoints":["1.1.1.1:0"]}]}"#,
+        "pools[0].endpoints[0]",
+        "ip:port",
+    );
+    refused(
+        r#"{"pools":[{"name":"p","cluster":"c","endpoints":["1.1.1.1:1","1.1.1.1:1"]}]}"#,
+        "pools[0].endpoints[1]",
+        "twice",
+    );
+    refused(
+        r#"{"pools":[{"name":"p","cluster":"c","endpoints":["1.1.1.1:1"]},{"name":"p","cluster":"d"}]}"#,
+        "pools[1].name",
+        "twice",
+    );
+    refused(
+        &with("scrapeInterval", "\"soon\""),
+        "scrapeInterval",
+        "not a duration",
+    );
+    refused(
+        &with("scrapeInterval", "\"1ms\""),
+        "scrapeInterval",
+        "not between",
+    );
+    refused(
+        &with("metricsStaleAfter", "\"20ms\""),
+        "metricsStaleAfter",
+        "longer than scrapeInterval",
+    );
+    refused(
+        &with("maxConsecutiveFailures", "0"),
+        "maxConsecutiveFailures",
+        "at least 1",
+    );
+    refused(&with("maxBodyBytes", "0"), "maxBodyBytes", "not between");
+    refused(
+        &with("scrapeBy", "\"worker\",\"role\":\"service\""),
+        "scrapeBy",
+        "nothing to do",
+    );
+}
+
+#[test]
+fn a_bad_model_is_refused_by_field_path() {
+    let model =
+        |targets: &str| format!(r#"[{{"modelName":"m","poolRef":{{"name":"p"}},"targetModels":{targets}}}]"#);
+    refused_models(
+        r#"[{"modelName":"m","poolRef":{"name":"q"}}]"#,
+        "models[0].poolRef.name",
+        "no pool `q`",
+    );
+    refused_models(
+        r#"[{"modelName":"m","poolRef":{"name":"p"}},{"modelName":"m","poolRef":{"name":"p"}}]"#,
+        "models[1].modelName",
+        "twice",
+    );
+    refused_models(&model("[]"), "models[0].targetModels", "not between 1");
+    refused_models(
+        &model(r#"[{"name":"a","weight":0}]"#),
+        "models[0].targetModels",
+        "zero",
+    );
+    refused_models(
+        &model(r#"[{"name":"a","weight":-1}]"#),
+        "models[0].targetModels[0].weight",
+        "-1",
+    );
+    refused_models(
+        &model(r#"[{"name":"a","weight":1},{"name":"a","weight":1}]"#),
+        "models[0].targetModels[1].name",
+        "twice",
+    );
+    refused_models(
+        &model(r#"[{"name":"a","weight":1},{"name":"b"}]"#),
+        "models[0].targetModels[1].weight",
+        "missing",
+    );
+}

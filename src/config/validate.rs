@@ -1,0 +1,252 @@
+//! What the document's values must be: one small function for each section.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::*;
+
+pub(super) fn config(raw: raw::Config) -> Result<Config, ConfigError> {
+    let pools = pools(raw.pools)?;
+    let models = models(raw.models, &pools)?;
+    let config = Config {
+        role: match raw.role {
+            raw::Role::Filter => Role::Filter,
+            raw::Role::Service => Role::Service,
+        },
+        pick_to: match raw.pick_to {
+            raw::PickTo::Header => PickTo::Header,
+            raw::PickTo::FilterState => PickTo::FilterState,
+        },
+        scrape_by: match raw.scrape_by {
+            raw::ScrapeBy::Service => ScrapeBy::Service,
+            raw::ScrapeBy::Worker => ScrapeBy::Worker,
+        },
+        scrape_cluster: optional_name(raw.scrape_cluster, "scrapeCluster")?,
+        admin_cluster: optional_name(raw.admin_cluster, "adminCluster")?,
+        scrape_interval_ms: interval(raw.scrape_interval, "scrapeInterval", DEFAULT_SCRAPE_INTERVAL)?,
+        scrape_timeout_ms: interval(raw.scrape_timeout, "scrapeTimeout", DEFAULT_SCRAPE_TIMEOUT)?,
+        metrics_stale_after_ms: interval(
+            raw.metrics_stale_after,
+            "metricsStaleAfter",
+            DEFAULT_METRICS_STALE_AFTER,
+        )?,
+        discovery_interval_ms: interval(
+            raw.discovery_interval,
+            "discoveryInterval",
+            DEFAULT_DISCOVERY_INTERVAL,
+        )?,
+        max_consecutive_failures: at_least_one(raw.max_consecutive_failures)?,
+        max_body_bytes: body_bytes(raw.max_body_bytes)?,
+        pools,
+        models,
+    };
+    consistent(&config)?;
+    Ok(config)
+}
+
+/// What no single field can tell: whether the fields fit each other.
+fn consistent(config: &Config) -> Result<(), ConfigError> {
+    if config.role == Role::Service && config.scrape_by == ScrapeBy::Worker {
+        return refuse(
+            "scrapeBy",
+            "`worker` leaves the companion service nothing to do; remove one of them",
+        );
+    }
+    if config.metrics_stale_after_ms <= config.scrape_interval_ms {
+        return refuse(
+            "metricsStaleAfter",
+            "must be longer than scrapeInterval, or all metrics are always stale",
+        );
+    }
+    let discovered = config.pools.iter().position(|pool| pool.endpoints.is_none());
+    match discovered {
+        Some(index) if config.admin_cluster.is_none() => refuse(
+            &format!("pools[{index}].endpoints"),
+            "left out, so they are discovered, which needs `adminCluster`: the cluster of Envoy's own admin listener",
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn pools(raw: Vec<raw::Pool>) -> Result<Vec<Pool>, ConfigError> {
+    between(raw.len(), 1, MAX_POOLS, "pools")?;
+    let mut names = HashSet::new();
+    let mut clusters = HashSet::new();
+    let mut pools = Vec::with_capacity(raw.len());
+    for (index, pool) in raw.into_iter().enumerate() {
+        let at = |field: &str| format!("pools[{index}].{field}");
+        name(&pool.name, &at("name"))?;
+        name(&pool.cluster, &at("cluster"))?;
+        distinct(&mut names, &pool.name, &at("name"))?;
+        distinct(&mut clusters, &pool.cluster, &at("cluster"))?;
+        pools.push(Pool {
+            endpoints: pool
+                .endpoints
+                .map(|list| endpoints(&list, &at("endpoints")))
+                .transpose()?,
+            name: pool.name,
+            cluster: pool.cluster,
+            routing_strategy: pool.routing_strategy.unwrap_or(RoutingStrategy::Default),
+            model_server: pool.model_server,
+        });
+    }
+    Ok(pools)
+}
+
+fn endpoints(raw: &[String], path: &str) -> Result<Vec<SocketAddr>, ConfigError> {
+    between(raw.len(), 1, MAX_ENDPOINTS, path)?;
+    let mut seen = HashSet::new();
+    let mut addresses = Vec::with_capacity(raw.len());
+    for (index, text) in raw.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        let Some(address) = text
+            .parse::<SocketAddr>()
+            .ok()
+            .filter(|address| address.port() != 0)
+        else {
+            return refuse(
+                &path,
+                &format!("`{text}` is not ip:port, as in 10.0.0.1:8000 or [fd00::1]:8000"),
+            );
+        };
+        distinct(&mut seen, &address.to_string(), &path)?;
+        addresses.push(address);
+    }
+    Ok(addresses)
+}
+
+fn models(raw: Vec<raw::Model>, pools: &[Pool]) -> Result<Vec<Model>, ConfigError> {
+    between(raw.len(), 0, MAX_MODELS, "models")?;
+    let mut names = HashSet::new();
+    let mut models = Vec::with_capacity(raw.len());
+    for (index, model) in raw.into_iter().enumerate() {
+        let at = |field: &str| format!("models[{index}].{field}");
+        name(&model.model_name, &at("modelName"))?;
+        distinct(&mut names, &model.model_name, &at("modelName"))?;
+        if !pools.iter().any(|pool| pool.name == model.pool_ref.name) {
+            return refuse(
+                &at("poolRef.name"),
+                &format!("there is no pool `{}`", model.pool_ref.name),
+            );
+        }
+        models.push(Model {
+            name: model.model_name,
+            criticality: model.criticality.unwrap_or(Criticality::Standard),
+            pool: model.pool_ref.name,
+            targets: model
+                .target_models
+                .map_or(Ok(Vec::new()), |list| targets(list, &at("targetModels")))?,
+        });
+    }
+    Ok(models)
+}
+
+fn targets(raw: Vec<raw::Target>, path: &str) -> Result<Vec<Target>, ConfigError> {
+    between(raw.len(), 1, MAX_TARGETS, path)?;
+    let some_weighted = raw.iter().any(|target| target.weight.is_some());
+    let mut names = HashSet::new();
+    let mut targets = Vec::with_capacity(raw.len());
+    for (index, target) in raw.into_iter().enumerate() {
+        let at = |field: &str| format!("{path}[{index}].{field}");
+        name(&target.name, &at("name"))?;
+        distinct(&mut names, &target.name, &at("name"))?;
+        targets.push(Target {
+            name: target.name,
+            weight: weight(target.weight, some_weighted, &at("weight"))?,
+        });
+    }
+    if targets.iter().all(|target| target.weight == 0) {
+        return refuse(path, "the weights add up to zero, so the model would go nowhere");
+    }
+    Ok(targets)
+}
+
+/// The largest weight that the resource's schema allows.
+const MAX_WEIGHT: i64 = 1_000_000;
+
+/// A target's weight. Either every target has one or none has, and then all count the same.
+fn weight(raw: Option<i64>, some_weighted: bool, path: &str) -> Result<u32, ConfigError> {
+    match raw {
+        None if some_weighted => refuse(path, "is missing, while other targets have one"),
+        None => Ok(1),
+        Some(weight) if (0..=MAX_WEIGHT).contains(&weight) => Ok(weight as u32),
+        Some(weight) => refuse(path, &format!("{weight} is not between 0 and {MAX_WEIGHT}")),
+    }
+}
+
+fn interval(raw: Option<String>, path: &str, default: Duration) -> Result<u64, ConfigError> {
+    let Some(text) = raw else {
+        return Ok(default.as_millis() as u64);
+    };
+    let duration = humantime::parse_duration(&text).or_else(|error| {
+        refuse(
+            path,
+            &format!("`{text}` is not a duration such as \"50ms\" or \"2s\": {error}"),
+        )
+    })?;
+    if !(MIN_INTERVAL..=MAX_INTERVAL).contains(&duration) {
+        return refuse(
+            path,
+            &format!("{text} is not between {MIN_INTERVAL:?} and {MAX_INTERVAL:?}"),
+        );
+    }
+    Ok(duration.as_millis() as u64)
+}
+
+fn at_least_one(raw: Option<u32>) -> Result<u32, ConfigError> {
+    match raw.unwrap_or(DEFAULT_MAX_CONSECUTIVE_FAILURES) {
+        0 => refuse("maxConsecutiveFailures", "must be at least 1"),
+        failures => Ok(failures),
+    }
+}
+
+fn body_bytes(raw: Option<usize>) -> Result<usize, ConfigError> {
+    let bytes = raw.unwrap_or(DEFAULT_MAX_BODY_BYTES);
+    between(bytes, 1, MAX_BODY_BYTES_CEILING, "maxBodyBytes")?;
+    Ok(bytes)
+}
+
+fn optional_name(raw: Option<String>, path: &str) -> Result<Option<String>, ConfigError> {
+    raw.map(|text| name(&text, path).map(|()| text)).transpose()
+}
+
+fn name(text: &str, path: &str) -> Result<(), ConfigError> {
+    if text.is_empty() {
+        return refuse(path, "must not be empty");
+    }
+    if text.len() > MAX_NAME_BYTES {
+        return refuse(
+            path,
+            &format!(
+                "is {} bytes long; at most {MAX_NAME_BYTES} are allowed",
+                text.len()
+            ),
+        );
+    }
+    if text.chars().any(char::is_control) {
+        return refuse(path, "must not contain control characters");
+    }
+    Ok(())
+}
+
+fn distinct(seen: &mut HashSet<String>, text: &str, path: &str) -> Result<(), ConfigError> {
+    if seen.insert(text.to_owned()) {
+        return Ok(());
+    }
+    refuse(path, &format!("`{text}` is there twice"))
+}
+
+fn between(count: usize, least: usize, most: usize, path: &str) -> Result<(), ConfigError> {
+    if (least..=most).contains(&count) {
+        return Ok(());
+    }
+    refuse(path, &format!("{count} is not between {least} and {most}"))
+}
+
+fn refuse<T>(path: &str, problem: &str) -> Result<T, ConfigError> {
+    Err(ConfigError {
+        path: path.to_owned(),
+        problem: problem.to_owned(),
+    })
+}

@@ -1,0 +1,114 @@
+//! What a model server says about its load, read from its Prometheus page.
+//!
+//! [`read`] takes one scraped page and gives [`EndpointMetrics`] or the reason why the page cannot be
+//! believed. It is a function of its arguments, reads the page once and allocates only what it returns.
+//!
+//! The parts: `exposition` knows the text format, `model_server` is the one table of names, `reader` adds up
+//! what the table selects.
+//!
+//! What it does not do: histograms, rates, or the OpenMetrics and protobuf forms. A page that has every needed
+//! series is believed: whether the numbers are fresh is for the caller, who knows when they were asked for.
+
+mod exposition;
+mod model_server;
+mod reader;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+pub use model_server::{Metric, ModelServer};
+pub use reader::{ADAPTERS_MAX, PAGE_BYTES_MAX, read};
+
+/// What one scrape of a model server said.
+///
+/// A server with several engines (data parallel) is one endpoint: its counts are sums over the engines.
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndpointMetrics {
+    /// Requests queued.
+    pub waiting: u32,
+    /// Requests in the running batch.
+    pub running: u32,
+    /// Share of the KV cache in use, 0..=1. `None` if the server has no such metric or an engine's value is
+    /// negative or not finite; a value above 1 counts as 1.
+    ///
+    /// Over several engines it is the mean. Engines of one server have caches of one size, so the mean is the
+    /// used share of the whole cache, which fits the summed counts and the summed capacity. The maximum would
+    /// call a server full for one full engine, while the server gives the next request to another one.
+    pub kv_cache_utilization: Option<f32>,
+    /// `None` if the server does not serve LoRA adapters or does not tell.
+    pub lora: Option<LoraState>,
+    /// `None` if the server does not tell.
+    pub cache: Option<CacheConfig>,
+    /// Tokens looked up in the prefix cache since the server started.
+    pub prefix_cache_queries: Option<f64>,
+    /// Tokens of those that were found.
+    pub prefix_cache_hits: Option<f64>,
+}
+
+/// The LoRA adapters a server has in use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoraState {
+    /// Adapters with running or waiting requests, sorted, each once.
+    pub adapters: Vec<String>,
+    /// How many adapters fit in one batch.
+    pub slots: u32,
+}
+
+/// The size of a server's KV cache, summed over its engines.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CacheConfig {
+    /// Tokens in one block.
+    pub block_size_tokens: u32,
+    /// Blocks in the cache.
+    pub num_blocks: u32,
+    /// Tokens the cache has room for: less than its blocks could hold if some are of another kind of layer.
+    pub capacity_tokens: u64,
+}
+
+/// Why a page says nothing about its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsError {
+    /// The page is longer than [`PAGE_BYTES_MAX`].
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The page does not end with a line feed, as every whole page does. A page cut short is refused as a whole:
+    /// its last number may be the `1` of a `10`, and the series behind the cut would be missing from the sums.
+    Incomplete,
+    /// A needed series is not on the page.
+    Missing {
+        /// Whose names were looked for.
+        server: ModelServer,
+        /// Which of them.
+        metric: Metric,
+    },
+    /// A needed series is malformed, negative, not finite, or too large to be a number of requests.
+    NotACount {
+        /// Whose names were looked for.
+        server: ModelServer,
+        /// Which of them.
+        metric: Metric,
+    },
+}
+
+impl fmt::Display for MetricsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { bytes } => {
+                write!(f, "a page of {bytes} bytes is over the limit of {PAGE_BYTES_MAX}")
+            }
+            Self::Incomplete => write!(
+                f,
+                "the page does not end with a line feed: cut short, or no metrics page"
+            ),
+            Self::Missing { server, metric } => write!(f, "no {metric:?} series of {server:?} on the page"),
+            Self::NotACount { server, metric } => {
+                write!(f, "a {metric:?} series of {server:?} is not a number of requests")
+            }
+        }
+    }
+}
+
+impl std::error::Error for MetricsError {}

@@ -1,0 +1,207 @@
+//! The table of metric names: one row per kind of model server.
+//!
+//! To teach the plugin another server, add a row. A row must select waiting and running requests; the rest is
+//! for servers that have it.
+
+use serde::{Deserialize, Serialize};
+
+use super::exposition::Labels;
+
+/// A kind of model server, as it is written in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelServer {
+    /// vLLM.
+    #[default]
+    Vllm,
+    /// SGLang, which has metrics only with `--enable-metrics`.
+    Sglang,
+    /// TensorRT-LLM's own `trtllm-serve`.
+    TensorrtLlm,
+    /// Triton with the TensorRT-LLM backend.
+    Triton,
+    /// llama.cpp's server, which has metrics only with `--metrics`.
+    #[serde(rename = "llama.cpp")]
+    LlamaCpp,
+    /// Text Generation Inference.
+    Tgi,
+    /// LMDeploy.
+    Lmdeploy,
+}
+
+/// What a series tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    /// Requests queued.
+    Waiting,
+    /// Requests in the running batch.
+    Running,
+    /// Share of the KV cache in use.
+    KvCacheUtilization,
+    /// Tokens looked up in the prefix cache.
+    PrefixCacheQueries,
+    /// Tokens found in the prefix cache.
+    PrefixCacheHits,
+    /// The adapters are in the labels, the value is the time.
+    Lora,
+    /// The sizes are in the labels.
+    CacheConfig,
+}
+
+/// Selects the samples of one metric.
+pub(super) struct Series {
+    pub metric: Metric,
+    pub name: &'static str,
+    /// The value one label must have; a label that is left out counts as empty, as it does in Prometheus.
+    label: Option<(&'static str, &'static str)>,
+}
+
+impl Series {
+    pub fn selects(&self, labels: Labels<'_>) -> bool {
+        self.label
+            .is_none_or(|(name, value)| labels.get(name).unwrap_or_default() == value.as_bytes())
+    }
+}
+
+const fn named(metric: Metric, name: &'static str) -> Series {
+    Series {
+        metric,
+        name,
+        label: None,
+    }
+}
+
+const fn labelled(metric: Metric, name: &'static str, label: &'static str, value: &'static str) -> Series {
+    Series {
+        metric,
+        name,
+        label: Some((label, value)),
+    }
+}
+
+use Metric::{CacheConfig, KvCacheUtilization, Lora, PrefixCacheHits, PrefixCacheQueries, Running, Waiting};
+
+const VLLM: &[Series] = &[
+    named(Waiting, "vllm:num_requests_waiting"),
+    named(Running, "vllm:num_requests_running"),
+    named(KvCacheUtilization, "vllm:kv_cache_usage_perc"),
+    // The older name. Versions that print both print one number twice, which leaves the mean as it is.
+    named(KvCacheUtilization, "vllm:gpu_cache_usage_perc"),
+    named(PrefixCacheQueries, "vllm:prefix_cache_queries_total"),
+    named(PrefixCacheHits, "vllm:prefix_cache_hits_total"),
+    named(Lora, "vllm:lora_requests_info"),
+    named(CacheConfig, "vllm:cache_config_info"),
+];
+
+const SGLANG: &[Series] = &[
+    // With priority scheduling the total has an empty priority, and stands beside one series per priority.
+    labelled(Waiting, "sglang:num_queue_reqs", "priority", ""),
+    labelled(Running, "sglang:num_running_reqs", "priority", ""),
+    named(KvCacheUtilization, "sglang:token_usage"),
+];
+
+const TENSORRT_LLM: &[Series] = &[
+    named(Waiting, "trtllm_num_requests_waiting"),
+    named(Running, "trtllm_num_requests_running"),
+    named(KvCacheUtilization, "trtllm_kv_cache_utilization"),
+];
+
+const TRITON: &[Series] = &[
+    labelled(Waiting, "nv_trt_llm_request_metrics", "request_type", "waiting"),
+    labelled(Running, "nv_trt_llm_request_metrics", "request_type", "scheduled"),
+    labelled(
+        KvCacheUtilization,
+        "nv_trt_llm_kv_cache_block_metrics",
+        "kv_cache_block_type",
+        "fraction",
+    ),
+];
+
+const LLAMA_CPP: &[Series] = &[
+    named(Waiting, "llamacpp:requests_deferred"),
+    named(Running, "llamacpp:requests_processing"),
+];
+
+const TGI: &[Series] = &[
+    named(Waiting, "tgi_queue_size"),
+    named(Running, "tgi_batch_current_size"),
+];
+
+const LMDEPLOY: &[Series] = &[
+    named(Waiting, "lmdeploy:num_requests_waiting"),
+    named(Running, "lmdeploy:num_requests_running"),
+    named(KvCacheUtilization, "lmdeploy:gpu_cache_usage_perc"),
+];
+
+impl ModelServer {
+    /// One of each.
+    pub const ALL: [Self; 7] = [
+        Self::Vllm,
+        Self::Sglang,
+        Self::TensorrtLlm,
+        Self::Triton,
+        Self::LlamaCpp,
+        Self::Tgi,
+        Self::Lmdeploy,
+    ];
+
+    /// Where the server has its metrics page.
+    pub fn metrics_path(self) -> &'static str {
+        match self {
+            Self::TensorrtLlm => "/prometheus/metrics",
+            _ => "/metrics",
+        }
+    }
+
+    pub(super) fn series(self) -> &'static [Series] {
+        match self {
+            Self::Vllm => VLLM,
+            Self::Sglang => SGLANG,
+            Self::TensorrtLlm => TENSORRT_LLM,
+            Self::Triton => TRITON,
+            Self::LlamaCpp => LLAMA_CPP,
+            Self::Tgi => TGI,
+            Self::Lmdeploy => LMDEPLOY,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn every_server_has_its_name_in_the_configuration_and_its_path() {
+        let check = |server: ModelServer, name: &str, path: &str| {
+            assert_eq!(serde_json::to_value(server).unwrap(), name);
+            assert_eq!(
+                serde_json::from_value::<ModelServer>(name.into()).unwrap(),
+                server
+            );
+            assert_eq!(server.metrics_path(), path);
+        };
+        check(ModelServer::default(), "vllm", "/metrics");
+        check(ModelServer::Sglang, "sglang", "/metrics");
+        check(ModelServer::TensorrtLlm, "tensorrt-llm", "/prometheus/metrics");
+        check(ModelServer::Triton, "triton", "/metrics");
+        check(ModelServer::LlamaCpp, "llama.cpp", "/metrics");
+        check(ModelServer::Tgi, "tgi", "/metrics");
+        check(ModelServer::Lmdeploy, "lmdeploy", "/metrics");
+    }
+
+    #[test]
+    fn every_server_selects_waiting_and_running_requests_once() {
+        for server in ModelServer::ALL {
+            for needed in [Metric::Waiting, Metric::Running] {
+                let found = server
+                    .series()
+                    .iter()
+                    .filter(|series| series.metric == needed)
+                    .count();
+                assert_eq!(found, 1, "{server:?} {needed:?}");
+            }
+        }
+    }
+}

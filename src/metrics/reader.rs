@@ -1,0 +1,527 @@
+//! Reads a page in one pass: adds up what the server's row of the table selects.
+//!
+//! A value nobody can use makes its whole sum unusable, and is never left out of it: half a queue depth would
+//! send requests to the fullest server.
+
+use super::exposition::{Labels, Sample, after_name, lines};
+use super::model_server::{Metric, ModelServer, Series};
+use super::{CacheConfig, EndpointMetrics, LoraState, MetricsError};
+
+/// The longest page that is read, in bytes. vLLM prints about 66 KB for each engine: room for 31 engines.
+pub const PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Adapters taken from the running list, and again from the waiting list. A server holds far fewer at a time.
+pub const ADAPTERS_MAX: usize = 256;
+
+/// Reads the metrics page of a model server.
+pub fn read(server: ModelServer, page: &[u8]) -> Result<EndpointMetrics, MetricsError> {
+    if page.len() > PAGE_BYTES_MAX {
+        return Err(MetricsError::TooLarge { bytes: page.len() });
+    }
+    if page.last() != Some(&b'\n') {
+        return Err(MetricsError::Incomplete);
+    }
+    let mut reading = Reading::default();
+    let selected = server.series();
+    for line in lines(page) {
+        for series in selected {
+            if let Some(rest) = after_name(line, series.name) {
+                reading.take(series, Sample::parse(rest));
+            }
+        }
+    }
+    reading.finish(server)
+}
+
+/// What has been read so far.
+#[derive(Default)]
+struct Reading<'a> {
+    waiting: Tally,
+    running: Tally,
+    kv_cache_utilization: Tally,
+    prefix_cache_queries: Tally,
+    prefix_cache_hits: Tally,
+    lora: Option<Sample<'a>>,
+    cache: Option<CacheConfig>,
+}
+
+impl<'a> Reading<'a> {
+    /// Takes one sample in; `None` is a line with the series' name that nobody can read.
+    fn take(&mut self, series: &Series, sample: Option<Sample<'a>>) {
+        if sample.is_some_and(|sample| !series.selects(sample.labels)) {
+            return;
+        }
+        let value = sample.map_or(f64::NAN, |sample| sample.value);
+        match series.metric {
+            Metric::Waiting => self.waiting.add(value),
+            Metric::Running => self.running.add(value),
+            Metric::KvCacheUtilization => self.kv_cache_utilization.add(at_most_full(value)),
+            Metric::PrefixCacheQueries => self.prefix_cache_queries.add(value),
+            Metric::PrefixCacheHits => self.prefix_cache_hits.add(value),
+            Metric::Lora => self.lora = newest(self.lora, sample),
+            Metric::CacheConfig => self.cache = summed(self.cache.take(), sample),
+        }
+    }
+
+    fn finish(self, server: ModelServer) -> Result<EndpointMetrics, MetricsError> {
+        Ok(EndpointMetrics {
+            waiting: self.waiting.requests(server, Metric::Waiting)?,
+            running: self.running.requests(server, Metric::Running)?,
+            kv_cache_utilization: self.kv_cache_utilization.mean(),
+            lora: self.lora.and_then(|sample| lora_state(sample.labels)),
+            cache: self.cache,
+            prefix_cache_queries: self.prefix_cache_queries.total(),
+            prefix_cache_hits: self.prefix_cache_hits.total(),
+        })
+    }
+}
+
+/// A sum over engines. One value that is negative or not finite makes it NaN, and so it stays.
+#[derive(Default)]
+struct Tally {
+    sum: f64,
+    samples: u32,
+}
+
+impl Tally {
+    fn add(&mut self, value: f64) {
+        self.samples += 1;
+        self.sum += if value.is_finite() && value >= 0.0 {
+            value
+        } else {
+            f64::NAN
+        };
+    }
+
+    fn total(&self) -> Option<f64> {
+        (self.samples > 0 && self.sum.is_finite()).then_some(self.sum)
+    }
+
+    fn mean(&self) -> Option<f32> {
+        self.total().map(|sum| (sum / f64::from(self.samples)) as f32)
+    }
+
+    fn requests(&self, server: ModelServer, metric: Metric) -> Result<u32, MetricsError> {
+        match self.total() {
+            Some(sum) if sum <= f64::from(u32::MAX) => Ok(sum as u32),
+            None if self.samples == 0 => Err(MetricsError::Missing { server, metric }),
+            _ => Err(MetricsError::NotACount { server, metric }),
+        }
+    }
+}
+
+/// More than the whole cache is the whole cache. Infinity and NaN stay what they are, for the tally to refuse.
+fn at_most_full(share: f64) -> f64 {
+    if share.is_finite() { share.min(1.0) } else { share }
+}
+
+/// The sample with the largest value, which is the time it was set: a server never removes an old set of
+/// adapters from its page. Of two at the same time the later line counts.
+fn newest<'a>(known: Option<Sample<'a>>, read: Option<Sample<'a>>) -> Option<Sample<'a>> {
+    match (known, read.filter(|sample| sample.value.is_finite())) {
+        (Some(known), Some(read)) if read.value < known.value => Some(known),
+        (known, read) => read.or(known),
+    }
+}
+
+/// The adapters in use. `None` if the number of slots cannot be read.
+fn lora_state(labels: Labels<'_>) -> Option<LoraState> {
+    let names = |list| {
+        let value = labels.get(list).unwrap_or_default();
+        value
+            .split(|byte| *byte == b',')
+            .filter(|name| !name.is_empty())
+            .take(ADAPTERS_MAX)
+    };
+    let mut adapters: Vec<String> = names("running_lora_adapters")
+        .chain(names("waiting_lora_adapters"))
+        .map(Labels::unescape)
+        .collect();
+    adapters.sort_unstable();
+    adapters.dedup();
+    Some(LoraState {
+        adapters,
+        slots: number(labels, "max_lora")?,
+    })
+}
+
+/// Adds another engine's cache. An engine that does not know its size yet prints `None` and adds nothing.
+fn summed(known: Option<CacheConfig>, read: Option<Sample<'_>>) -> Option<CacheConfig> {
+    match (known, read.and_then(|sample| cache_config(sample.labels))) {
+        (Some(known), Some(read)) => Some(CacheConfig {
+            block_size_tokens: known.block_size_tokens,
+            num_blocks: known.num_blocks.saturating_add(read.num_blocks),
+            capacity_tokens: known.capacity_tokens.saturating_add(read.capacity_tokens),
+        }),
+        (known, read) => read.or(known),
+    }
+}
+
+/// Versions without `kv_cache_size_tokens` have a cache of equal blocks.
+fn cache_config(labels: Labels<'_>) -> Option<CacheConfig> {
+    let block_size_tokens: u32 = number(labels, "block_size")?;
+    let num_blocks: u32 = number(labels, "num_gpu_blocks")?;
+    let equal_blocks = u64::from(block_size_tokens) * u64::from(num_blocks);
+    let capacity_tokens = number(labels, "kv_cache_size_tokens").unwrap_or(equal_blocks);
+    Some(CacheConfig {
+        block_size_tokens,
+        num_blocks,
+        capacity_tokens,
+    })
+}
+
+fn number<N: std::str::FromStr>(labels: Labels<'_>, name: &str) -> Option<N> {
+    std::str::from_utf8(labels.get(name)?).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const IDLE: &[u8] = include_bytes!("../../tests/fixtures/vllm-0.32/metrics_idle.txt");
+    const QUEUE_LORA: &[u8] = include_bytes!("../../tests/fixtures/vllm-0.32/metrics_queue_lora.txt");
+
+    /// Nothing but the two needed numbers.
+    fn load(waiting: u32, running: u32) -> EndpointMetrics {
+        EndpointMetrics {
+            waiting,
+            running,
+            kv_cache_utilization: None,
+            lora: None,
+            cache: None,
+            prefix_cache_queries: None,
+            prefix_cache_hits: None,
+        }
+    }
+
+    #[track_caller]
+    fn check(server: ModelServer, page: &str, expected: Result<EndpointMetrics, MetricsError>) {
+        assert_eq!(read(server, page.as_bytes()), expected, "{page}");
+    }
+
+    /// A vLLM page with two waiting and one running request and these lines.
+    #[track_caller]
+    fn vllm_with(lines: &str) -> EndpointMetrics {
+        let page = format!("vllm:num_requests_waiting 2\nvllm:num_requests_running 1\n{lines}\n");
+        read(ModelServer::Vllm, page.as_bytes()).unwrap()
+    }
+
+    fn lora(adapters: &[&str], slots: u32) -> Option<LoraState> {
+        Some(LoraState {
+            adapters: adapters.iter().map(|name| name.to_string()).collect(),
+            slots,
+        })
+    }
+
+    #[test]
+    fn a_real_page_of_an_idle_vllm_is_read() {
+        let expected = EndpointMetrics {
+            kv_cache_utilization: Some(0.0),
+            cache: Some(CacheConfig {
+                block_size_tokens: 128,
+                num_blocks: 16_384,
+                capacity_tokens: 2_097_152,
+            }),
+            prefix_cache_queries: Some(0.0),
+            prefix_cache_hits: Some(0.0),
+            ..load(0, 0)
+        };
+        assert_eq!(read(ModelServer::Vllm, IDLE), Ok(expected));
+    }
+
+    #[test]
+    fn a_real_page_of_a_vllm_with_a_queue_and_adapters_is_read() {
+        let expected = EndpointMetrics {
+            kv_cache_utilization: Some(0.033_444_816),
+            lora: lora(&["lora-a"], 1),
+            cache: Some(CacheConfig {
+                block_size_tokens: 32,
+                num_blocks: 300,
+                capacity_tokens: 9_600,
+            }),
+            prefix_cache_queries: Some(2_156.0),
+            prefix_cache_hits: Some(832.0),
+            ..load(7, 1)
+        };
+        assert_eq!(read(ModelServer::Vllm, QUEUE_LORA), Ok(expected));
+    }
+
+    #[test]
+    fn a_real_page_survives_the_snapshot() {
+        let metrics = read(ModelServer::Vllm, QUEUE_LORA).unwrap();
+        let bytes = postcard::to_stdvec(&metrics).unwrap();
+        assert_eq!(postcard::from_bytes::<EndpointMetrics>(&bytes).unwrap(), metrics);
+    }
+
+    #[test]
+    fn every_server_is_read_by_its_own_names() {
+        let read_as = |server, page: &str, kv_cache_utilization| {
+            check(
+                server,
+                page,
+                Ok(EndpointMetrics {
+                    kv_cache_utilization,
+                    ..load(3, 4)
+                }),
+            );
+        };
+        read_as(
+            ModelServer::Vllm,
+            "vllm:num_requests_waiting 3\nvllm:num_requests_running 4\nvllm:gpu_cache_usage_perc 0.5\n",
+            Some(0.5),
+        );
+        read_as(
+            ModelServer::Sglang,
+            "sglang:num_running_reqs{model_name=\"m\"} 4.0\nsglang:num_queue_reqs{model_name=\"m\"} 3.0\n\
+             sglang:token_usage{model_name=\"m\"} 0.28\n",
+            Some(0.28),
+        );
+        read_as(
+            ModelServer::TensorrtLlm,
+            "trtllm_num_requests_waiting 3\ntrtllm_num_requests_running 4\ntrtllm_kv_cache_utilization 0.25\n",
+            Some(0.25),
+        );
+        read_as(
+            ModelServer::Triton,
+            "nv_trt_llm_request_metrics{model=\"m\",request_type=\"waiting\",version=\"1\"} 3\n\
+             nv_trt_llm_request_metrics{model=\"m\",request_type=\"scheduled\",version=\"1\"} 4\n\
+             nv_trt_llm_request_metrics{model=\"m\",request_type=\"max\",version=\"1\"} 512\n\
+             nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=\"fraction\",model=\"m\",version=\"1\"} 0.75\n\
+             nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=\"max\",model=\"m\",version=\"1\"} 6239\n",
+            Some(0.75),
+        );
+        read_as(
+            ModelServer::LlamaCpp,
+            "llamacpp:requests_deferred 3\nllamacpp:requests_processing 4\n",
+            None,
+        );
+        read_as(
+            ModelServer::Tgi,
+            "tgi_batch_current_size 4\ntgi_queue_size 3\n",
+            None,
+        );
+        read_as(
+            ModelServer::Lmdeploy,
+            "lmdeploy:num_requests_waiting 3\nlmdeploy:num_requests_running 4\nlmdeploy:gpu_cache_usage_perc 0.1\n",
+            Some(0.1),
+        );
+    }
+
+    #[test]
+    fn priorities_are_not_counted_beside_their_total() {
+        check(
+            ModelServer::Sglang,
+            "sglang:num_queue_reqs{priority=\"\"} 5\nsglang:num_queue_reqs{priority=\"0\"} 2\n\
+             sglang:num_queue_reqs{priority=\"1\"} 3\nsglang:num_running_reqs 1\n",
+            Ok(load(5, 1)),
+        );
+    }
+
+    #[test]
+    fn engines_are_added_up_and_their_cache_is_averaged() {
+        let metrics = vllm_with(
+            "vllm:num_requests_waiting{engine=\"1\"} 3\nvllm:num_requests_running{engine=\"1\"} 4\n\
+             vllm:kv_cache_usage_perc{engine=\"0\"} 0.25\nvllm:kv_cache_usage_perc{engine=\"1\"} 0.75\n\
+             vllm:prefix_cache_queries_total{engine=\"0\"} 10\nvllm:prefix_cache_queries_total{engine=\"1\"} 5\n\
+             vllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"10\",engine=\"0\"} 1\n\
+             vllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"20\",engine=\"1\"} 1",
+        );
+        let expected = EndpointMetrics {
+            kv_cache_utilization: Some(0.5),
+            cache: Some(CacheConfig {
+                block_size_tokens: 16,
+                num_blocks: 30,
+                capacity_tokens: 480,
+            }),
+            prefix_cache_queries: Some(15.0),
+            ..load(5, 5)
+        };
+        assert_eq!(metrics, expected);
+    }
+
+    #[test]
+    fn a_count_that_is_none_is_an_error_and_not_a_small_number() {
+        for value in ["NaN", "+Inf", "-Inf", "-1", "1e10", "", "1 x", "{engine=\"1} 1"] {
+            let page = format!(
+                "vllm:num_requests_running 1\nvllm:num_requests_waiting 1\nvllm:num_requests_waiting {value}\n"
+            );
+            let error = MetricsError::NotACount {
+                server: ModelServer::Vllm,
+                metric: Metric::Waiting,
+            };
+            check(ModelServer::Vllm, &page, Err(error));
+        }
+    }
+
+    #[test]
+    fn a_page_without_a_needed_series_is_an_error() {
+        let missing = |metric| {
+            Err(MetricsError::Missing {
+                server: ModelServer::Vllm,
+                metric,
+            })
+        };
+        check(ModelServer::Vllm, "\n", missing(Metric::Waiting));
+        check(ModelServer::Vllm, "<html>404</html>\n", missing(Metric::Waiting));
+        check(
+            ModelServer::Vllm,
+            "tgi_queue_size 1\ntgi_batch_current_size 1\n",
+            missing(Metric::Waiting),
+        );
+        check(
+            ModelServer::Vllm,
+            "vllm:num_requests_waiting 1\n",
+            missing(Metric::Running),
+        );
+        check(
+            ModelServer::Vllm,
+            "vllm:num_requests_waiting_by_reason{reason=\"capacity\"} 7\nvllm:num_requests_running 1\n",
+            missing(Metric::Waiting),
+        );
+    }
+
+    #[test]
+    fn a_page_cut_anywhere_but_behind_a_line_is_refused() {
+        let page = "vllm:num_requests_running 12\nvllm:num_requests_waiting 10\n";
+        for (cut, byte) in page.bytes().enumerate() {
+            let expected = if cut > 0 && page.as_bytes()[cut - 1] == b'\n' {
+                MetricsError::Missing {
+                    server: ModelServer::Vllm,
+                    metric: Metric::Waiting,
+                }
+            } else {
+                MetricsError::Incomplete
+            };
+            assert_eq!(
+                read(ModelServer::Vllm, &page.as_bytes()[..cut]),
+                Err(expected),
+                "before {byte}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_page_over_the_limit_is_refused_and_one_at_the_limit_is_read() {
+        let page = |bytes: usize| {
+            let needed = "vllm:num_requests_waiting 2\nvllm:num_requests_running 1\n";
+            needed.to_owned() + &"\n".repeat(bytes - needed.len())
+        };
+        check(ModelServer::Vllm, &page(PAGE_BYTES_MAX), Ok(load(2, 1)));
+        let bytes = PAGE_BYTES_MAX + 1;
+        assert_eq!(
+            read(ModelServer::Vllm, page(bytes).as_bytes()),
+            Err(MetricsError::TooLarge { bytes })
+        );
+    }
+
+    #[test]
+    fn a_cache_share_is_clamped_if_over_one_and_unknown_if_it_is_no_share() {
+        for (value, expected) in [
+            ("0", Some(0.0)),
+            ("0.5", Some(0.5)),
+            ("1", Some(1.0)),
+            ("1.01", Some(1.0)),
+            ("85", Some(1.0)),
+            ("-0.1", None),
+            ("NaN", None),
+            ("+Inf", None),
+            ("-Inf", None),
+            ("full", None),
+        ] {
+            let metrics = vllm_with(&format!("vllm:kv_cache_usage_perc {value}"));
+            assert_eq!(metrics.kv_cache_utilization, expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn one_engine_of_unknown_cache_share_makes_the_share_unknown() {
+        let metrics = vllm_with("vllm:kv_cache_usage_perc NaN\nvllm:kv_cache_usage_perc 0.5");
+        assert_eq!(metrics.kv_cache_utilization, None);
+    }
+
+    #[test]
+    fn the_adapters_are_those_of_the_latest_series() {
+        let line = |running: &str, waiting: &str, time: &str| {
+            format!(
+                "vllm:lora_requests_info{{max_lora=\"2\",running_lora_adapters=\"{running}\",\
+                 waiting_lora_adapters=\"{waiting}\"}} {time}\n"
+            )
+        };
+        let cases = [
+            (vec![("", "", "1e9")], lora(&[], 2)),
+            (vec![("b,a", "a,c", "1e9")], lora(&["a", "b", "c"], 2)),
+            (vec![("a", "a", "1.5e9"), ("b", "b", "1e9")], lora(&["a"], 2)),
+            (vec![("a", "a", "1e9"), ("b", "b", "1.5e9")], lora(&["b"], 2)),
+            (vec![("a", "", "1e9"), ("b", "", "1e9")], lora(&["b"], 2)),
+            (
+                vec![("a", "", "1e9"), ("b", "", "NaN"), ("c", "", "soon")],
+                lora(&["a"], 2),
+            ),
+            (vec![("a", "", "NaN")], None),
+            (vec![(r#"a \"x\",,"#, ",", "1e9")], lora(&["a \"x\""], 2)),
+        ];
+        for (series, expected) in cases {
+            let lines: String = series
+                .iter()
+                .map(|(running, waiting, time)| line(running, waiting, time))
+                .collect();
+            assert_eq!(vllm_with(&lines).lora, expected, "{lines}");
+        }
+        assert_eq!(
+            vllm_with("vllm:lora_requests_info{running_lora_adapters=\"a\"} 1").lora,
+            None
+        );
+    }
+
+    #[test]
+    fn no_more_adapters_are_kept_than_the_limit() {
+        let names: Vec<String> = (0..=ADAPTERS_MAX).map(|name| name.to_string()).collect();
+        let list = names.join(",");
+        let metrics = vllm_with(&format!(
+            "vllm:lora_requests_info{{max_lora=\"1\",running_lora_adapters=\"{list}\"}} 1"
+        ));
+        assert_eq!(metrics.lora.unwrap().adapters.len(), ADAPTERS_MAX);
+    }
+
+    #[test]
+    fn the_cache_capacity_is_what_the_server_says_or_its_blocks() {
+        let cache = |capacity_tokens| {
+            Some(CacheConfig {
+                block_size_tokens: 16,
+                num_blocks: 4,
+                capacity_tokens,
+            })
+        };
+        for (labels, expected) in [
+            (
+                "block_size=\"16\",num_gpu_blocks=\"4\",kv_cache_size_tokens=\"48\"",
+                cache(48),
+            ),
+            (
+                "block_size=\"16\",num_gpu_blocks=\"4\",kv_cache_size_tokens=\"None\"",
+                cache(64),
+            ),
+            ("block_size=\"16\",num_gpu_blocks=\"4\"", cache(64)),
+            ("block_size=\"16\",num_gpu_blocks=\"None\"", None),
+            ("block_size=\"-16\",num_gpu_blocks=\"4\"", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                vllm_with(&format!("vllm:cache_config_info{{{labels}}} 1")).cache,
+                expected,
+                "{labels}"
+            );
+        }
+    }
+
+    #[test]
+    fn errors_say_what_is_wrong_and_where() {
+        let error = MetricsError::Missing {
+            server: ModelServer::Tgi,
+            metric: Metric::Running,
+        };
+        assert_eq!(error.to_string(), "no Running series of Tgi on the page");
+    }
+}

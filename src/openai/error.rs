@@ -1,0 +1,111 @@
+//! Answers the gateway makes itself, as OpenAI error objects: `{"error":{"message","type","param","code"}}`.
+//! OpenAI's clients turn them into their own exceptions by status and read `message`, `param` and `code`.
+
+use serde::Serialize;
+
+/// An error answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    /// HTTP status.
+    pub status: u32,
+    /// For the person who reads it: what is wrong and what to change.
+    pub message: String,
+    /// The request's field that is wrong.
+    pub param: Option<&'static str>,
+    /// A fixed word for programs; also the reason in Envoy's response details.
+    pub code: &'static str,
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    error: Body<'a>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    message: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    param: Option<&'static str>,
+    code: &'static str,
+}
+
+impl ApiError {
+    /// 400: the body is not what the API takes.
+    pub fn bad_request(message: String, param: Option<&'static str>, code: &'static str) -> ApiError {
+        ApiError {
+            status: 400,
+            message,
+            param,
+            code,
+        }
+    }
+
+    /// 404: no such model here.
+    pub fn unknown_model(model: &str) -> ApiError {
+        let message = format!("The model `{model}` does not exist here. GET /v1/models lists the models.");
+        ApiError {
+            status: 404,
+            message,
+            param: Some("model"),
+            code: "model_not_found",
+        }
+    }
+
+    /// 413: the body is larger than the gateway reads.
+    pub fn body_too_large(limit_bytes: usize) -> ApiError {
+        let message =
+            format!("The request body is larger than the {limit_bytes} bytes this gateway reads; send less.");
+        ApiError {
+            status: 413,
+            message,
+            param: None,
+            code: "request_too_large",
+        }
+    }
+
+    /// 503: the pool has no endpoint at all.
+    pub fn no_endpoint(pool: &str) -> ApiError {
+        let message = format!("No model server is available in pool `{pool}`; try again later.");
+        ApiError {
+            status: 503,
+            message,
+            param: None,
+            code: "no_endpoint",
+        }
+    }
+
+    /// The answer's body.
+    pub fn body(&self) -> Vec<u8> {
+        let kind = if self.status < 500 {
+            "invalid_request_error"
+        } else {
+            "server_error"
+        };
+        let body = Body {
+            message: &self.message,
+            kind,
+            param: self.param,
+            code: self.code,
+        };
+        serde_json::to_vec(&Envelope { error: body }).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn the_body_is_an_openai_error_object_whatever_the_model_is_called() {
+        let body = ApiError::unknown_model("a\"b\n\u{0}c").body();
+        let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let error = &value["error"];
+        assert!(error["message"].as_str().unwrap().contains("a\"b\n\u{0}c"));
+        assert_eq!(error["type"], "invalid_request_error");
+        assert_eq!(error["param"], "model");
+        assert_eq!(error["code"], "model_not_found");
+    }
+}

@@ -1,0 +1,174 @@
+//! How much prompt a JSON value holds, in estimated tokens.
+//!
+//! One flat pass over text that is already known to be valid JSON: no recursion, no allocation, no decoding.
+//!
+//! `tokens = bytes of string values ÷ BYTES_PER_TOKEN + numbers + MEDIA_TOKENS × media parts`
+//!
+//! Numbers count one each, because a prompt may be a list of token ids. What stands under a key of [`MEDIA_KEYS`]
+//! (an image's data URL, say) counts [`MEDIA_TOKENS`], however long it is.
+
+use memchr::memchr2;
+
+/// English text and code have about four bytes to a token.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// An image or a sound costs a model a few hundred tokens.
+const MEDIA_TOKENS: usize = 512;
+
+/// Keys under which chat messages carry media by value or URL.
+const MEDIA_KEYS: [&[u8]; 8] = [
+    b"image_url",
+    b"input_audio",
+    b"video_url",
+    b"audio_url",
+    b"source",
+    b"file_data",
+    b"url",
+    b"data",
+];
+
+/// The size of one prompt-bearing JSON value.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PromptSize {
+    text_bytes: usize,
+    numbers: usize,
+    media_parts: usize,
+}
+
+impl PromptSize {
+    /// Adds what `json`, a valid JSON value, holds.
+    pub(super) fn add(&mut self, json: &[u8]) {
+        let mut rest = json;
+        let mut under_media = false;
+        while let Some((&byte, tail)) = rest.split_first() {
+            rest = match byte {
+                b'"' => self.add_string(tail, &mut under_media),
+                b'-' | b'0'..=b'9' => self.add_number(tail),
+                _ => tail,
+            };
+        }
+    }
+
+    /// The estimate in tokens, at least 1: even an empty prompt is a request.
+    pub(super) fn tokens(&self) -> u32 {
+        let text = self.text_bytes.div_ceil(BYTES_PER_TOKEN);
+        let tokens = text + self.numbers + self.media_parts * MEDIA_TOKENS;
+        u32::try_from(tokens).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Counts the string whose opening quote was just read, unless it is a key, and returns what follows it.
+    fn add_string<'a>(&mut self, text: &'a [u8], under_media: &mut bool) -> &'a [u8] {
+        let (bytes, length) = string_size(text);
+        let (content, rest) = text.split_at_checked(length).unwrap_or((text, &[]));
+        let rest = rest.get(1..).unwrap_or_default();
+        if rest.trim_ascii_start().first() == Some(&b':') {
+            *under_media = MEDIA_KEYS.contains(&content);
+        } else if std::mem::take(under_media) {
+            self.media_parts += 1;
+        } else {
+            self.text_bytes += bytes;
+        }
+        rest
+    }
+
+    fn add_number<'a>(&mut self, text: &'a [u8]) -> &'a [u8] {
+        self.numbers += 1;
+        let digits = text
+            .iter()
+            .take_while(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'));
+        text.get(digits.count()..).unwrap_or_default()
+    }
+}
+
+/// The decoded size in bytes of the string that starts here, about, and where its closing quote is.
+fn string_size(text: &[u8]) -> (usize, usize) {
+    let mut decoded = 0;
+    let mut position = 0;
+    loop {
+        let rest = text.get(position..).unwrap_or_default();
+        let Some(plain) = memchr2(b'"', b'\\', rest) else {
+            return (decoded + rest.len(), text.len());
+        };
+        decoded += plain;
+        position += plain;
+        match (rest.get(plain), rest.get(plain + 1)) {
+            (Some(b'\\'), Some(b'u')) => {
+                decoded += 3;
+                position += 6;
+            }
+            (Some(b'\\'), _) => {
+                decoded += 1;
+                position += 2;
+            }
+            _ => return (decoded, position),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn check(json: &str, text_bytes: usize, numbers: usize, media_parts: usize) {
+        let mut size = PromptSize::default();
+        size.add(json.as_bytes());
+        assert_eq!(
+            size,
+            PromptSize {
+                text_bytes,
+                numbers,
+                media_parts
+            },
+            "{json}"
+        );
+    }
+
+    #[test]
+    fn string_values_count_and_keys_do_not() {
+        check(r#""Once upon""#, 9, 0, 0);
+        check(r#"["ab","cde"]"#, 5, 0, 0);
+        check(r#"[{"role":"user","content" : "hello"}]"#, 9, 0, 0);
+        check("\"\"", 0, 0, 0);
+    }
+
+    #[test]
+    fn escapes_count_as_what_they_stand_for() {
+        check(r#""a\nb""#, 3, 0, 0);
+        check(r#""\"\\""#, 2, 0, 0);
+        check(r#""\u4e2d\u6587""#, 6, 0, 0);
+        check("\"\u{4e2d}\u{6587}\"", 6, 0, 0);
+        check(r#""\ud800""#, 3, 0, 0);
+    }
+
+    #[test]
+    fn token_ids_count_one_each() {
+        check("[1, 22,-3]", 0, 3, 0);
+        check("[[1,2],[3.5e+7]]", 0, 3, 0);
+    }
+
+    #[test]
+    fn media_counts_the_same_however_long_it_is() {
+        let image = format!(
+            r#"[{{"type":"image_url","image_url":{{"url":"data:{}"}}}}]"#,
+            "A".repeat(100_000)
+        );
+        check(&image, "image_url".len(), 0, 1);
+        check(r#"{"image_url":"http://x/y.png","text":"hi"}"#, 2, 0, 1);
+    }
+
+    #[test]
+    fn an_estimate_is_never_zero() {
+        assert_eq!(PromptSize::default().tokens(), 1);
+        assert_eq!(
+            PromptSize {
+                text_bytes: 9,
+                numbers: 2,
+                media_parts: 1
+            }
+            .tokens(),
+            3 + 2 + 512
+        );
+    }
+}

@@ -1,0 +1,298 @@
+//! Reads an inference request: the model and where it stands in the bytes, the stream flag, the prompt's size.
+//!
+//! `serde_json` checks the whole body once and hands out the spans of the few fields that matter; the client's
+//! bytes are never written anew, so key order, numbers and unknown fields survive a change of the model's name.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use serde::Deserializer;
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::ApiError;
+use super::prompt::PromptSize;
+
+/// Bytes of a model's name. Names end up in logs and filter state; real ones are paths at worst.
+pub const MAX_MODEL_NAME_BYTES: usize = 1024;
+
+/// What a gateway needs to know of an inference request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InferenceRequest<'a> {
+    /// The model asked for, decoded. Where the key is there twice the last one counts, as in the servers.
+    pub model: Cow<'a, str>,
+    /// Where the model's value stands in the body, quotes included: every top-level occurrence, in order.
+    pub model_spans: Vec<Range<usize>>,
+    /// Whether the answer is to be streamed.
+    pub stream: bool,
+    /// The prompt's size in estimated tokens, at least 1.
+    pub prompt_tokens: u32,
+}
+
+/// Reads the body of an inference request.
+///
+/// # Errors
+/// 400 with the place, when the body is not a JSON object or its `model` is missing, empty, too long or not a string.
+pub fn read_request(body: &[u8]) -> Result<InferenceRequest<'_>, ApiError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let fields = deserializer
+        .deserialize_map(FieldsVisitor { body })
+        .map_err(not_json)?;
+    deserializer.end().map_err(not_json)?;
+    Ok(InferenceRequest {
+        model: model_name(fields.model)?,
+        model_spans: fields.model_spans,
+        stream: fields.stream,
+        prompt_tokens: fields.prompt.tokens(),
+    })
+}
+
+fn not_json(error: serde_json::Error) -> ApiError {
+    ApiError::bad_request(
+        format!("The request body is not a JSON object that can be read: {error}."),
+        None,
+        "invalid_json",
+    )
+}
+
+fn model_name(value: Option<&RawValue>) -> Result<Cow<'_, str>, ApiError> {
+    let refuse = |message: &str, code| Err(ApiError::bad_request(message.to_owned(), Some("model"), code));
+    let Some(value) = value else {
+        return refuse(
+            "The request has no `model`; name the model to use, as in {\"model\": \"NAME\", …}.",
+            "missing_model",
+        );
+    };
+    match serde_json::from_str::<Name>(value.get()) {
+        Ok(Name(name)) if name.is_empty() => {
+            refuse("`model` is empty; name the model to use.", "invalid_model")
+        }
+        Ok(Name(name)) if name.len() > MAX_MODEL_NAME_BYTES => refuse(
+            &format!("`model` is longer than {MAX_MODEL_NAME_BYTES} bytes."),
+            "invalid_model",
+        ),
+        Ok(Name(name)) => Ok(name),
+        Err(_) => refuse(
+            "`model` must be a string that names the model to use.",
+            "invalid_model",
+        ),
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[derive(Default)]
+struct Fields<'a> {
+    model: Option<&'a RawValue>,
+    model_spans: Vec<Range<usize>>,
+    stream: bool,
+    prompt: PromptSize,
+}
+
+/// The fields of the top-level object that matter.
+#[derive(serde::Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Key {
+    Model,
+    Stream,
+    /// Those that carry text the model reads.
+    #[serde(
+        alias = "prompt",
+        alias = "input",
+        alias = "instructions",
+        alias = "system",
+        alias = "tools"
+    )]
+    Messages,
+    #[serde(other)]
+    Other,
+}
+
+struct FieldsVisitor<'a> {
+    body: &'a [u8],
+}
+
+impl<'de> Visitor<'de> for FieldsVisitor<'de> {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+        let mut fields = Fields::default();
+        while let Some(key) = map.next_key::<Key>()? {
+            match key {
+                Key::Model => {
+                    let value: &RawValue = map.next_value()?;
+                    if fields.model_spans.len() == MAX_MODEL_FIELDS {
+                        return Err(A::Error::custom("`model` is there too often"));
+                    }
+                    fields.model_spans.push(span_of(value, self.body));
+                    fields.model = Some(value);
+                }
+                Key::Stream => fields.stream = map.next_value::<&RawValue>()?.get() == "true",
+                Key::Messages => fields.prompt.add(map.next_value::<&RawValue>()?.get().as_bytes()),
+                Key::Other => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// Times `model` may be in one body; more than one is already strange.
+const MAX_MODEL_FIELDS: usize = 16;
+
+/// Where `value`, which borrows from `body`, stands in it.
+fn span_of(value: &RawValue, body: &[u8]) -> Range<usize> {
+    let start = value.get().as_ptr() as usize - body.as_ptr() as usize;
+    start..start + value.get().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn check(body: &str, model: &str, stream: bool, prompt_tokens: u32) {
+        let request = read_request(body.as_bytes()).unwrap_or_else(|error| panic!("{body}: {error:?}"));
+        assert_eq!(
+            (&*request.model, request.stream, request.prompt_tokens),
+            (model, stream, prompt_tokens),
+            "{body}"
+        );
+        let last = request.model_spans.last().unwrap().clone();
+        assert_eq!(
+            serde_json::from_str::<String>(&body[last]).unwrap(),
+            model,
+            "{body}"
+        );
+    }
+
+    fn refused(body: &[u8], code: &str, words: &str) {
+        let error = read_request(body).expect_err("refused");
+        assert_eq!((error.status, error.code), (400, code), "{error:?}");
+        assert!(error.message.contains(words), "{error:?}");
+    }
+
+    #[test]
+    fn recorded_requests_give_model_stream_flag_and_prompt_size() {
+        macro_rules! recorded {
+            ($name:literal) => {
+                include_str!(concat!(
+                    "../../tests/fixtures/vllm-0.32/",
+                    $name,
+                    ".req.json"
+                ))
+            };
+        }
+        check(recorded!("chat"), "tiny", false, 23);
+        check(recorded!("chat_stream"), "tiny", true, 23);
+        check(recorded!("chat_lora_a"), "lora-a", false, 23);
+        check(recorded!("comp"), "tiny", false, 4);
+        check(recorded!("comp_stream_usage"), "tiny", true, 4);
+        refused(
+            recorded!("err_bad_json").as_bytes(),
+            "invalid_json",
+            "line 1 column 36",
+        );
+    }
+
+    #[test]
+    fn every_form_of_prompt_counts() {
+        check(r#"{"model":"m","prompt":["abcd","efgh"]}"#, "m", false, 2);
+        check(r#"{"model":"m","prompt":[1,2,3]}"#, "m", false, 3);
+        check(
+            r#"{"model":"m","input":"abcd","instructions":"efgh"}"#,
+            "m",
+            false,
+            2,
+        );
+        check(
+            r#"{"system":"abcd","messages":[],"model":"m","stream":false}"#,
+            "m",
+            false,
+            1,
+        );
+        check(
+            r#"{"model":"m","tools":[{"function":{"name":"weat"}}],"messages":[]}"#,
+            "m",
+            false,
+            1,
+        );
+        check(r#"{"model":"m"}"#, "m", false, 1);
+    }
+
+    #[test]
+    fn the_last_top_level_model_counts_and_nested_ones_do_not() {
+        check(r#"{"model":"a","x":{"model":"b"},"model":"c"}"#, "c", false, 1);
+        let request = read_request(br#"{"model":"a","model":"c"}"#).unwrap();
+        assert_eq!(request.model_spans, [9..12, 21..24]);
+    }
+
+    #[test]
+    fn escaped_names_and_keys_are_decoded() {
+        check(r#"{"model":"a\u002fb\"c"}"#, "a/b\"c", false, 1);
+        check(r#"{"mod\u0065l":"m","str\u0065am":true}"#, "m", true, 1);
+        check("\n\t{ \"model\" : \"m\" , \"stream\" : true }\r\n", "m", true, 1);
+    }
+
+    #[test]
+    fn what_is_not_a_json_object_is_refused_with_its_place() {
+        refused(b"", "invalid_json", "line 1 column 0");
+        refused(b"hello", "invalid_json", "line 1 column 1");
+        refused(b"[1]", "invalid_json", "a JSON object");
+        refused(b"{\"model\":\"m\"} x", "invalid_json", "trailing characters");
+        refused(b"{\"model\":\"m\",}", "invalid_json", "column 14");
+        refused(
+            b"{\"model\":\"m\",\"prompt\":\"\xff\"}",
+            "invalid_json",
+            "unicode",
+        );
+        refused(
+            format!("{{\"x\":{}", "[".repeat(100_000)).as_bytes(),
+            "invalid_json",
+            "EOF",
+        );
+        refused(
+            format!("{{{}\"model\":\"m\"}}", "\"model\":1,".repeat(16)).as_bytes(),
+            "invalid_json",
+            "too often",
+        );
+    }
+
+    #[test]
+    fn a_model_that_is_no_name_is_refused() {
+        refused(b"{}", "missing_model", "no `model`");
+        refused(b"{\"model\":null}", "invalid_model", "must be a string");
+        refused(b"{\"model\":7}", "invalid_model", "must be a string");
+        refused(b"{\"model\":[\"m\"]}", "invalid_model", "must be a string");
+        refused(b"{\"model\":\"\"}", "invalid_model", "empty");
+        refused(
+            format!("{{\"model\":\"{}\"}}", "m".repeat(1025)).as_bytes(),
+            "invalid_model",
+            "longer than 1024",
+        );
+    }
+
+    #[test]
+    fn deep_nesting_is_passed_over_without_recursion() {
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        check(
+            &format!(r#"{{"x":{deep},"model":"m","messages":{deep}}}"#),
+            "m",
+            false,
+            1,
+        );
+    }
+
+    #[test]
+    fn lone_surrogates_in_a_prompt_are_the_servers_business() {
+        check(r#"{"model":"m","prompt":"\ud800"}"#, "m", false, 1);
+    }
+}

@@ -1,0 +1,296 @@
+//! The sole wrapper of the host: proxy-wasm ABI 0.2.1, and two calls of WASI, as functions that return a `Result`.
+//!
+//! The SDK's own wrappers panic on a status they do not expect and on header values that are not UTF-8; a panic
+//! takes down every request of the worker. These take and return bytes, and hand every status to the caller.
+//! Unsafe code is here and nowhere else: each block passes pointers and lengths of live slices, or takes over a
+//! buffer that the host has had this module's allocator make.
+
+#![allow(unsafe_code)]
+
+use std::ptr::null_mut;
+
+/// The host refused a call; its status number (1 not found, 2 bad argument, 8 compare-and-swap mismatch, …).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostError(pub u32);
+
+type HostResult<T> = Result<T, HostError>;
+
+const OK: u32 = 0;
+const NOT_FOUND: u32 = 1;
+const CAS_MISMATCH: u32 = 8;
+
+/// Headers of the request or the response.
+#[derive(Debug, Clone, Copy)]
+pub enum Headers {
+    /// What the client sent.
+    Request = 0,
+    /// What the server answered.
+    Response = 2,
+    /// The answer to a call of the plugin's own.
+    HttpCallResponse = 6,
+}
+
+/// Bytes that the host keeps.
+#[derive(Debug, Clone, Copy)]
+pub enum Buffer {
+    /// The request's body, as far as it has come.
+    RequestBody = 0,
+    /// The body of the answer to a call of the plugin's own.
+    HttpCallResponseBody = 4,
+    /// The plugin's configuration.
+    PluginConfiguration = 7,
+}
+
+/// How loud a log line is.
+#[derive(Debug, Clone, Copy)]
+pub enum LogLevel {
+    /// For the operator to know.
+    Info = 2,
+    /// For the operator to look at.
+    Warn = 3,
+    /// For the operator to act on.
+    Error = 4,
+    /// The plugin is about to end.
+    Critical = 5,
+}
+
+mod imports {
+    #[link(wasm_import_module = "env")]
+    unsafe extern "C" {
+        pub fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
+        pub fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+        pub fn proxy_get_property(
+            path: *const u8,
+            size: usize,
+            data: *mut *mut u8,
+            data_size: *mut usize,
+        ) -> u32;
+        pub fn proxy_set_property(path: *const u8, size: usize, data: *const u8, data_size: usize) -> u32;
+        pub fn proxy_get_header_map_value(
+            map: u32,
+            key: *const u8,
+            size: usize,
+            data: *mut *mut u8,
+            data_size: *mut usize,
+        ) -> u32;
+        pub fn proxy_replace_header_map_value(
+            map: u32,
+            key: *const u8,
+            size: usize,
+            data: *const u8,
+            data_size: usize,
+        ) -> u32;
+        pub fn proxy_remove_header_map_value(map: u32, key: *const u8, size: usize) -> u32;
+        pub fn proxy_get_buffer_bytes(
+            buffer: u32,
+            start: usize,
+            most: usize,
+            data: *mut *mut u8,
+            data_size: *mut usize,
+        ) -> u32;
+        pub fn proxy_set_buffer_bytes(
+            buffer: u32,
+            start: usize,
+            size: usize,
+            data: *const u8,
+            data_size: usize,
+        ) -> u32;
+        pub fn proxy_get_shared_data(
+            key: *const u8,
+            size: usize,
+            data: *mut *mut u8,
+            data_size: *mut usize,
+            cas: *mut u32,
+        ) -> u32;
+        pub fn proxy_set_shared_data(
+            key: *const u8,
+            size: usize,
+            data: *const u8,
+            data_size: usize,
+            cas: u32,
+        ) -> u32;
+        pub fn proxy_send_local_response(
+            status: u32,
+            details: *const u8,
+            details_size: usize,
+            body: *const u8,
+            body_size: usize,
+            headers: *const u8,
+            headers_size: usize,
+            grpc_status: i32,
+        ) -> u32;
+    }
+
+    #[link(wasm_import_module = "wasi_snapshot_preview1")]
+    unsafe extern "C" {
+        pub fn clock_time_get(clock: u32, precision: u64, time: *mut u64) -> u16;
+        pub fn random_get(buffer: *mut u8, size: usize) -> u16;
+    }
+}
+
+fn check(status: u32) -> HostResult<()> {
+    if status == OK {
+        Ok(())
+    } else {
+        Err(HostError(status))
+    }
+}
+
+/// Calls `import` with places for a returned buffer, and takes the buffer over. `None` where the host has none.
+fn returned(import: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> HostResult<Option<Vec<u8>>> {
+    let mut data: *mut u8 = null_mut();
+    let mut size = 0;
+    match import(&mut data, &mut size) {
+        OK if data.is_null() => Ok(Some(Vec::new())),
+        // The host made the buffer with the SDK's `proxy_on_memory_allocate`: a boxed slice of exactly `size` bytes.
+        OK => Ok(Some(unsafe { Vec::from_raw_parts(data, size, size) })),
+        NOT_FOUND => Ok(None),
+        status => Err(HostError(status)),
+    }
+}
+
+/// Writes one line to Envoy's log. A host that cannot log cannot be told so either.
+pub fn log(level: LogLevel, message: &str) {
+    let _ = unsafe { imports::proxy_log(level as u32, message.as_ptr(), message.len()) };
+}
+
+/// Has the root context's tick called every `period_ms`.
+pub fn set_tick_period(period_ms: u32) -> HostResult<()> {
+    check(unsafe { imports::proxy_set_tick_period_milliseconds(period_ms) })
+}
+
+/// A property of the stream, as in `["xds", "cluster_name"]`.
+pub fn property(path: &[&str]) -> HostResult<Option<Vec<u8>>> {
+    let path = path.join("\0");
+    returned(|data, size| unsafe { imports::proxy_get_property(path.as_ptr(), path.len(), data, size) })
+}
+
+/// Publishes filter state `wasm.NAME` on the stream.
+pub fn set_filter_state(name: &str, value: &[u8]) -> HostResult<()> {
+    check(unsafe { imports::proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
+}
+
+/// The value of a header.
+pub fn header(headers: Headers, name: &str) -> HostResult<Option<Vec<u8>>> {
+    returned(|data, size| unsafe {
+        imports::proxy_get_header_map_value(headers as u32, name.as_ptr(), name.len(), data, size)
+    })
+}
+
+/// Sets a request header, in place of any that are there.
+pub fn set_request_header(name: &str, value: &str) -> HostResult<()> {
+    check(unsafe {
+        imports::proxy_replace_header_map_value(
+            Headers::Request as u32,
+            name.as_ptr(),
+            name.len(),
+            value.as_ptr(),
+            value.len(),
+        )
+    })
+}
+
+/// Removes a request header, however often it is there.
+pub fn remove_request_header(name: &str) -> HostResult<()> {
+    match unsafe {
+        imports::proxy_remove_header_map_value(Headers::Request as u32, name.as_ptr(), name.len())
+    } {
+        NOT_FOUND => Ok(()),
+        status => check(status),
+    }
+}
+
+/// Up to `most` bytes of a buffer, from its start.
+pub fn buffer(buffer: Buffer, most: usize) -> HostResult<Option<Vec<u8>>> {
+    returned(|data, size| unsafe { imports::proxy_get_buffer_bytes(buffer as u32, 0, most, data, size) })
+}
+
+/// Replaces the request's body.
+pub fn replace_request_body(size: usize, body: &[u8]) -> HostResult<()> {
+    check(unsafe {
+        imports::proxy_set_buffer_bytes(Buffer::RequestBody as u32, 0, size, body.as_ptr(), body.len())
+    })
+}
+
+/// A value in shared data, with the number that a compare-and-swap needs.
+pub fn shared_data(key: &str) -> HostResult<Option<(Vec<u8>, u32)>> {
+    let mut cas = 0;
+    let value = returned(|data, size| unsafe {
+        imports::proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &mut cas)
+    })?;
+    Ok(value.map(|bytes| (bytes, cas)))
+}
+
+/// Writes a value to shared data. With `cas`, only if nobody has written since it was read; `false` if somebody has.
+pub fn set_shared_data(key: &str, value: &[u8], cas: Option<u32>) -> HostResult<bool> {
+    let cas = cas.unwrap_or(0);
+    match unsafe { imports::proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas) }
+    {
+        CAS_MISMATCH => Ok(false),
+        status => check(status).map(|()| true),
+    }
+}
+
+/// Answers the request in place of a server. `details` goes to the access log as response code details.
+pub fn respond(status: u32, details: &str, headers: &[(&str, &str)], body: &[u8]) -> HostResult<()> {
+    let headers = header_pairs(headers);
+    check(unsafe {
+        imports::proxy_send_local_response(
+            status,
+            details.as_ptr(),
+            details.len(),
+            body.as_ptr(),
+            body.len(),
+            headers.as_ptr(),
+            headers.len(),
+            -1,
+        )
+    })
+}
+
+/// The ABI's form of a list of headers: the count, the sizes of all names and values, then the texts, each ended
+/// by a zero byte; numbers are 32 bits, little-endian.
+fn header_pairs(headers: &[(&str, &str)]) -> Vec<u8> {
+    let mut bytes = (headers.len() as u32).to_le_bytes().to_vec();
+    for (name, value) in headers {
+        bytes.extend((name.len() as u32).to_le_bytes());
+        bytes.extend((value.len() as u32).to_le_bytes());
+    }
+    for text in headers.iter().flat_map(|(name, value)| [name, value]) {
+        bytes.extend(text.as_bytes());
+        bytes.push(0);
+    }
+    bytes
+}
+
+/// Milliseconds of the host's monotonic clock, the same in every thread of the proxy.
+pub fn now_ms() -> u64 {
+    const MONOTONIC: u32 = 1;
+    let mut nanoseconds = 0;
+    let _ = unsafe { imports::clock_time_get(MONOTONIC, 0, &mut nanoseconds) };
+    nanoseconds / 1_000_000
+}
+
+/// A number that no other worker draws.
+pub fn random() -> u64 {
+    let mut bytes = [0; 8];
+    let _ = unsafe { imports::random_get(bytes.as_mut_ptr(), bytes.len()) };
+    u64::from_le_bytes(bytes)
+}
+
+/// Calls `GET path` at `address` through an Envoy cluster. Returns the token by which the answer is known.
+///
+/// This one goes through the SDK, which must know the token to hand the answer to the right context.
+pub fn http_get(
+    cluster: &str,
+    path: &str,
+    authority: &str,
+    extra: &[(&str, &str)],
+    timeout_ms: u64,
+) -> HostResult<u32> {
+    let mut headers = vec![(":method", "GET"), (":path", path), (":authority", authority)];
+    headers.extend(extra);
+    let timeout = std::time::Duration::from_millis(timeout_ms);
+    proxy_wasm::hostcalls::dispatch_http_call(cluster, headers, None, Vec::new(), timeout)
+        .map_err(|status| HostError(status as u32))
+}

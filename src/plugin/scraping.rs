@@ -1,0 +1,281 @@
+//! Performs the scrapes and the discovery that [`crate::scrape`] asks for, and publishes what comes of them.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use super::host::{self, Buffer, Headers, LogLevel};
+use super::shared::{Exchange, LeasePlace, SnapshotPlace};
+use crate::config::{self, Config, ScrapeBy};
+use crate::load::LoadBook;
+use crate::metrics::PAGE_BYTES_MAX;
+use crate::pool::{DiscoveredEndpoint, read_clusters};
+use crate::scrape::{News, ScrapeFailure, Scraper};
+
+/// Bytes of an answer of Envoy's admin: about 1 KB an endpoint, and every cluster of the proxy on Envoy 1.36.
+const MAX_CLUSTERS_BYTES: usize = 16 << 20;
+
+/// The companion service: it scrapes, and knows the workers' loads so that it can tell theirs from others'.
+pub struct Service {
+    scraping: Scraping,
+    exchange: Exchange,
+    loads: LoadBook,
+}
+
+impl Service {
+    pub fn new(config: &Config) -> Service {
+        let me = host::random();
+        Service {
+            scraping: Scraping::new(config, me),
+            exchange: Exchange::new(me),
+            loads: LoadBook::default(),
+        }
+    }
+
+    pub fn tick(&mut self, now_ms: u64) {
+        self.exchange.tick(&mut self.loads, false, now_ms);
+        self.scraping.tick(&mut self.loads, now_ms);
+    }
+
+    pub fn http_call_answered(&mut self, token: u32, now_ms: u64) {
+        self.scraping.answered(token, &mut self.loads, now_ms);
+    }
+}
+
+/// Scraping and discovery of all pools.
+pub struct Scraping {
+    scrape_cluster: Option<String>,
+    admin_cluster: Option<String>,
+    timeout_ms: u64,
+    discovery_interval_ms: u64,
+    pools: Vec<PoolScraping>,
+    calls: HashMap<u32, Call>,
+}
+
+struct PoolScraping {
+    name: String,
+    cluster: String,
+    metrics_path: &'static str,
+    lease: Option<LeasePlace>,
+    snapshot: SnapshotPlace,
+    scraper: Scraper,
+    /// When to ask the admin again; `None` where the endpoints are configured.
+    discovery_due_ms: Option<u64>,
+    discovery_fails: bool,
+}
+
+/// A call that has not been answered, with the pool's place.
+enum Call {
+    Scrape(usize, SocketAddr),
+    Discovery(usize),
+}
+
+impl Scraping {
+    pub fn new(config: &Config, me: u64) -> Scraping {
+        Scraping {
+            scrape_cluster: config.scrape_cluster.clone(),
+            admin_cluster: config.admin_cluster.clone(),
+            timeout_ms: config.scrape_timeout_ms,
+            discovery_interval_ms: config.discovery_interval_ms,
+            pools: config
+                .pools
+                .iter()
+                .map(|pool| PoolScraping::new(config, pool, me))
+                .collect(),
+            calls: HashMap::new(),
+        }
+    }
+
+    /// Starts what is due and publishes what has changed.
+    pub fn tick(&mut self, loads: &mut LoadBook, now_ms: u64) {
+        for index in 0..self.pools.len() {
+            let Some(pool) = self.pools.get_mut(index) else {
+                return;
+            };
+            if pool.lease.as_ref().is_some_and(|lease| !lease.is_held(now_ms)) {
+                continue;
+            }
+            pool.scraper
+                .observe_in_flight(|address| loads.in_flight_at(address));
+            if let Some(snapshot) = pool.scraper.take_snapshot() {
+                for endpoint in snapshot.endpoints.iter().flatten() {
+                    loads.id(endpoint.address);
+                }
+                pool.snapshot.write(&snapshot);
+            }
+            self.discover(index, now_ms);
+            self.scrape(index, loads, now_ms);
+        }
+    }
+
+    /// A call has been answered, or has failed. Calls of others are not known here.
+    pub fn answered(&mut self, token: u32, loads: &mut LoadBook, now_ms: u64) {
+        match self.calls.remove(&token) {
+            Some(Call::Scrape(index, address)) => {
+                let page = answer(PAGE_BYTES_MAX + 1);
+                self.scraped(index, address, page, loads, now_ms);
+            }
+            Some(Call::Discovery(index)) => {
+                let list = answer(MAX_CLUSTERS_BYTES);
+                self.discovered(index, list, now_ms);
+            }
+            None => {}
+        }
+    }
+
+    fn discover(&mut self, index: usize, now_ms: u64) {
+        let (Some(pool), Some(admin)) = (self.pools.get_mut(index), &self.admin_cluster) else {
+            return;
+        };
+        match &mut pool.discovery_due_ms {
+            Some(due_ms) if *due_ms <= now_ms => *due_ms = now_ms + self.discovery_interval_ms,
+            _ => return,
+        }
+        let path = format!("/clusters?format=json&filter=^{}$", escape(&pool.cluster));
+        match host::http_get(admin, &path, "admin", &[], self.timeout_ms) {
+            Ok(token) => {
+                self.calls.insert(token, Call::Discovery(index));
+            }
+            Err(error) => pool.discovery_failed(&format!("cluster `{admin}` cannot be called: {error:?}")),
+        }
+    }
+
+    fn scrape(&mut self, index: usize, loads: &mut LoadBook, now_ms: u64) {
+        let (Some(pool), Some(cluster)) = (self.pools.get_mut(index), &self.scrape_cluster) else {
+            return;
+        };
+        let mut failed = Vec::new();
+        for address in pool.scraper.due(now_ms) {
+            let text = address.to_string();
+            let destination = [("x-envoy-original-dst-host", text.as_str())];
+            match host::http_get(cluster, pool.metrics_path, &text, &destination, self.timeout_ms) {
+                Ok(token) => {
+                    self.calls.insert(token, Call::Scrape(index, address));
+                }
+                Err(_) => failed.push(address),
+            }
+        }
+        for address in failed {
+            self.scraped(index, address, Err(ScrapeFailure::NoAnswer), loads, now_ms);
+        }
+    }
+
+    fn scraped(
+        &mut self,
+        index: usize,
+        address: SocketAddr,
+        page: Result<Vec<u8>, ScrapeFailure>,
+        loads: &LoadBook,
+        now_ms: u64,
+    ) {
+        let Some(pool) = self.pools.get_mut(index) else {
+            return;
+        };
+        let in_flight = loads.in_flight_at(&address);
+        let page = page.as_deref().map_err(Clone::clone);
+        if let Some(news) = pool.scraper.answered(address, page, in_flight, now_ms) {
+            report(&pool.name, address, &news);
+        }
+    }
+
+    fn discovered(&mut self, index: usize, list: Result<Vec<u8>, ScrapeFailure>, now_ms: u64) {
+        let Some(pool) = self.pools.get_mut(index) else {
+            return;
+        };
+        let endpoints = list
+            .map_err(|failure| failure.to_string())
+            .and_then(|list| read_clusters(&list, &pool.cluster).map_err(|error| error.to_string()));
+        match endpoints {
+            Ok(endpoints) => {
+                pool.discovery_fails = false;
+                pool.scraper.follow(&endpoints, now_ms);
+            }
+            Err(problem) => pool.discovery_failed(&problem),
+        }
+    }
+}
+
+impl PoolScraping {
+    fn new(config: &Config, pool: &config::Pool, me: u64) -> PoolScraping {
+        let mut scraper = Scraper::new(
+            pool.model_server,
+            config.scrape_interval_ms,
+            config.max_consecutive_failures,
+        );
+        if let Some(endpoints) = &pool.endpoints {
+            let listed = endpoints.iter().map(|&address| DiscoveredEndpoint {
+                address,
+                healthy: true,
+            });
+            scraper.follow(&listed.collect::<Vec<_>>(), host::now_ms());
+        }
+        PoolScraping {
+            name: pool.name.clone(),
+            cluster: pool.cluster.clone(),
+            metrics_path: pool.model_server.metrics_path(),
+            lease: (config.scrape_by == ScrapeBy::Worker).then(|| LeasePlace::new(pool, me)),
+            snapshot: SnapshotPlace::new(pool),
+            scraper,
+            discovery_due_ms: pool.endpoints.is_none().then_some(0),
+            discovery_fails: false,
+        }
+    }
+
+    /// Says once that discovery fails; it goes on trying.
+    fn discovery_failed(&mut self, problem: &str) {
+        if !std::mem::replace(&mut self.discovery_fails, true) {
+            let message = format!(
+                "inference-picker: pool {}: discovery of cluster {} failed: {problem}; the last known endpoints stay",
+                self.name, self.cluster
+            );
+            host::log(LogLevel::Warn, &message);
+        }
+    }
+}
+
+/// The answer to the call that is being reported, at most `most` bytes.
+fn answer(most: usize) -> Result<Vec<u8>, ScrapeFailure> {
+    let status = host::header(Headers::HttpCallResponse, ":status").ok().flatten();
+    let status = status.and_then(|status| String::from_utf8_lossy(&status).parse().ok());
+    match status {
+        Some(200) => Ok(host::buffer(Buffer::HttpCallResponseBody, most)
+            .ok()
+            .flatten()
+            .unwrap_or_default()),
+        Some(other) => Err(ScrapeFailure::Status(other)),
+        None => Err(ScrapeFailure::NoAnswer),
+    }
+}
+
+fn report(pool: &str, address: SocketAddr, news: &News) {
+    let (level, what) = match news {
+        News::Failing(failure) => (
+            LogLevel::Info,
+            format!("metrics cannot be read: {failure}; its last ones count until they are stale"),
+        ),
+        News::Out(failure) => (
+            LogLevel::Warn,
+            format!("metrics cannot be read: {failure}; no request goes there until it answers"),
+        ),
+        News::Back => (
+            LogLevel::Info,
+            "metrics are read again; requests go there again".to_owned(),
+        ),
+    };
+    host::log(
+        level,
+        &format!("inference-picker: pool {pool}: endpoint {address}: {what}"),
+    );
+}
+
+/// The cluster's name as a regular expression in a URL: everything but letters, digits, `-` and `_` is escaped for
+/// the one and then for the other.
+fn escape(cluster: &str) -> String {
+    let mut escaped = String::with_capacity(cluster.len());
+    for &byte in cluster.as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => escaped.push(char::from(byte)),
+            _ => escaped.push_str(&format!("%5C%{byte:02X}")),
+        }
+    }
+    escaped
+}

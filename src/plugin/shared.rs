@@ -1,0 +1,235 @@
+//! What workers and the scraper tell each other through the host's shared data.
+//!
+//! | key | writer | holds |
+//! |---|---|---|
+//! | `…/pool/NAME/CLUSTER` | the scraper | the pool's [`Snapshot`] |
+//! | `…/lease/NAME/CLUSTER` | workers, by compare-and-swap | who scrapes the pool |
+//! | `…/workers` | workers, by compare-and-swap | the ids of the workers that have sent requests |
+//! | `…/load/ID` | the worker ID alone | its [`LoadTable`] |
+//!
+//! Shared data is keyed by `vm_id` alone: other plugins may share it, so keys carry a prefix, with the format's
+//! number, and what is read is decoded as bytes from a stranger.
+
+use super::host::{self, LogLevel};
+use crate::config;
+use crate::lease::{self, Lease, LeaseStep};
+use crate::load::{LoadBook, LoadTable};
+use crate::pool::{Snapshot, decode, encode};
+
+/// Changes with the format of what is stored.
+const PREFIX: &str = "inference-picker/1";
+
+/// A worker says that it is alive this often, in milliseconds, even if nothing changes: four times before it would
+/// be held for gone.
+const HEARTBEAT_MS: u64 = 500;
+
+/// Workers whose load is exchanged; more cores than a proxy is given.
+const MAX_WORKERS: usize = 1024;
+
+/// The place of a pool's snapshot.
+pub struct SnapshotPlace {
+    key: String,
+    seen: Option<u32>,
+}
+
+impl SnapshotPlace {
+    pub fn new(pool: &config::Pool) -> SnapshotPlace {
+        SnapshotPlace {
+            key: format!("{PREFIX}/pool/{}/{}", pool.name, pool.cluster),
+            seen: None,
+        }
+    }
+
+    pub fn write(&self, snapshot: &Snapshot) {
+        write(&self.key, &encode(snapshot), None);
+    }
+
+    /// The snapshot, if it is another than the last one read.
+    pub fn read_new(&mut self) -> Option<Snapshot> {
+        let (bytes, version) = read(&self.key)?;
+        if self.seen.replace(version) == Some(version) {
+            return None;
+        }
+        Snapshot::from_bytes(&bytes)
+    }
+}
+
+/// The place of the lease on scraping a pool.
+pub struct LeasePlace {
+    key: String,
+    me: u64,
+}
+
+impl LeasePlace {
+    pub fn new(pool: &config::Pool, me: u64) -> LeasePlace {
+        LeasePlace {
+            key: format!("{PREFIX}/lease/{}/{}", pool.name, pool.cluster),
+            me,
+        }
+    }
+
+    /// Whether this worker holds the lease, having taken or renewed it where it could.
+    pub fn is_held(&self, now_ms: u64) -> bool {
+        let found = read(&self.key);
+        let version = found.as_ref().map(|(_, version)| *version);
+        let lease = found.and_then(|(bytes, _)| decode::<Lease>(&bytes));
+        match lease::step(lease, self.me, now_ms) {
+            LeaseStep::Work => true,
+            LeaseStep::Rest => false,
+            LeaseStep::Claim(claim) => write(&self.key, &encode(&claim), version),
+        }
+    }
+}
+
+/// The exchange of loads between workers.
+pub struct Exchange {
+    me: u64,
+    published_ms: Option<u64>,
+    peers: Vec<Peer>,
+}
+
+struct Peer {
+    id: u64,
+    key: String,
+    seen: Option<u32>,
+    table: Option<LoadTable>,
+}
+
+impl Peer {
+    fn new(id: u64) -> Peer {
+        Peer {
+            id,
+            key: load_key(id),
+            seen: None,
+            table: None,
+        }
+    }
+
+    /// Reads its table; whether it is another than before.
+    fn refresh(&mut self) -> bool {
+        let Some((bytes, version)) = read(&self.key) else {
+            return false;
+        };
+        if self.seen.replace(version) == Some(version) {
+            return false;
+        }
+        self.table = decode(&bytes);
+        true
+    }
+}
+
+impl Exchange {
+    /// `me` is the worker's own id. A first list of workers is written at once, so that the compare-and-swaps that
+    /// add to it have something to compare with.
+    pub fn new(me: u64) -> Exchange {
+        if read(&workers_key()).is_none() {
+            write(&workers_key(), &encode(&Vec::<u64>::new()), None);
+        }
+        Exchange {
+            me,
+            published_ms: None,
+            peers: Vec::new(),
+        }
+    }
+
+    /// Publishes what this worker has in flight.
+    pub fn publish(&mut self, loads: &LoadBook, now_ms: u64) {
+        write(&load_key(self.me), &encode(&loads.table(now_ms)), None);
+        if self.published_ms.replace(now_ms).is_none() {
+            self.follow_workers(now_ms);
+        }
+    }
+
+    /// Takes over what the peers have published since the last time.
+    pub fn read_peers(&mut self, loads: &mut LoadBook, now_ms: u64) {
+        let changed = self
+            .peers
+            .iter_mut()
+            .fold(false, |changed, peer| peer.refresh() | changed);
+        if changed {
+            loads.set_peers(self.peers.iter().filter_map(|peer| peer.table.as_ref()), now_ms);
+        }
+    }
+
+    /// Follows which workers there are, and says that this one is alive. `dirty`: its load has changed since it
+    /// was published.
+    pub fn tick(&mut self, loads: &mut LoadBook, dirty: bool, now_ms: u64) {
+        if let Some(published_ms) = self.published_ms
+            && (dirty || now_ms.saturating_sub(published_ms) >= HEARTBEAT_MS)
+        {
+            self.publish(loads, now_ms);
+        }
+        self.follow_workers(now_ms);
+        for peer in &mut self.peers {
+            peer.refresh();
+        }
+        loads.set_peers(self.peers.iter().filter_map(|peer| peer.table.as_ref()), now_ms);
+    }
+
+    /// Reads the list of workers; adds this one once it has published, and drops those that are gone.
+    fn follow_workers(&mut self, now_ms: u64) {
+        let Some((bytes, version)) = read(&workers_key()) else {
+            return;
+        };
+        let listed: Vec<u64> = decode(&bytes).unwrap_or_default();
+        let gone = |id: u64| {
+            let table = self
+                .peers
+                .iter()
+                .find(|peer| peer.id == id)
+                .and_then(|peer| peer.table.as_ref());
+            table.is_some_and(|table| !table.is_alive(now_ms))
+        };
+        let mut wanted: Vec<u64> = listed
+            .iter()
+            .copied()
+            .filter(|&id| !gone(id))
+            .take(MAX_WORKERS)
+            .collect();
+        if self.published_ms.is_some() && !wanted.contains(&self.me) {
+            wanted.push(self.me);
+        }
+        if wanted != listed {
+            write(&workers_key(), &encode(&wanted), Some(version));
+        }
+        self.peers.retain(|peer| wanted.contains(&peer.id));
+        for id in wanted {
+            if id != self.me && !self.peers.iter().any(|peer| peer.id == id) {
+                self.peers.push(Peer::new(id));
+            }
+        }
+    }
+}
+
+fn workers_key() -> String {
+    format!("{PREFIX}/workers")
+}
+
+fn load_key(id: u64) -> String {
+    format!("{PREFIX}/load/{id:016x}")
+}
+
+/// A value and its version. Shared data that cannot be read is as if it were not there.
+fn read(key: &str) -> Option<(Vec<u8>, u32)> {
+    host::shared_data(key)
+        .inspect_err(|error| {
+            host::log(
+                LogLevel::Warn,
+                &format!("inference-picker: cannot read {key}: {error:?}"),
+            )
+        })
+        .ok()
+        .flatten()
+}
+
+/// Writes a value, with `version` only in place of that one; whether it is there now.
+fn write(key: &str, value: &[u8], version: Option<u32>) -> bool {
+    host::set_shared_data(key, value, version)
+        .inspect_err(|error| {
+            host::log(
+                LogLevel::Warn,
+                &format!("inference-picker: cannot write {key}: {error:?}"),
+            )
+        })
+        .unwrap_or(false)
+}

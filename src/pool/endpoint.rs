@@ -1,0 +1,185 @@
+//! One endpoint: what was scraped from it, how fresh that is, and whether requests to it fail.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use super::{AdapterId, EndpointReading, Reading};
+use crate::load::LoadId;
+
+/// Milliseconds an endpoint stays out after requests to it failed in a row; doubled each time it fails again.
+const FIRST_EJECTION_MS: u64 = 1_000;
+/// The longest it stays out before another request tries it.
+const MAX_EJECTION_MS: u64 = 30_000;
+
+/// How far the scraped numbers of an endpoint can be believed. The order is that of preference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Freshness {
+    /// Scraped within the limit.
+    Fresh,
+    /// Older than the limit, or never scraped: only what this gateway has in flight there counts.
+    Stale,
+}
+
+/// One model server of a pool.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The same as Envoy and the pick header write it.
+    pub text: String,
+    /// Its place among the loads.
+    pub load_id: LoadId,
+    /// What the last good scrape said.
+    pub reading: Option<Reading>,
+    healthy: bool,
+    scrape_failures: u32,
+    adapters: Vec<AdapterId>,
+    request_failures: u32,
+    ejected_until_ms: u64,
+}
+
+impl Endpoint {
+    /// An endpoint of which nothing is known.
+    pub fn new(address: SocketAddr, load_id: LoadId) -> Endpoint {
+        Endpoint {
+            address,
+            text: address.to_string(),
+            load_id,
+            reading: None,
+            healthy: true,
+            scrape_failures: 0,
+            adapters: Vec::new(),
+            request_failures: 0,
+            ejected_until_ms: 0,
+        }
+    }
+
+    /// How far its numbers can be believed at `now_ms`.
+    pub fn freshness(&self, now_ms: u64, stale_after_ms: u64) -> Freshness {
+        match self.scrape_age_ms(now_ms) {
+            Some(age_ms) if age_ms < stale_after_ms => Freshness::Fresh,
+            _ => Freshness::Stale,
+        }
+    }
+
+    /// Milliseconds since its metrics were read.
+    pub fn scrape_age_ms(&self, now_ms: u64) -> Option<u64> {
+        self.reading
+            .as_ref()
+            .map(|reading| now_ms.saturating_sub(reading.scraped_ms))
+    }
+
+    /// Whether it may be picked: Envoy holds it healthy, and neither its scrapes nor its requests fail in a row.
+    pub fn is_candidate(&self, now_ms: u64, max_consecutive_failures: u32) -> bool {
+        let scrapes_fail = self.scrape_failures >= max_consecutive_failures;
+        let requests_fail =
+            self.request_failures >= max_consecutive_failures && now_ms < self.ejected_until_ms;
+        self.healthy && !scrapes_fail && !requests_fail
+    }
+
+    /// Whether it has this adapter loaded.
+    pub fn has_adapter(&self, adapter: AdapterId) -> bool {
+        self.adapters.contains(&adapter)
+    }
+
+    /// Whether it could load one more adapter without dropping another.
+    pub fn has_free_adapter_slot(&self) -> bool {
+        let slots = self
+            .reading
+            .as_ref()
+            .and_then(|reading| reading.metrics.lora.as_ref())
+            .map_or(0, |lora| lora.slots);
+        (self.adapters.len() as u64) < u64::from(slots)
+    }
+
+    /// A request to it was answered.
+    pub fn request_succeeded(&mut self) {
+        self.request_failures = 0;
+    }
+
+    /// A request to it failed: no answer, or a server error. From `max_consecutive_failures` on it is left alone
+    /// for a while, twice as long each time, and then tried with whatever request comes.
+    pub fn request_failed(&mut self, now_ms: u64, max_consecutive_failures: u32) {
+        self.request_failures = self.request_failures.saturating_add(1);
+        let Some(beyond) = self.request_failures.checked_sub(max_consecutive_failures) else {
+            return;
+        };
+        let ejection_ms = FIRST_EJECTION_MS
+            .saturating_mul(1 << beyond.min(10))
+            .min(MAX_EJECTION_MS);
+        self.ejected_until_ms = now_ms.saturating_add(ejection_ms);
+    }
+
+    /// Takes over what the scraper says of it.
+    pub(super) fn read(&mut self, published: EndpointReading, adapters: &mut HashMap<String, AdapterId>) {
+        self.healthy = published.healthy;
+        self.scrape_failures = published.scrape_failures;
+        self.reading = published.reading;
+        self.adapters.clear();
+        let lora = self
+            .reading
+            .as_ref()
+            .and_then(|reading| reading.metrics.lora.as_ref());
+        for name in lora.iter().flat_map(|lora| &lora.adapters) {
+            let next = AdapterId(adapters.len() as u32);
+            self.adapters.push(*adapters.entry(name.clone()).or_insert(next));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::LoadBook;
+    use crate::metrics::EndpointMetrics;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn endpoint() -> Endpoint {
+        let address = "10.0.0.1:8000".parse().unwrap();
+        Endpoint::new(address, LoadBook::default().id(address))
+    }
+
+    #[test]
+    fn metrics_are_fresh_until_the_limit_and_stale_when_there_are_none() {
+        let mut endpoint = endpoint();
+        assert_eq!(endpoint.freshness(0, 500), Freshness::Stale);
+        let metrics = EndpointMetrics::default();
+        endpoint.reading = Some(Reading {
+            scraped_ms: 1_000,
+            metrics,
+            foreign_waiting: 0,
+            foreign_requests: 0,
+        });
+        assert_eq!(endpoint.freshness(1_499, 500), Freshness::Fresh);
+        assert_eq!(endpoint.freshness(1_500, 500), Freshness::Stale);
+        assert_eq!(
+            endpoint.freshness(900, 500),
+            Freshness::Fresh,
+            "a clock that went back makes nothing old"
+        );
+    }
+
+    #[test]
+    fn requests_that_fail_in_a_row_keep_it_out_longer_each_time_until_one_succeeds() {
+        let mut endpoint = endpoint();
+        endpoint.request_failed(0, 2);
+        assert!(endpoint.is_candidate(0, 2));
+        endpoint.request_failed(0, 2);
+        assert!(!endpoint.is_candidate(999, 2));
+        assert!(endpoint.is_candidate(1_000, 2));
+        endpoint.request_failed(1_000, 2);
+        assert!(!endpoint.is_candidate(2_999, 2));
+        endpoint.request_succeeded();
+        assert!(endpoint.is_candidate(1_001, 2));
+    }
+
+    #[test]
+    fn no_number_of_failures_keeps_it_out_for_longer_than_the_limit() {
+        let mut endpoint = endpoint();
+        for _ in 0..100 {
+            endpoint.request_failed(0, 1);
+        }
+        assert!(endpoint.is_candidate(MAX_EJECTION_MS, 1));
+    }
+}

@@ -1,0 +1,148 @@
+//! What the scraper publishes of a pool, and its bytes in shared data.
+//!
+//! Shared data can hold anything: another version of this plugin or a co-tenant may have written the key. So the
+//! bytes begin with a format number, and decoding takes any bytes without panicking or growing beyond their size.
+
+use std::net::SocketAddr;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::config::MAX_ENDPOINTS;
+use crate::metrics::EndpointMetrics;
+
+/// Changes whenever the meaning of published bytes does.
+pub const FORMAT: u8 = 1;
+
+/// What the scraper knows of a pool.
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The endpoints; `None` as long as discovery has not answered.
+    pub endpoints: Option<Vec<EndpointReading>>,
+}
+
+/// What the scraper knows of one endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndpointReading {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether Envoy would send requests there.
+    pub healthy: bool,
+    /// Scrapes that failed in a row.
+    pub scrape_failures: u32,
+    /// The last good scrape.
+    pub reading: Option<Reading>,
+}
+
+/// One good scrape.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// When the answer came, in milliseconds of the host's monotonic clock.
+    pub scraped_ms: u64,
+    /// What it said.
+    pub metrics: EndpointMetrics,
+    /// Queued requests that this gateway did not send.
+    pub foreign_waiting: u32,
+    /// All requests there, queued or running, that this gateway did not send.
+    pub foreign_requests: u32,
+}
+
+/// The bytes to publish.
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_extend(value, vec![FORMAT]).unwrap_or_default()
+}
+
+/// What was published; `None` for bytes that are not in today's format.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let (&format, rest) = bytes.split_first()?;
+    if format != FORMAT {
+        return None;
+    }
+    postcard::from_bytes(rest).ok()
+}
+
+impl Snapshot {
+    /// Reads published bytes; `None` when they are not a snapshot.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Snapshot> {
+        let snapshot: Snapshot = decode(bytes)?;
+        let count = snapshot.endpoints.as_ref().map_or(0, Vec::len);
+        (count <= MAX_ENDPOINTS).then_some(snapshot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::LoraState;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn snapshot() -> Snapshot {
+        let lora = LoraState {
+            adapters: vec!["sql-lora".into(), "tweet-summary".into()],
+            slots: 4,
+        };
+        let metrics = EndpointMetrics {
+            waiting: 3,
+            running: 7,
+            lora: Some(lora),
+            ..EndpointMetrics::default()
+        };
+        let reading = Reading {
+            scraped_ms: 12_345,
+            metrics,
+            foreign_waiting: 1,
+            foreign_requests: 2,
+        };
+        let endpoint = |address: &str, reading| EndpointReading {
+            address: address.parse().unwrap(),
+            healthy: true,
+            scrape_failures: 0,
+            reading,
+        };
+        Snapshot {
+            endpoints: Some(vec![
+                endpoint("10.0.0.1:8000", Some(reading)),
+                endpoint("[fd00::1]:8000", None),
+            ]),
+        }
+    }
+
+    #[test]
+    fn what_is_published_is_what_is_read() {
+        assert_eq!(Snapshot::from_bytes(&encode(&snapshot())), Some(snapshot()));
+        assert_eq!(
+            Snapshot::from_bytes(&encode(&Snapshot::default())),
+            Some(Snapshot::default())
+        );
+    }
+
+    #[test]
+    fn bytes_of_another_format_or_cut_short_are_no_snapshot() {
+        let bytes = encode(&snapshot());
+        for length in 0..bytes.len() {
+            assert_eq!(Snapshot::from_bytes(&bytes[..length]), None, "cut at {length}");
+        }
+        let mut other = bytes.clone();
+        other[0] = FORMAT + 1;
+        assert_eq!(Snapshot::from_bytes(&other), None);
+    }
+
+    #[test]
+    fn any_byte_changed_is_read_or_refused_without_harm() {
+        let bytes = encode(&snapshot());
+        for position in 0..bytes.len() {
+            for value in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut changed = bytes.clone();
+                changed[position] = value;
+                if let Some(snapshot) = Snapshot::from_bytes(&changed) {
+                    assert!(
+                        snapshot
+                            .endpoints
+                            .is_none_or(|endpoints| endpoints.len() <= bytes.len())
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! When each endpoint of a pool is scraped, and what becomes of the answers. Pure: it says what to ask for, and is
+//! told what came back.
+//!
+//! Each endpoint has a schedule of its own and is never asked twice at once. The schedules start spread over one
+//! interval, so that the scrapes of many endpoints do not come in a burst.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use crate::load::InFlight;
+use crate::metrics::{self, MetricsError, ModelServer};
+use crate::pool::{DiscoveredEndpoint, EndpointReading, Reading, Snapshot};
+
+/// Endpoints that fail are asked this many times less often: they cost a time-out each.
+const FAILING_INTERVAL_FACTOR: u64 = 4;
+
+#[derive(Debug)]
+struct Target {
+    published: EndpointReading,
+    due_ms: u64,
+    in_progress: bool,
+    /// The most this gateway had in flight there at the last scrape and since.
+    recent_in_flight: InFlight,
+}
+
+/// The scrapes of one pool.
+#[derive(Debug)]
+pub struct Scraper {
+    server: ModelServer,
+    interval_ms: u64,
+    max_consecutive_failures: u32,
+    targets: Option<Vec<Target>>,
+    changed: bool,
+}
+
+/// Why a scrape gave nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScrapeFailure {
+    /// No answer: refused, reset or timed out.
+    NoAnswer,
+    /// An answer with another status than 200.
+    Status(u32),
+    /// A page that is of no use.
+    Page(MetricsError),
+}
+
+impl std::fmt::Display for ScrapeFailure {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ScrapeFailure::NoAnswer => write!(formatter, "no answer"),
+            ScrapeFailure::Status(status) => write!(formatter, "status {status}"),
+            ScrapeFailure::Page(problem) => write!(formatter, "{problem}"),
+        }
+    }
+}
+
+/// What an operator should hear of a scrape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// The first failure after a success.
+    Failing(ScrapeFailure),
+    /// The failure that puts the endpoint out of the candidates.
+    Out(ScrapeFailure),
+    /// It answers again and is a candidate again.
+    Back,
+}
+
+impl Scraper {
+    /// A scraper that knows no endpoint yet.
+    pub fn new(server: ModelServer, interval_ms: u64, max_consecutive_failures: u32) -> Scraper {
+        Scraper {
+            server,
+            interval_ms,
+            max_consecutive_failures,
+            targets: None,
+            changed: false,
+        }
+    }
+
+    /// Follows this list of endpoints. What is known of those that stay is kept.
+    pub fn follow(&mut self, endpoints: &[DiscoveredEndpoint], now_ms: u64) {
+        let before = self.targets.take();
+        let same_list = before
+            .as_ref()
+            .is_some_and(|before| addresses(before).eq(endpoints.iter().map(|endpoint| endpoint.address)));
+        let mut known: HashMap<SocketAddr, Target> = before
+            .into_iter()
+            .flatten()
+            .map(|target| (target.published.address, target))
+            .collect();
+        let count = endpoints.len().max(1) as u64;
+        let targets = endpoints.iter().enumerate().map(|(index, endpoint)| {
+            let due_ms = now_ms + self.interval_ms * index as u64 / count;
+            let mut target = known
+                .remove(&endpoint.address)
+                .unwrap_or_else(|| Target::new(endpoint.address, due_ms));
+            self.changed |= target.published.healthy != endpoint.healthy;
+            target.published.healthy = endpoint.healthy;
+            target
+        });
+        self.targets = Some(targets.collect());
+        self.changed |= !same_list;
+    }
+
+    /// The endpoints to scrape now; each counts as asked until [`Scraper::answered`].
+    pub fn due(&mut self, now_ms: u64) -> Vec<SocketAddr> {
+        let due = self
+            .targets
+            .iter_mut()
+            .flatten()
+            .filter(|target| !target.in_progress && target.due_ms <= now_ms);
+        due.map(|target| {
+            target.in_progress = true;
+            target.published.address
+        })
+        .collect()
+    }
+
+    /// Notes what this gateway has in flight, so that its own requests can be told from those of others.
+    pub fn observe_in_flight(&mut self, in_flight: impl Fn(&SocketAddr) -> InFlight) {
+        for target in self.targets.iter_mut().flatten() {
+            target.recent_in_flight = most(target.recent_in_flight, in_flight(&target.published.address));
+        }
+    }
+
+    /// A scrape has ended; what an operator should hear of it.
+    pub fn answered(
+        &mut self,
+        address: SocketAddr,
+        answer: Result<&[u8], ScrapeFailure>,
+        in_flight: InFlight,
+        now_ms: u64,
+    ) -> Option<News> {
+        let (server, interval_ms, limit) = (self.server, self.interval_ms, self.max_consecutive_failures);
+        let mut targets = self.targets.iter_mut().flatten();
+        let target = targets.find(|target| target.published.address == address)?;
+        target.in_progress = false;
+        self.changed = true;
+        match answer.and_then(|page| metrics::read(server, page).map_err(ScrapeFailure::Page)) {
+            Ok(metrics) => {
+                let was_out = target.published.scrape_failures >= limit;
+                target.succeed(metrics, in_flight, interval_ms, now_ms);
+                was_out.then_some(News::Back)
+            }
+            Err(failure) => match target.fail(interval_ms, limit, now_ms) {
+                failures if failures == limit => Some(News::Out(failure)),
+                1 => Some(News::Failing(failure)),
+                _ => None,
+            },
+        }
+    }
+
+    /// What to publish, if anything has changed since the last time.
+    pub fn take_snapshot(&mut self) -> Option<Snapshot> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let endpoints = self
+            .targets
+            .as_ref()
+            .map(|targets| targets.iter().map(|target| target.published.clone()).collect());
+        Some(Snapshot { endpoints })
+    }
+}
+
+fn addresses(targets: &[Target]) -> impl Iterator<Item = SocketAddr> {
+    targets.iter().map(|target| target.published.address)
+}
+
+fn most(one: InFlight, other: InFlight) -> InFlight {
+    InFlight {
+        requests: one.requests.max(other.requests),
+        waiting: one.waiting.max(other.waiting),
+        waiting_tokens: one.waiting_tokens.max(other.waiting_tokens),
+    }
+}
+
+impl Target {
+    fn new(address: SocketAddr, due_ms: u64) -> Target {
+        let published = EndpointReading {
+            address,
+            healthy: true,
+            scrape_failures: 0,
+            reading: None,
+        };
+        Target {
+            published,
+            due_ms,
+            in_progress: false,
+            recent_in_flight: InFlight::default(),
+        }
+    }
+
+    /// What others have there is what the server counts beyond the most this gateway had there of late: the
+    /// server's numbers are those of its last step, so a request that has just ended may still be among them.
+    fn succeed(
+        &mut self,
+        metrics: metrics::EndpointMetrics,
+        in_flight: InFlight,
+        interval_ms: u64,
+        now_ms: u64,
+    ) {
+        let own = most(self.recent_in_flight, in_flight);
+        let all = metrics.waiting.saturating_add(metrics.running);
+        self.published.reading = Some(Reading {
+            scraped_ms: now_ms,
+            foreign_waiting: metrics.waiting.saturating_sub(own.waiting),
+            foreign_requests: all.saturating_sub(own.requests),
+            metrics,
+        });
+        self.published.scrape_failures = 0;
+        self.recent_in_flight = in_flight;
+        // A server that answers slowly is given a rest of half an interval.
+        self.due_ms = (self.due_ms + interval_ms).max(now_ms + interval_ms / 2);
+    }
+
+    fn fail(&mut self, interval_ms: u64, max_consecutive_failures: u32, now_ms: u64) -> u32 {
+        let failures = self.published.scrape_failures.saturating_add(1);
+        self.published.scrape_failures = failures;
+        let factor = if failures > max_consecutive_failures {
+            FAILING_INTERVAL_FACTOR
+        } else {
+            1
+        };
+        self.due_ms = now_ms + interval_ms * factor;
+        failures
+    }
+}

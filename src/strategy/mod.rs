@@ -1,0 +1,141 @@
+//! Strategies: each gives an endpoint a cost for a request, and the least cost wins.
+//!
+//! A strategy is one function in one file, with its formula in the module doc. What they share is here: who may be
+//! picked, how many go out, and how ties are decided.
+
+pub mod default;
+mod least_request;
+mod round_robin;
+
+use crate::config::RoutingStrategy;
+use crate::load::{InFlight, LoadBook};
+use crate::pool::{AdapterId, Endpoint, Freshness, Pool};
+
+/// Endpoints named in one pick: the best, and two for Envoy's retries.
+pub const MAX_RANKED: usize = 3;
+
+/// What a request asks of an endpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct Demand {
+    /// The prompt's size in estimated tokens, at least 1.
+    pub prompt_tokens: u32,
+    /// The adapter it needs, if its model is one that an endpoint has loaded.
+    pub adapter: Option<AdapterId>,
+}
+
+/// The limits by which endpoints are judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Age in milliseconds from which metrics are stale; `None` where nothing is scraped at all.
+    pub metrics_stale_after_ms: Option<u64>,
+    /// Failures in a row after which an endpoint leaves the candidates.
+    pub max_consecutive_failures: u32,
+}
+
+/// An endpoint as a strategy sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    /// Its place in the pool's list.
+    pub index: usize,
+    /// What is known of it.
+    pub endpoint: &'a Endpoint,
+    /// What this gateway has in flight there.
+    pub in_flight: InFlight,
+    /// Whether what was scraped from it can be believed.
+    pub freshness: Freshness,
+}
+
+/// A candidate with what decided its rank, least first.
+#[derive(Debug, Clone, Copy)]
+pub struct Ranked<'a> {
+    /// The endpoint.
+    pub candidate: Candidate<'a>,
+    /// The strategy's cost.
+    pub cost: f64,
+    /// The draw that decides between equal costs.
+    tie: u32,
+}
+
+impl Ranked<'_> {
+    /// Whether it goes before `other`: fresh metrics first, then the lower cost, then the draw.
+    fn is_before(&self, other: &Ranked<'_>) -> bool {
+        let by_cost = self.cost.total_cmp(&other.cost);
+        let order = self
+            .candidate
+            .freshness
+            .cmp(&other.candidate.freshness)
+            .then(by_cost)
+            .then(self.tie.cmp(&other.tie));
+        order.is_lt()
+    }
+}
+
+/// The endpoints of `pool` that are best for a request, best first, at most [`MAX_RANKED`].
+///
+/// Endpoints that fail are left out, unless none would be left. Empty only if the pool has no endpoint.
+pub fn rank<'a>(
+    strategy: RoutingStrategy,
+    pool: &'a Pool,
+    loads: &LoadBook,
+    demand: Demand,
+    limits: Limits,
+    now_ms: u64,
+    rng: &mut fastrand::Rng,
+) -> Vec<Ranked<'a>> {
+    let endpoints = pool.endpoints().unwrap_or_default();
+    let judged = |(index, endpoint): (usize, &'a Endpoint)| Candidate {
+        index,
+        endpoint,
+        in_flight: loads.in_flight(endpoint.load_id),
+        freshness: freshness(strategy, endpoint, limits, now_ms),
+    };
+    let mut weigh = |candidate: Candidate<'a>| Ranked {
+        cost: match strategy {
+            RoutingStrategy::Default => default::cost(&candidate, demand),
+            RoutingStrategy::LeastRequest => least_request::cost(&candidate),
+            RoutingStrategy::RoundRobin => {
+                round_robin::cost(&candidate, pool.round_robin_next, endpoints.len())
+            }
+            RoutingStrategy::Random => 0.0,
+        },
+        tie: rng.u32(..),
+        candidate,
+    };
+    let usable = |endpoint: &Endpoint| endpoint.is_candidate(now_ms, limits.max_consecutive_failures);
+    let candidates = endpoints
+        .iter()
+        .enumerate()
+        .filter(|(_, endpoint)| usable(endpoint));
+    let ranked = best(candidates.map(|listed| weigh(judged(listed))));
+    if !ranked.is_empty() {
+        return ranked;
+    }
+    best(endpoints.iter().enumerate().map(|listed| weigh(judged(listed))))
+}
+
+/// Only DEFAULT looks at metrics; to the others, and where nothing is scraped, all endpoints are alike.
+fn freshness(strategy: RoutingStrategy, endpoint: &Endpoint, limits: Limits, now_ms: u64) -> Freshness {
+    match limits.metrics_stale_after_ms {
+        Some(stale_after_ms) if strategy == RoutingStrategy::Default => {
+            endpoint.freshness(now_ms, stale_after_ms)
+        }
+        _ => Freshness::Stale,
+    }
+}
+
+/// The first [`MAX_RANKED`] in order, by insertion: one comparison for each that is not among them.
+fn best<'a>(ranked: impl Iterator<Item = Ranked<'a>>) -> Vec<Ranked<'a>> {
+    let mut best: Vec<Ranked<'a>> = Vec::with_capacity(MAX_RANKED + 1);
+    for next in ranked {
+        if best.len() == MAX_RANKED && best.last().is_some_and(|last| !next.is_before(last)) {
+            continue;
+        }
+        let place = best
+            .iter()
+            .position(|other| next.is_before(other))
+            .unwrap_or(best.len());
+        best.insert(place, next);
+        best.truncate(MAX_RANKED);
+    }
+    best
+}

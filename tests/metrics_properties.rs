@@ -1,0 +1,299 @@
+//! The reader against an obviously right one: for any page, in whatever form its lines come, both must say the
+//! same.
+#![cfg(not(target_family = "wasm"))]
+
+use inference_picker::metrics::{
+    CacheConfig, EndpointMetrics, LoraState, Metric, MetricsError, ModelServer, read,
+};
+use proptest::prelude::*;
+
+/// One sample, read in the slowest way: name, labels and value, all owned.
+struct NaiveSample {
+    name: String,
+    labels: Vec<(String, String)>,
+    value: f64,
+}
+
+impl NaiveSample {
+    fn label(&self, name: &str) -> &str {
+        self.labels
+            .iter()
+            .find(|(label, _)| label == name)
+            .map_or("", |(_, value)| value)
+    }
+}
+
+/// Splits on quotes first: every second piece is a label value. Escapes are taken out of the way before that.
+fn naive_sample(line: &str) -> Option<NaiveSample> {
+    let line = line
+        .replace("\\\\", "\u{1}")
+        .replace("\\\"", "\u{2}")
+        .replace("\\n", "\u{3}");
+    let unescape = |text: &str| {
+        text.replace('\u{1}', "\\")
+            .replace('\u{2}', "\"")
+            .replace('\u{3}', "\n")
+    };
+    let pieces: Vec<&str> = line.split('"').collect();
+    let (last, label_pieces) = pieces.split_last()?;
+    let mut labels = vec![];
+    let mut name = String::new();
+    for pair in label_pieces.chunks(2) {
+        let [before, value] = pair else { return None };
+        let before = before.trim().strip_suffix('=')?.trim();
+        let label = match before.split_once('{') {
+            Some((metric, label)) => {
+                name = metric.trim().to_string();
+                label.trim()
+            }
+            None => before.strip_prefix(',')?.trim(),
+        };
+        labels.push((label.to_string(), unescape(value)));
+    }
+    let words = match last.split_once('}') {
+        Some((_, words)) if !labels.is_empty() => words.to_string(),
+        Some((start, words)) => {
+            name = start.trim().strip_suffix('{')?.trim().to_string();
+            words.to_string()
+        }
+        None => {
+            let (metric, words) = last.trim_start().split_once([' ', '\t'])?;
+            name = metric.to_string();
+            words.to_string()
+        }
+    };
+    Some(NaiveSample {
+        name,
+        labels,
+        value: words.split_whitespace().next()?.parse().ok()?,
+    })
+}
+
+fn naive_read(page: &str) -> Option<EndpointMetrics> {
+    let samples: Vec<NaiveSample> = page
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .filter_map(naive_sample)
+        .collect();
+    let values = |names: &[&str]| -> Vec<f64> {
+        samples
+            .iter()
+            .filter(|sample| names.contains(&sample.name.as_str()))
+            .map(|sample| sample.value)
+            .collect()
+    };
+    let usable = |values: &Vec<f64>| {
+        !values.is_empty() && values.iter().all(|value| *value >= 0.0 && *value < f64::INFINITY)
+    };
+    let total = |names: &[&str]| {
+        Some(values(names))
+            .filter(usable)
+            .map(|values| values.iter().sum::<f64>())
+    };
+    let requests = |name: &str| {
+        total(&[name])
+            .filter(|sum| *sum <= f64::from(u32::MAX))
+            .map(|sum| sum as u32)
+    };
+    let shares = Some(values(&["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"])).filter(usable);
+    Some(EndpointMetrics {
+        waiting: requests("vllm:num_requests_waiting")?,
+        running: requests("vllm:num_requests_running")?,
+        kv_cache_utilization: shares.map(|shares| {
+            (shares.iter().map(|share| share.min(1.0)).sum::<f64>() / shares.len() as f64) as f32
+        }),
+        lora: naive_lora(&samples),
+        cache: naive_cache(&samples),
+        prefix_cache_queries: total(&["vllm:prefix_cache_queries_total"]),
+        prefix_cache_hits: total(&["vllm:prefix_cache_hits_total"]),
+    })
+}
+
+fn naive_lora(samples: &[NaiveSample]) -> Option<LoraState> {
+    let series = samples
+        .iter()
+        .filter(|sample| sample.name == "vllm:lora_requests_info" && sample.value.is_finite());
+    let newest = series.reduce(|newest, next| if next.value < newest.value { newest } else { next })?;
+    let lists = format!(
+        "{},{}",
+        newest.label("running_lora_adapters"),
+        newest.label("waiting_lora_adapters")
+    );
+    let mut adapters: Vec<String> = lists
+        .split(',')
+        .map(str::to_string)
+        .filter(|name| !name.is_empty())
+        .collect();
+    adapters.sort();
+    adapters.dedup();
+    Some(LoraState {
+        adapters,
+        slots: newest.label("max_lora").parse().ok()?,
+    })
+}
+
+fn naive_cache(samples: &[NaiveSample]) -> Option<CacheConfig> {
+    let configs = samples
+        .iter()
+        .filter(|sample| sample.name == "vllm:cache_config_info")
+        .filter_map(|sample| {
+            let block_size: u32 = sample.label("block_size").parse().ok()?;
+            let blocks: u32 = sample.label("num_gpu_blocks").parse().ok()?;
+            let tokens = sample
+                .label("kv_cache_size_tokens")
+                .parse()
+                .unwrap_or(u64::from(block_size) * u64::from(blocks));
+            Some(CacheConfig {
+                block_size_tokens: block_size,
+                num_blocks: blocks,
+                capacity_tokens: tokens,
+            })
+        });
+    configs.reduce(|sum, next| CacheConfig {
+        block_size_tokens: sum.block_size_tokens,
+        num_blocks: sum.num_blocks + next.num_blocks,
+        capacity_tokens: sum.capacity_tokens + next.capacity_tokens,
+    })
+}
+
+fn metric_name() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "vllm:num_requests_waiting",
+        "vllm:num_requests_waiting",
+        "vllm:num_requests_running",
+        "vllm:num_requests_running",
+        "vllm:num_requests_waiting_by_reason",
+        "vllm:num_requests",
+        "vllm:kv_cache_usage_perc",
+        "vllm:gpu_cache_usage_perc",
+        "vllm:prefix_cache_queries_total",
+        "vllm:prefix_cache_queries_created",
+        "vllm:prefix_cache_hits_total",
+        "vllm:lora_requests_info",
+        "vllm:cache_config_info",
+        "http_requests_total",
+    ])
+}
+
+/// Mostly usable values, as one that is not makes the page unreadable.
+fn metric_value() -> impl Strategy<Value = String> {
+    prop_oneof![
+        12 => (0_u32..100).prop_map(|value| value.to_string()),
+        6 => (0.0..1.5).prop_map(|value: f64| value.to_string()),
+        4 => (0.0..1e12).prop_map(|value: f64| format!("{value:e}")),
+        1 => prop::sample::select(vec!["NaN", "+Inf", "-Inf", "-1", "-0"]).prop_map(str::to_string),
+    ]
+}
+
+fn label() -> impl Strategy<Value = (String, String)> {
+    let name = prop::sample::select(vec![
+        "engine",
+        "model_name",
+        "max_lora",
+        "running_lora_adapters",
+        "waiting_lora_adapters",
+        "block_size",
+        "num_gpu_blocks",
+        "kv_cache_size_tokens",
+    ]);
+    let value = prop_oneof![
+        4 => (0_u32..1000).prop_map(|number| number.to_string()),
+        2 => prop::sample::select(vec!["lora-a", "lora-b,lora-c", "lora-c, lora-a", "None", ""]).prop_map(str::to_string),
+        2 => r#"[a-c,={}#" \\\n]{0,8}"#.prop_map(|text: String| text),
+    ];
+    (name.prop_map(str::to_string), value)
+}
+
+fn blanks() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["", "", "", " ", "\t", "  "])
+}
+
+fn escape(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+prop_compose! {
+    fn sample_line()(
+        name in metric_name(),
+        labels in prop::option::of(prop::collection::vec(label(), 0..5)),
+        value in metric_value(),
+        blank in blanks(),
+        comma in prop::sample::select(vec!["", ","]),
+        end in prop::sample::select(vec!["", "", " ", " 1795322263000", "\r", " 1795322263.25\r"]),
+    ) -> String {
+        let labels = labels.map_or(String::new(), |labels| {
+            let written: Vec<String> = labels
+                .iter()
+                .map(|(label, value)| format!("{blank}{label}{blank}={blank}\"{}\"{blank}", escape(value)))
+                .collect();
+            let comma = if written.is_empty() { "" } else { comma };
+            format!("{blank}{{{}{comma}{blank}}}", written.join(","))
+        });
+        format!("{blank}{name}{labels} {blank}{value}{end}\n")
+    }
+}
+
+fn noise_line() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just("\n".to_string()),
+        "# (HELP|TYPE) vllm:num_requests_waiting [ -~]{0,20}\n".prop_map(|text: String| text),
+        "#vllm:num_requests_waiting [0-9]{1,3}\n".prop_map(|text: String| text),
+        "(vllm:num_requests_waitin|um_requests_waiting|x)[ -~]{0,20}\n".prop_map(|text: String| text),
+    ]
+}
+
+fn sample_lines() -> impl Strategy<Value = Vec<String>> {
+    let needed = (0_u32..9, 0_u32..9).prop_map(|(waiting, running)| {
+        vec![
+            format!("vllm:num_requests_waiting {waiting}\n"),
+            format!("vllm:num_requests_running {running}\n"),
+        ]
+    });
+    (needed, prop::collection::vec(sample_line(), 0..12))
+        .prop_map(|(needed, more)| [needed, more].concat())
+        .prop_shuffle()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_page_is_read_as_the_naive_reader_reads_it(lines in sample_lines()) {
+        let page = lines.concat();
+        prop_assert_eq!(read(ModelServer::Vllm, page.as_bytes()).ok(), naive_read(&page));
+    }
+
+    #[test]
+    fn lines_of_no_interest_change_nothing(
+        lines in sample_lines(),
+        noise in prop::collection::vec((any::<prop::sample::Index>(), noise_line()), 0..12),
+    ) {
+        let mut noisy = lines.clone();
+        for (place, line) in noise {
+            noisy.insert(place.index(noisy.len() + 1), line);
+        }
+        let (noisy, plain) = (noisy.concat(), lines.concat());
+        prop_assert_eq!(read(ModelServer::Vllm, noisy.as_bytes()), read(ModelServer::Vllm, plain.as_bytes()));
+    }
+
+    #[test]
+    fn a_page_cut_within_a_line_is_never_believed(lines in sample_lines(), place in any::<prop::sample::Index>()) {
+        let page = lines.concat();
+        let cut = &page.as_bytes()[..place.index(page.len())];
+        if cut.last() != Some(&b'\n') {
+            prop_assert_eq!(read(ModelServer::Vllm, cut), Err(MetricsError::Incomplete));
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused_by_every_server(mut page in prop::collection::vec(any::<u8>(), 0..2000)) {
+        page.push(b'\n');
+        for server in ModelServer::ALL {
+            let metric = Metric::Waiting;
+            prop_assert_eq!(read(server, &page), Err(MetricsError::Missing { server, metric }));
+        }
+    }
+}
