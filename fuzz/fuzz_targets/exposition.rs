@@ -2,7 +2,7 @@
 //! between valid ones, where lines of no interest must not change what is read.
 #![no_main]
 
-use inference_picker::metrics::{ADAPTERS_MAX, MetricsError, ModelServer, read};
+use inference_picker::metrics::{MAX_ADAPTERS, MetricsError, ModelServer, read};
 use libfuzzer_sys::fuzz_target;
 
 const NEEDED: &[u8] =
@@ -30,7 +30,7 @@ fn check_bounds(server: ModelServer, page: &[u8]) {
             );
             assert!(
                 metrics.lora.is_none_or(|lora| {
-                    lora.adapters.len() <= 2 * ADAPTERS_MAX && lora.adapters.is_sorted()
+                    lora.adapters.len() <= 2 * MAX_ADAPTERS && lora.adapters.is_sorted()
                 })
             );
             assert!(

@@ -18,7 +18,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use model_server::{Metric, ModelServer};
-pub use reader::{ADAPTERS_MAX, PAGE_BYTES_MAX, read};
+pub use reader::{MAX_ADAPTERS, MAX_PAGE_BYTES, read};
 
 /// What one scrape of a model server said.
 ///
@@ -62,14 +62,14 @@ pub struct CacheConfig {
     pub block_size_tokens: u32,
     /// Blocks in the cache.
     pub num_blocks: u32,
-    /// Tokens the cache has room for: less than its blocks could hold if some are of another kind of layer.
+    /// Tokens the cache has room for, as the server counts them.
     pub capacity_tokens: u64,
 }
 
 /// Why a page says nothing about its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricsError {
-    /// The page is longer than [`PAGE_BYTES_MAX`].
+    /// The page is longer than [`MAX_PAGE_BYTES`].
     TooLarge {
         /// Its length.
         bytes: usize,
@@ -97,7 +97,7 @@ impl fmt::Display for MetricsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLarge { bytes } => {
-                write!(f, "a page of {bytes} bytes is over the limit of {PAGE_BYTES_MAX}")
+                write!(f, "a page of {bytes} bytes is over the limit of {MAX_PAGE_BYTES}")
             }
             Self::Incomplete => write!(
                 f,

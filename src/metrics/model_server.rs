@@ -153,6 +153,11 @@ impl ModelServer {
         }
     }
 
+    /// Whether it prints its gauges only once it has served a request, so that none means zero.
+    pub(super) fn is_silent_until_used(self) -> bool {
+        self == Self::Tgi
+    }
+
     pub(super) fn series(self) -> &'static [Series] {
         match self {
             Self::Vllm => VLLM,

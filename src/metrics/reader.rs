@@ -8,14 +8,14 @@ use super::model_server::{Metric, ModelServer, Series};
 use super::{CacheConfig, EndpointMetrics, LoraState, MetricsError};
 
 /// The longest page that is read, in bytes. vLLM prints about 66 KB for each engine: room for 31 engines.
-pub const PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
 
 /// Adapters taken from the running list, and again from the waiting list. A server holds far fewer at a time.
-pub const ADAPTERS_MAX: usize = 256;
+pub const MAX_ADAPTERS: usize = 256;
 
 /// Reads the metrics page of a model server.
 pub fn read(server: ModelServer, page: &[u8]) -> Result<EndpointMetrics, MetricsError> {
-    if page.len() > PAGE_BYTES_MAX {
+    if page.len() > MAX_PAGE_BYTES {
         return Err(MetricsError::TooLarge { bytes: page.len() });
     }
     if page.last() != Some(&b'\n') {
@@ -104,6 +104,7 @@ impl Tally {
     fn requests(&self, server: ModelServer, metric: Metric) -> Result<u32, MetricsError> {
         match self.total() {
             Some(sum) if sum <= f64::from(u32::MAX) => Ok(sum as u32),
+            None if self.samples == 0 && server.is_silent_until_used() => Ok(0),
             None if self.samples == 0 => Err(MetricsError::Missing { server, metric }),
             _ => Err(MetricsError::NotACount { server, metric }),
         }
@@ -131,7 +132,7 @@ fn lora_state(labels: Labels<'_>) -> Option<LoraState> {
         value
             .split(|byte| *byte == b',')
             .filter(|name| !name.is_empty())
-            .take(ADAPTERS_MAX)
+            .take(MAX_ADAPTERS)
     };
     let mut adapters: Vec<String> = names("running_lora_adapters")
         .chain(names("waiting_lora_adapters"))
@@ -188,11 +189,7 @@ mod tests {
         EndpointMetrics {
             waiting,
             running,
-            kv_cache_utilization: None,
-            lora: None,
-            cache: None,
-            prefix_cache_queries: None,
-            prefix_cache_hits: None,
+            ..EndpointMetrics::default()
         }
     }
 
@@ -356,6 +353,19 @@ mod tests {
     }
 
     #[test]
+    fn a_tgi_that_has_served_nothing_yet_prints_nothing_and_is_idle() {
+        let page = "tgi_queue_size 2\n";
+        assert_eq!(
+            read(ModelServer::Tgi, b"\n").map(|metrics| (metrics.waiting, metrics.running)),
+            Ok((0, 0))
+        );
+        assert_eq!(
+            read(ModelServer::Tgi, page.as_bytes()).map(|metrics| (metrics.waiting, metrics.running)),
+            Ok((2, 0))
+        );
+    }
+
+    #[test]
     fn a_page_without_a_needed_series_is_an_error() {
         let missing = |metric| {
             Err(MetricsError::Missing {
@@ -408,8 +418,8 @@ mod tests {
             let needed = "vllm:num_requests_waiting 2\nvllm:num_requests_running 1\n";
             needed.to_owned() + &"\n".repeat(bytes - needed.len())
         };
-        check(ModelServer::Vllm, &page(PAGE_BYTES_MAX), Ok(load(2, 1)));
-        let bytes = PAGE_BYTES_MAX + 1;
+        check(ModelServer::Vllm, &page(MAX_PAGE_BYTES), Ok(load(2, 1)));
+        let bytes = MAX_PAGE_BYTES + 1;
         assert_eq!(
             read(ModelServer::Vllm, page(bytes).as_bytes()),
             Err(MetricsError::TooLarge { bytes })
@@ -477,12 +487,12 @@ mod tests {
 
     #[test]
     fn no_more_adapters_are_kept_than_the_limit() {
-        let names: Vec<String> = (0..=ADAPTERS_MAX).map(|name| name.to_string()).collect();
+        let names: Vec<String> = (0..=MAX_ADAPTERS).map(|name| name.to_string()).collect();
         let list = names.join(",");
         let metrics = vllm_with(&format!(
             "vllm:lora_requests_info{{max_lora=\"1\",running_lora_adapters=\"{list}\"}} 1"
         ));
-        assert_eq!(metrics.lora.unwrap().adapters.len(), ADAPTERS_MAX);
+        assert_eq!(metrics.lora.unwrap().adapters.len(), MAX_ADAPTERS);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::host::{self, Buffer, Headers, LogLevel};
 use super::shared::{Exchange, LeasePlace, SnapshotPlace};
 use crate::config::{self, Config, ScrapeBy};
 use crate::load::LoadBook;
-use crate::metrics::PAGE_BYTES_MAX;
+use crate::metrics::MAX_PAGE_BYTES;
 use crate::pool::{DiscoveredEndpoint, read_clusters};
 use crate::scrape::{News, ScrapeFailure, Scraper};
 
@@ -111,7 +111,7 @@ impl Scraping {
     pub fn answered(&mut self, token: u32, loads: &mut LoadBook, now_ms: u64) {
         match self.calls.remove(&token) {
             Some(Call::Scrape(index, address)) => {
-                let page = answer(PAGE_BYTES_MAX + 1);
+                let page = answer(MAX_PAGE_BYTES + 1);
                 self.scraped(index, address, page, loads, now_ms);
             }
             Some(Call::Discovery(index)) => {

@@ -1,0 +1,269 @@
+//! A pool with given numbers, and one worker that picks from it.
+
+use std::net::SocketAddr;
+
+use inference_picker::config::Config;
+use inference_picker::decide::{Decision, Knowledge, decide, decide_unread};
+use inference_picker::load::{LoadBook, LoadTable};
+use inference_picker::metrics::{EndpointMetrics, LoraState};
+use inference_picker::models::Turns;
+use inference_picker::openai::read_request;
+use inference_picker::pool::{EndpointReading, Pool, Reading, Snapshot};
+
+/// The time of every decision, in milliseconds; metrics are 10 ms old unless they are stale.
+const NOW_MS: u64 = 100_000;
+
+/// What an endpoint's metrics say.
+#[derive(Debug, Clone)]
+pub struct Pod {
+    waiting: u32,
+    running: u32,
+    kv: f32,
+    lora: Option<LoraState>,
+    foreign: Option<u32>,
+    scraped_ms: Option<u64>,
+    scrape_failures: u32,
+    healthy: bool,
+}
+
+/// `count` idle pods.
+pub fn pods(count: usize) -> Vec<Pod> {
+    vec![Pod::idle(); count]
+}
+
+#[allow(dead_code, reason = "each test file uses its own part")]
+impl Pod {
+    pub fn idle() -> Pod {
+        Pod::queue(0)
+    }
+
+    pub fn queue(waiting: u32) -> Pod {
+        let scraped_ms = Some(NOW_MS - 10);
+        Pod {
+            waiting,
+            running: 0,
+            kv: 0.0,
+            lora: None,
+            foreign: None,
+            scraped_ms,
+            scrape_failures: 0,
+            healthy: true,
+        }
+    }
+
+    /// Never scraped.
+    pub fn unread() -> Pod {
+        Pod {
+            scraped_ms: None,
+            ..Pod::idle()
+        }
+    }
+
+    pub fn running(self, running: u32) -> Pod {
+        Pod { running, ..self }
+    }
+
+    pub fn kv(self, kv: f32) -> Pod {
+        Pod { kv, ..self }
+    }
+
+    pub fn adapters(self, names: &[&str], slots: u32) -> Pod {
+        let adapters = names.iter().map(|name| name.to_string()).collect();
+        Pod {
+            lora: Some(LoraState { adapters, slots }),
+            ..self
+        }
+    }
+
+    /// So many of its requests are not this gateway's; all of them unless said otherwise.
+    pub fn foreign(self, requests: u32) -> Pod {
+        Pod {
+            foreign: Some(requests),
+            ..self
+        }
+    }
+
+    pub fn stale(self) -> Pod {
+        Pod {
+            scraped_ms: Some(NOW_MS - 60_000),
+            ..self
+        }
+    }
+
+    pub fn failing(self, scrape_failures: u32) -> Pod {
+        Pod {
+            scrape_failures,
+            ..self
+        }
+    }
+
+    pub fn unhealthy(self) -> Pod {
+        Pod {
+            healthy: false,
+            ..self
+        }
+    }
+
+    fn reading(&self) -> Option<Reading> {
+        let (waiting, running) = (self.waiting, self.running);
+        let kv_cache_utilization = Some(self.kv);
+        let metrics = EndpointMetrics {
+            waiting,
+            running,
+            kv_cache_utilization,
+            lora: self.lora.clone(),
+            ..Default::default()
+        };
+        let foreign_requests = self.foreign.unwrap_or(waiting + running);
+        let foreign_waiting = foreign_requests.min(waiting);
+        self.scraped_ms.map(|scraped_ms| Reading {
+            scraped_ms,
+            metrics,
+            foreign_waiting,
+            foreign_requests,
+        })
+    }
+}
+
+/// The address of the pod at `index`.
+pub fn address(index: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, (index / 256) as u8, (index % 256) as u8], 8000))
+}
+
+/// What a scraper would publish of these pods.
+pub fn snapshot(pods: &[Pod]) -> Snapshot {
+    let reading = |(index, pod): (usize, &Pod)| EndpointReading {
+        address: address(index),
+        healthy: pod.healthy,
+        scrape_failures: pod.scrape_failures,
+        reading: pod.reading(),
+    };
+    Snapshot {
+        endpoints: Some(pods.iter().enumerate().map(reading).collect()),
+    }
+}
+
+/// One worker with one pool.
+pub struct World {
+    config: Config,
+    pool: Pool,
+    loads: LoadBook,
+    turns: Turns,
+    rng: fastrand::Rng,
+}
+
+#[allow(dead_code, reason = "each test file uses its own part")]
+impl World {
+    /// A pool of these pods, with metrics as given.
+    pub fn new(strategy: &str, pods: &[Pod], seed: u64) -> World {
+        let mut world = World::configured(strategy, r#""scrapeCluster":"s","adminCluster":"a","#, seed);
+        world.apply(snapshot(pods));
+        world
+    }
+
+    /// A pool whose endpoints are not known yet.
+    pub fn discovering(seed: u64) -> World {
+        World::configured("DEFAULT", r#""scrapeCluster":"s","adminCluster":"a","#, seed)
+    }
+
+    fn configured(strategy: &str, fields: &str, seed: u64) -> World {
+        let document =
+            format!(r#"{{{fields}"pools":[{{"name":"p","cluster":"c","routingStrategy":"{strategy}"}}]}}"#);
+        let config = Config::parse(document.as_bytes()).unwrap();
+        let mut loads = LoadBook::default();
+        World {
+            pool: Pool::new(&config.pools[0], &mut loads),
+            turns: Turns::new(&config),
+            rng: fastrand::Rng::with_seed(seed),
+            config,
+            loads,
+        }
+    }
+
+    pub fn apply(&mut self, snapshot: Snapshot) {
+        self.pool.apply(snapshot, &mut self.loads);
+    }
+
+    /// Decides a request with a prompt of so many tokens.
+    pub fn decide(&mut self, model: &str, prompt_tokens: usize) -> Decision {
+        let body = format!(
+            r#"{{"model":"{model}","prompt":"{}"}}"#,
+            "abcd".repeat(prompt_tokens)
+        );
+        let request = read_request(body.as_bytes()).unwrap();
+        let World {
+            config,
+            pool,
+            loads,
+            turns,
+            rng,
+        } = self;
+        decide(
+            Knowledge {
+                config,
+                pool,
+                loads,
+                turns,
+            },
+            &request,
+            NOW_MS,
+            rng,
+        )
+    }
+
+    /// The pods a request would go to, best first, with nothing sent.
+    pub fn pick(&mut self, model: &str, prompt_tokens: usize) -> Vec<usize> {
+        let decision = self.decide(model, prompt_tokens);
+        self.indexes(&decision)
+    }
+
+    /// The same for a request that is not read.
+    pub fn pick_unread(&mut self) -> Vec<usize> {
+        let decision = decide_unread(&self.config, &mut self.pool, &self.loads, NOW_MS, &mut self.rng);
+        self.indexes(&decision)
+    }
+
+    /// Sends a request that never ends; the pod it goes to.
+    pub fn send(&mut self, model: &str, prompt_tokens: usize) -> usize {
+        let decision = self.decide(model, prompt_tokens);
+        let first = self.indexes(&decision)[0];
+        let Decision::Send(pick) = decision else {
+            panic!("not sent: {decision:?}")
+        };
+        self.loads.start(pick.load_id, pick.prompt_tokens);
+        first
+    }
+
+    pub fn fail_request(&mut self, index: usize) {
+        let load_id = self.loads.id(address(index));
+        let limit = self.config.max_consecutive_failures;
+        self.pool
+            .endpoint_mut(load_id)
+            .unwrap()
+            .request_failed(NOW_MS, limit);
+    }
+
+    pub fn table(&self) -> LoadTable {
+        self.loads.table(NOW_MS)
+    }
+
+    pub fn hear<'a>(&mut self, peers: impl Iterator<Item = &'a LoadTable>) {
+        self.loads.set_peers(peers, NOW_MS);
+    }
+
+    fn indexes(&self, decision: &Decision) -> Vec<usize> {
+        let Decision::Send(pick) = decision else {
+            panic!("not sent: {decision:?}")
+        };
+        let place = |text: &str| {
+            let address: SocketAddr = text.parse().unwrap();
+            self.pool
+                .endpoints()
+                .unwrap()
+                .iter()
+                .position(|endpoint| endpoint.address == address)
+                .unwrap()
+        };
+        pick.destinations.split(',').map(place).collect()
+    }
+}

@@ -1,0 +1,253 @@
+//! Which endpoint a request goes to, case by case.
+
+mod common;
+
+use common::{Pod, World, pods};
+use inference_picker::decide::Decision;
+use inference_picker::pool::Snapshot;
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+/// With these pods, idle as far as this gateway is concerned, a request for `model` goes to the pod at `expected`.
+fn check(pods: &[Pod], model: &str, expected: usize) {
+    for seed in 0..20 {
+        let mut world = World::new("DEFAULT", pods, seed);
+        assert_eq!(world.pick(model, 100)[0], expected, "{pods:?}, seed {seed}");
+    }
+}
+
+#[test]
+fn the_shortest_queue_wins() {
+    check(
+        &[
+            Pod::queue(3).kv(0.2),
+            Pod::queue(0).kv(0.1),
+            Pod::queue(10).kv(0.2),
+        ],
+        "m",
+        1,
+    );
+    check(&[Pod::queue(5), Pod::queue(4)], "m", 1);
+}
+
+#[test]
+fn between_equal_queues_the_emptier_kv_cache_wins() {
+    check(
+        &[
+            Pod::queue(2).kv(0.9),
+            Pod::queue(2).kv(0.3),
+            Pod::queue(2).kv(0.5),
+        ],
+        "m",
+        1,
+    );
+}
+
+#[test]
+fn between_equal_queues_fewer_running_requests_win() {
+    check(&[Pod::idle().running(7), Pod::idle().running(2)], "m", 1);
+}
+
+#[test]
+fn an_adapters_requests_go_where_it_is_loaded_then_to_a_free_slot() {
+    let with = |pod: Pod, adapters: &[&str]| pod.adapters(adapters, 2);
+    let loaded = with(Pod::queue(2).kv(0.8), &["sql"]);
+    let free = with(Pod::queue(2).kv(0.4), &["other"]);
+    let full = with(Pod::queue(2).kv(0.1), &["other", "more"]);
+    check(&[full.clone(), free.clone(), loaded.clone()], "sql", 2);
+    check(&[full.clone(), loaded.clone(), free.clone()], "sql", 1);
+    check(
+        &[with(Pod::queue(50), &["sql"]), full.clone(), free.clone()],
+        "sql",
+        2,
+    );
+    check(&[loaded, free, full], "base", 2);
+}
+
+#[test]
+fn what_this_gateway_has_just_sent_counts_before_any_scrape_shows_it() {
+    let mut world = World::new("DEFAULT", &pods(2), 1);
+    let first = world.send("m", 1_000);
+    let second = world.send("m", 1_000);
+    assert_ne!(first, second);
+}
+
+#[test]
+fn tokens_count_and_not_requests() {
+    let mut world = World::new("DEFAULT", &pods(2), 1);
+    let long = world.send("m", 8_000);
+    for _ in 0..3 {
+        assert_ne!(
+            world.send("m", 100),
+            long,
+            "three short prompts are less than a long one"
+        );
+    }
+}
+
+#[test]
+fn the_gateways_own_requests_are_not_counted_twice_when_a_scrape_shows_them() {
+    let others = [Pod::queue(4).foreign(4), Pod::queue(4).foreign(0)];
+    check(&others, "m", 1);
+}
+
+#[test]
+fn endpoints_with_stale_metrics_come_behind_the_fresh_ones() {
+    check(&[Pod::idle().stale(), Pod::queue(20).kv(0.9)], "m", 1);
+    check(&[Pod::unread(), Pod::queue(20).kv(0.9)], "m", 1);
+}
+
+#[test]
+fn where_all_metrics_are_stale_only_what_is_in_flight_counts() {
+    let mut world = World::new(
+        "DEFAULT",
+        &[Pod::queue(9).stale(), Pod::idle().stale(), Pod::unread()],
+        3,
+    );
+    let mut picks: Vec<usize> = (0..3).map(|_| world.send("m", 100)).collect();
+    picks.sort();
+    assert_eq!(picks, [0, 1, 2]);
+}
+
+#[test]
+fn an_endpoint_that_fails_or_is_unhealthy_is_left_out_unless_none_is_left() {
+    check(&[Pod::idle().failing(3), Pod::queue(9)], "m", 1);
+    check(&[Pod::idle().failing(2), Pod::queue(9)], "m", 0);
+    check(&[Pod::idle().unhealthy(), Pod::queue(9)], "m", 1);
+    check(&[Pod::queue(9).failing(3), Pod::idle().failing(3)], "m", 1);
+    for strategy in ["LEAST_REQUEST", "ROUND_ROBIN", "RANDOM"] {
+        let mut world = World::new(strategy, &[Pod::idle().failing(3), Pod::idle()], 1);
+        assert!((0..20).all(|_| world.send("m", 10) == 1), "{strategy}");
+    }
+}
+
+#[test]
+fn requests_that_fail_in_a_row_put_an_endpoint_out() {
+    let mut world = World::new("DEFAULT", &[Pod::idle(), Pod::queue(9)], 1);
+    assert_eq!(world.pick("m", 10)[0], 0);
+    for _ in 0..3 {
+        world.fail_request(0);
+    }
+    assert_eq!(world.pick("m", 10), [1]);
+}
+
+#[test]
+fn a_pick_names_the_three_best_in_order() {
+    let mut world = World::new(
+        "DEFAULT",
+        &[Pod::queue(5), Pod::queue(1), Pod::queue(9), Pod::queue(3)],
+        1,
+    );
+    assert_eq!(world.pick("m", 100), [1, 3, 0]);
+    assert_eq!(World::new("DEFAULT", &pods(2), 1).pick("m", 100).len(), 2);
+}
+
+#[test]
+fn equal_endpoints_get_equal_shares_in_random_order() {
+    let mut counts = [0; 4];
+    let mut world = World::new("DEFAULT", &pods(4), 7);
+    for _ in 0..4_000 {
+        counts[world.pick("m", 100)[0]] += 1;
+    }
+    assert!(
+        counts.iter().all(|count| (900..1_100).contains(count)),
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn a_burst_within_one_scrape_interval_is_spread_evenly() {
+    for strategy in ["DEFAULT", "LEAST_REQUEST", "ROUND_ROBIN"] {
+        let mut counts = [0; 4];
+        let mut world = World::new(strategy, &pods(4), 5);
+        for _ in 0..32 {
+            counts[world.send("m", 500)] += 1;
+        }
+        assert_eq!(counts, [8; 4], "{strategy}");
+    }
+}
+
+#[test]
+fn workers_that_exchange_their_loads_spread_a_burst_as_one() {
+    let mut workers: Vec<World> = (0..4).map(|seed| World::new("DEFAULT", &pods(4), seed)).collect();
+    let mut counts = [0; 4];
+    for turn in 0..32 {
+        let tables: Vec<_> = workers.iter().map(World::table).collect();
+        let me = turn % 4;
+        let peers = tables
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != me)
+            .map(|(_, table)| table);
+        workers[me].hear(peers);
+        counts[workers[me].send("m", 500)] += 1;
+    }
+    assert_eq!(counts, [8; 4]);
+}
+
+#[test]
+fn round_robin_takes_turns_and_least_request_counts_requests() {
+    let mut world = World::new("ROUND_ROBIN", &pods(3), 1);
+    let picks: Vec<usize> = (0..6).map(|_| world.send("m", 10)).collect();
+    assert_eq!(picks, [0, 1, 2, 0, 1, 2]);
+    let mut world = World::new("LEAST_REQUEST", &pods(2), 1);
+    let long = world.send("m", 100_000);
+    let other = world.send("m", 1);
+    assert_ne!(other, long);
+}
+
+#[test]
+fn random_picks_every_endpoint() {
+    let mut world = World::new("RANDOM", &pods(4), 1);
+    let mut seen: Vec<usize> = (0..200).map(|_| world.send("m", 10)).collect();
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen, [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_request_that_is_not_read_goes_to_the_least_loaded_endpoint_whatever_the_strategy() {
+    let mut world = World::new("ROUND_ROBIN", &[Pod::queue(9), Pod::queue(9), Pod::idle()], 1);
+    for _ in 0..5 {
+        assert_eq!(world.pick_unread()[0], 2);
+    }
+}
+
+#[test]
+fn without_endpoints_the_answer_is_503_and_before_discovery_envoy_balances() {
+    let mut world = World::discovering(1);
+    assert!(matches!(world.decide("m", 10), Decision::Fallback(_)));
+    world.apply(Snapshot {
+        endpoints: Some(vec![]),
+    });
+    let Decision::Refuse(error) = world.decide("m", 10) else {
+        panic!("not refused")
+    };
+    assert_eq!((error.status, error.code), (503, "no_endpoint"));
+    world.apply(common::snapshot(&pods(3)));
+    assert_eq!(world.pick("m", 10).len(), 3);
+}
+
+#[test]
+fn endpoints_that_come_and_go_are_followed_and_their_loads_kept() {
+    let mut world = World::discovering(1);
+    world.apply(common::snapshot(&pods(2)));
+    let first = world.send("m", 500);
+    world.apply(common::snapshot(&pods(3)));
+    let mut next = [world.send("m", 500), world.send("m", 500)];
+    next.sort();
+    let others: Vec<usize> = (0..3).filter(|&pod| pod != first).collect();
+    assert_eq!(next.to_vec(), others, "what was in flight before still counts");
+}
+
+#[test]
+fn the_decision_says_why() {
+    let mut world = World::new("DEFAULT", &[Pod::queue(3).kv(0.25).running(2)], 1);
+    let Decision::Send(pick) = world.decide("m", 100) else {
+        panic!("not sent")
+    };
+    assert_eq!(
+        pick.explanation,
+        "DEFAULT cost=12270 prompt_tokens=100 in_flight=0 waiting_tokens=0 queue=3 running=2 kv=0.25 metrics_age_ms=10"
+    );
+}
