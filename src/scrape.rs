@@ -226,3 +226,195 @@ impl Target {
         failures
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const PAGE: &[u8] = b"vllm:num_requests_waiting 5\nvllm:num_requests_running 3\n";
+
+    fn address(last: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, last], 8000))
+    }
+
+    fn listed(count: u8) -> Vec<DiscoveredEndpoint> {
+        (1..=count)
+            .map(|last| DiscoveredEndpoint {
+                address: address(last),
+                healthy: true,
+            })
+            .collect()
+    }
+
+    /// A scraper of `count` endpoints, every 50 ms, out after 3 failures.
+    fn scraper(count: u8) -> Scraper {
+        let mut scraper = Scraper::new(ModelServer::Vllm, 50, 3);
+        scraper.follow(&listed(count), 0);
+        scraper
+    }
+
+    fn succeed(scraper: &mut Scraper, last: u8, in_flight: InFlight, now_ms: u64) -> Option<News> {
+        scraper.answered(address(last), Ok(PAGE), in_flight, now_ms)
+    }
+
+    fn fail(scraper: &mut Scraper, last: u8, now_ms: u64) -> Option<News> {
+        scraper.answered(
+            address(last),
+            Err(ScrapeFailure::NoAnswer),
+            InFlight::default(),
+            now_ms,
+        )
+    }
+
+    fn published(scraper: &mut Scraper) -> Vec<EndpointReading> {
+        scraper
+            .take_snapshot()
+            .expect("something has changed")
+            .endpoints
+            .expect("endpoints are known")
+    }
+
+    fn in_flight(requests: u32, waiting: u32) -> InFlight {
+        InFlight {
+            requests,
+            waiting,
+            waiting_tokens: 0,
+        }
+    }
+
+    #[test]
+    fn schedules_start_spread_over_one_interval() {
+        let mut scraper = scraper(5);
+        assert_eq!(scraper.due(0), [address(1)]);
+        assert_eq!(scraper.due(9), []);
+        assert_eq!(scraper.due(20), [address(2), address(3)]);
+        assert_eq!(scraper.due(49), [address(4), address(5)]);
+    }
+
+    #[test]
+    fn an_endpoint_is_never_asked_twice_at_once() {
+        let mut scraper = scraper(1);
+        assert_eq!(scraper.due(0), [address(1)]);
+        assert_eq!(scraper.due(10_000), []);
+        succeed(&mut scraper, 1, InFlight::default(), 10_000);
+        assert_eq!(scraper.due(10_024), [], "a slow one is given a rest");
+        assert_eq!(scraper.due(10_025), [address(1)]);
+    }
+
+    #[test]
+    fn an_endpoint_that_answers_at_once_is_asked_at_every_interval() {
+        let mut scraper = scraper(1);
+        for turn in 0..10 {
+            assert_eq!(scraper.due(turn * 50), [address(1)]);
+            succeed(&mut scraper, 1, InFlight::default(), turn * 50 + 2);
+            assert_eq!(scraper.due(turn * 50 + 49), []);
+        }
+    }
+
+    #[test]
+    fn failures_are_counted_told_once_and_forgotten_at_the_next_answer() {
+        let mut scraper = scraper(1);
+        let no_answer = ScrapeFailure::NoAnswer;
+        assert_eq!(fail(&mut scraper, 1, 0), Some(News::Failing(no_answer.clone())));
+        assert_eq!(fail(&mut scraper, 1, 50), None);
+        assert_eq!(fail(&mut scraper, 1, 100), Some(News::Out(no_answer)));
+        assert_eq!(published(&mut scraper)[0].scrape_failures, 3);
+        assert_eq!(fail(&mut scraper, 1, 150), None);
+        assert_eq!(scraper.due(349), [], "one that is out is asked less often");
+        assert_eq!(scraper.due(350), [address(1)]);
+        assert_eq!(
+            succeed(&mut scraper, 1, InFlight::default(), 351),
+            Some(News::Back)
+        );
+        assert_eq!(published(&mut scraper)[0].scrape_failures, 0);
+    }
+
+    #[test]
+    fn a_page_of_no_use_is_a_failure_that_keeps_the_last_reading() {
+        let mut scraper = scraper(1);
+        succeed(&mut scraper, 1, InFlight::default(), 10);
+        let news = scraper.answered(address(1), Ok(b"<html>\n"), InFlight::default(), 60);
+        assert!(
+            matches!(news, Some(News::Failing(ScrapeFailure::Page(_)))),
+            "{news:?}"
+        );
+        let endpoint = published(&mut scraper).remove(0);
+        assert_eq!(
+            (
+                endpoint.scrape_failures,
+                endpoint.reading.map(|reading| reading.scraped_ms)
+            ),
+            (1, Some(10))
+        );
+    }
+
+    #[test]
+    fn what_others_sent_is_what_this_gateway_did_not() {
+        let mut scraper = scraper(1);
+        let mut foreign = |in_flight, now_ms| {
+            succeed(&mut scraper, 1, in_flight, now_ms);
+            let reading = published(&mut scraper).remove(0).reading.expect("read");
+            (reading.foreign_waiting, reading.foreign_requests)
+        };
+        assert_eq!(foreign(in_flight(0, 0), 0), (5, 8));
+        assert_eq!(foreign(in_flight(6, 4), 50), (1, 2));
+        assert_eq!(
+            foreign(in_flight(0, 0), 100),
+            (1, 2),
+            "those that have just ended may still be counted there"
+        );
+        assert_eq!(foreign(in_flight(0, 0), 150), (5, 8));
+        assert_eq!(foreign(in_flight(99, 99), 200), (0, 0));
+    }
+
+    #[test]
+    fn requests_that_came_and_went_between_two_scrapes_are_this_gateways() {
+        let mut scraper = scraper(1);
+        scraper.observe_in_flight(|_| in_flight(7, 5));
+        succeed(&mut scraper, 1, in_flight(0, 0), 50);
+        let reading = published(&mut scraper).remove(0).reading.expect("read");
+        assert_eq!((reading.foreign_waiting, reading.foreign_requests), (0, 1));
+    }
+
+    #[test]
+    fn endpoints_come_go_and_change_their_health_and_what_is_known_of_the_rest_is_kept() {
+        let mut scraper = scraper(2);
+        succeed(&mut scraper, 2, InFlight::default(), 10);
+        published(&mut scraper);
+        scraper.follow(&listed(2), 20);
+        assert_eq!(scraper.take_snapshot(), None, "nothing has changed");
+        scraper.follow(
+            &[
+                listed(3)[1],
+                DiscoveredEndpoint {
+                    address: address(9),
+                    healthy: false,
+                },
+            ],
+            30,
+        );
+        let endpoints = published(&mut scraper);
+        let known: Vec<_> = endpoints
+            .iter()
+            .map(|e| (e.address, e.healthy, e.reading.is_some()))
+            .collect();
+        assert_eq!(known, [(address(2), true, true), (address(9), false, false)]);
+        scraper.follow(&listed(2)[1..], 40);
+        assert_eq!(published(&mut scraper).len(), 1);
+        assert_eq!(
+            fail(&mut scraper, 9, 50),
+            None,
+            "an answer of one that is gone is nobody's"
+        );
+    }
+
+    #[test]
+    fn an_empty_list_is_an_answer_and_no_list_is_none() {
+        let mut scraper = Scraper::new(ModelServer::Vllm, 50, 3);
+        assert_eq!(scraper.take_snapshot(), None);
+        scraper.follow(&[], 0);
+        assert_eq!(published(&mut scraper), []);
+    }
+}

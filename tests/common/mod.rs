@@ -1,5 +1,7 @@
 //! A pool with given numbers, and one worker that picks from it.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
+
 use std::net::SocketAddr;
 
 use inference_picker::config::Config;
@@ -7,7 +9,7 @@ use inference_picker::decide::{Decision, Knowledge, decide, decide_unread};
 use inference_picker::load::{LoadBook, LoadTable};
 use inference_picker::metrics::{EndpointMetrics, LoraState};
 use inference_picker::models::Turns;
-use inference_picker::openai::read_request;
+use inference_picker::openai::{InferenceRequest, read_request};
 use inference_picker::pool::{EndpointReading, Pool, Reading, Snapshot};
 
 /// The time of every decision, in milliseconds; metrics are 10 ms old unless they are stale.
@@ -31,7 +33,6 @@ pub fn pods(count: usize) -> Vec<Pod> {
     vec![Pod::idle(); count]
 }
 
-#[allow(dead_code, reason = "each test file uses its own part")]
 impl Pod {
     pub fn idle() -> Pod {
         Pod::queue(0)
@@ -104,6 +105,23 @@ impl Pod {
         }
     }
 
+    /// Whether requests may go there while others may too.
+    pub fn is_usable(&self) -> bool {
+        self.healthy && self.scrape_failures < 3
+    }
+
+    /// What DEFAULT ranks it by, written down a second time: whether its metrics are stale, and its cost.
+    pub fn naive_key(&self, prompt_tokens: f64) -> (bool, f64) {
+        match self.scraped_ms {
+            Some(scraped_ms) if NOW_MS - scraped_ms < 500 => {
+                let tokens = f64::from(self.waiting) * 512.0 + prompt_tokens;
+                let requests = f64::from(self.waiting + self.running) + 1.0;
+                (false, tokens * requests * (1.0 + f64::from(self.kv)))
+            }
+            _ => (true, prompt_tokens),
+        }
+    }
+
     fn reading(&self) -> Option<Reading> {
         let (waiting, running) = (self.waiting, self.running);
         let kv_cache_utilization = Some(self.kv);
@@ -152,7 +170,6 @@ pub struct World {
     rng: fastrand::Rng,
 }
 
-#[allow(dead_code, reason = "each test file uses its own part")]
 impl World {
     /// A pool of these pods, with metrics as given.
     pub fn new(strategy: &str, pods: &[Pod], seed: u64) -> World {
@@ -209,6 +226,37 @@ impl World {
             NOW_MS,
             rng,
         )
+    }
+
+    /// Decides a request that has been read already; the pick header's value.
+    pub fn decide_read(&mut self, model: &str, prompt_tokens: u32) -> String {
+        let request = InferenceRequest {
+            model: model.into(),
+            model_spans: vec![],
+            stream: false,
+            prompt_tokens,
+        };
+        let World {
+            config,
+            pool,
+            loads,
+            turns,
+            rng,
+        } = self;
+        match decide(
+            Knowledge {
+                config,
+                pool,
+                loads,
+                turns,
+            },
+            &request,
+            NOW_MS,
+            rng,
+        ) {
+            Decision::Send(pick) => pick.destinations,
+            other => panic!("not sent: {other:?}"),
+        }
     }
 
     /// The pods a request would go to, best first, with nothing sent.
