@@ -1,1 +1,5 @@
 //! The harness.
+
+pub mod model_server;
+
+pub mod envoy;

@@ -1,0 +1,26 @@
+# The commands of this project. `make` alone lists them.
+
+.PHONY: help setup build run test check
+.DEFAULT_GOAL := help
+
+help: ## lists these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
+
+setup: ## installs Rust's targets and the Envoys, into rustup and .build/
+	@sh envoy-test/setup/rust.sh
+	@sh envoy-test/setup/envoy.sh
+
+build: ## builds the plugin: target/wasm32-wasip1/release/inference_picker.wasm
+	@sh envoy-test/setup/rust.sh
+	cargo build --locked --package inference-picker --release --target wasm32-wasip1
+
+run: build ## runs an example: make run ARGUMENTS="..."
+	@envoy=$$(sh envoy-test/setup/envoy_to_run.sh) && \
+	ENVOY_PATH=$$envoy cargo run --locked --package envoy-test --bin run -- $(ARGUMENTS)
+
+test: ## runs every check and test; says what it skipped and why
+	@sh envoy-test/setup/test.sh
+
+check: ## formatting, lints and documentation only
+	@sh envoy-test/setup/rust.sh
+	@sh envoy-test/setup/test.sh formatting lints lints_of_the_plugin documentation

@@ -1,0 +1,76 @@
+//! Edits of the plugin's settings and of the chain of HTTP filters around it.
+
+use super::Configuration;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+const FILTERS: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
+
+/// Where a filter is put in the chain of the first listener.
+#[derive(Debug, Clone, Copy)]
+pub enum FilterPosition<'a> {
+    First,
+    Before(&'a str),
+    After(&'a str),
+}
+
+impl Configuration {
+    /// Calls `edit` with the plugin's own configuration wherever there is one: in the HTTP filter and in the
+    /// bootstrap extension. Envoy hands it over as JSON text in a StringValue; this takes it apart and writes it anew.
+    #[track_caller]
+    pub fn edit_plugin(&mut self, mut edit: impl FnMut(&mut Value)) {
+        let edited_count = self.edit_objects(|object| {
+            let Some(text) = plugin_settings(object) else {
+                return false;
+            };
+            let Some(mut settings) = text.as_str().and_then(|text| serde_json::from_str(text).ok()) else {
+                return false;
+            };
+            edit(&mut settings);
+            *text = settings.to_string().into();
+            true
+        });
+        assert!(
+            edited_count > 0,
+            "the configuration has no plugin with JSON text as its configuration"
+        );
+    }
+
+    /// Makes every virtual machine that loads its code from a file load it from `path`. Returns how many do.
+    pub fn set_plugin_file(&mut self, path: &Path) -> usize {
+        self.edit_objects(|object| {
+            let file = object
+                .get_mut("vm_config")
+                .and_then(|machine| machine.pointer_mut("/code/local/filename"));
+            file.map(|name| *name = path.to_string_lossy().into()).is_some()
+        })
+    }
+
+    /// Adds an HTTP filter to the first listener.
+    #[track_caller]
+    pub fn insert_filter(&mut self, position: FilterPosition, filter: Value) {
+        let Some(filters) = self.at(FILTERS).as_array_mut() else {
+            panic!("{FILTERS} is not a list")
+        };
+        let index = match position {
+            FilterPosition::First => 0,
+            FilterPosition::Before(name) => index_of(filters, name),
+            FilterPosition::After(name) => index_of(filters, name) + 1,
+        };
+        filters.insert(index, filter);
+    }
+}
+
+/// The plugin's own configuration, if `object` is a wasm PluginConfig.
+fn plugin_settings(object: &mut Map<String, Value>) -> Option<&mut Value> {
+    object.contains_key("vm_config").then_some(())?;
+    object.get_mut("configuration")?.get_mut("value")
+}
+
+#[track_caller]
+fn index_of(filters: &[Value], name: &str) -> usize {
+    match filters.iter().position(|filter| filter["name"] == name) {
+        Some(index) => index,
+        None => panic!("the first listener has no HTTP filter {name}"),
+    }
+}

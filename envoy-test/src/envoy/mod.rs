@@ -1,0 +1,23 @@
+//! Runs a real Envoy for tests and talks to it.
+//!
+//! A test takes a complete `envoy.yaml`, changes what it needs ([`Configuration`]), starts Envoy with it ([`Envoy`]),
+//! sends requests ([`Client`]), and looks at the answers, the statistics and the access log. Every Envoy has ports
+//! and files of its own, so tests run side by side; it ends when its [`Envoy`] is dropped.
+//!
+//! Envoy is never downloaded here: `make setup` does that. Where it is missing, tests fail and say so.
+
+pub mod binary;
+pub mod blocking;
+pub mod client;
+pub mod configuration;
+mod observation;
+mod ports;
+mod process;
+
+#[cfg(test)]
+mod tests;
+
+pub use binary::{NEWEST, OLDEST};
+pub use client::{Client, Connection, Protocol, RawConnection, Request, Response};
+pub use configuration::Configuration;
+pub use process::{Envoy, EnvoySettings, validate};

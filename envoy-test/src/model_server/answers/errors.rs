@@ -1,0 +1,106 @@
+//! Errors, as vLLM words them.
+
+use hyper::StatusCode;
+use serde_json::Value;
+
+use crate::model_server::engine::Refusal;
+use crate::model_server::request::Api;
+use crate::model_server::settings::ServerSettings;
+
+/// An answer that is an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    pub status: StatusCode,
+    /// `error.type`.
+    kind: &'static str,
+    message: String,
+    /// `error.param`.
+    parameter: Option<String>,
+}
+
+impl ApiError {
+    pub fn bad_json(error: &serde_json::Error) -> Self {
+        let place = format!("body.{}", error.column());
+        let message = format!(
+            "1 validation error:\n  {{'type': 'json_invalid', 'loc': '{place}', 'msg': 'JSON decode error', 'input': '<dict of 0 items>', 'ctx': {{'error': 'Expecting value'}}}}"
+        );
+        Self {
+            parameter: Some(place),
+            ..Self::bad_request(message)
+        }
+    }
+
+    pub fn missing_field(name: &str) -> Self {
+        let message = format!(
+            "1 validation error:\n  {{'type': 'missing', 'loc': 'body.{name}', 'msg': 'Field required'}}"
+        );
+        Self {
+            parameter: Some(format!("body.{name}")),
+            ..Self::bad_request(message)
+        }
+    }
+
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            kind: "Bad Request",
+            message: message.into(),
+            parameter: None,
+        }
+    }
+
+    pub fn body_too_large() -> Self {
+        let message = "The request body is too large.".to_owned();
+        Self {
+            status: StatusCode::PAYLOAD_TOO_LARGE,
+            kind: "Request Entity Too Large",
+            message,
+            parameter: None,
+        }
+    }
+
+    pub fn unknown_model(model: &str, settings: &ServerSettings) -> Self {
+        let aliases = settings.served_models.join(", ");
+        Self {
+            status: StatusCode::NOT_FOUND,
+            kind: "NotFoundError",
+            message: format!("The model `{model}` does not exist. Valid aliases: {aliases}."),
+            parameter: Some("model".to_owned()),
+        }
+    }
+
+    pub fn refused(refusal: Refusal, settings: &ServerSettings) -> Self {
+        let limit = settings.engine.kv_cache_tokens();
+        match refusal {
+            Refusal::QueueFull => Self {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                kind: "Service Unavailable",
+                message: "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance.".to_owned(),
+                parameter: None,
+            },
+            Refusal::TooLong => Self::bad_request(format!("This model's maximum context length is {limit} tokens.")),
+            Refusal::NoLoraSlots => Self::bad_request("LoRA is not enabled."),
+        }
+    }
+
+    pub fn failing(status: StatusCode) -> Self {
+        let kind = status.canonical_reason().unwrap_or("Unknown");
+        Self {
+            status,
+            kind,
+            message: "This server was told to fail.".to_owned(),
+            parameter: None,
+        }
+    }
+
+    pub fn body(&self, api: Api) -> String {
+        let message = Value::from(self.message.as_str());
+        let kind = self.kind;
+        if api == Api::Messages {
+            return format!(r#"{{"type":"error","error":{{"type":"{kind}","message":{message}}}}}"#);
+        }
+        let parameter = Value::from(self.parameter.clone());
+        let code = self.status.as_u16();
+        format!(r#"{{"error":{{"message":{message},"type":"{kind}","param":{parameter},"code":{code}}}}}"#)
+    }
+}

@@ -1,0 +1,83 @@
+//! What answers say, API by API, field by field as a real vLLM 0.32 says it (chat, completions, models and errors
+//! after recorded answers; embeddings, responses and messages after the APIs' documents).
+//!
+//! Bodies are written out as text, so that their fields stand in the recorded order.
+
+pub mod chat;
+pub mod completions;
+pub mod embeddings;
+pub mod errors;
+pub mod messages;
+pub mod models;
+pub mod responses;
+mod usage;
+
+pub use usage::Usage;
+
+use super::request::Api;
+use super::tokens::output_text;
+
+const FINGERPRINT: &str = r#""system_fingerprint":"vllm-0.32.0-simulated""#;
+
+/// What an answer says about its request.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// Hexadecimal digits, without the API's prefix.
+    pub id: String,
+    pub created: u64,
+    /// The model's name as a JSON string.
+    pub model: String,
+    pub include_usage: bool,
+    pub continuous_usage: bool,
+}
+
+/// A streamed answer's events, in one API's form.
+pub trait EventShape: Send {
+    /// Events before the first token. They come together with it, when the prompt's counts are known.
+    fn opening(&self, subject: &Subject, usage: &Usage) -> Vec<String>;
+    /// The event of one token; `usage` counts up to it.
+    fn token(&self, subject: &Subject, usage: &Usage, finished: bool) -> String;
+    /// Events after the last token.
+    fn closing(&self, subject: &Subject, usage: &Usage) -> Vec<String>;
+}
+
+/// The form of streamed answers, for APIs that have one.
+pub fn event_shape(api: Api) -> Option<Box<dyn EventShape>> {
+    match api {
+        Api::Chat => Some(Box::new(chat::Chunks)),
+        Api::Completions => Some(Box::new(completions::Chunks)),
+        Api::Responses => Some(Box::new(responses::Events)),
+        Api::Messages => Some(Box::new(messages::Events)),
+        Api::Embeddings => None,
+    }
+}
+
+/// A whole answer, with one result for each prompt.
+pub fn whole(api: Api, subject: &Subject, results: &[Usage]) -> String {
+    let total = results.iter().copied().fold(Usage::default(), Usage::plus);
+    match api {
+        Api::Chat => chat::whole(subject, &total),
+        Api::Completions => completions::whole(subject, results, &total),
+        Api::Responses => responses::whole(subject, &total),
+        Api::Messages => messages::whole(subject, &total),
+        Api::Embeddings => embeddings::whole(subject, results.len(), &total),
+    }
+}
+
+/// The text of an answer of so many tokens.
+fn text_of(tokens: usize) -> String {
+    (0..tokens).map(output_text).collect()
+}
+
+/// The text of the last of so many tokens.
+fn last_text(usage: &Usage) -> String {
+    output_text(usage.completion_tokens.saturating_sub(1))
+}
+
+fn data_event(json: &str) -> String {
+    format!("data: {json}\n\n")
+}
+
+fn named_event(name: &str, json: &str) -> String {
+    format!("event: {name}\ndata: {json}\n\n")
+}

@@ -1,0 +1,33 @@
+//! `/v1/models`: the base model under each of its names, then the adapters.
+
+use serde_json::Value;
+
+use crate::model_server::settings::ServerSettings;
+
+/// Tokens that prompt and output may have together. Shown only: the KV cache sets the limit here.
+const MODEL_LENGTH_MAX: &str = "8192";
+
+pub fn list(settings: &ServerSettings, created: u64) -> String {
+    let base = Value::from(settings.first_model()).to_string();
+    let models = settings
+        .served_models
+        .iter()
+        .map(|name| model(name, "null", MODEL_LENGTH_MAX, created));
+    let adapters = settings
+        .lora_adapters
+        .iter()
+        .map(|name| model(name, &base, "null", created));
+    let data: Vec<String> = models.chain(adapters).collect();
+    format!(r#"{{"object":"list","data":[{}]}}"#, data.join(","))
+}
+
+fn model(name: &str, parent: &str, length_max: &str, created: u64) -> String {
+    let id = Value::from(name);
+    let root = Value::from(format!("/models/{name}"));
+    let permission = format!(
+        r#"{{"id":"modelperm-0000000000000000","object":"model_permission","created":{created},"allow_create_engine":false,"allow_sampling":true,"allow_logprobs":true,"allow_search_indices":false,"allow_view":true,"allow_fine_tuning":false,"organization":"*","group":null,"is_blocking":false}}"#
+    );
+    format!(
+        r#"{{"id":{id},"object":"model","created":{created},"owned_by":"vllm","root":{root},"parent":{parent},"max_model_len":{length_max},"permission":[{permission}]}}"#
+    )
+}

@@ -1,0 +1,170 @@
+use std::collections::HashSet;
+
+use super::super::kv_blocks::KvBlocks;
+use super::*;
+use crate::model_server::tokens::output_token;
+
+const BLOCK: usize = 4;
+
+/// Remembers every start of full blocks, word for word.
+#[derive(Default)]
+struct NaiveCache(HashSet<(Option<String>, Option<String>, Vec<u32>)>);
+
+impl NaiveCache {
+    fn cached_tokens(&self, request: &EngineRequest) -> usize {
+        let most = (request.prompt.len() - 1) / BLOCK;
+        (0..=most)
+            .rev()
+            .find(|&blocks| blocks == 0 || self.holds(request, blocks * BLOCK))
+            .unwrap_or(0)
+            * BLOCK
+    }
+
+    fn holds(&self, request: &EngineRequest, tokens: usize) -> bool {
+        let EngineRequest {
+            adapter,
+            cache_salt,
+            prompt,
+            ..
+        } = request;
+        self.0
+            .contains(&(adapter.clone(), cache_salt.clone(), prompt[..tokens].to_vec()))
+    }
+
+    fn learn(&mut self, request: &EngineRequest) {
+        let outputs = (0..request.output_tokens - 1).map(output_token);
+        let computed: Vec<u32> = request.prompt.iter().copied().chain(outputs).collect();
+        for blocks in 1..=computed.len() / BLOCK {
+            let start = computed[..blocks * BLOCK].to_vec();
+            self.0
+                .insert((request.adapter.clone(), request.cache_salt.clone(), start));
+        }
+    }
+}
+
+/// Prompts over so few tokens that many of them start alike; some continue an earlier answer.
+fn random_request(random: &mut fastrand::Rng) -> EngineRequest {
+    let name = |random: &mut fastrand::Rng, prefix: &str| {
+        random.bool().then(|| format!("{prefix}{}", random.u8(0..2)))
+    };
+    let mut prompt = vec![random.u32(0..2); random.usize(1..30)];
+    if random.bool() {
+        prompt.extend((0..random.usize(0..9)).map(output_token));
+    }
+    EngineRequest {
+        prompt,
+        output_tokens: random.usize(1..10),
+        adapter: name(random, "adapter-"),
+        cache_salt: name(random, "salt-"),
+    }
+}
+
+#[test]
+fn hits_are_those_of_a_naive_cache_while_nothing_is_evicted() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut engine = Engine::new(EngineSettings {
+        lora_slots: 4,
+        blocks: 100_000,
+        ..settings()
+    });
+    let mut naive = NaiveCache::default();
+    let (mut hits, mut queries) = (0, 0);
+    for _ in 0..1000 {
+        let request = random_request(&mut random);
+        engine.submit(engine_time(&engine), request.clone()).unwrap();
+        let outputs = run_until_idle(&mut engine);
+        assert_eq!(
+            outputs[0].cached_tokens,
+            naive.cached_tokens(&request),
+            "{request:?}"
+        );
+        hits += outputs[0].cached_tokens as u64;
+        queries += request.prompt.len() as u64;
+        naive.learn(&request);
+    }
+    assert!(hits > 1000, "the test's prompts share too little");
+    let totals = engine.cache_totals();
+    assert_eq!(
+        (totals.prefix_hit_tokens, totals.prefix_queried_tokens),
+        (hits, queries)
+    );
+}
+
+/// A time that is not before anything the engine did.
+fn engine_time(engine: &Engine) -> Duration {
+    Duration::from_secs(engine.finished_steps())
+}
+
+#[test]
+fn a_prompt_that_is_cached_whole_still_computes_a_token() {
+    let mut engine = engine_with(settings(), [request(0..8, 1)]);
+    run_until_idle(&mut engine);
+    engine.submit(ms(100), request(0..8, 1)).unwrap();
+    assert_eq!(run_until_idle(&mut engine)[0].cached_tokens, 4);
+}
+
+#[test]
+fn a_hit_saves_the_time_of_its_tokens() {
+    let mut engine = engine_with(settings(), [request(0..100, 1)]);
+    assert_eq!(run_until_idle(&mut engine)[0].at, ms(110));
+    engine.submit(ms(1000), request(0..100, 1)).unwrap();
+    assert_eq!(run_until_idle(&mut engine)[0].at, ms(1000 + 10 + 4));
+}
+
+#[test]
+fn requests_in_one_step_share_their_start() {
+    let mut engine = engine_with(settings(), [request(0..9, 1), request(0..9, 1)]);
+    let cached: Vec<_> = finish_one_step(&mut engine)
+        .iter()
+        .map(|output| output.cached_tokens)
+        .collect();
+    assert_eq!(cached, [0, 8]);
+}
+
+#[test]
+fn the_content_freed_longest_ago_goes_first() {
+    // Room for two prompts of two blocks. The first is used again, so the third takes the place of the second.
+    let mut engine = Engine::new(EngineSettings {
+        blocks: 5,
+        ..settings()
+    });
+    let (first, second, third) = (request(0..8, 1), request(10..18, 1), request(20..28, 1));
+    for (index, prompt) in [&first, &second, &first, &third].into_iter().enumerate() {
+        engine
+            .submit(Duration::from_secs(index as u64), prompt.clone())
+            .unwrap();
+        run_until_idle(&mut engine);
+    }
+    for (prompt, cached) in [(&first, 4), (&second, 0)] {
+        engine.submit(Duration::from_secs(10), prompt.clone()).unwrap();
+        assert_eq!(
+            run_until_idle(&mut engine)[0].cached_tokens,
+            cached,
+            "{:?}",
+            prompt.prompt
+        );
+    }
+}
+
+#[test]
+fn the_end_of_a_freed_sequence_is_evicted_before_its_start() {
+    let mut blocks = KvBlocks::new(3);
+    let held = blocks.allocate(3).unwrap();
+    for (&block, hash) in held.iter().zip([1, 2, 3]) {
+        blocks.remember(block, hash);
+    }
+    blocks.release(&held);
+    blocks.allocate(1).unwrap();
+    assert_eq!(blocks.cached_prefix(&[1, 2, 3]), held[..2]);
+}
+
+#[test]
+fn a_shared_block_stays_until_its_last_user_has_gone() {
+    let mut blocks = KvBlocks::new(1);
+    let held = blocks.allocate(1).unwrap();
+    blocks.share(&held);
+    blocks.release(&held);
+    assert_eq!((blocks.free_count(), blocks.allocate(1)), (0, None));
+    blocks.release(&held);
+    assert_eq!((blocks.free_count(), blocks.usage()), (1, 0.0));
+}

@@ -1,0 +1,92 @@
+//! Streamed answers: server-sent events, each flushed by itself, as tokens appear.
+
+use std::collections::VecDeque;
+use std::io;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+
+use super::answers::{EventShape, Subject, Usage};
+use super::counters::RequestInFlight;
+use super::live_engine::Generation;
+use super::response::Body;
+
+/// A streamed answer in the making. Dropping it, as hyper does when the client leaves, cancels the request.
+pub struct EventStream {
+    pub subject: Subject,
+    pub shape: Box<dyn EventShape>,
+    pub generation: Generation,
+    pub in_flight: RequestInFlight,
+    pub block_tokens: usize,
+    /// Events to send before the connection breaks.
+    pub events_until_break: Option<usize>,
+}
+
+impl EventStream {
+    pub fn into_body(self) -> Body {
+        let progress = Progress {
+            answer: self,
+            pending: VecDeque::new(),
+            ended: false,
+        };
+        let frames = stream::unfold(progress, |mut progress| async move {
+            // A pause after each event makes hyper write it out before it asks for the next.
+            tokio::task::yield_now().await;
+            let frame = progress.next_frame().await?;
+            Some((frame, progress))
+        });
+        StreamBody::new(frames).boxed_unsync()
+    }
+}
+
+struct Progress {
+    answer: EventStream,
+    pending: VecDeque<String>,
+    ended: bool,
+}
+
+impl Progress {
+    async fn next_frame(&mut self) -> Option<io::Result<Frame<Bytes>>> {
+        if self.answer.events_until_break == Some(0) {
+            return Some(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        while self.pending.is_empty() && !self.ended {
+            self.fetch().await;
+        }
+        let event = self.pending.pop_front()?;
+        if let Some(events) = &mut self.answer.events_until_break {
+            *events -= 1;
+        }
+        if self.ended && self.pending.is_empty() {
+            self.answer.in_flight.complete();
+        }
+        Some(Ok(Frame::data(Bytes::from(event))))
+    }
+
+    /// Waits for a token and queues its events.
+    async fn fetch(&mut self) {
+        let EventStream {
+            subject,
+            shape,
+            generation,
+            block_tokens,
+            ..
+        } = &mut self.answer;
+        let Some(output) = generation.next().await else {
+            self.ended = true;
+            return;
+        };
+        let usage = Usage::of(&output, *block_tokens);
+        if output.previous.is_none() {
+            self.pending.extend(shape.opening(subject, &usage));
+        }
+        self.pending
+            .push_back(shape.token(subject, &usage, output.finished));
+        if output.finished {
+            self.pending.extend(shape.closing(subject, &usage));
+            self.ended = true;
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Requests that run the model: from a body to an answer, whole or streamed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::{HeaderMap, HeaderValue};
+use hyper::{Request, Response, StatusCode};
+use serde_json::Value;
+
+use super::answers::errors::ApiError;
+use super::answers::{Subject, Usage, event_shape, whole};
+use super::counters::RequestInFlight;
+use super::engine::EngineRequest;
+use super::event_stream::EventStream;
+use super::live_engine::Generation;
+use super::load_header;
+use super::metrics::unix_seconds;
+use super::request::{Api, InferenceRequest, model_of, parse_json};
+use super::response::{Body, json, status, with_type};
+use super::server::Server;
+
+/// Bytes of a request body: far above what the plugin buffers, and no danger to the machine.
+const BODY_BYTES_MAX: usize = 32 << 20;
+
+/// Answers a request at one of the APIs' paths.
+pub async fn answer(server: &Arc<Server>, api: Api, request: Request<Incoming>) -> Response<Body> {
+    let mut in_flight = server.counters.begin_request(server.now_ms());
+    let (head, body) = request.into_parts();
+    match begin(server, api, body).await {
+        Ok(run) if run.request.stream => run.stream(server, in_flight),
+        Ok(run) => run.whole(server, &head.headers, in_flight).await,
+        Err(error) => {
+            in_flight.fail();
+            json(error.status, error.body(api))
+        }
+    }
+}
+
+/// Answers `/v1/audio/transcriptions`: any form is read and any file has the same transcript.
+pub async fn transcribe(server: &Arc<Server>, request: Request<Incoming>) -> Response<Body> {
+    let mut in_flight = server.counters.begin_request(server.now_ms());
+    let read = match read_body(request.into_body()).await {
+        Ok(_) => misbehave(server).await,
+        Err(error) => Err(error),
+    };
+    match read {
+        Ok(()) => {
+            in_flight.complete();
+            json(
+                StatusCode::OK,
+                r#"{"text":"000 001 002 ","usage":{"type":"duration","seconds":1}}"#.to_owned(),
+            )
+        }
+        Err(error) => {
+            in_flight.fail();
+            json(error.status, error.body(Api::Chat))
+        }
+    }
+}
+
+/// A request that the engine has taken.
+struct Run {
+    api: Api,
+    request: InferenceRequest,
+    subject: Subject,
+    /// One for each prompt.
+    generations: Vec<Generation>,
+}
+
+async fn begin(server: &Arc<Server>, api: Api, body: Incoming) -> Result<Run, ApiError> {
+    let body = parse_json(&read_body(body).await?)?;
+    let model = model_of(&body);
+    server.counters.lock().note_model(model.unwrap_or_default());
+    misbehave(server).await?;
+    let model = model.unwrap_or(server.settings.first_model());
+    if !server.settings.serves(model) {
+        return Err(ApiError::unknown_model(model, &server.settings));
+    }
+    let request = InferenceRequest::from_body(api, &body)?;
+    let generations = submit(server, model, &request)?;
+    let subject = subject(server, model, &request);
+    Ok(Run {
+        api,
+        request,
+        subject,
+        generations,
+    })
+}
+
+/// Hangs or fails if the knobs say so.
+async fn misbehave(server: &Server) -> Result<(), ApiError> {
+    let knobs = server.knobs();
+    if knobs.hang {
+        std::future::pending::<()>().await;
+    }
+    knobs
+        .fail_status
+        .map_or(Ok(()), |code| Err(ApiError::failing(status(code))))
+}
+
+async fn read_body(body: Incoming) -> Result<Bytes, ApiError> {
+    let read = Limited::new(body, BODY_BYTES_MAX).collect().await;
+    read.map(|body| body.to_bytes())
+        .map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+            Some(_) => ApiError::body_too_large(),
+            None => ApiError::bad_request("The request body broke off."),
+        })
+}
+
+fn submit(server: &Server, model: &str, request: &InferenceRequest) -> Result<Vec<Generation>, ApiError> {
+    let adapter = server.settings.is_adapter(model).then(|| model.to_owned());
+    let submit_one = |prompt: &Vec<u32>| {
+        server.engine.submit(EngineRequest {
+            prompt: prompt.clone(),
+            output_tokens: request.output_tokens,
+            adapter: adapter.clone(),
+            cache_salt: request.cache_salt.clone(),
+        })
+    };
+    let generations: Result<Vec<_>, _> = request.prompts.iter().map(submit_one).collect();
+    generations.map_err(|refusal| ApiError::refused(refusal, &server.settings))
+}
+
+fn subject(server: &Server, model: &str, request: &InferenceRequest) -> Subject {
+    Subject {
+        id: server.next_id(),
+        created: unix_seconds() as u64,
+        model: Value::from(model).to_string(),
+        include_usage: request.include_usage,
+        continuous_usage: request.continuous_usage,
+    }
+}
+
+impl Run {
+    async fn whole(
+        mut self,
+        server: &Server,
+        headers: &HeaderMap,
+        mut in_flight: RequestInFlight,
+    ) -> Response<Body> {
+        let mut results = Vec::with_capacity(self.generations.len());
+        for generation in &mut self.generations {
+            let last = generation.last().await;
+            let usage = last.map(|output| Usage::of(&output, server.settings.engine.block_tokens));
+            results.push(usage.unwrap_or_default());
+        }
+        in_flight.complete();
+        let mut response = json(StatusCode::OK, whole(self.api, &self.subject, &results));
+        if let Some(value) = load_header_value(server, headers) {
+            response.headers_mut().insert(load_header::HEADER, value);
+        }
+        response
+    }
+
+    fn stream(mut self, server: &Server, in_flight: RequestInFlight) -> Response<Body> {
+        let (Some(generation), Some(shape)) = (self.generations.pop(), event_shape(self.api)) else {
+            unreachable!("a streamed request has one prompt and an API with a streamed form");
+        };
+        let stream = EventStream {
+            subject: self.subject,
+            shape,
+            generation,
+            in_flight,
+            block_tokens: server.settings.engine.block_tokens,
+            events_until_break: server.knobs().die_mid_stream,
+        };
+        with_type(
+            StatusCode::OK,
+            "text/event-stream; charset=utf-8",
+            stream.into_body(),
+        )
+    }
+}
+
+fn load_header_value(server: &Server, headers: &HeaderMap) -> Option<HeaderValue> {
+    let format = headers.get(load_header::FORMAT_HEADER)?.to_str().ok()?;
+    let value = server.with_page_source(|source| load_header::value(format, source))?;
+    HeaderValue::try_from(value).ok()
+}

@@ -1,0 +1,161 @@
+//! Prints the page: the template with the values of one server.
+
+use std::fmt::Write;
+
+use super::number::python_number;
+use super::statistics::{Statistics, unix_seconds};
+use crate::model_server::engine::Engine;
+use crate::model_server::knobs::FixedGauges;
+
+pub const TEMPLATE: &str = include_str!("page.template");
+
+/// Bytes reserved for a page: a real one has 49 to 66 KB.
+const PAGE_BYTES: usize = 70_000;
+
+/// Everything a page shows.
+pub struct PageSource<'a> {
+    pub engine: &'a Engine,
+    pub statistics: &'a Statistics,
+    /// Shown in place of the engine's own gauges.
+    pub fixed: &'a FixedGauges,
+    pub model: &'a str,
+}
+
+/// Prints the page.
+pub fn render(source: &PageSource) -> String {
+    let mut page = String::with_capacity(PAGE_BYTES);
+    let mut printed = true;
+    for line in TEMPLATE.lines() {
+        match line.strip_prefix('@') {
+            Some("always") => printed = true,
+            Some("after_traffic") => printed = source.statistics.had_traffic(),
+            Some("with_adapters") => printed = source.has_adapters(),
+            _ if !printed => {}
+            Some("adapters") => source.print_adapters(&mut page),
+            Some(directive) => source.print_histogram(&mut page, directive),
+            None => source.print_line(&mut page, line),
+        }
+    }
+    page
+}
+
+impl PageSource<'_> {
+    pub fn waiting(&self) -> f64 {
+        self.fixed.waiting.unwrap_or(self.engine.gauges().waiting as f64)
+    }
+
+    pub fn running(&self) -> f64 {
+        self.fixed.running.unwrap_or(self.engine.gauges().running as f64)
+    }
+
+    pub fn kv_cache_usage(&self) -> f64 {
+        self.fixed
+            .kv_cache_usage
+            .unwrap_or(self.engine.gauges().kv_cache_usage)
+    }
+
+    fn has_fixed_adapters(&self) -> bool {
+        let FixedGauges {
+            running_adapters,
+            waiting_adapters,
+            max_lora,
+            ..
+        } = self.fixed;
+        running_adapters.is_some() || waiting_adapters.is_some() || max_lora.is_some()
+    }
+
+    fn has_adapters(&self) -> bool {
+        self.engine.settings().lora_slots > 0 || self.has_fixed_adapters()
+    }
+
+    fn print_line(&self, page: &mut String, line: &str) {
+        let mut pieces = line.split('$');
+        page.push_str(pieces.next().unwrap_or_default());
+        for piece in pieces {
+            let name_end = piece.find(|letter: char| !letter.is_ascii_lowercase() && letter != '_');
+            let (name, text) = piece.split_at(name_end.unwrap_or(piece.len()));
+            page.push_str(&self.value(name));
+            page.push_str(text);
+        }
+        page.push('\n');
+    }
+
+    /// The value of `$name` in the template.
+    fn value(&self, name: &str) -> String {
+        let settings = self.engine.settings();
+        let number = match name {
+            "model" => return self.model.to_owned(),
+            "block_tokens" => return settings.block_tokens.to_string(),
+            "blocks" => return settings.blocks.to_string(),
+            "kv_cache_tokens" => return settings.kv_cache_tokens().to_string(),
+            "concurrency" => settings.sequences_max as f64,
+            "waiting" => self.waiting(),
+            "running" => self.running(),
+            "capacity" => self.waiting() - self.deferred(),
+            "deferred" => self.deferred(),
+            "kv_cache_usage" => self.kv_cache_usage(),
+            _ => self.total(name),
+        };
+        python_number(number)
+    }
+
+    fn total(&self, name: &str) -> f64 {
+        let cache = self.engine.cache_totals();
+        let statistics = self.statistics;
+        let count = match name {
+            "created" => return statistics.created,
+            "prefix_queried_tokens" => cache.prefix_queried_tokens,
+            "prefix_hit_tokens" => cache.prefix_hit_tokens,
+            "preemptions" => cache.preemptions,
+            "prompt_tokens" => statistics.prompt_tokens,
+            "computed_prompt_tokens" => statistics.prompt_tokens.saturating_sub(cache.prefix_hit_tokens),
+            "generation_tokens" => statistics.generation_tokens,
+            "finished_requests" => statistics.finished_requests,
+            "aborted_requests" => statistics.aborted_requests,
+            _ => panic!("the page's template has an unknown value: {name}"),
+        };
+        count as f64
+    }
+
+    /// The part of the waiting requests that waits for an adapter.
+    fn deferred(&self) -> f64 {
+        match self.fixed.waiting {
+            Some(_) => 0.0,
+            None => self.engine.gauges().deferred as f64,
+        }
+    }
+
+    fn print_histogram(&self, page: &mut String, directive: &str) {
+        let name = directive.split(' ').nth(1).unwrap_or_default();
+        if let Some(histogram) = self.statistics.histogram(name) {
+            histogram.print(page, self.model);
+        }
+    }
+
+    /// Prints one series for each set of adapters seen; the largest value marks the current one. Both lists of a
+    /// series are the same, as in vLLM 0.32. A fixed set is always the current one.
+    fn print_adapters(&self, page: &mut String) {
+        for (names, &seen) in &self.statistics.adapters_seen {
+            self.print_adapter_series(page, names, names, seen);
+        }
+        if self.has_fixed_adapters() {
+            let joined = |names: &Option<Vec<String>>| names.as_deref().unwrap_or_default().join(",");
+            let (running, waiting) = (
+                joined(&self.fixed.running_adapters),
+                joined(&self.fixed.waiting_adapters),
+            );
+            self.print_adapter_series(page, &running, &waiting, unix_seconds());
+        }
+    }
+
+    fn print_adapter_series(&self, page: &mut String, running: &str, waiting: &str, seen: f64) {
+        let slots = self.engine.settings().lora_slots;
+        let max_lora = self.fixed.max_lora.map_or(slots, |fixed| fixed as usize);
+        let seen = python_number(seen);
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            page,
+            r#"vllm:lora_requests_info{{max_lora="{max_lora}",running_lora_adapters="{running}",waiting_lora_adapters="{waiting}"}} {seen}"#
+        );
+    }
+}

@@ -1,0 +1,61 @@
+//! What a simulated server is when it starts. What can change while it runs is in `knobs`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::engine::EngineSettings;
+
+/// LoRA slots of a server that has adapters and whose settings name no number.
+const DEFAULT_LORA_SLOTS: usize = 4;
+
+/// One simulated server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerSettings {
+    /// A loopback address; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Names of the base model; requests without a model get the first.
+    pub served_models: Vec<String>,
+    pub lora_adapters: Vec<String>,
+    pub engine: EngineSettings,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            served_models: vec!["tiny".to_owned()],
+            lora_adapters: Vec::new(),
+            engine: EngineSettings::default(),
+        }
+    }
+}
+
+impl ServerSettings {
+    pub fn at(address: SocketAddr) -> Self {
+        Self {
+            address,
+            ..Self::default()
+        }
+    }
+
+    /// The name that labels metrics and answers requests without a model.
+    pub fn first_model(&self) -> &str {
+        self.served_models.first().map_or("", String::as_str)
+    }
+
+    pub fn serves(&self, model: &str) -> bool {
+        self.served_models.iter().any(|name| name == model) || self.is_adapter(model)
+    }
+
+    pub fn is_adapter(&self, model: &str) -> bool {
+        self.lora_adapters.iter().any(|name| name == model)
+    }
+
+    /// The engine's settings, with LoRA slots if there are adapters.
+    pub fn engine_settings(&self) -> EngineSettings {
+        let mut engine = self.engine.clone();
+        if engine.lora_slots == 0 && !self.lora_adapters.is_empty() {
+            engine.lora_slots = DEFAULT_LORA_SLOTS;
+        }
+        engine
+    }
+}

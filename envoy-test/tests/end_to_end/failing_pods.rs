@@ -1,0 +1,149 @@
+//! Pods that die or fail under load, and what clients see of it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::gateway::{ALL, Gateway, STOP_ITERATION, Setup, chat, chat_with, until};
+use crate::log::first_pick;
+use envoy_test::envoy::{Protocol, Request};
+use serde_json::json;
+
+/// What clients saw: answers by status, and answers that broke off.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Seen {
+    good: usize,
+    failed: Vec<String>,
+}
+
+/// Eight clients, each sending one request after the other, while `act` runs.
+fn under_load(gateway: &Gateway, request: Request, act: impl FnOnce()) -> Seen {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let client = || {
+            let mut seen = Seen::default();
+            while !stop.load(Ordering::Relaxed) {
+                match gateway.client(Protocol::Http1).send_blocking(request.clone()) {
+                    Ok(answer) if answer.status == 200 => seen.good += 1,
+                    Ok(answer) => seen.failed.push(format!("{}: {}", answer.status, answer.text())),
+                    Err(error) => seen.failed.push(format!("{error:#}")),
+                }
+            }
+            seen
+        };
+        let clients: Vec<_> = (0..8).map(|_| scope.spawn(client)).collect();
+        act();
+        stop.store(true, Ordering::Relaxed);
+        let mut all = Seen::default();
+        for client in clients {
+            let seen = client.join().unwrap();
+            all.good += seen.good;
+            all.failed.extend(seen.failed);
+        }
+        all
+    })
+}
+
+#[test]
+fn when_a_pod_dies_under_load_no_request_fails_and_soon_none_is_sent_there() {
+    for configuration in ALL {
+        let gateway = Setup::new(configuration).start();
+        let dead = gateway.pods.addresses()[0].to_string();
+        let seen = under_load(&gateway, chat("tiny"), || {
+            std::thread::sleep(Duration::from_millis(500));
+            gateway.pods.server(0).set(|knobs| knobs.refuse = true);
+            std::thread::sleep(Duration::from_secs(2));
+        });
+        assert_eq!(seen.failed, Vec::<String>::new(), "{configuration}");
+        assert!(seen.good > 20, "{configuration}: {} answers", seen.good);
+        let lines = gateway.envoy.access_log_until(seen.good).unwrap();
+        let retried = lines
+            .iter()
+            .filter(|line| line["upstream"] != first_pick(line))
+            .count();
+        assert!(
+            lines
+                .iter()
+                .all(|line| line["upstream"] != dead.as_str() || first_pick(line) == dead)
+        );
+        // The tail of the log is from the last second.
+        let late = &lines[lines.len() - seen.good / 4..];
+        assert!(
+            late.iter().all(|line| first_pick(line) != dead),
+            "{configuration}: still picked; {retried} retried"
+        );
+    }
+}
+
+#[test]
+fn a_pod_that_comes_back_gets_requests_again() {
+    let gateway = Setup::new(STOP_ITERATION).start();
+    gateway.pods.server(0).set(|knobs| knobs.refuse = true);
+    until("nothing goes there", || {
+        gateway.shares(&gateway.burst(vec![chat("tiny"); 9]))[0] == 0
+    });
+    gateway.pods.server(0).set(|knobs| knobs.refuse = false);
+    until("it is back", || {
+        gateway.shares(&gateway.burst(vec![chat("tiny"); 16]))[0] > 0
+    });
+}
+
+/// A pod whose metrics are those of an idle server and whose requests fail at once must not draw the traffic.
+#[test]
+fn a_pod_that_fails_fast_does_not_attract_traffic() {
+    let gateway = Setup::new(STOP_ITERATION).concurrency(1).start();
+    gateway.pods.server(0).set(|knobs| knobs.fail_status = Some(500));
+    for _ in 0..60 {
+        gateway.send(chat("tiny"));
+    }
+    let failed = gateway.pods.server(0).counters().failed;
+    assert!(
+        (1..=6).contains(&failed),
+        "{failed} of 60 requests went to the pod that fails"
+    );
+    gateway.pods.server(0).set(|knobs| knobs.fail_status = None);
+    until("it is tried again", || {
+        gateway.shares(&gateway.burst(vec![chat("tiny"); 16]))[0] > 0
+    });
+}
+
+#[test]
+fn when_all_pods_fail_they_are_still_tried() {
+    let gateway = Setup::new(STOP_ITERATION).start();
+    let all = |status| {
+        for index in 0..4 {
+            gateway.pods.server(index).set(|knobs| knobs.fail_status = status);
+        }
+    };
+    all(Some(500));
+    for _ in 0..20 {
+        assert_eq!(gateway.send(chat("tiny")).status, 500);
+    }
+    all(None);
+    assert_eq!(gateway.send(chat("tiny")).status, 200);
+}
+
+/// What clients that leave had in flight is given back: afterwards a burst is spread evenly.
+#[test]
+fn clients_that_leave_leave_no_load_behind() {
+    let gateway = Setup::new(STOP_ITERATION).concurrency(1).start();
+    let long = chat_with(json!({"model": "tiny", "max_tokens": 2_000, "stream": true}));
+    envoy_test::envoy::blocking::wait_for(async {
+        for _ in 0..21 {
+            let mut stream = gateway.client(Protocol::Http1).open(long.clone()).await.unwrap();
+            stream.next_chunk().await.unwrap();
+        }
+    });
+    let in_flight = || {
+        gateway
+            .pods
+            .servers()
+            .map(|pod| pod.counters().in_flight)
+            .sum::<u64>()
+    };
+    until("the pods know that they have left", || in_flight() == 0);
+    gateway.wait_until_scraped();
+    gateway.send(chat("tiny"));
+    let lines = gateway.envoy.access_log_until(22).unwrap();
+    let decision = lines.last().unwrap()["decision"].as_str().unwrap();
+    assert!(decision.contains("in_flight=0 waiting_tokens=0 "), "{decision}");
+}

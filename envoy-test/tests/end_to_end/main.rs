@@ -1,0 +1,14 @@
+//! The plugin in a real Envoy, in front of simulated model servers: what a user would see.
+
+mod answers;
+mod configurations;
+mod discovery;
+mod failing_plugin;
+mod failing_pods;
+mod gateway;
+mod log;
+mod models;
+mod picking;
+mod recorded;
+mod requests;
+mod scraping;

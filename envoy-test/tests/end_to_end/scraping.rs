@@ -1,0 +1,105 @@
+//! How metrics are read, as the pods see it.
+
+use std::time::Duration;
+
+use crate::gateway::{ALL, STOP_ITERATION, Setup, WORKER_SCRAPING, chat, pod, until};
+use envoy_test::model_server::MetricsMode;
+
+#[test]
+fn every_pod_is_scraped_on_its_own_schedule_and_never_twice_at_once() {
+    for configuration in ALL {
+        let gateway = Setup::new(configuration)
+            .concurrency(4)
+            .pods(vec![pod(); 8])
+            .start();
+        std::thread::sleep(Duration::from_secs(1));
+        for server in gateway.pods.servers() {
+            let counters = server.counters();
+            assert_eq!(counters.metrics_scrapes_in_flight_max, 1, "{configuration}");
+            assert!(
+                counters.metrics_scrapes >= 4,
+                "{configuration}: {} scrapes",
+                counters.metrics_scrapes
+            );
+        }
+    }
+}
+
+#[test]
+fn a_pod_whose_metrics_hang_holds_up_no_other_and_is_ranked_behind() {
+    for configuration in ALL {
+        let gateway = Setup::new(configuration).start();
+        gateway
+            .pods
+            .server(0)
+            .set(|knobs| knobs.metrics = MetricsMode::Hang);
+        until("its metrics are stale and nothing goes there", || {
+            let answers = gateway.burst(vec![chat("tiny"); 9]);
+            gateway.shares(&answers)[0] == 0
+        });
+        gateway
+            .pods
+            .server(0)
+            .set(|knobs| knobs.metrics = MetricsMode::Live);
+        until("it is back", || {
+            gateway.shares(&gateway.burst(vec![chat("tiny"); 16]))[0] > 0
+        });
+    }
+}
+
+#[test]
+fn pages_of_no_use_make_a_pod_stale_and_nothing_worse() {
+    let useless = [
+        MetricsMode::Garbage,
+        MetricsMode::Half,
+        MetricsMode::Nan,
+        MetricsMode::Gone,
+        MetricsMode::Status(500),
+    ];
+    let gateway = Setup::new(STOP_ITERATION).start();
+    for mode in useless {
+        gateway.pods.server(0).set(|knobs| knobs.metrics = mode.clone());
+        until("nothing goes there", || {
+            gateway.shares(&gateway.burst(vec![chat("tiny"); 9]))[0] == 0
+        });
+        gateway
+            .pods
+            .server(0)
+            .set(|knobs| knobs.metrics = MetricsMode::Live);
+        until("it is back", || {
+            gateway.shares(&gateway.burst(vec![chat("tiny"); 16]))[0] > 0
+        });
+    }
+    for index in 0..4 {
+        gateway
+            .pods
+            .server(index)
+            .set(|knobs| knobs.metrics = MetricsMode::Garbage);
+    }
+    until("no pod's metrics are fresh", || {
+        gateway.send(chat("tiny"));
+        let lines = gateway.envoy.access_log().unwrap();
+        lines.last().is_some_and(|line| {
+            line["decision"]
+                .as_str()
+                .is_some_and(|why| why.ends_with("metrics=none"))
+        })
+    });
+    let shares = gateway.shares(&gateway.burst(vec![chat("tiny"); 32]));
+    assert!(
+        shares.iter().all(|share| (6..=10).contains(share)),
+        "from what is in flight: {shares:?}"
+    );
+}
+
+#[test]
+fn exactly_one_worker_scrapes() {
+    let gateway = Setup::new(WORKER_SCRAPING).concurrency(4).start();
+    let scrapes = || gateway.pods.server(0).counters().metrics_scrapes;
+    let before = scrapes();
+    std::thread::sleep(Duration::from_secs(2));
+    let during = scrapes() - before;
+    // One scraper makes 40 in two seconds at most; two would make more, were the machine fast enough for one.
+    assert!(during <= 42, "{during} scrapes in 2 s");
+    assert_eq!(gateway.pods.server(0).counters().metrics_scrapes_in_flight_max, 1);
+}
