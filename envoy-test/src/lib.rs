@@ -1,5 +1,8 @@
-//! The harness.
-
-pub mod model_server;
+//! Runs the plugin in a real Envoy, in front of model servers: what the end-to-end tests, the benchmarks and `make run`
+//! are made of.
+//!
+//! - [`envoy`] starts an Envoy on a configuration, and talks to it as a client and as an operator.
+//! - [`model_server`] simulates model servers that behave like vLLM where routing can tell.
 
 pub mod envoy;
+pub mod model_server;

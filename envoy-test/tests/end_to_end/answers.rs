@@ -36,7 +36,7 @@ fn check(gateway: &Gateway, request: Request, status: u16, code: &str, words: &s
 }
 
 fn post(body: impl Into<String>) -> Request {
-    Request::post("/v1/chat/completions")
+    Request::post("/v1/completions")
         .header("content-type", "application/json")
         .body(body.into())
 }
@@ -50,7 +50,7 @@ fn a_bad_request_is_answered_with_what_to_change() {
             post(r#"{"model":"tiny","messages":["#),
             400,
             "invalid_json",
-            "line 1 column 27",
+            "line 1 column 28",
         );
         check(
             &gateway,
@@ -130,7 +130,12 @@ fn the_default_limit_is_what_envoy_buffers_by_default() {
         .envoy(by_default)
         .plugin(unlimited)
         .start();
-    let body = |bytes: usize| post(format!(r#"{{"model":"tiny","x":"{}"}}"#, "x".repeat(bytes - 23)));
+    let body = |bytes: usize| {
+        post(format!(
+            r#"{{"model":"tiny","prompt":"{}"}}"#,
+            "x".repeat(bytes - 28)
+        ))
+    };
     check(
         &gateway,
         body((1 << 20) + 1),

@@ -34,6 +34,13 @@ fn others_pass_a_request_that_waits_for_a_slot() {
 }
 
 #[test]
+fn requests_that_wait_for_a_slot_keep_their_order() {
+    let requests = ["a", "b", "c", "d"].map(|adapter| with_adapter(adapter, request(0..4, 3)));
+    let outputs = run_until_idle(&mut engine_with(one_slot(), requests));
+    assert_eq!(order_of_first_tokens(&outputs), [1, 2, 3, 4]);
+}
+
+#[test]
 fn only_a_cold_adapter_costs_loading_time() {
     let slots = EngineSettings {
         lora_slots: 2,

@@ -122,6 +122,29 @@ fn requests_in_one_step_share_their_start() {
 }
 
 #[test]
+fn cached_blocks_that_a_request_reuses_are_no_room_for_its_other_tokens() {
+    // Four blocks: two cached and free, two in use. The last request reuses two and needs two more.
+    let mut engine = engine_with(
+        EngineSettings {
+            blocks: 4,
+            ..settings()
+        },
+        [request(0..8, 1)],
+    );
+    run_until_idle(&mut engine);
+    engine.submit(ms(100), request(20..27, 2)).unwrap();
+    engine.submit(ms(100), request(0..13, 1)).unwrap();
+    finish_one_step(&mut engine);
+    assert_eq!((engine.gauges().running, engine.gauges().waiting), (1, 1));
+    assert_eq!(
+        run_until_idle(&mut engine)
+            .last()
+            .map(|output| output.cached_tokens),
+        Some(8)
+    );
+}
+
+#[test]
 fn the_content_freed_longest_ago_goes_first() {
     // Room for two prompts of two blocks. The first is used again, so the third takes the place of the second.
     let mut engine = Engine::new(EngineSettings {
