@@ -46,15 +46,12 @@ mod native {
             let mut pods = vec![Pod::queue(3).kv(0.5).running(9).adapters(&["a", "b"], 4); count];
             pods[count / 2] = Pod::queue(0).kv(0.5).adapters(&["llama"], 4);
             let mut world = World::new("DEFAULT", &pods, 1);
-            group.bench_function(
-                BenchmarkId::from_parameter(format!("{count} endpoints")),
-                |bencher| {
-                    bencher.iter(|| {
-                        let picked = world.decide_read(black_box("llama"), 1_000);
-                        assert!(picked.starts_with(&super::common::address(count / 2).to_string()));
-                    });
-                },
-            );
+            group.bench_function(BenchmarkId::from_parameter(format!("{count} endpoints")), |bencher| {
+                bencher.iter(|| {
+                    let picked = world.decide_read(black_box("llama"), 1_000);
+                    assert!(picked.starts_with(&super::common::address(count / 2).to_string()));
+                });
+            });
         }
     }
 

@@ -26,8 +26,9 @@ pub const DEFAULT_DISCOVERY_INTERVAL: Duration = Duration::from_millis(400);
 /// Scrapes or requests that fail in a row before an endpoint leaves the candidates: one failure is chance,
 /// three are a state.
 pub const DEFAULT_MAX_CONSECUTIVE_FAILURES: u32 = 3;
-/// The largest request body that is read, in bytes: what Envoy buffers by default (`per_connection_buffer_limit_bytes`).
-pub const DEFAULT_MAX_BODY_BYTES: usize = 1 << 20;
+/// The largest request body that is read, in bytes: a few images in base64, or a context of millions of tokens. Envoy's
+/// own buffer limit (1 MiB by default) applies before it.
+pub const DEFAULT_MAX_BODY_BYTES: usize = 16 << 20;
 
 /// Endpoints a pool may have. Each costs about 200 bytes a worker and a few nanoseconds a pick.
 pub const MAX_ENDPOINTS: usize = 4096;
@@ -206,9 +207,7 @@ impl Config {
 
     /// The position of the pool behind an Envoy cluster.
     pub fn pool_of_cluster(&self, cluster: &[u8]) -> Option<usize> {
-        self.pools
-            .iter()
-            .position(|pool| pool.cluster.as_bytes() == cluster)
+        self.pools.iter().position(|pool| pool.cluster.as_bytes() == cluster)
     }
 
     /// The model of this name.

@@ -57,28 +57,17 @@ pub fn decide(
     now_ms: u64,
     rng: &mut fastrand::Rng,
 ) -> Decision {
-    let Knowledge {
-        config,
-        pool,
-        loads,
-        turns,
-    } = knowledge;
+    let Knowledge { config, pool, loads, turns } = knowledge;
     let target = match turns.resolve(config, &pool.name, &request.model) {
         Resolution::AsAsked => None,
         Resolution::Target(name) => Some(name),
         Resolution::Unknown => return Decision::Refuse(ApiError::unknown_model(&request.model)),
     };
     let adapter = pool.adapter(target.unwrap_or(&request.model));
-    let demand = Demand {
-        prompt_tokens: request.prompt_tokens,
-        adapter,
-    };
+    let demand = Demand { prompt_tokens: request.prompt_tokens, adapter };
     let strategy = pool.routing_strategy;
     match send(config, pool, loads, strategy, demand, now_ms, rng) {
-        Decision::Send(pick) => Decision::Send(Pick {
-            target_model: target.map(str::to_owned),
-            ..pick
-        }),
+        Decision::Send(pick) => Decision::Send(Pick { target_model: target.map(str::to_owned), ..pick }),
         other => other,
     }
 }
@@ -91,10 +80,7 @@ pub fn decide_unread(
     now_ms: u64,
     rng: &mut fastrand::Rng,
 ) -> Decision {
-    let demand = Demand {
-        prompt_tokens: 1,
-        adapter: None,
-    };
+    let demand = Demand { prompt_tokens: 1, adapter: None };
     send(config, pool, loads, RoutingStrategy::Default, demand, now_ms, rng)
 }
 
@@ -127,19 +113,13 @@ fn send(
 
 fn limits(config: &Config) -> Limits {
     Limits {
-        metrics_stale_after_ms: config
-            .scrape_cluster
-            .as_ref()
-            .map(|_| config.metrics_stale_after_ms),
+        metrics_stale_after_ms: config.scrape_cluster.as_ref().map(|_| config.metrics_stale_after_ms),
         max_consecutive_failures: config.max_consecutive_failures,
     }
 }
 
 fn destinations(ranking: &[Ranked<'_>]) -> String {
-    let texts: Vec<&str> = ranking
-        .iter()
-        .map(|ranked| ranked.candidate.endpoint.text.as_str())
-        .collect();
+    let texts: Vec<&str> = ranking.iter().map(|ranked| ranked.candidate.endpoint.text.as_str()).collect();
     texts.join(",")
 }
 

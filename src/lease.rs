@@ -33,10 +33,7 @@ pub enum LeaseStep {
 /// What the worker `me` does at `now_ms` about the lease it finds. One that claims to hold for longer than
 /// [`LEASE_MS`] was not written by this code and is taken.
 pub fn step(found: Option<Lease>, me: u64, now_ms: u64) -> LeaseStep {
-    let claim = LeaseStep::Claim(Lease {
-        holder: me,
-        until_ms: now_ms + LEASE_MS,
-    });
+    let claim = LeaseStep::Claim(Lease { holder: me, until_ms: now_ms + LEASE_MS });
     let Some(lease) = found else { return claim };
     let left_ms = lease.until_ms.saturating_sub(now_ms);
     let valid = left_ms > 0 && left_ms <= LEASE_MS;
@@ -61,10 +58,7 @@ mod tests {
 
     #[test]
     fn one_worker_holds_the_lease_renews_it_and_is_replaced_when_it_runs_out() {
-        let claim = LeaseStep::Claim(Lease {
-            holder: 1,
-            until_ms: 1_600,
-        });
+        let claim = LeaseStep::Claim(Lease { holder: 1, until_ms: 1_600 });
         check(None, claim);
         check(Some((1, 1_600)), LeaseStep::Work);
         check(Some((1, 1_400)), claim);

@@ -103,16 +103,8 @@ impl LoadBook {
         if let Some(&id) = self.ids.get(&address) {
             return id;
         }
-        let row = Some(Row {
-            address,
-            own: InFlight::default(),
-            peers: InFlight::default(),
-        });
-        let index = self
-            .rows
-            .iter()
-            .position(Option::is_none)
-            .unwrap_or(self.rows.len());
+        let row = Some(Row { address, own: InFlight::default(), peers: InFlight::default() });
+        let index = self.rows.iter().position(Option::is_none).unwrap_or(self.rows.len());
         match self.rows.get_mut(index) {
             Some(free) => *free = row,
             None => self.rows.push(row),
@@ -131,10 +123,7 @@ impl LoadBook {
 
     /// What all workers have in flight on the endpoint of this address.
     pub fn in_flight_at(&self, address: &SocketAddr) -> InFlight {
-        self.ids
-            .get(address)
-            .map(|&id| self.in_flight(id))
-            .unwrap_or_default()
+        self.ids.get(address).map(|&id| self.in_flight(id)).unwrap_or_default()
     }
 
     /// A request is sent to an endpoint.
@@ -144,11 +133,7 @@ impl LoadBook {
             own.waiting += 1;
             own.waiting_tokens += u64::from(prompt_tokens);
         }
-        Ticket {
-            id,
-            prompt_tokens,
-            waiting: true,
-        }
+        Ticket { id, prompt_tokens, waiting: true }
     }
 
     /// The request has gone to another endpoint than it was meant for.
@@ -179,10 +164,7 @@ impl LoadBook {
     /// What this worker has in flight, to be published.
     pub fn table(&self, now_ms: u64) -> LoadTable {
         let busy = self.rows.iter().flatten().filter(|row| !row.own.is_idle());
-        LoadTable {
-            published_ms: now_ms,
-            rows: busy.map(|row| (row.address, row.own)).collect(),
-        }
+        LoadTable { published_ms: now_ms, rows: busy.map(|row| (row.address, row.own)).collect() }
     }
 
     /// Takes over what the peers have published, in place of what was known of them. Tables that have expired
@@ -230,11 +212,7 @@ mod tests {
     }
 
     fn load(requests: u32, waiting: u32, waiting_tokens: u64) -> InFlight {
-        InFlight {
-            requests,
-            waiting,
-            waiting_tokens,
-        }
+        InFlight { requests, waiting, waiting_tokens }
     }
 
     #[test]
@@ -258,10 +236,7 @@ mod tests {
         let (meant, served) = (book.id(address(1)), book.id(address(2)));
         let mut ticket = book.start(meant, 10);
         book.move_to(&mut ticket, served);
-        assert_eq!(
-            (book.in_flight(meant), book.in_flight(served)),
-            (load(0, 0, 0), load(1, 1, 10))
-        );
+        assert_eq!((book.in_flight(meant), book.in_flight(served)), (load(0, 0, 0), load(1, 1, 10)));
         book.end(ticket);
         assert_eq!(book.in_flight(served), load(0, 0, 0));
     }
@@ -287,22 +262,9 @@ mod tests {
         let mut book = LoadBook::default();
         let (busy, idle) = (book.id(address(1)), book.id(address(2)));
         let ticket = book.start(busy, 10);
-        book.set_peers(
-            [LoadTable {
-                published_ms: 1,
-                rows: vec![(address(2), load(1, 1, 1))],
-            }]
-            .iter(),
-            1,
-        );
+        book.set_peers([LoadTable { published_ms: 1, rows: vec![(address(2), load(1, 1, 1))] }].iter(), 1);
         assert_eq!(book.in_flight(idle).requests, 1);
-        assert_eq!(
-            book.table(9),
-            LoadTable {
-                published_ms: 9,
-                rows: vec![(address(1), load(1, 1, 10))]
-            }
-        );
+        assert_eq!(book.table(9), LoadTable { published_ms: 9, rows: vec![(address(1), load(1, 1, 10))] });
         book.end(ticket);
         assert_eq!(book.table(9).rows, []);
     }

@@ -26,13 +26,7 @@ pub enum Resolution<'a> {
 impl Turns {
     /// Nobody has had a turn.
     pub fn new(config: &Config) -> Turns {
-        Turns {
-            credits: config
-                .models
-                .iter()
-                .map(|model| vec![0; model.targets.len()])
-                .collect(),
-        }
+        Turns { credits: config.models.iter().map(|model| vec![0; model.targets.len()]).collect() }
     }
 
     /// The model to send for the model asked for; takes a turn.
@@ -40,10 +34,7 @@ impl Turns {
         if config.models.is_empty() {
             return Resolution::AsAsked;
         }
-        let place = config
-            .models
-            .iter()
-            .position(|model| model.name == asked && model.pool == pool);
+        let place = config.models.iter().position(|model| model.name == asked && model.pool == pool);
         let found = place.and_then(|place| Some((config.models.get(place)?, self.credits.get_mut(place)?)));
         match found {
             Some((model, credits)) => next_target(model, credits),
@@ -55,12 +46,7 @@ impl Turns {
 fn next_target<'a>(model: &'a Model, credits: &mut [i64]) -> Resolution<'a> {
     let sum: i64 = model.targets.iter().map(|target| i64::from(target.weight)).sum();
     let mut richest: Option<(&Target, &mut i64)> = None;
-    for (target, credit) in model
-        .targets
-        .iter()
-        .zip(credits)
-        .filter(|(target, _)| target.weight > 0)
-    {
+    for (target, credit) in model.targets.iter().zip(credits).filter(|(target, _)| target.weight > 0) {
         *credit += i64::from(target.weight);
         if richest.as_ref().is_none_or(|(_, most)| *credit > **most) {
             richest = Some((target, credit));
@@ -70,11 +56,7 @@ fn next_target<'a>(model: &'a Model, credits: &mut [i64]) -> Resolution<'a> {
         return Resolution::AsAsked;
     };
     *credit -= sum;
-    if target.name == model.name {
-        Resolution::AsAsked
-    } else {
-        Resolution::Target(&target.name)
-    }
+    if target.name == model.name { Resolution::AsAsked } else { Resolution::Target(&target.name) }
 }
 
 #[cfg(test)]
@@ -99,10 +81,7 @@ mod tests {
         let mut turns = Turns::new(&config);
         let picks: Vec<_> = (0..100).map(|_| turns.resolve(&config, "p", "m")).collect();
         for window in picks.windows(10) {
-            let of_b = window
-                .iter()
-                .filter(|pick| **pick == Resolution::Target("b"))
-                .count();
+            let of_b = window.iter().filter(|pick| **pick == Resolution::Target("b")).count();
             assert_eq!(of_b, 1);
         }
     }
@@ -117,19 +96,12 @@ mod tests {
         assert_eq!(turns.resolve(&config, "p", "m"), Resolution::AsAsked);
         assert_eq!(turns.resolve(&config, "p", "same"), Resolution::AsAsked);
         assert_eq!(turns.resolve(&config, "p", "nope"), Resolution::Unknown);
-        assert_eq!(
-            turns.resolve(&config, "q", "m"),
-            Resolution::Unknown,
-            "another pool's model"
-        );
+        assert_eq!(turns.resolve(&config, "q", "m"), Resolution::Unknown, "another pool's model");
     }
 
     #[test]
     fn where_no_model_is_configured_every_model_is_served() {
         let config = config("[]");
-        assert_eq!(
-            Turns::new(&config).resolve(&config, "p", "anything"),
-            Resolution::AsAsked
-        );
+        assert_eq!(Turns::new(&config).resolve(&config, "p", "anything"), Resolution::AsAsked);
     }
 }

@@ -68,13 +68,7 @@ pub enum News {
 impl Scraper {
     /// A scraper that knows no endpoint yet.
     pub fn new(server: ModelServer, interval_ms: u64, max_consecutive_failures: u32) -> Scraper {
-        Scraper {
-            server,
-            interval_ms,
-            max_consecutive_failures,
-            targets: None,
-            changed: false,
-        }
+        Scraper { server, interval_ms, max_consecutive_failures, targets: None, changed: false }
     }
 
     /// Follows this list of endpoints. What is known of those that stay is kept.
@@ -83,17 +77,13 @@ impl Scraper {
         let same_list = before
             .as_ref()
             .is_some_and(|before| addresses(before).eq(endpoints.iter().map(|endpoint| endpoint.address)));
-        let mut known: HashMap<SocketAddr, Target> = before
-            .into_iter()
-            .flatten()
-            .map(|target| (target.published.address, target))
-            .collect();
+        let mut known: HashMap<SocketAddr, Target> =
+            before.into_iter().flatten().map(|target| (target.published.address, target)).collect();
         let count = endpoints.len().max(1) as u64;
         let targets = endpoints.iter().enumerate().map(|(index, endpoint)| {
             let due_ms = now_ms + self.interval_ms * index as u64 / count;
-            let mut target = known
-                .remove(&endpoint.address)
-                .unwrap_or_else(|| Target::new(endpoint.address, due_ms));
+            let mut target =
+                known.remove(&endpoint.address).unwrap_or_else(|| Target::new(endpoint.address, due_ms));
             self.changed |= target.published.healthy != endpoint.healthy;
             target.published.healthy = endpoint.healthy;
             target
@@ -104,11 +94,8 @@ impl Scraper {
 
     /// The endpoints to scrape now; each counts as asked until [`Scraper::answered`].
     pub fn due(&mut self, now_ms: u64) -> Vec<SocketAddr> {
-        let due = self
-            .targets
-            .iter_mut()
-            .flatten()
-            .filter(|target| !target.in_progress && target.due_ms <= now_ms);
+        let due =
+            self.targets.iter_mut().flatten().filter(|target| !target.in_progress && target.due_ms <= now_ms);
         due.map(|target| {
             target.in_progress = true;
             target.published.address
@@ -177,18 +164,8 @@ fn most(one: InFlight, other: InFlight) -> InFlight {
 
 impl Target {
     fn new(address: SocketAddr, due_ms: u64) -> Target {
-        let published = EndpointReading {
-            address,
-            healthy: true,
-            scrape_failures: 0,
-            reading: None,
-        };
-        Target {
-            published,
-            due_ms,
-            in_progress: false,
-            recent_in_flight: InFlight::default(),
-        }
+        let published = EndpointReading { address, healthy: true, scrape_failures: 0, reading: None };
+        Target { published, due_ms, in_progress: false, recent_in_flight: InFlight::default() }
     }
 
     /// What others have there is what the server counts beyond the most this gateway had there of late: the
@@ -217,11 +194,7 @@ impl Target {
     fn fail(&mut self, interval_ms: u64, max_consecutive_failures: u32, now_ms: u64) -> u32 {
         let failures = self.published.scrape_failures.saturating_add(1);
         self.published.scrape_failures = failures;
-        let factor = if failures > max_consecutive_failures {
-            FAILING_INTERVAL_FACTOR
-        } else {
-            1
-        };
+        let factor = if failures > max_consecutive_failures { FAILING_INTERVAL_FACTOR } else { 1 };
         self.due_ms = now_ms + interval_ms * factor;
         failures
     }
@@ -240,12 +213,7 @@ mod tests {
     }
 
     fn listed(count: u8) -> Vec<DiscoveredEndpoint> {
-        (1..=count)
-            .map(|last| DiscoveredEndpoint {
-                address: address(last),
-                healthy: true,
-            })
-            .collect()
+        (1..=count).map(|last| DiscoveredEndpoint { address: address(last), healthy: true }).collect()
     }
 
     /// A scraper of `count` endpoints, every 50 ms, out after 3 failures.
@@ -260,28 +228,15 @@ mod tests {
     }
 
     fn fail(scraper: &mut Scraper, last: u8, now_ms: u64) -> Option<News> {
-        scraper.answered(
-            address(last),
-            Err(ScrapeFailure::NoAnswer),
-            InFlight::default(),
-            now_ms,
-        )
+        scraper.answered(address(last), Err(ScrapeFailure::NoAnswer), InFlight::default(), now_ms)
     }
 
     fn published(scraper: &mut Scraper) -> Vec<EndpointReading> {
-        scraper
-            .take_snapshot()
-            .expect("something has changed")
-            .endpoints
-            .expect("endpoints are known")
+        scraper.take_snapshot().expect("something has changed").endpoints.expect("endpoints are known")
     }
 
     fn in_flight(requests: u32, waiting: u32) -> InFlight {
-        InFlight {
-            requests,
-            waiting,
-            waiting_tokens: 0,
-        }
+        InFlight { requests, waiting, waiting_tokens: 0 }
     }
 
     #[test]
@@ -324,10 +279,7 @@ mod tests {
         assert_eq!(fail(&mut scraper, 1, 150), None);
         assert_eq!(scraper.due(349), [], "one that is out is asked less often");
         assert_eq!(scraper.due(350), [address(1)]);
-        assert_eq!(
-            succeed(&mut scraper, 1, InFlight::default(), 351),
-            Some(News::Back)
-        );
+        assert_eq!(succeed(&mut scraper, 1, InFlight::default(), 351), Some(News::Back));
         assert_eq!(published(&mut scraper)[0].scrape_failures, 0);
     }
 
@@ -336,16 +288,10 @@ mod tests {
         let mut scraper = scraper(1);
         succeed(&mut scraper, 1, InFlight::default(), 10);
         let news = scraper.answered(address(1), Ok(b"<html>\n"), InFlight::default(), 60);
-        assert!(
-            matches!(news, Some(News::Failing(ScrapeFailure::Page(_)))),
-            "{news:?}"
-        );
+        assert!(matches!(news, Some(News::Failing(ScrapeFailure::Page(_)))), "{news:?}");
         let endpoint = published(&mut scraper).remove(0);
         assert_eq!(
-            (
-                endpoint.scrape_failures,
-                endpoint.reading.map(|reading| reading.scraped_ms)
-            ),
+            (endpoint.scrape_failures, endpoint.reading.map(|reading| reading.scraped_ms)),
             (1, Some(10))
         );
     }
@@ -385,29 +331,13 @@ mod tests {
         published(&mut scraper);
         scraper.follow(&listed(2), 20);
         assert_eq!(scraper.take_snapshot(), None, "nothing has changed");
-        scraper.follow(
-            &[
-                listed(3)[1],
-                DiscoveredEndpoint {
-                    address: address(9),
-                    healthy: false,
-                },
-            ],
-            30,
-        );
+        scraper.follow(&[listed(3)[1], DiscoveredEndpoint { address: address(9), healthy: false }], 30);
         let endpoints = published(&mut scraper);
-        let known: Vec<_> = endpoints
-            .iter()
-            .map(|e| (e.address, e.healthy, e.reading.is_some()))
-            .collect();
+        let known: Vec<_> = endpoints.iter().map(|e| (e.address, e.healthy, e.reading.is_some())).collect();
         assert_eq!(known, [(address(2), true, true), (address(9), false, false)]);
         scraper.follow(&listed(2)[1..], 40);
         assert_eq!(published(&mut scraper).len(), 1);
-        assert_eq!(
-            fail(&mut scraper, 9, 50),
-            None,
-            "an answer of one that is gone is nobody's"
-        );
+        assert_eq!(fail(&mut scraper, 9, 50), None, "an answer of one that is gone is nobody's");
     }
 
     #[test]

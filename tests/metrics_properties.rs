@@ -16,24 +16,14 @@ struct NaiveSample {
 
 impl NaiveSample {
     fn label(&self, name: &str) -> &str {
-        self.labels
-            .iter()
-            .find(|(label, _)| label == name)
-            .map_or("", |(_, value)| value)
+        self.labels.iter().find(|(label, _)| label == name).map_or("", |(_, value)| value)
     }
 }
 
 /// Splits on quotes first: every second piece is a label value. Escapes are taken out of the way before that.
 fn naive_sample(line: &str) -> Option<NaiveSample> {
-    let line = line
-        .replace("\\\\", "\u{1}")
-        .replace("\\\"", "\u{2}")
-        .replace("\\n", "\u{3}");
-    let unescape = |text: &str| {
-        text.replace('\u{1}', "\\")
-            .replace('\u{2}', "\"")
-            .replace('\u{3}', "\n")
-    };
+    let line = line.replace("\\\\", "\u{1}").replace("\\\"", "\u{2}").replace("\\n", "\u{3}");
+    let unescape = |text: &str| text.replace('\u{1}', "\\").replace('\u{2}', "\"").replace('\u{3}', "\n");
     let pieces: Vec<&str> = line.split('"').collect();
     let (last, label_pieces) = pieces.split_last()?;
     let mut labels = vec![];
@@ -62,19 +52,12 @@ fn naive_sample(line: &str) -> Option<NaiveSample> {
             words.to_string()
         }
     };
-    Some(NaiveSample {
-        name,
-        labels,
-        value: words.split_whitespace().next()?.parse().ok()?,
-    })
+    Some(NaiveSample { name, labels, value: words.split_whitespace().next()?.parse().ok()? })
 }
 
 fn naive_read(page: &str) -> Option<EndpointMetrics> {
-    let samples: Vec<NaiveSample> = page
-        .lines()
-        .filter(|line| !line.trim_start().starts_with('#'))
-        .filter_map(naive_sample)
-        .collect();
+    let samples: Vec<NaiveSample> =
+        page.lines().filter(|line| !line.trim_start().starts_with('#')).filter_map(naive_sample).collect();
     let values = |names: &[&str]| -> Vec<f64> {
         samples
             .iter()
@@ -85,16 +68,9 @@ fn naive_read(page: &str) -> Option<EndpointMetrics> {
     let usable = |values: &Vec<f64>| {
         !values.is_empty() && values.iter().all(|value| *value >= 0.0 && *value < f64::INFINITY)
     };
-    let total = |names: &[&str]| {
-        Some(values(names))
-            .filter(usable)
-            .map(|values| values.iter().sum::<f64>())
-    };
-    let requests = |name: &str| {
-        total(&[name])
-            .filter(|sum| *sum <= f64::from(u32::MAX))
-            .map(|sum| sum as u32)
-    };
+    let total = |names: &[&str]| Some(values(names)).filter(usable).map(|values| values.iter().sum::<f64>());
+    let requests =
+        |name: &str| total(&[name]).filter(|sum| *sum <= f64::from(u32::MAX)).map(|sum| sum as u32);
     let shares = Some(values(&["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"])).filter(usable);
     Some(EndpointMetrics {
         waiting: requests("vllm:num_requests_waiting")?,
@@ -110,44 +86,28 @@ fn naive_read(page: &str) -> Option<EndpointMetrics> {
 }
 
 fn naive_lora(samples: &[NaiveSample]) -> Option<LoraState> {
-    let series = samples
-        .iter()
-        .filter(|sample| sample.name == "vllm:lora_requests_info" && sample.value.is_finite());
+    let series =
+        samples.iter().filter(|sample| sample.name == "vllm:lora_requests_info" && sample.value.is_finite());
     let newest = series.reduce(|newest, next| if next.value < newest.value { newest } else { next })?;
-    let lists = format!(
-        "{},{}",
-        newest.label("running_lora_adapters"),
-        newest.label("waiting_lora_adapters")
-    );
-    let mut adapters: Vec<String> = lists
-        .split(',')
-        .map(str::to_string)
-        .filter(|name| !name.is_empty())
-        .collect();
+    let lists =
+        format!("{},{}", newest.label("running_lora_adapters"), newest.label("waiting_lora_adapters"));
+    let mut adapters: Vec<String> =
+        lists.split(',').map(str::to_string).filter(|name| !name.is_empty()).collect();
     adapters.sort();
     adapters.dedup();
-    Some(LoraState {
-        adapters,
-        slots: newest.label("max_lora").parse().ok()?,
-    })
+    Some(LoraState { adapters, slots: newest.label("max_lora").parse().ok()? })
 }
 
 fn naive_cache(samples: &[NaiveSample]) -> Option<CacheConfig> {
-    let configs = samples
-        .iter()
-        .filter(|sample| sample.name == "vllm:cache_config_info")
-        .filter_map(|sample| {
+    let configs =
+        samples.iter().filter(|sample| sample.name == "vllm:cache_config_info").filter_map(|sample| {
             let block_size: u32 = sample.label("block_size").parse().ok()?;
             let blocks: u32 = sample.label("num_gpu_blocks").parse().ok()?;
             let tokens = sample
                 .label("kv_cache_size_tokens")
                 .parse()
                 .unwrap_or(u64::from(block_size) * u64::from(blocks));
-            Some(CacheConfig {
-                block_size_tokens: block_size,
-                num_blocks: blocks,
-                capacity_tokens: tokens,
-            })
+            Some(CacheConfig { block_size_tokens: block_size, num_blocks: blocks, capacity_tokens: tokens })
         });
     configs.reduce(|sum, next| CacheConfig {
         block_size_tokens: sum.block_size_tokens,
@@ -209,10 +169,7 @@ fn blanks() -> impl Strategy<Value = &'static str> {
 }
 
 fn escape(value: &str) -> String {
-    value
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 prop_compose! {

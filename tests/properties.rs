@@ -26,12 +26,8 @@ fn any_pod() -> impl Strategy<Value = Pod> {
 
 /// Any JSON value, with keys that matter among its keys.
 fn any_json() -> impl Strategy<Value = Value> {
-    let key = prop_oneof![
-        Just("model".to_owned()),
-        Just("stream".to_owned()),
-        Just("url".to_owned()),
-        ".{0,6}"
-    ];
+    let key =
+        prop_oneof![Just("model".to_owned()), Just("stream".to_owned()), Just("url".to_owned()), ".{0,6}"];
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -57,19 +53,8 @@ fn any_body() -> impl Strategy<Value = (String, String)> {
             format!("{}{blank}:{blank}{value}", Value::from(format!("x{key}")))
         };
         let own = format!("\"model\"{blank}:{blank}{}", Value::from(model.as_str()));
-        let all: Vec<String> = before
-            .iter()
-            .map(text)
-            .chain([own])
-            .chain(after.iter().map(text))
-            .collect();
-        (
-            format!(
-                "{blank}{{{blank}{}{blank}}}{blank}",
-                all.join(&format!("{blank},{blank}"))
-            ),
-            model,
-        )
+        let all: Vec<String> = before.iter().map(text).chain([own]).chain(after.iter().map(text)).collect();
+        (format!("{blank}{{{blank}{}{blank}}}{blank}", all.join(&format!("{blank},{blank}"))), model)
     })
 }
 

@@ -18,29 +18,13 @@ fn check(pods: &[Pod], model: &str, expected: usize) {
 
 #[test]
 fn the_shortest_queue_wins() {
-    check(
-        &[
-            Pod::queue(3).kv(0.2),
-            Pod::queue(0).kv(0.1),
-            Pod::queue(10).kv(0.2),
-        ],
-        "m",
-        1,
-    );
+    check(&[Pod::queue(3).kv(0.2), Pod::queue(0).kv(0.1), Pod::queue(10).kv(0.2)], "m", 1);
     check(&[Pod::queue(5), Pod::queue(4)], "m", 1);
 }
 
 #[test]
 fn between_equal_queues_the_emptier_kv_cache_wins() {
-    check(
-        &[
-            Pod::queue(2).kv(0.9),
-            Pod::queue(2).kv(0.3),
-            Pod::queue(2).kv(0.5),
-        ],
-        "m",
-        1,
-    );
+    check(&[Pod::queue(2).kv(0.9), Pod::queue(2).kv(0.3), Pod::queue(2).kv(0.5)], "m", 1);
 }
 
 #[test]
@@ -56,11 +40,7 @@ fn an_adapters_requests_go_where_it_is_loaded_then_to_a_free_slot() {
     let full = with(Pod::queue(2).kv(0.1), &["other", "more"]);
     check(&[full.clone(), free.clone(), loaded.clone()], "sql", 2);
     check(&[full.clone(), loaded.clone(), free.clone()], "sql", 1);
-    check(
-        &[with(Pod::queue(50), &["sql"]), full.clone(), free.clone()],
-        "sql",
-        2,
-    );
+    check(&[with(Pod::queue(50), &["sql"]), full.clone(), free.clone()], "sql", 2);
     check(&[loaded, free, full], "base", 2);
 }
 
@@ -77,11 +57,7 @@ fn tokens_count_and_not_requests() {
     let mut world = World::new("DEFAULT", &pods(2), 1);
     let long = world.send("m", 8_000);
     for _ in 0..3 {
-        assert_ne!(
-            world.send("m", 100),
-            long,
-            "three short prompts are less than a long one"
-        );
+        assert_ne!(world.send("m", 100), long, "three short prompts are less than a long one");
     }
 }
 
@@ -99,11 +75,7 @@ fn endpoints_with_stale_metrics_come_behind_the_fresh_ones() {
 
 #[test]
 fn where_all_metrics_are_stale_only_what_is_in_flight_counts() {
-    let mut world = World::new(
-        "DEFAULT",
-        &[Pod::queue(9).stale(), Pod::idle().stale(), Pod::unread()],
-        3,
-    );
+    let mut world = World::new("DEFAULT", &[Pod::queue(9).stale(), Pod::idle().stale(), Pod::unread()], 3);
     let mut picks: Vec<usize> = (0..3).map(|_| world.send("m", 100)).collect();
     picks.sort();
     assert_eq!(picks, [0, 1, 2]);
@@ -133,11 +105,7 @@ fn requests_that_fail_in_a_row_put_an_endpoint_out() {
 
 #[test]
 fn a_pick_names_the_three_best_in_order() {
-    let mut world = World::new(
-        "DEFAULT",
-        &[Pod::queue(5), Pod::queue(1), Pod::queue(9), Pod::queue(3)],
-        1,
-    );
+    let mut world = World::new("DEFAULT", &[Pod::queue(5), Pod::queue(1), Pod::queue(9), Pod::queue(3)], 1);
     assert_eq!(world.pick("m", 100), [1, 3, 0]);
     assert_eq!(World::new("DEFAULT", &pods(2), 1).pick("m", 100).len(), 2);
 }
@@ -149,10 +117,7 @@ fn equal_endpoints_get_equal_shares_in_random_order() {
     for _ in 0..4_000 {
         counts[world.pick("m", 100)[0]] += 1;
     }
-    assert!(
-        counts.iter().all(|count| (900..1_100).contains(count)),
-        "{counts:?}"
-    );
+    assert!(counts.iter().all(|count| (900..1_100).contains(count)), "{counts:?}");
 }
 
 #[test]
@@ -174,11 +139,7 @@ fn workers_that_exchange_their_loads_spread_a_burst_as_one() {
     for turn in 0..32 {
         let tables: Vec<_> = workers.iter().map(World::table).collect();
         let me = turn % 4;
-        let peers = tables
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != me)
-            .map(|(_, table)| table);
+        let peers = tables.iter().enumerate().filter(|(other, _)| *other != me).map(|(_, table)| table);
         workers[me].hear(peers);
         counts[workers[me].send("m", 500)] += 1;
     }
@@ -217,12 +178,8 @@ fn a_request_that_is_not_read_goes_to_the_least_loaded_endpoint_whatever_the_str
 fn without_endpoints_the_answer_is_503_and_before_discovery_envoy_balances() {
     let mut world = World::discovering(1);
     assert!(matches!(world.decide("m", 10), Decision::Fallback(_)));
-    world.apply(Snapshot {
-        endpoints: Some(vec![]),
-    });
-    let Decision::Refuse(error) = world.decide("m", 10) else {
-        panic!("not refused")
-    };
+    world.apply(Snapshot { endpoints: Some(vec![]) });
+    let Decision::Refuse(error) = world.decide("m", 10) else { panic!("not refused") };
     assert_eq!((error.status, error.code), (503, "no_endpoint"));
     world.apply(common::snapshot(&pods(3)));
     assert_eq!(world.pick("m", 10).len(), 3);
@@ -243,9 +200,7 @@ fn endpoints_that_come_and_go_are_followed_and_their_loads_kept() {
 #[test]
 fn the_decision_says_why() {
     let mut world = World::new("DEFAULT", &[Pod::queue(3).kv(0.25).running(2)], 1);
-    let Decision::Send(pick) = world.decide("m", 100) else {
-        panic!("not sent")
-    };
+    let Decision::Send(pick) = world.decide("m", 100) else { panic!("not sent") };
     assert_eq!(
         pick.explanation,
         "DEFAULT cost=12270 prompt_tokens=100 in_flight=0 waiting_tokens=0 queue=3 running=2 kv=0.25 metrics_age_ms=10"

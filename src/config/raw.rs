@@ -103,11 +103,7 @@ pub(super) fn parse(document: &[u8]) -> Result<Config, ConfigError> {
     let config: Config = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
         ConfigError {
-            path: if path == "." || path == "?" {
-                WHOLE.to_owned()
-            } else {
-                path
-            },
+            path: if path == "." || path == "?" { WHOLE.to_owned() } else { path },
             problem: error.inner().to_string(),
         }
     })?;
@@ -119,8 +115,5 @@ pub(super) fn parse(document: &[u8]) -> Result<Config, ConfigError> {
 const WHOLE: &str = "configuration";
 
 fn whole(problem: &str) -> ConfigError {
-    ConfigError {
-        path: WHOLE.to_owned(),
-        problem: problem.to_owned(),
-    }
+    ConfigError { path: WHOLE.to_owned(), problem: problem.to_owned() }
 }

@@ -44,13 +44,7 @@ fn an_inference_model_spec_is_taken_unchanged() {
     let config = Config::parse(with("models", spec).as_bytes()).unwrap();
     let model = config.model("lora-request").unwrap();
     assert_eq!(model.criticality, Criticality::Critical);
-    assert_eq!(
-        model.targets[1],
-        Target {
-            name: "sql-lora".into(),
-            weight: 90
-        }
-    );
+    assert_eq!(model.targets[1], Target { name: "sql-lora".into(), weight: 90 });
     assert_eq!(config.model("base").unwrap().criticality, Criticality::Standard);
     assert_eq!(config.model("nope"), None);
 }
@@ -77,26 +71,14 @@ fn a_bad_form_is_refused_by_field_path() {
         "pools[0].routingStrategy",
         "BEST",
     );
-    refused(
-        r#"{"pools":[{"name":"p","cluster":"c","endpoint":[]}]}"#,
-        "pools[0].endpoint",
-        "unknown field",
-    );
+    refused(r#"{"pools":[{"name":"p","cluster":"c","endpoint":[]}]}"#, "pools[0].endpoint", "unknown field");
 }
 
 #[test]
 fn a_bad_value_is_refused_by_field_path() {
     refused(r#"{"pools":[]}"#, "pools", "not between 1");
-    refused(
-        r#"{"pools":[{"name":"","cluster":"c"}]}"#,
-        "pools[0].name",
-        "empty",
-    );
-    refused(
-        r#"{"pools":[{"name":"p","cluster":"c"}]}"#,
-        "pools[0].endpoints",
-        "adminCluster",
-    );
+    refused(r#"{"pools":[{"name":"","cluster":"c"}]}"#, "pools[0].name", "empty");
+    refused(r#"{"pools":[{"name":"p","cluster":"c"}]}"#, "pools[0].endpoints", "adminCluster");
     refused(
         r#"{"pools":[{"name":"p","cluster":"c","endpoints":["pod:80"]}]}"#,
         "pools[0].endpoints[0]",
@@ -117,59 +99,27 @@ fn a_bad_value_is_refused_by_field_path() {
         "pools[1].name",
         "twice",
     );
-    refused(
-        &with("scrapeInterval", "\"soon\""),
-        "scrapeInterval",
-        "not a duration",
-    );
-    refused(
-        &with("scrapeInterval", "\"1ms\""),
-        "scrapeInterval",
-        "not between",
-    );
-    refused(
-        &with("metricsStaleAfter", "\"20ms\""),
-        "metricsStaleAfter",
-        "longer than scrapeInterval",
-    );
-    refused(
-        &with("maxConsecutiveFailures", "0"),
-        "maxConsecutiveFailures",
-        "at least 1",
-    );
+    refused(&with("scrapeInterval", "\"soon\""), "scrapeInterval", "not a duration");
+    refused(&with("scrapeInterval", "\"1ms\""), "scrapeInterval", "not between");
+    refused(&with("metricsStaleAfter", "\"20ms\""), "metricsStaleAfter", "longer than scrapeInterval");
+    refused(&with("maxConsecutiveFailures", "0"), "maxConsecutiveFailures", "at least 1");
     refused(&with("maxBodyBytes", "0"), "maxBodyBytes", "not between");
-    refused(
-        &with("scrapeBy", "\"worker\",\"role\":\"service\""),
-        "scrapeBy",
-        "nothing to do",
-    );
+    refused(&with("scrapeBy", "\"worker\",\"role\":\"service\""), "scrapeBy", "nothing to do");
 }
 
 #[test]
 fn a_bad_model_is_refused_by_field_path() {
     let model =
         |targets: &str| format!(r#"[{{"modelName":"m","poolRef":{{"name":"p"}},"targetModels":{targets}}}]"#);
-    refused_models(
-        r#"[{"modelName":"m","poolRef":{"name":"q"}}]"#,
-        "models[0].poolRef.name",
-        "no pool `q`",
-    );
+    refused_models(r#"[{"modelName":"m","poolRef":{"name":"q"}}]"#, "models[0].poolRef.name", "no pool `q`");
     refused_models(
         r#"[{"modelName":"m","poolRef":{"name":"p"}},{"modelName":"m","poolRef":{"name":"p"}}]"#,
         "models[1].modelName",
         "twice",
     );
     refused_models(&model("[]"), "models[0].targetModels", "not between 1");
-    refused_models(
-        &model(r#"[{"name":"a","weight":0}]"#),
-        "models[0].targetModels",
-        "zero",
-    );
-    refused_models(
-        &model(r#"[{"name":"a","weight":-1}]"#),
-        "models[0].targetModels[0].weight",
-        "-1",
-    );
+    refused_models(&model(r#"[{"name":"a","weight":0}]"#), "models[0].targetModels", "zero");
+    refused_models(&model(r#"[{"name":"a","weight":-1}]"#), "models[0].targetModels[0].weight", "-1");
     refused_models(
         &model(r#"[{"name":"a","weight":1},{"name":"a","weight":1}]"#),
         "models[0].targetModels[1].name",

@@ -48,10 +48,7 @@ pub(super) fn config(raw: raw::Config) -> Result<Config, ConfigError> {
 /// What no single field can tell: whether the fields fit each other.
 fn consistent(config: &Config) -> Result<(), ConfigError> {
     if config.role == Role::Service && config.scrape_by == ScrapeBy::Worker {
-        return refuse(
-            "scrapeBy",
-            "`worker` leaves the companion service nothing to do; remove one of them",
-        );
+        return refuse("scrapeBy", "`worker` leaves the companion service nothing to do; remove one of them");
     }
     if config.metrics_stale_after_ms <= config.scrape_interval_ms {
         return refuse(
@@ -81,10 +78,7 @@ fn pools(raw: Vec<raw::Pool>) -> Result<Vec<Pool>, ConfigError> {
         distinct(&mut names, &pool.name, &at("name"))?;
         distinct(&mut clusters, &pool.cluster, &at("cluster"))?;
         pools.push(Pool {
-            endpoints: pool
-                .endpoints
-                .map(|list| endpoints(&list, &at("endpoints")))
-                .transpose()?,
+            endpoints: pool.endpoints.map(|list| endpoints(&list, &at("endpoints"))).transpose()?,
             name: pool.name,
             cluster: pool.cluster,
             routing_strategy: pool.routing_strategy.unwrap_or(RoutingStrategy::Default),
@@ -100,15 +94,8 @@ fn endpoints(raw: &[String], path: &str) -> Result<Vec<SocketAddr>, ConfigError>
     let mut addresses = Vec::with_capacity(raw.len());
     for (index, text) in raw.iter().enumerate() {
         let path = format!("{path}[{index}]");
-        let Some(address) = text
-            .parse::<SocketAddr>()
-            .ok()
-            .filter(|address| address.port() != 0)
-        else {
-            return refuse(
-                &path,
-                &format!("`{text}` is not ip:port, as in 10.0.0.1:8000 or [fd00::1]:8000"),
-            );
+        let Some(address) = text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0) else {
+            return refuse(&path, &format!("`{text}` is not ip:port, as in 10.0.0.1:8000 or [fd00::1]:8000"));
         };
         distinct(&mut seen, &address.to_string(), &path)?;
         addresses.push(address);
@@ -125,18 +112,13 @@ fn models(raw: Vec<raw::Model>, pools: &[Pool]) -> Result<Vec<Model>, ConfigErro
         name(&model.model_name, &at("modelName"))?;
         distinct(&mut names, &model.model_name, &at("modelName"))?;
         if !pools.iter().any(|pool| pool.name == model.pool_ref.name) {
-            return refuse(
-                &at("poolRef.name"),
-                &format!("there is no pool `{}`", model.pool_ref.name),
-            );
+            return refuse(&at("poolRef.name"), &format!("there is no pool `{}`", model.pool_ref.name));
         }
         models.push(Model {
             name: model.model_name,
             criticality: model.criticality.unwrap_or(Criticality::Standard),
             pool: model.pool_ref.name,
-            targets: model
-                .target_models
-                .map_or(Ok(Vec::new()), |list| targets(list, &at("targetModels")))?,
+            targets: model.target_models.map_or(Ok(Vec::new()), |list| targets(list, &at("targetModels")))?,
         });
     }
     Ok(models)
@@ -151,10 +133,8 @@ fn targets(raw: Vec<raw::Target>, path: &str) -> Result<Vec<Target>, ConfigError
         let at = |field: &str| format!("{path}[{index}].{field}");
         name(&target.name, &at("name"))?;
         distinct(&mut names, &target.name, &at("name"))?;
-        targets.push(Target {
-            name: target.name,
-            weight: weight(target.weight, some_weighted, &at("weight"))?,
-        });
+        targets
+            .push(Target { name: target.name, weight: weight(target.weight, some_weighted, &at("weight"))? });
     }
     if targets.iter().all(|target| target.weight == 0) {
         return refuse(path, "the weights add up to zero, so the model would go nowhere");
@@ -180,16 +160,10 @@ fn interval(raw: Option<String>, path: &str, default: Duration) -> Result<u64, C
         return Ok(default.as_millis() as u64);
     };
     let duration = humantime::parse_duration(&text).or_else(|error| {
-        refuse(
-            path,
-            &format!("`{text}` is not a duration such as \"50ms\" or \"2s\": {error}"),
-        )
+        refuse(path, &format!("`{text}` is not a duration such as \"50ms\" or \"2s\": {error}"))
     })?;
     if !(MIN_INTERVAL..=MAX_INTERVAL).contains(&duration) {
-        return refuse(
-            path,
-            &format!("{text} is not between {MIN_INTERVAL:?} and {MAX_INTERVAL:?}"),
-        );
+        return refuse(path, &format!("{text} is not between {MIN_INTERVAL:?} and {MAX_INTERVAL:?}"));
     }
     Ok(duration.as_millis() as u64)
 }
@@ -216,13 +190,7 @@ fn name(text: &str, path: &str) -> Result<(), ConfigError> {
         return refuse(path, "must not be empty");
     }
     if text.len() > MAX_NAME_BYTES {
-        return refuse(
-            path,
-            &format!(
-                "is {} bytes long; at most {MAX_NAME_BYTES} are allowed",
-                text.len()
-            ),
-        );
+        return refuse(path, &format!("is {} bytes long; at most {MAX_NAME_BYTES} are allowed", text.len()));
     }
     if text.chars().any(char::is_control) {
         return refuse(path, "must not contain control characters");
@@ -245,8 +213,5 @@ fn between(count: usize, least: usize, most: usize, path: &str) -> Result<(), Co
 }
 
 fn refuse<T>(path: &str, problem: &str) -> Result<T, ConfigError> {
-    Err(ConfigError {
-        path: path.to_owned(),
-        problem: problem.to_owned(),
-    })
+    Err(ConfigError { path: path.to_owned(), problem: problem.to_owned() })
 }

@@ -42,18 +42,12 @@ impl<'a> Sample<'a> {
     pub fn parse(text: &'a [u8]) -> Option<Self> {
         let text = skip_blanks(text);
         let Some(inside) = text.strip_prefix(b"{") else {
-            return Some(Self {
-                labels: Labels(&[]),
-                value: value(text)?,
-            });
+            return Some(Self { labels: Labels(&[]), value: value(text)? });
         };
         let mut unread = Labels(inside);
         while unread.next().is_some() {}
         let behind = skip_blanks(unread.0).strip_prefix(b"}")?;
-        Some(Self {
-            labels: Labels(inside),
-            value: value(behind)?,
-        })
+        Some(Self { labels: Labels(inside), value: value(behind)? })
     }
 }
 
@@ -92,12 +86,8 @@ impl<'a> Iterator for Labels<'a> {
     /// Reads `name="value"` and the comma behind it. Where the next thing is not a label it stays put.
     fn next(&mut self) -> Option<Self::Item> {
         let text = skip_blanks(self.0);
-        let name_end = text
-            .iter()
-            .position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_')?;
-        let (name, rest) = text
-            .split_at_checked(name_end)
-            .filter(|(name, _)| !name.is_empty())?;
+        let name_end = text.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_')?;
+        let (name, rest) = text.split_at_checked(name_end).filter(|(name, _)| !name.is_empty())?;
         let quoted = skip_blanks(skip_blanks(rest).strip_prefix(b"=")?).strip_prefix(b"\"")?;
         let (value, rest) = quoted.split_at_checked(closing_quote(quoted)?)?;
         let rest = skip_blanks(rest.strip_prefix(b"\"")?);
@@ -127,9 +117,7 @@ fn value(text: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(text.strip_suffix(b"\r").unwrap_or(text)).ok()?;
     let mut words = text.split([' ', '\t']).filter(|word| !word.is_empty());
     let value = words.next()?.parse().ok()?;
-    let timed = words
-        .next()
-        .is_none_or(|timestamp| timestamp.parse::<f64>().is_ok());
+    let timed = words.next().is_none_or(|timestamp| timestamp.parse::<f64>().is_ok());
     (timed && words.next().is_none()).then_some(value)
 }
 
@@ -156,11 +144,7 @@ mod tests {
         let unescape = |(name, value): (&[u8], &[u8])| (Labels::unescape(name), Labels::unescape(value));
         let read = sample.map(|sample| (sample.labels.map(unescape).collect::<Vec<_>>(), sample.value));
         let own = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
-        assert_eq!(
-            read,
-            expected.map(|(labels, value)| (labels.iter().map(own).collect(), value)),
-            "{text}"
-        );
+        assert_eq!(read, expected.map(|(labels, value)| (labels.iter().map(own).collect(), value)), "{text}");
     }
 
     #[test]
@@ -186,14 +170,8 @@ mod tests {
 
     #[test]
     fn label_values_may_hold_what_separates_labels() {
-        check(
-            r#"{a="} 1",b="c, d=\"e\""} 7"#,
-            Some((&[("a", "} 1"), ("b", "c, d=\"e\"")], 7.0)),
-        );
-        check(
-            r#"{a="\\",b="\n",c="ü"} 7"#,
-            Some((&[("a", "\\"), ("b", "\n"), ("c", "ü")], 7.0)),
-        );
+        check(r#"{a="} 1",b="c, d=\"e\""} 7"#, Some((&[("a", "} 1"), ("b", "c, d=\"e\"")], 7.0)));
+        check(r#"{a="\\",b="\n",c="ü"} 7"#, Some((&[("a", "\\"), ("b", "\n"), ("c", "ü")], 7.0)));
         check("{a=\"# {x} 3\"} 7", Some((&[("a", "# {x} 3")], 7.0)));
     }
 
@@ -241,33 +219,18 @@ mod tests {
     #[test]
     fn the_first_of_two_labels_of_one_name_counts() {
         let sample = Sample::parse(b"{a=\"1\",b=\"2\",a=\"3\"} 7").unwrap();
-        assert_eq!(
-            ["a", "b", "c"].map(|name| sample.labels.get(name)),
-            [Some(&b"1"[..]), Some(b"2"), None]
-        );
+        assert_eq!(["a", "b", "c"].map(|name| sample.labels.get(name)), [Some(&b"1"[..]), Some(b"2"), None]);
     }
 
     #[test]
     fn a_name_is_matched_to_its_end() {
         let check = |line: &str, rest: Option<&str>| {
-            assert_eq!(
-                after_name(line.as_bytes(), "queue"),
-                rest.map(str::as_bytes),
-                "{line}"
-            );
+            assert_eq!(after_name(line.as_bytes(), "queue"), rest.map(str::as_bytes), "{line}");
         };
         check("queue 7", Some(" 7"));
         check("queue\t7", Some("\t7"));
         check("queue{} 7", Some("{} 7"));
-        for other in [
-            "queue",
-            "queue_size 7",
-            "queue7",
-            "my_queue 7",
-            "Queue 7",
-            "que",
-            "",
-        ] {
+        for other in ["queue", "queue_size 7", "queue7", "my_queue 7", "Queue 7", "que", ""] {
             check(other, None);
         }
     }
@@ -275,9 +238,8 @@ mod tests {
     #[test]
     fn only_finished_lines_that_are_not_comments_are_lines() {
         let check = |page: &str, expected: &[&str]| {
-            let read: Vec<_> = lines(page.as_bytes())
-                .map(|line| std::str::from_utf8(line).unwrap())
-                .collect();
+            let read: Vec<_> =
+                lines(page.as_bytes()).map(|line| std::str::from_utf8(line).unwrap()).collect();
             assert_eq!(read, expected, "{page:?}");
         };
         check("a 1\nb 2\n", &["a 1", "b 2"]);

@@ -99,10 +99,9 @@ impl fmt::Display for MetricsError {
             Self::TooLarge { bytes } => {
                 write!(f, "a page of {bytes} bytes is over the limit of {MAX_PAGE_BYTES}")
             }
-            Self::Incomplete => write!(
-                f,
-                "the page does not end with a line feed: cut short, or no metrics page"
-            ),
+            Self::Incomplete => {
+                write!(f, "the page does not end with a line feed: cut short, or no metrics page")
+            }
             Self::Missing { server, metric } => write!(f, "no {metric:?} series of {server:?} on the page"),
             Self::NotACount { server, metric } => {
                 write!(f, "a {metric:?} series of {server:?} is not a number of requests")

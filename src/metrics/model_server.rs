@@ -58,25 +58,16 @@ pub(super) struct Series {
 
 impl Series {
     pub fn selects(&self, labels: Labels<'_>) -> bool {
-        self.label
-            .is_none_or(|(name, value)| labels.get(name).unwrap_or_default() == value.as_bytes())
+        self.label.is_none_or(|(name, value)| labels.get(name).unwrap_or_default() == value.as_bytes())
     }
 }
 
 const fn named(metric: Metric, name: &'static str) -> Series {
-    Series {
-        metric,
-        name,
-        label: None,
-    }
+    Series { metric, name, label: None }
 }
 
 const fn labelled(metric: Metric, name: &'static str, label: &'static str, value: &'static str) -> Series {
-    Series {
-        metric,
-        name,
-        label: Some((label, value)),
-    }
+    Series { metric, name, label: Some((label, value)) }
 }
 
 use Metric::{CacheConfig, KvCacheUtilization, Lora, PrefixCacheHits, PrefixCacheQueries, Running, Waiting};
@@ -109,23 +100,13 @@ const TENSORRT_LLM: &[Series] = &[
 const TRITON: &[Series] = &[
     labelled(Waiting, "nv_trt_llm_request_metrics", "request_type", "waiting"),
     labelled(Running, "nv_trt_llm_request_metrics", "request_type", "scheduled"),
-    labelled(
-        KvCacheUtilization,
-        "nv_trt_llm_kv_cache_block_metrics",
-        "kv_cache_block_type",
-        "fraction",
-    ),
+    labelled(KvCacheUtilization, "nv_trt_llm_kv_cache_block_metrics", "kv_cache_block_type", "fraction"),
 ];
 
-const LLAMA_CPP: &[Series] = &[
-    named(Waiting, "llamacpp:requests_deferred"),
-    named(Running, "llamacpp:requests_processing"),
-];
+const LLAMA_CPP: &[Series] =
+    &[named(Waiting, "llamacpp:requests_deferred"), named(Running, "llamacpp:requests_processing")];
 
-const TGI: &[Series] = &[
-    named(Waiting, "tgi_queue_size"),
-    named(Running, "tgi_batch_current_size"),
-];
+const TGI: &[Series] = &[named(Waiting, "tgi_queue_size"), named(Running, "tgi_batch_current_size")];
 
 const LMDEPLOY: &[Series] = &[
     named(Waiting, "lmdeploy:num_requests_waiting"),
@@ -181,10 +162,7 @@ mod tests {
     fn every_server_has_its_name_in_the_configuration_and_its_path() {
         let check = |server: ModelServer, name: &str, path: &str| {
             assert_eq!(serde_json::to_value(server).unwrap(), name);
-            assert_eq!(
-                serde_json::from_value::<ModelServer>(name.into()).unwrap(),
-                server
-            );
+            assert_eq!(serde_json::from_value::<ModelServer>(name.into()).unwrap(), server);
             assert_eq!(server.metrics_path(), path);
         };
         check(ModelServer::default(), "vllm", "/metrics");
@@ -200,11 +178,7 @@ mod tests {
     fn every_server_selects_waiting_and_running_requests_once() {
         for server in ModelServer::ALL {
             for needed in [Metric::Waiting, Metric::Running] {
-                let found = server
-                    .series()
-                    .iter()
-                    .filter(|series| series.metric == needed)
-                    .count();
+                let found = server.series().iter().filter(|series| series.metric == needed).count();
                 assert_eq!(found, 1, "{server:?} {needed:?}");
             }
         }

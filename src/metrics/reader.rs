@@ -86,11 +86,7 @@ struct Tally {
 impl Tally {
     fn add(&mut self, value: f64) {
         self.samples += 1;
-        self.sum += if value.is_finite() && value >= 0.0 {
-            value
-        } else {
-            f64::NAN
-        };
+        self.sum += if value.is_finite() && value >= 0.0 { value } else { f64::NAN };
     }
 
     fn total(&self) -> Option<f64> {
@@ -129,21 +125,13 @@ fn newest<'a>(known: Option<Sample<'a>>, read: Option<Sample<'a>>) -> Option<Sam
 fn lora_state(labels: Labels<'_>) -> Option<LoraState> {
     let names = |list| {
         let value = labels.get(list).unwrap_or_default();
-        value
-            .split(|byte| *byte == b',')
-            .filter(|name| !name.is_empty())
-            .take(MAX_ADAPTERS)
+        value.split(|byte| *byte == b',').filter(|name| !name.is_empty()).take(MAX_ADAPTERS)
     };
-    let mut adapters: Vec<String> = names("running_lora_adapters")
-        .chain(names("waiting_lora_adapters"))
-        .map(Labels::unescape)
-        .collect();
+    let mut adapters: Vec<String> =
+        names("running_lora_adapters").chain(names("waiting_lora_adapters")).map(Labels::unescape).collect();
     adapters.sort_unstable();
     adapters.dedup();
-    Some(LoraState {
-        adapters,
-        slots: number(labels, "max_lora")?,
-    })
+    Some(LoraState { adapters, slots: number(labels, "max_lora")? })
 }
 
 /// Adds another engine's cache. An engine that does not know its size yet prints `None` and adds nothing.
@@ -164,11 +152,7 @@ fn cache_config(labels: Labels<'_>) -> Option<CacheConfig> {
     let num_blocks: u32 = number(labels, "num_gpu_blocks")?;
     let equal_blocks = u64::from(block_size_tokens) * u64::from(num_blocks);
     let capacity_tokens = number(labels, "kv_cache_size_tokens").unwrap_or(equal_blocks);
-    Some(CacheConfig {
-        block_size_tokens,
-        num_blocks,
-        capacity_tokens,
-    })
+    Some(CacheConfig { block_size_tokens, num_blocks, capacity_tokens })
 }
 
 fn number<N: std::str::FromStr>(labels: Labels<'_>, name: &str) -> Option<N> {
@@ -186,11 +170,7 @@ mod tests {
 
     /// Nothing but the two needed numbers.
     fn load(waiting: u32, running: u32) -> EndpointMetrics {
-        EndpointMetrics {
-            waiting,
-            running,
-            ..EndpointMetrics::default()
-        }
+        EndpointMetrics { waiting, running, ..EndpointMetrics::default() }
     }
 
     #[track_caller]
@@ -206,10 +186,7 @@ mod tests {
     }
 
     fn lora(adapters: &[&str], slots: u32) -> Option<LoraState> {
-        Some(LoraState {
-            adapters: adapters.iter().map(|name| name.to_string()).collect(),
-            slots,
-        })
+        Some(LoraState { adapters: adapters.iter().map(|name| name.to_string()).collect(), slots })
     }
 
     #[test]
@@ -233,11 +210,7 @@ mod tests {
         let expected = EndpointMetrics {
             kv_cache_utilization: Some(0.033_444_816),
             lora: lora(&["lora-a"], 1),
-            cache: Some(CacheConfig {
-                block_size_tokens: 32,
-                num_blocks: 300,
-                capacity_tokens: 9_600,
-            }),
+            cache: Some(CacheConfig { block_size_tokens: 32, num_blocks: 300, capacity_tokens: 9_600 }),
             prefix_cache_queries: Some(2_156.0),
             prefix_cache_hits: Some(832.0),
             ..load(7, 1)
@@ -255,14 +228,7 @@ mod tests {
     #[test]
     fn every_server_is_read_by_its_own_names() {
         let read_as = |server, page: &str, kv_cache_utilization| {
-            check(
-                server,
-                page,
-                Ok(EndpointMetrics {
-                    kv_cache_utilization,
-                    ..load(3, 4)
-                }),
-            );
+            check(server, page, Ok(EndpointMetrics { kv_cache_utilization, ..load(3, 4) }));
         };
         read_as(
             ModelServer::Vllm,
@@ -294,11 +260,7 @@ mod tests {
             "llamacpp:requests_deferred 3\nllamacpp:requests_processing 4\n",
             None,
         );
-        read_as(
-            ModelServer::Tgi,
-            "tgi_batch_current_size 4\ntgi_queue_size 3\n",
-            None,
-        );
+        read_as(ModelServer::Tgi, "tgi_batch_current_size 4\ntgi_queue_size 3\n", None);
         read_as(
             ModelServer::Lmdeploy,
             "lmdeploy:num_requests_waiting 3\nlmdeploy:num_requests_running 4\nlmdeploy:gpu_cache_usage_perc 0.1\n",
@@ -327,11 +289,7 @@ mod tests {
         );
         let expected = EndpointMetrics {
             kv_cache_utilization: Some(0.5),
-            cache: Some(CacheConfig {
-                block_size_tokens: 16,
-                num_blocks: 30,
-                capacity_tokens: 480,
-            }),
+            cache: Some(CacheConfig { block_size_tokens: 16, num_blocks: 30, capacity_tokens: 480 }),
             prefix_cache_queries: Some(15.0),
             ..load(5, 5)
         };
@@ -344,10 +302,7 @@ mod tests {
             let page = format!(
                 "vllm:num_requests_running 1\nvllm:num_requests_waiting 1\nvllm:num_requests_waiting {value}\n"
             );
-            let error = MetricsError::NotACount {
-                server: ModelServer::Vllm,
-                metric: Metric::Waiting,
-            };
+            let error = MetricsError::NotACount { server: ModelServer::Vllm, metric: Metric::Waiting };
             check(ModelServer::Vllm, &page, Err(error));
         }
     }
@@ -367,24 +322,11 @@ mod tests {
 
     #[test]
     fn a_page_without_a_needed_series_is_an_error() {
-        let missing = |metric| {
-            Err(MetricsError::Missing {
-                server: ModelServer::Vllm,
-                metric,
-            })
-        };
+        let missing = |metric| Err(MetricsError::Missing { server: ModelServer::Vllm, metric });
         check(ModelServer::Vllm, "\n", missing(Metric::Waiting));
         check(ModelServer::Vllm, "<html>404</html>\n", missing(Metric::Waiting));
-        check(
-            ModelServer::Vllm,
-            "tgi_queue_size 1\ntgi_batch_current_size 1\n",
-            missing(Metric::Waiting),
-        );
-        check(
-            ModelServer::Vllm,
-            "vllm:num_requests_waiting 1\n",
-            missing(Metric::Running),
-        );
+        check(ModelServer::Vllm, "tgi_queue_size 1\ntgi_batch_current_size 1\n", missing(Metric::Waiting));
+        check(ModelServer::Vllm, "vllm:num_requests_waiting 1\n", missing(Metric::Running));
         check(
             ModelServer::Vllm,
             "vllm:num_requests_waiting_by_reason{reason=\"capacity\"} 7\nvllm:num_requests_running 1\n",
@@ -397,18 +339,11 @@ mod tests {
         let page = "vllm:num_requests_running 12\nvllm:num_requests_waiting 10\n";
         for (cut, byte) in page.bytes().enumerate() {
             let expected = if cut > 0 && page.as_bytes()[cut - 1] == b'\n' {
-                MetricsError::Missing {
-                    server: ModelServer::Vllm,
-                    metric: Metric::Waiting,
-                }
+                MetricsError::Missing { server: ModelServer::Vllm, metric: Metric::Waiting }
             } else {
                 MetricsError::Incomplete
             };
-            assert_eq!(
-                read(ModelServer::Vllm, &page.as_bytes()[..cut]),
-                Err(expected),
-                "before {byte}"
-            );
+            assert_eq!(read(ModelServer::Vllm, &page.as_bytes()[..cut]), Err(expected), "before {byte}");
         }
     }
 
@@ -420,10 +355,7 @@ mod tests {
         };
         check(ModelServer::Vllm, &page(MAX_PAGE_BYTES), Ok(load(2, 1)));
         let bytes = MAX_PAGE_BYTES + 1;
-        assert_eq!(
-            read(ModelServer::Vllm, page(bytes).as_bytes()),
-            Err(MetricsError::TooLarge { bytes })
-        );
+        assert_eq!(read(ModelServer::Vllm, page(bytes).as_bytes()), Err(MetricsError::TooLarge { bytes }));
     }
 
     #[test]
@@ -465,24 +397,16 @@ mod tests {
             (vec![("a", "a", "1.5e9"), ("b", "b", "1e9")], lora(&["a"], 2)),
             (vec![("a", "a", "1e9"), ("b", "b", "1.5e9")], lora(&["b"], 2)),
             (vec![("a", "", "1e9"), ("b", "", "1e9")], lora(&["b"], 2)),
-            (
-                vec![("a", "", "1e9"), ("b", "", "NaN"), ("c", "", "soon")],
-                lora(&["a"], 2),
-            ),
+            (vec![("a", "", "1e9"), ("b", "", "NaN"), ("c", "", "soon")], lora(&["a"], 2)),
             (vec![("a", "", "NaN")], None),
             (vec![(r#"a \"x\",,"#, ",", "1e9")], lora(&["a \"x\""], 2)),
         ];
         for (series, expected) in cases {
-            let lines: String = series
-                .iter()
-                .map(|(running, waiting, time)| line(running, waiting, time))
-                .collect();
+            let lines: String =
+                series.iter().map(|(running, waiting, time)| line(running, waiting, time)).collect();
             assert_eq!(vllm_with(&lines).lora, expected, "{lines}");
         }
-        assert_eq!(
-            vllm_with("vllm:lora_requests_info{running_lora_adapters=\"a\"} 1").lora,
-            None
-        );
+        assert_eq!(vllm_with("vllm:lora_requests_info{running_lora_adapters=\"a\"} 1").lora, None);
     }
 
     #[test]
@@ -497,22 +421,11 @@ mod tests {
 
     #[test]
     fn the_cache_capacity_is_what_the_server_says_or_its_blocks() {
-        let cache = |capacity_tokens| {
-            Some(CacheConfig {
-                block_size_tokens: 16,
-                num_blocks: 4,
-                capacity_tokens,
-            })
-        };
+        let cache =
+            |capacity_tokens| Some(CacheConfig { block_size_tokens: 16, num_blocks: 4, capacity_tokens });
         for (labels, expected) in [
-            (
-                "block_size=\"16\",num_gpu_blocks=\"4\",kv_cache_size_tokens=\"48\"",
-                cache(48),
-            ),
-            (
-                "block_size=\"16\",num_gpu_blocks=\"4\",kv_cache_size_tokens=\"None\"",
-                cache(64),
-            ),
+            ("block_size=\"16\",num_gpu_blocks=\"4\",kv_cache_size_tokens=\"48\"", cache(48)),
+            ("block_size=\"16\",num_gpu_blocks=\"4\",kv_cache_size_tokens=\"None\"", cache(64)),
             ("block_size=\"16\",num_gpu_blocks=\"4\"", cache(64)),
             ("block_size=\"16\",num_gpu_blocks=\"None\"", None),
             ("block_size=\"-16\",num_gpu_blocks=\"4\"", None),
@@ -528,10 +441,7 @@ mod tests {
 
     #[test]
     fn errors_say_what_is_wrong_and_where() {
-        let error = MetricsError::Missing {
-            server: ModelServer::Tgi,
-            metric: Metric::Running,
-        };
+        let error = MetricsError::Missing { server: ModelServer::Tgi, metric: Metric::Running };
         assert_eq!(error.to_string(), "no Running series of Tgi on the page");
     }
 }

@@ -33,61 +33,44 @@ struct Body<'a> {
 impl ApiError {
     /// 400: the body is not what the API takes.
     pub fn bad_request(message: String, param: Option<&'static str>, code: &'static str) -> ApiError {
-        ApiError {
-            status: 400,
-            message,
-            param,
-            code,
-        }
+        ApiError { status: 400, message, param, code }
     }
 
     /// 404: no such model here.
     pub fn unknown_model(model: &str) -> ApiError {
         let message = format!("The model `{model}` does not exist here. GET /v1/models lists the models.");
-        ApiError {
-            status: 404,
-            message,
-            param: Some("model"),
-            code: "model_not_found",
-        }
+        ApiError { status: 404, message, param: Some("model"), code: "model_not_found" }
     }
 
     /// 413: the body is larger than the gateway reads.
     pub fn body_too_large(limit_bytes: usize) -> ApiError {
         let message =
             format!("The request body is larger than the {limit_bytes} bytes this gateway reads; send less.");
-        ApiError {
-            status: 413,
-            message,
-            param: None,
-            code: "request_too_large",
-        }
+        ApiError { status: 413, message, param: None, code: "request_too_large" }
     }
 
     /// 503: the pool has no endpoint at all.
     pub fn no_endpoint(pool: &str) -> ApiError {
         let message = format!("No model server is available in pool `{pool}`; try again later.");
-        ApiError {
-            status: 503,
-            message,
-            param: None,
-            code: "no_endpoint",
-        }
+        ApiError { status: 503, message, param: None, code: "no_endpoint" }
+    }
+
+    /// What Envoy answered by itself, with its response code details.
+    pub fn from_envoy(status: u32, details: &str) -> ApiError {
+        let (message, code) = match status {
+            413 => ("The request body is larger than this gateway buffers; send less.", "request_too_large"),
+            408 => ("The request did not arrive in time; send it again.", "request_timeout"),
+            503 => ("No model server could be reached; try again later.", "no_endpoint"),
+            504 => ("No model server answered in time; try again later.", "upstream_timeout"),
+            _ => ("The gateway could not serve the request.", "gateway_error"),
+        };
+        ApiError { status, message: format!("{message} ({details})"), param: None, code }
     }
 
     /// The answer's body.
     pub fn body(&self) -> Vec<u8> {
-        let kind = if self.status < 500 {
-            "invalid_request_error"
-        } else {
-            "server_error"
-        };
-        let body = Body {
-            message: &self.message,
-            kind,
-            param: self.param,
-            code: self.code,
-        };
+        let kind = if self.status < 500 { "invalid_request_error" } else { "server_error" };
+        let body = Body { message: &self.message, kind, param: self.param, code: self.code };
         serde_json::to_vec(&Envelope { error: body }).unwrap_or_default()
     }
 }

@@ -16,16 +16,8 @@ const BYTES_PER_TOKEN: usize = 4;
 const MEDIA_TOKENS: usize = 512;
 
 /// Keys under which chat messages carry media by value or URL.
-const MEDIA_KEYS: [&[u8]; 8] = [
-    b"image_url",
-    b"input_audio",
-    b"video_url",
-    b"audio_url",
-    b"source",
-    b"file_data",
-    b"url",
-    b"data",
-];
+const MEDIA_KEYS: [&[u8]; 8] =
+    [b"image_url", b"input_audio", b"video_url", b"audio_url", b"source", b"file_data", b"url", b"data"];
 
 /// The size of one prompt-bearing JSON value.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -73,9 +65,8 @@ impl PromptSize {
 
     fn add_number<'a>(&mut self, text: &'a [u8]) -> &'a [u8] {
         self.numbers += 1;
-        let digits = text
-            .iter()
-            .take_while(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'));
+        let digits =
+            text.iter().take_while(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'));
         text.get(digits.count()..).unwrap_or_default()
     }
 }
@@ -114,15 +105,7 @@ mod tests {
     fn check(json: &str, text_bytes: usize, numbers: usize, media_parts: usize) {
         let mut size = PromptSize::default();
         size.add(json.as_bytes());
-        assert_eq!(
-            size,
-            PromptSize {
-                text_bytes,
-                numbers,
-                media_parts
-            },
-            "{json}"
-        );
+        assert_eq!(size, PromptSize { text_bytes, numbers, media_parts }, "{json}");
     }
 
     #[test]
@@ -150,10 +133,8 @@ mod tests {
 
     #[test]
     fn media_counts_the_same_however_long_it_is() {
-        let image = format!(
-            r#"[{{"type":"image_url","image_url":{{"url":"data:{}"}}}}]"#,
-            "A".repeat(100_000)
-        );
+        let image =
+            format!(r#"[{{"type":"image_url","image_url":{{"url":"data:{}"}}}}]"#, "A".repeat(100_000));
         check(&image, "image_url".len(), 0, 1);
         check(r#"{"image_url":"http://x/y.png","text":"hi"}"#, 2, 0, 1);
     }
@@ -161,14 +142,6 @@ mod tests {
     #[test]
     fn an_estimate_is_never_zero() {
         assert_eq!(PromptSize::default().tokens(), 1);
-        assert_eq!(
-            PromptSize {
-                text_bytes: 9,
-                numbers: 2,
-                media_parts: 1
-            }
-            .tokens(),
-            3 + 2 + 512
-        );
+        assert_eq!(PromptSize { text_bytes: 9, numbers: 2, media_parts: 1 }.tokens(), 3 + 2 + 512);
     }
 }

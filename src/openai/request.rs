@@ -36,9 +36,7 @@ pub struct InferenceRequest<'a> {
 /// 400 with the place, when the body is not a JSON object or its `model` is missing, empty, too long or not a string.
 pub fn read_request(body: &[u8]) -> Result<InferenceRequest<'_>, ApiError> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let fields = deserializer
-        .deserialize_map(FieldsVisitor { body })
-        .map_err(not_json)?;
+    let fields = deserializer.deserialize_map(FieldsVisitor { body }).map_err(not_json)?;
     deserializer.end().map_err(not_json)?;
     Ok(InferenceRequest {
         model: model_name(fields.model)?,
@@ -68,15 +66,11 @@ fn model_name(value: Option<&RawValue>) -> Result<Cow<'_, str>, ApiError> {
         Ok(Name(name)) if name.is_empty() => {
             refuse("`model` is empty; name the model to use.", "invalid_model")
         }
-        Ok(Name(name)) if name.len() > MAX_MODEL_NAME_BYTES => refuse(
-            &format!("`model` is longer than {MAX_MODEL_NAME_BYTES} bytes."),
-            "invalid_model",
-        ),
+        Ok(Name(name)) if name.len() > MAX_MODEL_NAME_BYTES => {
+            refuse(&format!("`model` is longer than {MAX_MODEL_NAME_BYTES} bytes."), "invalid_model")
+        }
         Ok(Name(name)) => Ok(name),
-        Err(_) => refuse(
-            "`model` must be a string that names the model to use.",
-            "invalid_model",
-        ),
+        Err(_) => refuse("`model` must be a string that names the model to use.", "invalid_model"),
     }
 }
 
@@ -98,13 +92,7 @@ enum Key {
     Model,
     Stream,
     /// Those that carry text the model reads.
-    #[serde(
-        alias = "prompt",
-        alias = "input",
-        alias = "instructions",
-        alias = "system",
-        alias = "tools"
-    )]
+    #[serde(alias = "prompt", alias = "input", alias = "instructions", alias = "system", alias = "tools")]
     Messages,
     #[serde(other)]
     Other,
@@ -167,11 +155,7 @@ mod tests {
             "{body}"
         );
         let last = request.model_spans.last().unwrap().clone();
-        assert_eq!(
-            serde_json::from_str::<String>(&body[last]).unwrap(),
-            model,
-            "{body}"
-        );
+        assert_eq!(serde_json::from_str::<String>(&body[last]).unwrap(), model, "{body}");
     }
 
     fn refused(body: &[u8], code: &str, words: &str) {
@@ -184,11 +168,7 @@ mod tests {
     fn recorded_requests_give_model_stream_flag_and_prompt_size() {
         macro_rules! recorded {
             ($name:literal) => {
-                include_str!(concat!(
-                    "../../tests/fixtures/vllm-0.32/",
-                    $name,
-                    ".req.json"
-                ))
+                include_str!(concat!("../../tests/fixtures/vllm-0.32/", $name, ".req.json"))
             };
         }
         check(recorded!("chat"), "tiny", false, 23);
@@ -196,35 +176,16 @@ mod tests {
         check(recorded!("chat_lora_a"), "lora-a", false, 23);
         check(recorded!("comp"), "tiny", false, 4);
         check(recorded!("comp_stream_usage"), "tiny", true, 4);
-        refused(
-            recorded!("err_bad_json").as_bytes(),
-            "invalid_json",
-            "line 1 column 36",
-        );
+        refused(recorded!("err_bad_json").as_bytes(), "invalid_json", "line 1 column 36");
     }
 
     #[test]
     fn every_form_of_prompt_counts() {
         check(r#"{"model":"m","prompt":["abcd","efgh"]}"#, "m", false, 2);
         check(r#"{"model":"m","prompt":[1,2,3]}"#, "m", false, 3);
-        check(
-            r#"{"model":"m","input":"abcd","instructions":"efgh"}"#,
-            "m",
-            false,
-            2,
-        );
-        check(
-            r#"{"system":"abcd","messages":[],"model":"m","stream":false}"#,
-            "m",
-            false,
-            1,
-        );
-        check(
-            r#"{"model":"m","tools":[{"function":{"name":"weat"}}],"messages":[]}"#,
-            "m",
-            false,
-            1,
-        );
+        check(r#"{"model":"m","input":"abcd","instructions":"efgh"}"#, "m", false, 2);
+        check(r#"{"system":"abcd","messages":[],"model":"m","stream":false}"#, "m", false, 1);
+        check(r#"{"model":"m","tools":[{"function":{"name":"weat"}}],"messages":[]}"#, "m", false, 1);
         check(r#"{"model":"m"}"#, "m", false, 1);
     }
 
@@ -249,16 +210,8 @@ mod tests {
         refused(b"[1]", "invalid_json", "a JSON object");
         refused(b"{\"model\":\"m\"} x", "invalid_json", "trailing characters");
         refused(b"{\"model\":\"m\",}", "invalid_json", "column 14");
-        refused(
-            b"{\"model\":\"m\",\"prompt\":\"\xff\"}",
-            "invalid_json",
-            "unicode",
-        );
-        refused(
-            format!("{{\"x\":{}", "[".repeat(100_000)).as_bytes(),
-            "invalid_json",
-            "EOF",
-        );
+        refused(b"{\"model\":\"m\",\"prompt\":\"\xff\"}", "invalid_json", "unicode");
+        refused(format!("{{\"x\":{}", "[".repeat(100_000)).as_bytes(), "invalid_json", "EOF");
         refused(
             format!("{{{}\"model\":\"m\"}}", "\"model\":1,".repeat(16)).as_bytes(),
             "invalid_json",
@@ -283,12 +236,7 @@ mod tests {
     #[test]
     fn deep_nesting_is_passed_over_without_recursion() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        check(
-            &format!(r#"{{"x":{deep},"model":"m","messages":{deep}}}"#),
-            "m",
-            false,
-            1,
-        );
+        check(&format!(r#"{{"x":{deep},"model":"m","messages":{deep}}}"#), "m", false, 1);
     }
 
     #[test]

@@ -37,11 +37,7 @@ mod tests {
             "longer",
             r#"{ "model" : "longer" ,"x":1e400, "y":{"model":"a"}}"#,
         );
-        check(
-            r#"{"model":"a","model":"b"}"#,
-            "c",
-            r#"{"model":"c","model":"c"}"#,
-        );
+        check(r#"{"model":"a","model":"b"}"#, "c", r#"{"model":"c","model":"c"}"#);
         check(r#"{"model":"\u0061"}"#, "q\"\n", r#"{"model":"q\"\n"}"#);
     }
 }

@@ -35,6 +35,8 @@ pub enum Headers {
 pub enum Buffer {
     /// The request's body, as far as it has come.
     RequestBody = 0,
+    /// What the answer's body adds now.
+    ResponseBody = 1,
     /// The body of the answer to a call of the plugin's own.
     HttpCallResponseBody = 4,
     /// The plugin's configuration.
@@ -129,11 +131,7 @@ mod imports {
 }
 
 fn check(status: u32) -> HostResult<()> {
-    if status == OK {
-        Ok(())
-    } else {
-        Err(HostError(status))
-    }
+    if status == OK { Ok(()) } else { Err(HostError(status)) }
 }
 
 /// Calls `import` with places for a returned buffer, and takes the buffer over. `None` where the host has none.
@@ -177,11 +175,11 @@ pub fn header(headers: Headers, name: &str) -> HostResult<Option<Vec<u8>>> {
     })
 }
 
-/// Sets a request header, in place of any that are there.
-pub fn set_request_header(name: &str, value: &str) -> HostResult<()> {
+/// Sets a header, in place of any of that name.
+pub fn set_header(headers: Headers, name: &str, value: &str) -> HostResult<()> {
     check(unsafe {
         imports::proxy_replace_header_map_value(
-            Headers::Request as u32,
+            headers as u32,
             name.as_ptr(),
             name.len(),
             value.as_ptr(),
@@ -205,11 +203,9 @@ pub fn buffer(buffer: Buffer, most: usize) -> HostResult<Option<Vec<u8>>> {
     returned(|data, size| unsafe { imports::proxy_get_buffer_bytes(buffer as u32, 0, most, data, size) })
 }
 
-/// Replaces the request's body.
-pub fn replace_request_body(size: usize, body: &[u8]) -> HostResult<()> {
-    check(unsafe {
-        imports::proxy_set_buffer_bytes(Buffer::RequestBody as u32, 0, size, body.as_ptr(), body.len())
-    })
+/// Puts `body` in place of the `size` bytes that a buffer holds.
+pub fn replace_buffer(buffer: Buffer, size: usize, body: &[u8]) -> HostResult<()> {
+    check(unsafe { imports::proxy_set_buffer_bytes(buffer as u32, 0, size, body.as_ptr(), body.len()) })
 }
 
 /// A value in shared data, with the number that a compare-and-swap needs.

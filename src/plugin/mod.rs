@@ -60,10 +60,8 @@ impl Context for Root {
 
 impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
-        let document = host::buffer(host::Buffer::PluginConfiguration, size)
-            .ok()
-            .flatten()
-            .unwrap_or_default();
+        let document =
+            host::buffer(host::Buffer::PluginConfiguration, size).ok().flatten().unwrap_or_default();
         match Config::parse(&document) {
             Ok(config) => {
                 *self = Root::configured(config);
@@ -74,10 +72,7 @@ impl RootContext for Root {
                     .is_ok()
             }
             Err(error) => {
-                host::log(
-                    LogLevel::Error,
-                    &format!("inference-picker: configuration refused: {error}"),
-                );
+                host::log(LogLevel::Error, &format!("inference-picker: configuration refused: {error}"));
                 false
             }
         }

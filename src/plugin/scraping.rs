@@ -76,11 +76,7 @@ impl Scraping {
             admin_cluster: config.admin_cluster.clone(),
             timeout_ms: config.scrape_timeout_ms,
             discovery_interval_ms: config.discovery_interval_ms,
-            pools: config
-                .pools
-                .iter()
-                .map(|pool| PoolScraping::new(config, pool, me))
-                .collect(),
+            pools: config.pools.iter().map(|pool| PoolScraping::new(config, pool, me)).collect(),
             calls: HashMap::new(),
         }
     }
@@ -94,8 +90,7 @@ impl Scraping {
             if pool.lease.as_ref().is_some_and(|lease| !lease.is_held(now_ms)) {
                 continue;
             }
-            pool.scraper
-                .observe_in_flight(|address| loads.in_flight_at(address));
+            pool.scraper.observe_in_flight(|address| loads.in_flight_at(address));
             if let Some(snapshot) = pool.scraper.take_snapshot() {
                 for endpoint in snapshot.endpoints.iter().flatten() {
                     loads.id(endpoint.address);
@@ -196,16 +191,10 @@ impl Scraping {
 
 impl PoolScraping {
     fn new(config: &Config, pool: &config::Pool, me: u64) -> PoolScraping {
-        let mut scraper = Scraper::new(
-            pool.model_server,
-            config.scrape_interval_ms,
-            config.max_consecutive_failures,
-        );
+        let mut scraper =
+            Scraper::new(pool.model_server, config.scrape_interval_ms, config.max_consecutive_failures);
         if let Some(endpoints) = &pool.endpoints {
-            let listed = endpoints.iter().map(|&address| DiscoveredEndpoint {
-                address,
-                healthy: true,
-            });
+            let listed = endpoints.iter().map(|&address| DiscoveredEndpoint { address, healthy: true });
             scraper.follow(&listed.collect::<Vec<_>>(), host::now_ms());
         }
         PoolScraping {
@@ -237,10 +226,7 @@ fn answer(most: usize) -> Result<Vec<u8>, ScrapeFailure> {
     let status = host::header(Headers::HttpCallResponse, ":status").ok().flatten();
     let status = status.and_then(|status| String::from_utf8_lossy(&status).parse().ok());
     match status {
-        Some(200) => Ok(host::buffer(Buffer::HttpCallResponseBody, most)
-            .ok()
-            .flatten()
-            .unwrap_or_default()),
+        Some(200) => Ok(host::buffer(Buffer::HttpCallResponseBody, most).ok().flatten().unwrap_or_default()),
         Some(other) => Err(ScrapeFailure::Status(other)),
         None => Err(ScrapeFailure::NoAnswer),
     }
@@ -256,15 +242,9 @@ fn report(pool: &str, address: SocketAddr, news: &News) {
             LogLevel::Warn,
             format!("metrics cannot be read: {failure}; no request goes there until it answers"),
         ),
-        News::Back => (
-            LogLevel::Info,
-            "metrics are read again; requests go there again".to_owned(),
-        ),
+        News::Back => (LogLevel::Info, "metrics are read again; requests go there again".to_owned()),
     };
-    host::log(
-        level,
-        &format!("inference-picker: pool {pool}: endpoint {address}: {what}"),
-    );
+    host::log(level, &format!("inference-picker: pool {pool}: endpoint {address}: {what}"));
 }
 
 /// The cluster's name as a regular expression in a URL: everything but letters, digits, `-` and `_` is escaped for

@@ -34,10 +34,7 @@ pub struct SnapshotPlace {
 
 impl SnapshotPlace {
     pub fn new(pool: &config::Pool) -> SnapshotPlace {
-        SnapshotPlace {
-            key: format!("{PREFIX}/pool/{}/{}", pool.name, pool.cluster),
-            seen: None,
-        }
+        SnapshotPlace { key: format!("{PREFIX}/pool/{}/{}", pool.name, pool.cluster), seen: None }
     }
 
     pub fn write(&self, snapshot: &Snapshot) {
@@ -62,10 +59,7 @@ pub struct LeasePlace {
 
 impl LeasePlace {
     pub fn new(pool: &config::Pool, me: u64) -> LeasePlace {
-        LeasePlace {
-            key: format!("{PREFIX}/lease/{}/{}", pool.name, pool.cluster),
-            me,
-        }
+        LeasePlace { key: format!("{PREFIX}/lease/{}/{}", pool.name, pool.cluster), me }
     }
 
     /// Whether this worker holds the lease, having taken or renewed it where it could.
@@ -97,12 +91,7 @@ struct Peer {
 
 impl Peer {
     fn new(id: u64) -> Peer {
-        Peer {
-            id,
-            key: load_key(id),
-            seen: None,
-            table: None,
-        }
+        Peer { id, key: load_key(id), seen: None, table: None }
     }
 
     /// Reads its table; whether it is another than before.
@@ -125,11 +114,7 @@ impl Exchange {
         if read(&workers_key()).is_none() {
             write(&workers_key(), &encode(&Vec::<u64>::new()), None);
         }
-        Exchange {
-            me,
-            published_ms: None,
-            peers: Vec::new(),
-        }
+        Exchange { me, published_ms: None, peers: Vec::new() }
     }
 
     /// Publishes what this worker has in flight.
@@ -142,10 +127,7 @@ impl Exchange {
 
     /// Takes over what the peers have published since the last time.
     pub fn read_peers(&mut self, loads: &mut LoadBook, now_ms: u64) {
-        let changed = self
-            .peers
-            .iter_mut()
-            .fold(false, |changed, peer| peer.refresh() | changed);
+        let changed = self.peers.iter_mut().fold(false, |changed, peer| peer.refresh() | changed);
         if changed {
             loads.set_peers(self.peers.iter().filter_map(|peer| peer.table.as_ref()), now_ms);
         }
@@ -173,19 +155,10 @@ impl Exchange {
         };
         let listed: Vec<u64> = decode(&bytes).unwrap_or_default();
         let gone = |id: u64| {
-            let table = self
-                .peers
-                .iter()
-                .find(|peer| peer.id == id)
-                .and_then(|peer| peer.table.as_ref());
+            let table = self.peers.iter().find(|peer| peer.id == id).and_then(|peer| peer.table.as_ref());
             table.is_some_and(|table| !table.is_alive(now_ms))
         };
-        let mut wanted: Vec<u64> = listed
-            .iter()
-            .copied()
-            .filter(|&id| !gone(id))
-            .take(MAX_WORKERS)
-            .collect();
+        let mut wanted: Vec<u64> = listed.iter().copied().filter(|&id| !gone(id)).take(MAX_WORKERS).collect();
         if self.published_ms.is_some() && !wanted.contains(&self.me) {
             wanted.push(self.me);
         }
@@ -213,10 +186,7 @@ fn load_key(id: u64) -> String {
 fn read(key: &str) -> Option<(Vec<u8>, u32)> {
     host::shared_data(key)
         .inspect_err(|error| {
-            host::log(
-                LogLevel::Warn,
-                &format!("inference-picker: cannot read {key}: {error:?}"),
-            )
+            host::log(LogLevel::Warn, &format!("inference-picker: cannot read {key}: {error:?}"))
         })
         .ok()
         .flatten()
@@ -226,10 +196,7 @@ fn read(key: &str) -> Option<(Vec<u8>, u32)> {
 fn write(key: &str, value: &[u8], version: Option<u32>) -> bool {
     host::set_shared_data(key, value, version)
         .inspect_err(|error| {
-            host::log(
-                LogLevel::Warn,
-                &format!("inference-picker: cannot write {key}: {error:?}"),
-            )
+            host::log(LogLevel::Warn, &format!("inference-picker: cannot write {key}: {error:?}"))
         })
         .unwrap_or(false)
 }

@@ -27,10 +27,7 @@ impl Worker {
     pub fn new(config: Config) -> Worker {
         let me = host::random();
         let mut loads = LoadBook::default();
-        let pools = config
-            .pools
-            .iter()
-            .map(|pool| (Pool::new(pool, &mut loads), SnapshotPlace::new(pool)));
+        let pools = config.pools.iter().map(|pool| (Pool::new(pool, &mut loads), SnapshotPlace::new(pool)));
         Worker {
             pools: pools.collect(),
             loads,
@@ -45,8 +42,7 @@ impl Worker {
 
     /// Exchanges loads with the peers, takes over new snapshots, and scrapes if it is this worker's turn.
     pub fn tick(&mut self, now_ms: u64) {
-        self.exchange
-            .tick(&mut self.loads, std::mem::take(&mut self.dirty), now_ms);
+        self.exchange.tick(&mut self.loads, std::mem::take(&mut self.dirty), now_ms);
         if let Some(scraping) = &mut self.scraping {
             scraping.tick(&mut self.loads, now_ms);
         }
@@ -59,8 +55,7 @@ impl Worker {
         }
         if changed {
             let pools = &self.pools;
-            self.loads
-                .keep_only(|address| pools.iter().any(|(pool, _)| pool.has_endpoint(address)));
+            self.loads.keep_only(|address| pools.iter().any(|(pool, _)| pool.has_endpoint(address)));
         }
     }
 
@@ -76,12 +71,7 @@ impl Worker {
         let Some((pool, _)) = self.pools.get_mut(pool) else {
             return Decision::Fallback("no such pool");
         };
-        let knowledge = Knowledge {
-            config: &self.config,
-            pool,
-            loads: &self.loads,
-            turns: &mut self.turns,
-        };
+        let knowledge = Knowledge { config: &self.config, pool, loads: &self.loads, turns: &mut self.turns };
         decide::decide(knowledge, request, now_ms, &mut self.rng)
     }
 
@@ -104,10 +94,7 @@ impl Worker {
     /// Another endpoint than the one picked has answered: the request counts there from now on. `false` if the
     /// pool has no endpoint of this address.
     pub fn move_to(&mut self, ticket: &mut Ticket, pool: usize, address: &[u8]) -> bool {
-        let found = self
-            .pools
-            .get(pool)
-            .and_then(|(pool, _)| pool.endpoint_at(address));
+        let found = self.pools.get(pool).and_then(|(pool, _)| pool.endpoint_at(address));
         let Some(load_id) = found.map(|endpoint| endpoint.load_id) else {
             return false;
         };

@@ -25,10 +25,9 @@ impl std::fmt::Display for DiscoveryError {
         match self {
             DiscoveryError::NotClusters(problem) => write!(formatter, "not a list of clusters: {problem}"),
             DiscoveryError::NoCluster => write!(formatter, "the cluster is not in the list"),
-            DiscoveryError::TooMany(count) => write!(
-                formatter,
-                "{count} endpoints, at most {MAX_ENDPOINTS} are followed"
-            ),
+            DiscoveryError::TooMany(count) => {
+                write!(formatter, "{count} endpoints, at most {MAX_ENDPOINTS} are followed")
+            }
         }
     }
 }
@@ -115,10 +114,7 @@ impl Health {
 pub fn read_clusters(answer: &[u8], cluster: &str) -> Result<Vec<DiscoveredEndpoint>, DiscoveryError> {
     let clusters: Clusters =
         serde_json::from_slice(answer).map_err(|error| DiscoveryError::NotClusters(error.to_string()))?;
-    let found = clusters
-        .cluster_statuses
-        .into_iter()
-        .find(|candidate| candidate.name == cluster);
+    let found = clusters.cluster_statuses.into_iter().find(|candidate| candidate.name == cluster);
     let hosts = found.ok_or(DiscoveryError::NoCluster)?.host_statuses;
     if hosts.len() > MAX_ENDPOINTS {
         return Err(DiscoveryError::TooMany(hosts.len()));
@@ -129,10 +125,7 @@ pub fn read_clusters(answer: &[u8], cluster: &str) -> Result<Vec<DiscoveredEndpo
 fn discovered(host: Host) -> Option<DiscoveredEndpoint> {
     let socket = host.address.socket_address?;
     let address = SocketAddr::new(socket.address, socket.port_value);
-    Some(DiscoveredEndpoint {
-        address,
-        healthy: host.health_status.is_healthy(),
-    })
+    Some(DiscoveredEndpoint { address, healthy: host.health_status.is_healthy() })
 }
 
 #[cfg(test)]
@@ -165,14 +158,8 @@ mod tests {
         check_health(r#"{}"#, true);
         check_health(r#"{"eds_health_status":"UNHEALTHY"}"#, false);
         check_health(r#"{"eds_health_status":"DRAINING"}"#, false);
-        check_health(
-            r#"{"eds_health_status":"HEALTHY","failed_active_health_check":true}"#,
-            false,
-        );
-        check_health(
-            r#"{"eds_health_status":"HEALTHY","failed_outlier_check":true}"#,
-            false,
-        );
+        check_health(r#"{"eds_health_status":"HEALTHY","failed_active_health_check":true}"#, false);
+        check_health(r#"{"eds_health_status":"HEALTHY","failed_outlier_check":true}"#, false);
     }
 
     #[test]
@@ -180,24 +167,13 @@ mod tests {
         let pipe = answer(r#"{"pipe":{"path":"/run/model.sock"}}"#, "{}");
         assert_eq!(read_clusters(pipe.as_bytes(), "pool"), Ok(vec![]));
         let six = answer(r#"{"socket_address":{"address":"::1","port_value":1}}"#, "{}");
-        assert_eq!(
-            read_clusters(six.as_bytes(), "pool").unwrap()[0]
-                .address
-                .to_string(),
-            "[::1]:1"
-        );
+        assert_eq!(read_clusters(six.as_bytes(), "pool").unwrap()[0].address.to_string(), "[::1]:1");
     }
 
     #[test]
     fn an_answer_of_no_use_says_why() {
         assert_eq!(read_clusters(b"{}", "pool"), Err(DiscoveryError::NoCluster));
-        assert_eq!(
-            read_clusters(answer(SOCKET, "{}").as_bytes(), "poo"),
-            Err(DiscoveryError::NoCluster)
-        );
-        assert!(matches!(
-            read_clusters(b"<html>", "pool"),
-            Err(DiscoveryError::NotClusters(_))
-        ));
+        assert_eq!(read_clusters(answer(SOCKET, "{}").as_bytes(), "poo"), Err(DiscoveryError::NoCluster));
+        assert!(matches!(read_clusters(b"<html>", "pool"), Err(DiscoveryError::NotClusters(_))));
     }
 }

@@ -64,9 +64,7 @@ impl Endpoint {
 
     /// Milliseconds since its metrics were read.
     pub fn scrape_age_ms(&self, now_ms: u64) -> Option<u64> {
-        self.reading
-            .as_ref()
-            .map(|reading| now_ms.saturating_sub(reading.scraped_ms))
+        self.reading.as_ref().map(|reading| now_ms.saturating_sub(reading.scraped_ms))
     }
 
     /// Whether it may be picked: Envoy holds it healthy, and neither its scrapes nor its requests fail in a row.
@@ -104,9 +102,7 @@ impl Endpoint {
         let Some(beyond) = self.request_failures.checked_sub(max_consecutive_failures) else {
             return;
         };
-        let ejection_ms = FIRST_EJECTION_MS
-            .saturating_mul(1 << beyond.min(10))
-            .min(MAX_EJECTION_MS);
+        let ejection_ms = FIRST_EJECTION_MS.saturating_mul(1 << beyond.min(10)).min(MAX_EJECTION_MS);
         self.ejected_until_ms = now_ms.saturating_add(ejection_ms);
     }
 
@@ -116,10 +112,7 @@ impl Endpoint {
         self.scrape_failures = published.scrape_failures;
         self.reading = published.reading;
         self.adapters.clear();
-        let lora = self
-            .reading
-            .as_ref()
-            .and_then(|reading| reading.metrics.lora.as_ref());
+        let lora = self.reading.as_ref().and_then(|reading| reading.metrics.lora.as_ref());
         for name in lora.iter().flat_map(|lora| &lora.adapters) {
             let next = AdapterId(adapters.len() as u32);
             self.adapters.push(*adapters.entry(name.clone()).or_insert(next));
@@ -145,12 +138,8 @@ mod tests {
         let mut endpoint = endpoint();
         assert_eq!(endpoint.freshness(0, 500), Freshness::Stale);
         let metrics = EndpointMetrics::default();
-        endpoint.reading = Some(Reading {
-            scraped_ms: 1_000,
-            metrics,
-            foreign_waiting: 0,
-            foreign_requests: 0,
-        });
+        endpoint.reading =
+            Some(Reading { scraped_ms: 1_000, metrics, foreign_waiting: 0, foreign_requests: 0 });
         assert_eq!(endpoint.freshness(1_499, 500), Freshness::Fresh);
         assert_eq!(endpoint.freshness(1_500, 500), Freshness::Stale);
         assert_eq!(

@@ -38,10 +38,7 @@ impl Pool {
     /// A pool of which only the configuration is known yet.
     pub fn new(config: &config::Pool, loads: &mut LoadBook) -> Pool {
         let endpoints = config.endpoints.as_ref().map(|addresses| {
-            addresses
-                .iter()
-                .map(|&address| Endpoint::new(address, loads.id(address)))
-                .collect()
+            addresses.iter().map(|&address| Endpoint::new(address, loads.id(address))).collect()
         });
         Pool {
             name: config.name.clone(),
@@ -61,26 +58,17 @@ impl Pool {
 
     /// The endpoint of this load.
     pub fn endpoint_mut(&mut self, load_id: LoadId) -> Option<&mut Endpoint> {
-        self.endpoints
-            .as_mut()?
-            .iter_mut()
-            .find(|endpoint| endpoint.load_id == load_id)
+        self.endpoints.as_mut()?.iter_mut().find(|endpoint| endpoint.load_id == load_id)
     }
 
     /// The endpoint of this address as Envoy prints it.
     pub fn endpoint_at(&self, address: &[u8]) -> Option<&Endpoint> {
-        self.endpoints
-            .as_ref()?
-            .iter()
-            .find(|endpoint| endpoint.text.as_bytes() == address)
+        self.endpoints.as_ref()?.iter().find(|endpoint| endpoint.text.as_bytes() == address)
     }
 
     /// Whether this is one of its endpoints.
     pub fn has_endpoint(&self, address: &SocketAddr) -> bool {
-        self.endpoints
-            .iter()
-            .flatten()
-            .any(|endpoint| endpoint.address == *address)
+        self.endpoints.iter().flatten().any(|endpoint| endpoint.address == *address)
     }
 
     /// The adapter of this name, if any endpoint has it loaded.
@@ -107,15 +95,11 @@ impl Pool {
         if in_same_order(known, readings) {
             return;
         }
-        let mut before: HashMap<SocketAddr, Endpoint> = known
-            .drain(..)
-            .map(|endpoint| (endpoint.address, endpoint))
-            .collect();
+        let mut before: HashMap<SocketAddr, Endpoint> =
+            known.drain(..).map(|endpoint| (endpoint.address, endpoint)).collect();
         known.extend(readings.iter().map(|reading| {
             let address = reading.address;
-            before
-                .remove(&address)
-                .unwrap_or_else(|| Endpoint::new(address, loads.id(address)))
+            before.remove(&address).unwrap_or_else(|| Endpoint::new(address, loads.id(address)))
         }));
     }
 
@@ -129,10 +113,8 @@ impl Pool {
             }
             return;
         }
-        let mut by_address: HashMap<SocketAddr, EndpointReading> = readings
-            .into_iter()
-            .map(|reading| (reading.address, reading))
-            .collect();
+        let mut by_address: HashMap<SocketAddr, EndpointReading> =
+            readings.into_iter().map(|reading| (reading.address, reading)).collect();
         for endpoint in endpoints {
             if let Some(reading) = by_address.remove(&endpoint.address) {
                 endpoint.read(reading, &mut self.adapters);
@@ -144,8 +126,5 @@ impl Pool {
 /// The common case, in which nothing needs to be looked up: every snapshot but one that follows a change.
 fn in_same_order(endpoints: &[Endpoint], readings: &[EndpointReading]) -> bool {
     endpoints.len() == readings.len()
-        && endpoints
-            .iter()
-            .zip(readings)
-            .all(|(endpoint, reading)| endpoint.address == reading.address)
+        && endpoints.iter().zip(readings).all(|(endpoint, reading)| endpoint.address == reading.address)
 }

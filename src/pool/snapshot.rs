@@ -78,22 +78,10 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn snapshot() -> Snapshot {
-        let lora = LoraState {
-            adapters: vec!["sql-lora".into(), "tweet-summary".into()],
-            slots: 4,
-        };
-        let metrics = EndpointMetrics {
-            waiting: 3,
-            running: 7,
-            lora: Some(lora),
-            ..EndpointMetrics::default()
-        };
-        let reading = Reading {
-            scraped_ms: 12_345,
-            metrics,
-            foreign_waiting: 1,
-            foreign_requests: 2,
-        };
+        let lora = LoraState { adapters: vec!["sql-lora".into(), "tweet-summary".into()], slots: 4 };
+        let metrics =
+            EndpointMetrics { waiting: 3, running: 7, lora: Some(lora), ..EndpointMetrics::default() };
+        let reading = Reading { scraped_ms: 12_345, metrics, foreign_waiting: 1, foreign_requests: 2 };
         let endpoint = |address: &str, reading| EndpointReading {
             address: address.parse().unwrap(),
             healthy: true,
@@ -101,20 +89,14 @@ mod tests {
             reading,
         };
         Snapshot {
-            endpoints: Some(vec![
-                endpoint("10.0.0.1:8000", Some(reading)),
-                endpoint("[fd00::1]:8000", None),
-            ]),
+            endpoints: Some(vec![endpoint("10.0.0.1:8000", Some(reading)), endpoint("[fd00::1]:8000", None)]),
         }
     }
 
     #[test]
     fn what_is_published_is_what_is_read() {
         assert_eq!(Snapshot::from_bytes(&encode(&snapshot())), Some(snapshot()));
-        assert_eq!(
-            Snapshot::from_bytes(&encode(&Snapshot::default())),
-            Some(Snapshot::default())
-        );
+        assert_eq!(Snapshot::from_bytes(&encode(&Snapshot::default())), Some(Snapshot::default()));
     }
 
     #[test]
@@ -136,11 +118,7 @@ mod tests {
                 let mut changed = bytes.clone();
                 changed[position] = value;
                 if let Some(snapshot) = Snapshot::from_bytes(&changed) {
-                    assert!(
-                        snapshot
-                            .endpoints
-                            .is_none_or(|endpoints| endpoints.len() <= bytes.len())
-                    );
+                    assert!(snapshot.endpoints.is_none_or(|endpoints| endpoints.len() <= bytes.len()));
                 }
             }
         }

@@ -37,11 +37,7 @@ pub fn cost(candidate: &Candidate<'_>, demand: Demand) -> f64 {
         in_flight.waiting_tokens as f64 + f64::from(demand.prompt_tokens),
         f64::from(in_flight.requests) + 1.0,
     );
-    let fresh = candidate
-        .endpoint
-        .reading
-        .as_ref()
-        .filter(|_| candidate.freshness == Freshness::Fresh);
+    let fresh = candidate.endpoint.reading.as_ref().filter(|_| candidate.freshness == Freshness::Fresh);
     let Some(reading) = fresh else {
         return own.0 * own.1;
     };

@@ -102,10 +102,7 @@ pub fn rank<'a>(
         candidate,
     };
     let usable = |endpoint: &Endpoint| endpoint.is_candidate(now_ms, limits.max_consecutive_failures);
-    let candidates = endpoints
-        .iter()
-        .enumerate()
-        .filter(|(_, endpoint)| usable(endpoint));
+    let candidates = endpoints.iter().enumerate().filter(|(_, endpoint)| usable(endpoint));
     let ranked = best(candidates.map(|listed| weigh(judged(listed))));
     if !ranked.is_empty() {
         return ranked;
@@ -130,10 +127,7 @@ fn best<'a>(ranked: impl Iterator<Item = Ranked<'a>>) -> Vec<Ranked<'a>> {
         if best.len() == MAX_RANKED && best.last().is_some_and(|last| !next.is_before(last)) {
             continue;
         }
-        let place = best
-            .iter()
-            .position(|other| next.is_before(other))
-            .unwrap_or(best.len());
+        let place = best.iter().position(|other| next.is_before(other)).unwrap_or(best.len());
         best.insert(place, next);
         best.truncate(MAX_RANKED);
     }

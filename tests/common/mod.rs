@@ -54,10 +54,7 @@ impl Pod {
 
     /// Never scraped.
     pub fn unread() -> Pod {
-        Pod {
-            scraped_ms: None,
-            ..Pod::idle()
-        }
+        Pod { scraped_ms: None, ..Pod::idle() }
     }
 
     pub fn running(self, running: u32) -> Pod {
@@ -70,39 +67,24 @@ impl Pod {
 
     pub fn adapters(self, names: &[&str], slots: u32) -> Pod {
         let adapters = names.iter().map(|name| name.to_string()).collect();
-        Pod {
-            lora: Some(LoraState { adapters, slots }),
-            ..self
-        }
+        Pod { lora: Some(LoraState { adapters, slots }), ..self }
     }
 
     /// So many of its requests are not this gateway's; all of them unless said otherwise.
     pub fn foreign(self, requests: u32) -> Pod {
-        Pod {
-            foreign: Some(requests),
-            ..self
-        }
+        Pod { foreign: Some(requests), ..self }
     }
 
     pub fn stale(self) -> Pod {
-        Pod {
-            scraped_ms: Some(NOW_MS - 60_000),
-            ..self
-        }
+        Pod { scraped_ms: Some(NOW_MS - 60_000), ..self }
     }
 
     pub fn failing(self, scrape_failures: u32) -> Pod {
-        Pod {
-            scrape_failures,
-            ..self
-        }
+        Pod { scrape_failures, ..self }
     }
 
     pub fn unhealthy(self) -> Pod {
-        Pod {
-            healthy: false,
-            ..self
-        }
+        Pod { healthy: false, ..self }
     }
 
     /// Whether requests may go there while others may too.
@@ -134,12 +116,7 @@ impl Pod {
         };
         let foreign_requests = self.foreign.unwrap_or(waiting + running);
         let foreign_waiting = foreign_requests.min(waiting);
-        self.scraped_ms.map(|scraped_ms| Reading {
-            scraped_ms,
-            metrics,
-            foreign_waiting,
-            foreign_requests,
-        })
+        self.scraped_ms.map(|scraped_ms| Reading { scraped_ms, metrics, foreign_waiting, foreign_requests })
     }
 }
 
@@ -156,9 +133,7 @@ pub fn snapshot(pods: &[Pod]) -> Snapshot {
         scrape_failures: pod.scrape_failures,
         reading: pod.reading(),
     };
-    Snapshot {
-        endpoints: Some(pods.iter().enumerate().map(reading).collect()),
-    }
+    Snapshot { endpoints: Some(pods.iter().enumerate().map(reading).collect()) }
 }
 
 /// One worker with one pool.
@@ -203,57 +178,18 @@ impl World {
 
     /// Decides a request with a prompt of so many tokens.
     pub fn decide(&mut self, model: &str, prompt_tokens: usize) -> Decision {
-        let body = format!(
-            r#"{{"model":"{model}","prompt":"{}"}}"#,
-            "abcd".repeat(prompt_tokens)
-        );
+        let body = format!(r#"{{"model":"{model}","prompt":"{}"}}"#, "abcd".repeat(prompt_tokens));
         let request = read_request(body.as_bytes()).unwrap();
-        let World {
-            config,
-            pool,
-            loads,
-            turns,
-            rng,
-        } = self;
-        decide(
-            Knowledge {
-                config,
-                pool,
-                loads,
-                turns,
-            },
-            &request,
-            NOW_MS,
-            rng,
-        )
+        let World { config, pool, loads, turns, rng } = self;
+        decide(Knowledge { config, pool, loads, turns }, &request, NOW_MS, rng)
     }
 
     /// Decides a request that has been read already; the pick header's value.
     pub fn decide_read(&mut self, model: &str, prompt_tokens: u32) -> String {
-        let request = InferenceRequest {
-            model: model.into(),
-            model_spans: vec![],
-            stream: false,
-            prompt_tokens,
-        };
-        let World {
-            config,
-            pool,
-            loads,
-            turns,
-            rng,
-        } = self;
-        match decide(
-            Knowledge {
-                config,
-                pool,
-                loads,
-                turns,
-            },
-            &request,
-            NOW_MS,
-            rng,
-        ) {
+        let request =
+            InferenceRequest { model: model.into(), model_spans: vec![], stream: false, prompt_tokens };
+        let World { config, pool, loads, turns, rng } = self;
+        match decide(Knowledge { config, pool, loads, turns }, &request, NOW_MS, rng) {
             Decision::Send(pick) => pick.destinations,
             other => panic!("not sent: {other:?}"),
         }
@@ -275,9 +211,7 @@ impl World {
     pub fn send(&mut self, model: &str, prompt_tokens: usize) -> usize {
         let decision = self.decide(model, prompt_tokens);
         let first = self.indexes(&decision)[0];
-        let Decision::Send(pick) = decision else {
-            panic!("not sent: {decision:?}")
-        };
+        let Decision::Send(pick) = decision else { panic!("not sent: {decision:?}") };
         self.loads.start(pick.load_id, pick.prompt_tokens);
         first
     }
@@ -285,10 +219,7 @@ impl World {
     pub fn fail_request(&mut self, index: usize) {
         let load_id = self.loads.id(address(index));
         let limit = self.config.max_consecutive_failures;
-        self.pool
-            .endpoint_mut(load_id)
-            .unwrap()
-            .request_failed(NOW_MS, limit);
+        self.pool.endpoint_mut(load_id).unwrap().request_failed(NOW_MS, limit);
     }
 
     pub fn table(&self) -> LoadTable {
@@ -300,17 +231,10 @@ impl World {
     }
 
     fn indexes(&self, decision: &Decision) -> Vec<usize> {
-        let Decision::Send(pick) = decision else {
-            panic!("not sent: {decision:?}")
-        };
+        let Decision::Send(pick) = decision else { panic!("not sent: {decision:?}") };
         let place = |text: &str| {
             let address: SocketAddr = text.parse().unwrap();
-            self.pool
-                .endpoints()
-                .unwrap()
-                .iter()
-                .position(|endpoint| endpoint.address == address)
-                .unwrap()
+            self.pool.endpoints().unwrap().iter().position(|endpoint| endpoint.address == address).unwrap()
         };
         pick.destinations.split(',').map(place).collect()
     }

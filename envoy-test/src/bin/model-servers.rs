@@ -30,9 +30,7 @@ struct Arguments {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::parse();
-    let settings: Option<Vec<_>> = (0..arguments.count)
-        .map(|index| settings(&arguments, index))
-        .collect();
+    let settings: Option<Vec<_>> = (0..arguments.count).map(|index| settings(&arguments, index)).collect();
     let servers = ModelServers::start(settings.ok_or("not enough addresses after --first")?)?;
     for address in servers.addresses() {
         println!("ready http://{address}");
@@ -51,17 +49,12 @@ fn settings(arguments: &Arguments, index: u32) -> Option<ServerSettings> {
         address: SocketAddr::new(IpAddr::V4(ip.into()), arguments.first.port()),
         served_models: arguments.model.clone(),
         lora_adapters: arguments.adapter.clone(),
-        engine: EngineSettings {
-            speed: arguments.speed,
-            ..EngineSettings::default()
-        },
+        engine: EngineSettings { speed: arguments.speed, ..EngineSettings::default() },
     })
 }
 
 fn wait_for_signal() -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -75,7 +68,5 @@ fn wait_for_signal() -> io::Result<()> {
 
 fn parse_speed(text: &str) -> Result<f64, String> {
     let speed: f64 = text.parse().map_err(|_| "expected a number")?;
-    (speed.is_finite() && speed > 0.0)
-        .then_some(speed)
-        .ok_or("expected a number above zero".to_owned())
+    (speed.is_finite() && speed > 0.0).then_some(speed).ok_or("expected a number above zero".to_owned())
 }

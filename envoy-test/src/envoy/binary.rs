@@ -20,10 +20,7 @@ pub(super) fn find_with(envoy_path: Option<OsString>, version: &str) -> Result<P
         return existing(path.into(), "ENVOY_PATH names a file that does not exist");
     }
     let installed = project_root().join(format!(".build/envoy-{version}/envoy"));
-    existing(
-        installed,
-        &format!("Envoy {version} is not installed; run `make setup`"),
-    )
+    existing(installed, &format!("Envoy {version} is not installed; run `make setup`"))
 }
 
 fn existing(path: PathBuf, complaint: &str) -> Result<PathBuf> {
@@ -42,7 +39,5 @@ pub fn project_root() -> &'static Path {
 /// Where `make build` leaves the plugin.
 pub fn plugin_file() -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    project_root()
-        .join(target)
-        .join("wasm32-wasip1/release/inference_picker.wasm")
+    project_root().join(target).join("wasm32-wasip1/release/inference_picker.wasm")
 }

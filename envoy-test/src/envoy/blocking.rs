@@ -19,7 +19,5 @@ where
 
 fn run<F: Future>(future: F) -> F::Output {
     let runtime = Builder::new_current_thread().enable_all().build();
-    runtime
-        .expect("the system gives a runtime its handles")
-        .block_on(future)
+    runtime.expect("the system gives a runtime its handles").block_on(future)
 }

@@ -24,11 +24,7 @@ impl Envoy {
     pub fn admin_get(&self, path: &str) -> Result<String> {
         let response = Client::new(self.admin, Protocol::Http1).send_blocking(Request::get(path))?;
         if response.status != 200 {
-            bail!(
-                "the admin interface answered {} to {path}: {}",
-                response.status,
-                response.text()
-            );
+            bail!("the admin interface answered {} to {path}: {}", response.status, response.text());
         }
         Ok(response.text())
     }
@@ -47,10 +43,7 @@ impl Envoy {
     pub fn access_log(&self) -> Result<Vec<Value>> {
         let text = self.read(ACCESS_LOG);
         let finished = text.rfind('\n').map_or("", |end| &text[..end]);
-        finished
-            .lines()
-            .map(|line| serde_json::from_str(line).with_context(|| line.to_owned()))
-            .collect()
+        finished.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
     }
 
     /// Waits until the access log has `count` lines or more, and returns all it has.
@@ -62,10 +55,7 @@ impl Envoy {
                 return Ok(lines);
             }
             if asked_at.elapsed() > ACCESS_LOG_LIMIT {
-                bail!(
-                    "the access log has {} lines after {ACCESS_LOG_LIMIT:?}, not {count}",
-                    lines.len()
-                );
+                bail!("the access log has {} lines after {ACCESS_LOG_LIMIT:?}, not {count}", lines.len());
             }
             sleep(POLL_INTERVAL);
         }

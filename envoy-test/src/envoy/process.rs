@@ -41,12 +41,7 @@ pub struct EnvoySettings {
 
 impl EnvoySettings {
     pub fn new(configuration: Configuration) -> Self {
-        Self {
-            configuration,
-            version: binary::NEWEST,
-            concurrency: 2,
-            log_level: "info",
-        }
+        Self { configuration, version: binary::NEWEST, concurrency: 2, log_level: "info" }
     }
 }
 
@@ -72,12 +67,7 @@ impl Envoy {
             .stderr(log)
             .spawn()
             .context("starting Envoy")?;
-        let mut envoy = Self {
-            child,
-            folder,
-            listeners,
-            admin,
-        };
+        let mut envoy = Self { child, folder, listeners, admin };
         envoy.wait_until_ready()?;
         Ok(envoy)
     }
@@ -146,10 +136,7 @@ impl Drop for Envoy {
 pub fn validate(settings: &EnvoySettings) -> Result<Output> {
     let folder = tempfile::tempdir()?;
     let file = settings.configuration.write(folder.path())?;
-    command(settings, &file)?
-        .args(["--mode", "validate"])
-        .output()
-        .context("starting Envoy")
+    command(settings, &file)?.args(["--mode", "validate"]).output().context("starting Envoy")
 }
 
 /// Envoy runs in the project's root, so that file names in the examples mean what they mean to their readers.

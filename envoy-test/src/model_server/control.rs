@@ -36,10 +36,7 @@ pub async fn answer(
 
 fn addressed(servers: &[Arc<Server>], own: &Arc<Server>, query: Option<&str>) -> Option<Arc<Server>> {
     match query.and_then(|query| query.strip_prefix("server=")) {
-        Some(address) => servers
-            .iter()
-            .find(|server| server.address.to_string() == address)
-            .cloned(),
+        Some(address) => servers.iter().find(|server| server.address.to_string() == address).cloned(),
         None => Some(Arc::clone(own)),
     }
 }
@@ -48,10 +45,7 @@ async fn set_knobs(server: &Server, body: Incoming) -> Response<Body> {
     let Ok(body) = Limited::new(body, KNOBS_BYTES_MAX).collect().await else {
         return refuse(StatusCode::BAD_REQUEST, "the body is too long or broke off");
     };
-    let set = server
-        .knobs()
-        .patched(&body.to_bytes())
-        .and_then(|knobs| server.set_knobs(knobs));
+    let set = server.knobs().patched(&body.to_bytes()).and_then(|knobs| server.set_knobs(knobs));
     match set {
         Ok(()) => show(&server.knobs()),
         Err(error) => refuse(StatusCode::BAD_REQUEST, &error),

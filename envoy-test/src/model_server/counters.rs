@@ -75,10 +75,7 @@ impl SharedCounters {
         counters.in_flight += 1;
         counters.in_flight_max = counters.in_flight_max.max(counters.in_flight);
         counters.last_request_ms = Some(now_ms);
-        RequestInFlight {
-            counters: self.clone(),
-            end: RequestEnd::Cancelled,
-        }
+        RequestInFlight { counters: self.clone(), end: RequestEnd::Cancelled }
     }
 
     /// Counts a scrape until the guard is dropped.
@@ -86,9 +83,8 @@ impl SharedCounters {
         let mut counters = self.lock();
         counters.metrics_scrapes += 1;
         counters.metrics_scrapes_in_flight += 1;
-        counters.metrics_scrapes_in_flight_max = counters
-            .metrics_scrapes_in_flight_max
-            .max(counters.metrics_scrapes_in_flight);
+        counters.metrics_scrapes_in_flight_max =
+            counters.metrics_scrapes_in_flight_max.max(counters.metrics_scrapes_in_flight);
         ScrapeInFlight(self.clone())
     }
 }
@@ -141,7 +137,5 @@ impl Drop for ScrapeInFlight {
 
 fn count_name(counts: &mut BTreeMap<String, u64>, name: &str) {
     let known = counts.contains_key(name) || counts.len() < NAMES_MAX;
-    *counts
-        .entry(if known { name } else { OTHER_NAMES }.to_owned())
-        .or_default() += 1;
+    *counts.entry(if known { name } else { OTHER_NAMES }.to_owned()).or_default() += 1;
 }

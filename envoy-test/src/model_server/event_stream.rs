@@ -26,11 +26,7 @@ pub struct EventStream {
 
 impl EventStream {
     pub fn into_body(self) -> Body {
-        let progress = Progress {
-            answer: self,
-            pending: VecDeque::new(),
-            ended: false,
-        };
+        let progress = Progress { answer: self, pending: VecDeque::new(), ended: false };
         let frames = stream::unfold(progress, |mut progress| async move {
             // A pause after each event makes hyper write it out before it asks for the next.
             tokio::task::yield_now().await;
@@ -67,13 +63,7 @@ impl Progress {
 
     /// Waits for a token and queues its events.
     async fn fetch(&mut self) {
-        let EventStream {
-            subject,
-            shape,
-            generation,
-            block_tokens,
-            ..
-        } = &mut self.answer;
+        let EventStream { subject, shape, generation, block_tokens, .. } = &mut self.answer;
         let Some(output) = generation.next().await else {
             self.ended = true;
             return;
@@ -82,8 +72,7 @@ impl Progress {
         if output.previous.is_none() {
             self.pending.extend(shape.opening(subject, &usage));
         }
-        self.pending
-            .push_back(shape.token(subject, &usage, output.finished));
+        self.pending.push_back(shape.token(subject, &usage, output.finished));
         if output.finished {
             self.pending.extend(shape.closing(subject, &usage));
             self.ended = true;

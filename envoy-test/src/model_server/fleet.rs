@@ -46,10 +46,7 @@ impl ModelServers {
             runtime.spawn(Arc::clone(&server.engine).run());
             runtime.spawn(listener::run(Arc::clone(&servers), Arc::clone(server), listener));
         }
-        Ok(Self {
-            runtime: Some(runtime),
-            servers,
-        })
+        Ok(Self { runtime: Some(runtime), servers })
     }
 
     pub fn addresses(&self) -> Vec<SocketAddr> {
@@ -120,11 +117,7 @@ impl ModelServer {
     fn wait_until_listening(&self, listening: bool) {
         let deadline = Instant::now() + PORT_CHANGE_MAX;
         while *self.0.listening().borrow() != listening {
-            assert!(
-                Instant::now() < deadline,
-                "the port {} did not change",
-                self.0.address
-            );
+            assert!(Instant::now() < deadline, "the port {} did not change", self.0.address);
             std::thread::sleep(Duration::from_millis(1));
         }
     }

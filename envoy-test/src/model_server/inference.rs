@@ -81,12 +81,7 @@ async fn begin(server: &Arc<Server>, api: Api, body: Incoming) -> Result<Run, Ap
     let request = InferenceRequest::from_body(api, &body)?;
     let generations = submit(server, model, &request)?;
     let subject = subject(server, model, &request);
-    Ok(Run {
-        api,
-        request,
-        subject,
-        generations,
-    })
+    Ok(Run { api, request, subject, generations })
 }
 
 /// Hangs or fails if the knobs say so.
@@ -95,18 +90,15 @@ async fn misbehave(server: &Server) -> Result<(), ApiError> {
     if knobs.hang {
         std::future::pending::<()>().await;
     }
-    knobs
-        .fail_status
-        .map_or(Ok(()), |code| Err(ApiError::failing(status(code))))
+    knobs.fail_status.map_or(Ok(()), |code| Err(ApiError::failing(status(code))))
 }
 
 async fn read_body(body: Incoming) -> Result<Bytes, ApiError> {
     let read = Limited::new(body, BODY_BYTES_MAX).collect().await;
-    read.map(|body| body.to_bytes())
-        .map_err(|error| match error.downcast_ref::<LengthLimitError>() {
-            Some(_) => ApiError::body_too_large(),
-            None => ApiError::bad_request("The request body broke off."),
-        })
+    read.map(|body| body.to_bytes()).map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+        Some(_) => ApiError::body_too_large(),
+        None => ApiError::bad_request("The request body broke off."),
+    })
 }
 
 fn submit(server: &Server, model: &str, request: &InferenceRequest) -> Result<Vec<Generation>, ApiError> {
@@ -166,11 +158,7 @@ impl Run {
             block_tokens: server.settings.engine.block_tokens,
             events_until_break: server.knobs().die_mid_stream,
         };
-        with_type(
-            StatusCode::OK,
-            "text/event-stream; charset=utf-8",
-            stream.into_body(),
-        )
+        with_type(StatusCode::OK, "text/event-stream; charset=utf-8", stream.into_body())
     }
 }
 

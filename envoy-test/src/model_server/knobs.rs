@@ -115,38 +115,22 @@ mod tests {
 
     #[test]
     fn a_patch_changes_only_the_fields_it_names() {
-        let knobs = Knobs {
-            hang: true,
-            ..Knobs::default()
-        };
+        let knobs = Knobs { hang: true, ..Knobs::default() };
         let patched = knobs.patched(br#"{"metrics":{"status":503},"speed":2}"#).unwrap();
-        let expected = Knobs {
-            speed: 2.0,
-            hang: true,
-            metrics: MetricsMode::Status(503),
-            ..Knobs::default()
-        };
+        let expected =
+            Knobs { speed: 2.0, hang: true, metrics: MetricsMode::Status(503), ..Knobs::default() };
         assert_eq!(patched, expected);
     }
 
     #[test]
     fn null_sets_a_knob_back() {
-        let knobs = Knobs {
-            fail_status: Some(500),
-            ..Knobs::default()
-        };
+        let knobs = Knobs { fail_status: Some(500), ..Knobs::default() };
         assert_eq!(knobs.patched(br#"{"fail_status":null}"#), Ok(Knobs::default()));
     }
 
     #[test]
     fn nonsense_is_refused() {
-        for patch in [
-            r#"{"speed":0}"#,
-            r#"{"unknown":1}"#,
-            r#"[]"#,
-            r#"{"fail_status":42}"#,
-            "{",
-        ] {
+        for patch in [r#"{"speed":0}"#, r#"{"unknown":1}"#, r#"[]"#, r#"{"fail_status":42}"#, "{"] {
             assert!(Knobs::default().patched(patch.as_bytes()).is_err(), "{patch}");
         }
     }

@@ -28,17 +28,8 @@ struct State {
 
 impl LiveEngine {
     pub fn new(settings: EngineSettings, statistics: Statistics, counters: SharedCounters) -> Self {
-        let state = State {
-            engine: Engine::new(settings),
-            statistics,
-            listeners: HashMap::new(),
-        };
-        Self {
-            started: Instant::now(),
-            state: Mutex::new(state),
-            counters,
-            wake: Notify::new(),
-        }
+        let state = State { engine: Engine::new(settings), statistics, listeners: HashMap::new() };
+        Self { started: Instant::now(), state: Mutex::new(state), counters, wake: Notify::new() }
     }
 
     /// Runs until the task is dropped.
@@ -69,11 +60,7 @@ impl LiveEngine {
         let (sender, outputs) = mpsc::unbounded_channel();
         state.listeners.insert(id, sender);
         self.wake.notify_one();
-        Ok(Generation {
-            engine: Arc::clone(self),
-            id,
-            outputs,
-        })
+        Ok(Generation { engine: Arc::clone(self), id, outputs })
     }
 
     pub fn set_speed(&self, speed: f64) {
@@ -82,9 +69,7 @@ impl LiveEngine {
 
     /// Looks at the engine and its statistics as they are now.
     pub fn read<T>(&self, look: impl FnOnce(&Engine, &mut Statistics) -> T) -> T {
-        let State {
-            engine, statistics, ..
-        } = &mut *self.catch_up();
+        let State { engine, statistics, .. } = &mut *self.catch_up();
         look(engine, statistics)
     }
 
@@ -105,9 +90,7 @@ impl LiveEngine {
                 self.count(&output);
                 state.deliver(output);
             }
-            let State {
-                engine, statistics, ..
-            } = &mut *state;
+            let State { engine, statistics, .. } = &mut *state;
             statistics.note_adapters(engine, at);
         }
         state

@@ -76,9 +76,7 @@ fn text_of(message: &Value) -> String {
 }
 
 fn part_text(part: &Value) -> String {
-    part.get("text")
-        .and_then(Value::as_str)
-        .map_or_else(|| part.to_string(), str::to_owned)
+    part.get("text").and_then(Value::as_str).map_or_else(|| part.to_string(), str::to_owned)
 }
 
 #[cfg(test)]
@@ -110,10 +108,7 @@ mod tests {
     fn a_message_of_text_parts_is_its_text() {
         let parts = json!([{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]);
         let split = of_messages(&json!({"messages": [{"role": "user", "content": parts}]}));
-        assert_eq!(
-            split,
-            of_messages(&json!({"messages": [{"role": "user", "content": "Hello"}]}))
-        );
+        assert_eq!(split, of_messages(&json!({"messages": [{"role": "user", "content": "Hello"}]})));
     }
 
     #[test]
@@ -122,10 +117,7 @@ mod tests {
             (json!("12345678"), vec![tokens_of(b"12345678")]),
             (json!([7, 8, 9]), vec![vec![7, 8, 9]]),
             (json!([[7], [8, 9]]), vec![vec![7], vec![8, 9]]),
-            (
-                json!(["1234", "5678"]),
-                vec![tokens_of(b"1234"), tokens_of(b"5678")],
-            ),
+            (json!(["1234", "5678"]), vec![tokens_of(b"1234"), tokens_of(b"5678")]),
         ];
         for (prompt, tokens) in cases {
             assert_eq!(of_completion(&prompt), Some(tokens), "{prompt}");

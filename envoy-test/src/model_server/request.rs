@@ -58,9 +58,7 @@ impl InferenceRequest {
         let prompts = prompts_of(api, body)?;
         let stream = flag(body.get("stream")) && api != Api::Embeddings;
         if prompts.is_empty() || stream && prompts.len() > 1 {
-            return Err(ApiError::bad_request(
-                "expected one prompt, or several and no stream",
-            ));
+            return Err(ApiError::bad_request("expected one prompt, or several and no stream"));
         }
         let options = body.get("stream_options");
         let option = |name| flag(options.and_then(|options| options.get(name)));
@@ -78,10 +76,7 @@ impl InferenceRequest {
 fn prompts_of(api: Api, body: &Value) -> Result<Vec<Vec<u32>>, ApiError> {
     let (field, prompts) = match api {
         Api::Chat | Api::Messages => ("messages", prompt::of_messages(body).map(|prompt| vec![prompt])),
-        Api::Responses => (
-            "input",
-            prompt::of_response_input(body).map(|prompt| vec![prompt]),
-        ),
+        Api::Responses => ("input", prompt::of_response_input(body).map(|prompt| vec![prompt])),
         Api::Completions => ("prompt", body.get("prompt").and_then(prompt::of_completion)),
         Api::Embeddings => ("input", body.get("input").and_then(prompt::of_completion)),
     };
@@ -95,9 +90,7 @@ fn output_tokens(api: Api, body: &Value) -> usize {
     }
     let names = ["max_completion_tokens", "max_output_tokens", "max_tokens"];
     let given = names.iter().find_map(|name| body.get(name)?.as_u64());
-    given.map_or(DEFAULT_OUTPUT_TOKENS, |tokens| {
-        usize::try_from(tokens).unwrap_or(usize::MAX).max(1)
-    })
+    given.map_or(DEFAULT_OUTPUT_TOKENS, |tokens| usize::try_from(tokens).unwrap_or(usize::MAX).max(1))
 }
 
 fn flag(value: Option<&Value>) -> bool {

@@ -11,9 +11,7 @@ use hyper::{Response, StatusCode};
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 pub fn full(content: impl Into<Bytes>) -> Body {
-    Full::new(content.into())
-        .map_err(|never| match never {})
-        .boxed_unsync()
+    Full::new(content.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 pub fn json(status: StatusCode, content: String) -> Response<Body> {
@@ -23,9 +21,7 @@ pub fn json(status: StatusCode, content: String) -> Response<Body> {
 pub fn with_type(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 

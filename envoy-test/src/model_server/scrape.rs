@@ -17,11 +17,8 @@ use super::server::Server;
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Gauges that routing uses; `nan` mode spoils them.
-const ROUTING_GAUGES: [&str; 3] = [
-    "vllm:num_requests_waiting{",
-    "vllm:num_requests_running{",
-    "vllm:kv_cache_usage_perc{",
-];
+const ROUTING_GAUGES: [&str; 3] =
+    ["vllm:num_requests_waiting{", "vllm:num_requests_running{", "vllm:kv_cache_usage_perc{"];
 
 /// Answers a scrape. It counts as in flight until its answer is written out, or its client has left.
 pub async fn answer(server: &Server) -> Response<Body> {
@@ -60,9 +57,7 @@ fn garbage() -> String {
 
 fn half(mut page: String) -> String {
     let middle = page.len() / 2;
-    let line_end = page[middle..]
-        .find('\n')
-        .map_or(page.len(), |index| middle + index);
+    let line_end = page[middle..].find('\n').map_or(page.len(), |index| middle + index);
     // Within the value or a label of that line, never at its end.
     page.truncate(line_end.saturating_sub(2));
     page
@@ -85,10 +80,7 @@ fn without_numbers(page: &str) -> String {
 }
 
 fn without_vllm(page: &str) -> String {
-    page.lines()
-        .filter(|line| !line.contains("vllm:"))
-        .map(|line| format!("{line}\n"))
-        .collect()
+    page.lines().filter(|line| !line.contains("vllm:")).map(|line| format!("{line}\n")).collect()
 }
 
 #[cfg(test)]

@@ -34,15 +34,8 @@ pub struct Server {
 impl Server {
     pub fn new(address: SocketAddr, settings: ServerSettings) -> Arc<Self> {
         let counters = SharedCounters::default();
-        let engine = LiveEngine::new(
-            settings.engine_settings(),
-            Statistics::default(),
-            counters.clone(),
-        );
-        let knobs = Knobs {
-            speed: settings.engine.speed,
-            ..Knobs::default()
-        };
+        let engine = LiveEngine::new(settings.engine_settings(), Statistics::default(), counters.clone());
+        let knobs = Knobs { speed: settings.engine.speed, ..Knobs::default() };
         Arc::new(Self {
             address,
             settings,
@@ -85,23 +78,13 @@ impl Server {
     }
 
     pub fn frozen_page(&self) -> String {
-        self.frozen_page
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.frozen_page.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn with_page_source<T>(&self, show: impl FnOnce(&PageSource) -> T) -> T {
         let fixed = self.knobs().gauges;
         let model = self.settings.first_model();
-        self.engine.read(|engine, statistics| {
-            show(&PageSource {
-                engine,
-                statistics,
-                fixed: &fixed,
-                model,
-            })
-        })
+        self.engine.read(|engine, statistics| show(&PageSource { engine, statistics, fixed: &fixed, model }))
     }
 
     /// Milliseconds since the server started.

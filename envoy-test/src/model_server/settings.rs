@@ -31,10 +31,7 @@ impl Default for ServerSettings {
 
 impl ServerSettings {
     pub fn at(address: SocketAddr) -> Self {
-        Self {
-            address,
-            ..Self::default()
-        }
+        Self { address, ..Self::default() }
     }
 
     /// The name that labels metrics and answers requests without a model.

@@ -29,10 +29,7 @@ fn every_configuration_serves_in_the_oldest_and_the_newest_envoy() {
 fn every_configuration_is_valid_as_it_is() {
     for version in [OLDEST, NEWEST] {
         for configuration in ALL {
-            let file = project_root()
-                .join("filter-config")
-                .join(configuration)
-                .join("envoy.yaml");
+            let file = project_root().join("filter-config").join(configuration).join("envoy.yaml");
             let mut settings = EnvoySettings::new(Configuration::load(&file).unwrap());
             settings.version = version;
             let output = validate(&settings).unwrap();
@@ -46,9 +43,8 @@ fn every_configuration_is_valid_as_it_is() {
 #[test]
 fn every_folder_is_tested() {
     let entries = std::fs::read_dir(project_root().join("filter-config")).unwrap();
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     let mut tested = ALL.to_vec();
     tested.sort();
@@ -57,18 +53,9 @@ fn every_folder_is_tested() {
 
 #[test]
 fn a_bad_configuration_is_refused_by_field_path_before_envoy_serves() {
-    let file = project_root()
-        .join("filter-config")
-        .join(ALL[0])
-        .join("envoy.yaml");
+    let file = project_root().join("filter-config").join(ALL[0]).join("envoy.yaml");
     let mut configuration = Configuration::load(&file).unwrap();
     configuration.edit_plugin(|plugin: &mut Value| plugin["pools"][0]["endpoints"][1] = "pod-1".into());
-    let error = Envoy::start(EnvoySettings::new(configuration))
-        .err()
-        .expect("refused")
-        .to_string();
-    assert!(
-        error.contains("pools[0].endpoints[1]: `pod-1` is not ip:port"),
-        "{error}"
-    );
+    let error = Envoy::start(EnvoySettings::new(configuration)).err().expect("refused").to_string();
+    assert!(error.contains("pools[0].endpoints[1]: `pod-1` is not ip:port"), "{error}");
 }

@@ -40,10 +40,7 @@ fn read_endpoints_from(envoy: &mut Configuration, folder: &Path) {
 
 fn start(version: &'static str, folder: &Path, live: &[(SocketAddr, &str)]) -> Gateway {
     write_endpoints(folder, live);
-    let setup = Setup::new(WORKER_SCRAPING)
-        .version(version)
-        .pods(vec![])
-        .unscraped();
+    let setup = Setup::new(WORKER_SCRAPING).version(version).pods(vec![]).unscraped();
     setup.start_with(|envoy, _| read_endpoints_from(envoy, folder))
 }
 
@@ -53,10 +50,8 @@ fn until_served_by(gateway: &Gateway, expected: &[SocketAddr]) {
     expected.sort();
     until(&format!("served by {expected:?}"), || {
         let answers = gateway.burst(vec![chat("tiny"); 24]);
-        let mut names: Vec<String> = answers
-            .iter()
-            .filter_map(|a| a.header("x-served-by").map(str::to_owned))
-            .collect();
+        let mut names: Vec<String> =
+            answers.iter().filter_map(|a| a.header("x-served-by").map(str::to_owned)).collect();
         names.sort();
         names.dedup();
         names == expected
@@ -73,18 +68,10 @@ fn endpoints_that_come_go_or_turn_unhealthy_are_followed() {
         until_served_by(&gateway, &at[..2]);
         write_endpoints(
             folder.path(),
-            &[
-                (at[0], "HEALTHY"),
-                (at[1], "HEALTHY"),
-                (at[2], "HEALTHY"),
-                (at[3], "HEALTHY"),
-            ],
+            &[(at[0], "HEALTHY"), (at[1], "HEALTHY"), (at[2], "HEALTHY"), (at[3], "HEALTHY")],
         );
         until_served_by(&gateway, &at);
-        write_endpoints(
-            folder.path(),
-            &[(at[0], "HEALTHY"), (at[2], "UNHEALTHY"), (at[3], "HEALTHY")],
-        );
+        write_endpoints(folder.path(), &[(at[0], "HEALTHY"), (at[2], "UNHEALTHY"), (at[3], "HEALTHY")]);
         until_served_by(&gateway, &[at[0], at[3]]);
         write_endpoints(folder.path(), &[(at[2], "HEALTHY")]);
         until_served_by(&gateway, &at[2..3]);
@@ -102,17 +89,6 @@ fn when_the_admin_cannot_be_asked_envoy_balances() {
     let answers = gateway.burst(vec![chat("tiny"); 20]);
     assert!(answers.iter().all(|answer| answer.status == 200));
     let lines = gateway.envoy.access_log_until(20).unwrap();
-    assert!(
-        lines
-            .iter()
-            .all(|line| line["decision"] == "endpoints not discovered yet"),
-        "{}",
-        lines[0]
-    );
-    assert!(
-        gateway
-            .envoy
-            .log_text()
-            .contains("discovery of cluster vllm-llama2-7b failed")
-    );
+    assert!(lines.iter().all(|line| line["decision"] == "endpoints not discovered yet"), "{}", lines[0]);
+    assert!(gateway.envoy.log_text().contains("discovery of cluster vllm-llama2-7b failed"));
 }

@@ -21,11 +21,7 @@ const TOO_LARGE_BYTES: usize = 6 << 20;
 fn plugin_with_little_memory() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("little_memory.wasm");
-    std::fs::write(
-        &file,
-        limit_memory(&std::fs::read(plugin_file()).unwrap(), MEMORY_PAGES),
-    )
-    .unwrap();
+    std::fs::write(&file, limit_memory(&std::fs::read(plugin_file()).unwrap(), MEMORY_PAGES)).unwrap();
     (folder, file)
 }
 
@@ -80,10 +76,7 @@ fn start(configuration: &str, failure_policy: &str) -> (Gateway, tempfile::TempD
         let filter = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters/0";
         envoy.at(&format!("{filter}/typed_config/config"))["failure_policy"] = failure_policy.into();
     };
-    (
-        Setup::new(configuration).concurrency(1).envoy(edit).start(),
-        folder,
-    )
+    (Setup::new(configuration).concurrency(1).envoy(edit).start(), folder)
 }
 
 fn large_chat() -> Request {
@@ -101,10 +94,7 @@ fn with_fail_reload_the_plugin_is_started_anew_and_picks_again() {
     for configuration in ALL {
         let (gateway, _folder) = start(configuration, "FAIL_RELOAD");
         assert!(picked(&gateway), "{configuration}");
-        assert!(
-            gateway.send(large_chat()).status >= 500,
-            "{configuration}: the request that ended it"
-        );
+        assert!(gateway.send(large_chat()).status >= 500, "{configuration}: the request that ended it");
         until("the plugin picks again", || picked(&gateway));
         assert!(
             gateway.envoy.log_text().contains("memory allocation"),
@@ -118,24 +108,15 @@ fn with_fail_open_traffic_passes_without_the_plugin() {
     let (gateway, _folder) = start(STOP_ITERATION, "FAIL_OPEN");
     gateway.send(large_chat());
     for _ in 0..20 {
-        assert_eq!(
-            gateway.send(chat("tiny")).status,
-            200,
-            "Envoy's own balancing serves it"
-        );
+        assert_eq!(gateway.send(chat("tiny")).status, 200, "Envoy's own balancing serves it");
     }
 }
 
 #[test]
 fn when_the_companion_service_stops_traffic_goes_on() {
     let (gateway, _folder) = start(STOP_ITERATION, "FAIL_RELOAD");
-    gateway
-        .pods
-        .server(0)
-        .set(|knobs| knobs.metrics = MetricsMode::Huge(TOO_LARGE_BYTES));
-    until("the service has ended", || {
-        gateway.envoy.log_text().contains("memory allocation")
-    });
+    gateway.pods.server(0).set(|knobs| knobs.metrics = MetricsMode::Huge(TOO_LARGE_BYTES));
+    until("the service has ended", || gateway.envoy.log_text().contains("memory allocation"));
     let before = gateway.pods.server(1).counters().metrics_scrapes;
     std::thread::sleep(Duration::from_secs(1));
     let after = gateway.pods.server(1).counters().metrics_scrapes;
@@ -151,17 +132,9 @@ fn when_the_worker_that_scrapes_is_gone_another_takes_over() {
         envoy.set_plugin_file(&file);
     };
     let gateway = Setup::new(WORKER_SCRAPING).concurrency(2).envoy(edit).start();
-    gateway
-        .pods
-        .server(0)
-        .set(|knobs| knobs.metrics = MetricsMode::Huge(TOO_LARGE_BYTES));
-    until("the worker has ended", || {
-        gateway.envoy.log_text().contains("memory allocation")
-    });
-    gateway
-        .pods
-        .server(0)
-        .set(|knobs| knobs.metrics = MetricsMode::Live);
+    gateway.pods.server(0).set(|knobs| knobs.metrics = MetricsMode::Huge(TOO_LARGE_BYTES));
+    until("the worker has ended", || gateway.envoy.log_text().contains("memory allocation"));
+    gateway.pods.server(0).set(|knobs| knobs.metrics = MetricsMode::Live);
     gateway.wait_until_scraped();
     until("both workers pick", || (0..8).all(|_| picked(&gateway)));
     drop(folder);

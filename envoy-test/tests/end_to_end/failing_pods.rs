@@ -56,15 +56,8 @@ fn when_a_pod_dies_under_load_no_request_fails_and_soon_none_is_sent_there() {
         assert_eq!(seen.failed, Vec::<String>::new(), "{configuration}");
         assert!(seen.good > 20, "{configuration}: {} answers", seen.good);
         let lines = gateway.envoy.access_log_until(seen.good).unwrap();
-        let retried = lines
-            .iter()
-            .filter(|line| line["upstream"] != first_pick(line))
-            .count();
-        assert!(
-            lines
-                .iter()
-                .all(|line| line["upstream"] != dead.as_str() || first_pick(line) == dead)
-        );
+        let retried = lines.iter().filter(|line| line["upstream"] != first_pick(line)).count();
+        assert!(lines.iter().all(|line| line["upstream"] != dead.as_str() || first_pick(line) == dead));
         // The tail of the log is from the last second.
         let late = &lines[lines.len() - seen.good / 4..];
         assert!(
@@ -78,13 +71,9 @@ fn when_a_pod_dies_under_load_no_request_fails_and_soon_none_is_sent_there() {
 fn a_pod_that_comes_back_gets_requests_again() {
     let gateway = Setup::new(STOP_ITERATION).start();
     gateway.pods.server(0).set(|knobs| knobs.refuse = true);
-    until("nothing goes there", || {
-        gateway.shares(&gateway.burst(vec![chat("tiny"); 9]))[0] == 0
-    });
+    until("nothing goes there", || gateway.shares(&gateway.burst(vec![chat("tiny"); 9]))[0] == 0);
     gateway.pods.server(0).set(|knobs| knobs.refuse = false);
-    until("it is back", || {
-        gateway.shares(&gateway.burst(vec![chat("tiny"); 16]))[0] > 0
-    });
+    until("it is back", || gateway.shares(&gateway.burst(vec![chat("tiny"); 16]))[0] > 0);
 }
 
 /// A pod whose metrics are those of an idle server and whose requests fail at once must not draw the traffic.
@@ -96,14 +85,9 @@ fn a_pod_that_fails_fast_does_not_attract_traffic() {
         gateway.send(chat("tiny"));
     }
     let failed = gateway.pods.server(0).counters().failed;
-    assert!(
-        (1..=6).contains(&failed),
-        "{failed} of 60 requests went to the pod that fails"
-    );
+    assert!((1..=6).contains(&failed), "{failed} of 60 requests went to the pod that fails");
     gateway.pods.server(0).set(|knobs| knobs.fail_status = None);
-    until("it is tried again", || {
-        gateway.shares(&gateway.burst(vec![chat("tiny"); 16]))[0] > 0
-    });
+    until("it is tried again", || gateway.shares(&gateway.burst(vec![chat("tiny"); 16]))[0] > 0);
 }
 
 #[test]
@@ -133,13 +117,7 @@ fn clients_that_leave_leave_no_load_behind() {
             stream.next_chunk().await.unwrap();
         }
     });
-    let in_flight = || {
-        gateway
-            .pods
-            .servers()
-            .map(|pod| pod.counters().in_flight)
-            .sum::<u64>()
-    };
+    let in_flight = || gateway.pods.servers().map(|pod| pod.counters().in_flight).sum::<u64>();
     until("the pods know that they have left", || in_flight() == 0);
     gateway.wait_until_scraped();
     gateway.send(chat("tiny"));

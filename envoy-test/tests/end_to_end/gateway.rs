@@ -41,11 +41,7 @@ impl Setup {
         let file = project_root().join("filter-config").join(name).join("envoy.yaml");
         let mut configuration = Configuration::load(&file).unwrap();
         configuration.set_plugin_file(&plugin_file());
-        Setup {
-            pods: four_pods(),
-            settings: EnvoySettings::new(configuration),
-            scraped: true,
-        }
+        Setup { pods: four_pods(), settings: EnvoySettings::new(configuration), scraped: true }
     }
 
     pub fn pods(mut self, pods: Vec<ServerSettings>) -> Setup {
@@ -98,10 +94,7 @@ impl Setup {
             }
         });
         edit(configuration, &addresses);
-        let gateway = Gateway {
-            envoy: Envoy::start(self.settings).unwrap(),
-            pods,
-        };
+        let gateway = Gateway { envoy: Envoy::start(self.settings).unwrap(), pods };
         if self.scraped {
             gateway.wait_until_scraped();
         }
@@ -140,19 +133,15 @@ impl Gateway {
 
     /// The place of the pod that answered.
     pub fn served_by(&self, answer: &Response) -> usize {
-        let name = answer
-            .header("x-served-by")
-            .unwrap_or_else(|| panic!("no pod answered: {}", answer.text()));
+        let name =
+            answer.header("x-served-by").unwrap_or_else(|| panic!("no pod answered: {}", answer.text()));
         self.index(name)
     }
 
     /// The place of the pod at this address.
     pub fn index(&self, address: &str) -> usize {
         let addresses = texts(&self.pods.addresses());
-        addresses
-            .iter()
-            .position(|pod| pod == address)
-            .unwrap_or_else(|| panic!("no pod at {address}"))
+        addresses.iter().position(|pod| pod == address).unwrap_or_else(|| panic!("no pod at {address}"))
     }
 
     /// How many of these answers each pod gave.
@@ -166,19 +155,11 @@ impl Gateway {
 
     /// Waits until every pod's metrics, as they are now, are what the workers go by.
     pub fn wait_until_scraped(&self) {
-        let counts = || {
-            self.pods
-                .servers()
-                .map(|pod| pod.counters().metrics_scrapes)
-                .collect::<Vec<_>>()
-        };
+        let counts = || self.pods.servers().map(|pod| pod.counters().metrics_scrapes).collect::<Vec<_>>();
         let before = counts();
         // The second scrape from now on began after now; the workers have it a tick or two after its end.
         until("every pod is scraped twice", || {
-            counts()
-                .iter()
-                .zip(&before)
-                .all(|(now, before)| *now >= before + 2)
+            counts().iter().zip(&before).all(|(now, before)| *now >= before + 2)
         });
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -189,10 +170,7 @@ impl Gateway {
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let started_at = Instant::now();
     while !holds() {
-        assert!(
-            started_at.elapsed() < PATIENCE,
-            "still not so after {PATIENCE:?}: {what}"
-        );
+        assert!(started_at.elapsed() < PATIENCE, "still not so after {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

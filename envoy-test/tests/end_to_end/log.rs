@@ -5,12 +5,7 @@ use serde_json::Value;
 
 /// The first endpoint that was picked.
 pub fn first_pick(line: &Value) -> &str {
-    line["picked"]
-        .as_str()
-        .unwrap_or_default()
-        .split(',')
-        .next()
-        .unwrap_or_default()
+    line["picked"].as_str().unwrap_or_default().split(',').next().unwrap_or_default()
 }
 
 fn lines(gateway: &Gateway, count: usize) -> Vec<Value> {
@@ -28,22 +23,12 @@ fn the_pick_in_the_log_is_the_pod_that_served_and_the_pods_counters_agree() {
         assert_eq!(lines.len(), 120, "{configuration}");
         for line in &lines {
             assert_eq!(line["upstream"], first_pick(line), "{configuration}: {line}");
-            assert_eq!(
-                (&line["model"], &line["target_model"]),
-                (&"tiny".into(), &"tiny".into())
-            );
+            assert_eq!((&line["model"], &line["target_model"]), (&"tiny".into(), &"tiny".into()));
             assert_eq!(line["picked"].as_str().unwrap().split(',').count(), 3, "{line}");
         }
         for (pod, address) in gateway.pods.servers().zip(gateway.pods.addresses()) {
-            let logged = lines
-                .iter()
-                .filter(|line| first_pick(line) == address.to_string())
-                .count();
-            assert_eq!(
-                pod.counters().requests_for("tiny"),
-                logged as u64,
-                "{configuration}: {address}"
-            );
+            let logged = lines.iter().filter(|line| first_pick(line) == address.to_string()).count();
+            assert_eq!(pod.counters().requests_for("tiny"), logged as u64, "{configuration}: {address}");
         }
     }
 }
@@ -66,10 +51,7 @@ fn the_log_says_why_a_pod_was_picked() {
             "kv",
             "metrics_age_ms",
         ];
-        assert!(
-            expected.iter().all(|word| words.contains(word)),
-            "{configuration}: {decision}"
-        );
+        assert!(expected.iter().all(|word| words.contains(word)), "{configuration}: {decision}");
     }
 }
 

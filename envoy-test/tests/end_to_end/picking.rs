@@ -16,37 +16,22 @@ fn gauges(waiting: f64, kv_cache_usage: f64) -> FixedGauges {
 
 /// With these gauges, every request for `model`, one after the other, goes to the pod at `expected`.
 fn check(configuration: &str, gauges: &[FixedGauges], model: &str, expected: usize) {
-    let served = ServerSettings {
-        lora_adapters: vec!["sql-lora".into()],
-        ..pod()
-    };
+    let served = ServerSettings { lora_adapters: vec!["sql-lora".into()], ..pod() };
     let gateway = Setup::new(configuration).pods(vec![served; gauges.len()]).start();
     for (index, gauges) in gauges.iter().enumerate() {
-        gateway
-            .pods
-            .server(index)
-            .set(|knobs| knobs.gauges = gauges.clone());
+        gateway.pods.server(index).set(|knobs| knobs.gauges = gauges.clone());
     }
     gateway.wait_until_scraped();
     for _ in 0..5 {
         let answer = gateway.send(chat(model));
-        assert_eq!(
-            gateway.served_by(&answer),
-            expected,
-            "{configuration}: {gauges:?}"
-        );
+        assert_eq!(gateway.served_by(&answer), expected, "{configuration}: {gauges:?}");
     }
 }
 
 #[test]
 fn the_pod_with_the_shortest_queue_is_picked() {
     for configuration in ALL {
-        check(
-            configuration,
-            &[gauges(3.0, 0.2), gauges(0.0, 0.1), gauges(10.0, 0.2)],
-            "tiny",
-            1,
-        );
+        check(configuration, &[gauges(3.0, 0.2), gauges(0.0, 0.1), gauges(10.0, 0.2)], "tiny", 1);
     }
 }
 
@@ -58,12 +43,7 @@ fn the_pod_that_has_the_adapter_is_picked_though_its_kv_cache_is_fuller() {
         ..gauges(2.0, kv_cache_usage)
     };
     for configuration in BODY_MODES {
-        check(
-            configuration,
-            &[with("other", 0.1), with("other", 0.1), with("sql-lora", 0.8)],
-            "sql-lora",
-            2,
-        );
+        check(configuration, &[with("other", 0.1), with("other", 0.1), with("sql-lora", 0.8)], "sql-lora", 2);
     }
 }
 
@@ -80,11 +60,7 @@ fn check_burst(configuration: &str, workers: u32) {
 }
 
 fn completed(gateway: &Gateway) -> Vec<usize> {
-    gateway
-        .pods
-        .servers()
-        .map(|pod| pod.counters().completed as usize)
-        .collect()
+    gateway.pods.servers().map(|pod| pod.counters().completed as usize).collect()
 }
 
 #[test]
@@ -123,10 +99,5 @@ fn without_a_scrape_cluster_a_burst_is_spread_from_what_is_in_flight() {
     let gateway = Setup::new(STOP_ITERATION).plugin(edit).unscraped().start();
     let shares = gateway.shares(&gateway.burst(vec![chat("tiny"); 32]));
     assert!(shares.iter().all(|share| (6..=10).contains(share)), "{shares:?}");
-    assert!(
-        gateway
-            .pods
-            .servers()
-            .all(|pod| pod.counters().metrics_scrapes == 0)
-    );
+    assert!(gateway.pods.servers().all(|pod| pod.counters().metrics_scrapes == 0));
 }

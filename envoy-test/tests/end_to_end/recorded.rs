@@ -18,10 +18,7 @@ fn fixture(name: &str) -> Vec<u8> {
 /// The body of a recorded answer.
 fn recorded_body(name: &str) -> Vec<u8> {
     let answer = fixture(name);
-    let end = answer
-        .windows(4)
-        .position(|window| window == b"\r\n\r\n")
-        .unwrap();
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
     answer[end + 4..].to_vec()
 }
 
@@ -31,11 +28,8 @@ fn replay(page: &str, answer: &str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (page, answer) = (Arc::new(fixture(page)), Arc::new(recorded_body(answer)));
-    let kind = if answer.starts_with(b"data:") {
-        "text/event-stream; charset=utf-8"
-    } else {
-        "application/json"
-    };
+    let kind =
+        if answer.starts_with(b"data:") { "text/event-stream; charset=utf-8" } else { "application/json" };
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let (page, answer) = (page.clone(), answer.clone());
@@ -48,15 +42,8 @@ fn replay(page: &str, answer: &str) -> SocketAddr {
 fn serve(mut stream: TcpStream, page: &[u8], kind: &str, answer: &[u8]) -> std::io::Result<()> {
     while let Some(head) = read_request(&mut stream)? {
         let scrape = head.starts_with("GET /metrics");
-        let (kind, body, piece) = if scrape {
-            ("text/plain", page, page.len())
-        } else {
-            (kind, answer, 7)
-        };
-        write!(
-            stream,
-            "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n"
-        )?;
+        let (kind, body, piece) = if scrape { ("text/plain", page, page.len()) } else { (kind, answer, 7) };
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n")?;
         for part in body.chunks(piece) {
             write!(stream, "{:x}\r\n", part.len())?;
             stream.write_all(part)?;
@@ -74,9 +61,7 @@ fn read_request(stream: &mut TcpStream) -> std::io::Result<Option<String>> {
     loop {
         let text = String::from_utf8_lossy(&seen).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head
-                .lines()
-                .find_map(|line| line.strip_prefix("content-length: "));
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
             let chunked_end = body.ends_with("0\r\n\r\n") || !head.contains("chunked");
             if chunked_end && length.is_none_or(|length| body.len() >= length.parse().unwrap_or(0)) {
                 return Ok(Some(head.to_owned()));
@@ -94,44 +79,26 @@ fn read_request(stream: &mut TcpStream) -> std::io::Result<Option<String>> {
 fn check(exchange: &str, model: &str, expected: usize, why: &str) {
     for configuration in BODY_MODES {
         let answer = format!("{exchange}.http");
-        let pods = [
-            replay("metrics_queue_lora.txt", &answer),
-            replay("metrics_idle.txt", &answer),
-        ];
-        let gateway = Setup::new(configuration)
-            .pods(vec![])
-            .unscraped()
-            .start_with(|envoy, _| {
-                envoy.set_endpoints(CLUSTER, &pods);
-                let texts = crate::gateway::texts(&pods);
-                envoy.edit_plugin(|plugin| plugin["pools"][0]["endpoints"] = json!(texts));
-            });
+        let pods = [replay("metrics_queue_lora.txt", &answer), replay("metrics_idle.txt", &answer)];
+        let gateway = Setup::new(configuration).pods(vec![]).unscraped().start_with(|envoy, _| {
+            envoy.set_endpoints(CLUSTER, &pods);
+            let texts = crate::gateway::texts(&pods);
+            envoy.edit_plugin(|plugin| plugin["pools"][0]["endpoints"] = json!(texts));
+        });
         let client = Client::new(gateway.envoy.address(), Protocol::Http1);
         let request = || Request::post("/v1/chat/completions").header("content-type", "application/json");
         crate::gateway::until("both pages are read", || {
-            client
-                .send_blocking(request().body(fixture(&format!("{exchange}.req.json"))))
-                .unwrap();
+            client.send_blocking(request().body(fixture(&format!("{exchange}.req.json")))).unwrap();
             let lines = gateway.envoy.access_log().unwrap();
             let last = lines.last();
             last.is_some_and(|line| {
-                line["picked"]
-                    .as_str()
-                    .is_some_and(|picked| picked.starts_with(&pods[expected].to_string()))
-            }) && last.is_some_and(|line| {
-                line["decision"]
-                    .as_str()
-                    .is_some_and(|decision| decision.contains(why))
-            })
+                line["picked"].as_str().is_some_and(|picked| picked.starts_with(&pods[expected].to_string()))
+            }) && last
+                .is_some_and(|line| line["decision"].as_str().is_some_and(|decision| decision.contains(why)))
         });
-        let answered = client
-            .send_blocking(request().body(fixture(&format!("{exchange}.req.json"))))
-            .unwrap();
-        assert_eq!(
-            answered.body(),
-            recorded_body(&answer),
-            "{configuration}: {exchange}"
-        );
+        let answered =
+            client.send_blocking(request().body(fixture(&format!("{exchange}.req.json")))).unwrap();
+        assert_eq!(answered.body(), recorded_body(&answer), "{configuration}: {exchange}");
         let line = gateway.envoy.access_log().unwrap().pop().unwrap();
         assert_eq!(
             (&line["model"], &line["status"]),
@@ -143,12 +110,7 @@ fn check(exchange: &str, model: &str, expected: usize, why: &str) {
 
 #[test]
 fn a_recorded_chat_goes_to_the_idle_server() {
-    check(
-        "chat",
-        "tiny",
-        1,
-        "prompt_tokens=23 in_flight=0 waiting_tokens=0 queue=0 running=0 kv=0.00",
-    );
+    check("chat", "tiny", 1, "prompt_tokens=23 in_flight=0 waiting_tokens=0 queue=0 running=0 kv=0.00");
 }
 
 #[test]

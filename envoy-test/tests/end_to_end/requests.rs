@@ -11,11 +11,7 @@ use serde_json::{Value, json};
 fn one_idle(configuration: &str) -> Gateway {
     let gateway = Setup::new(configuration).pods(vec![pod(); 3]).start();
     for busy in [0, 2] {
-        let gauges = FixedGauges {
-            waiting: Some(50.0),
-            running: Some(50.0),
-            ..Default::default()
-        };
+        let gauges = FixedGauges { waiting: Some(50.0), running: Some(50.0), ..Default::default() };
         gateway.pods.server(busy).set(|knobs| knobs.gauges = gauges);
     }
     gateway.wait_until_scraped();
@@ -30,22 +26,10 @@ fn logged(gateway: &Gateway, count: usize) -> Value {
 #[test]
 fn every_inference_path_is_read_under_any_prefix() {
     let bodies = [
-        (
-            "/v1/chat/completions",
-            json!({"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}),
-        ),
-        (
-            "/v1/completions",
-            json!({"model": "tiny", "prompt": "Once upon a time"}),
-        ),
-        (
-            "/v1/embeddings",
-            json!({"model": "tiny", "input": "Once upon a time"}),
-        ),
-        (
-            "/v1/responses",
-            json!({"model": "tiny", "input": "Once upon a time"}),
-        ),
+        ("/v1/chat/completions", json!({"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]})),
+        ("/v1/completions", json!({"model": "tiny", "prompt": "Once upon a time"})),
+        ("/v1/embeddings", json!({"model": "tiny", "input": "Once upon a time"})),
+        ("/v1/responses", json!({"model": "tiny", "input": "Once upon a time"})),
         (
             "/v1/messages",
             json!({"model": "tiny", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]}),
@@ -55,24 +39,12 @@ fn every_inference_path_is_read_under_any_prefix() {
         let gateway = one_idle(configuration);
         for (index, (path, body)) in bodies.iter().enumerate() {
             let answer = gateway.send(Request::post(path).json(body));
-            assert_eq!(
-                (answer.status, gateway.served_by(&answer)),
-                (200, 1),
-                "{configuration} {path}"
-            );
-            assert_eq!(
-                logged(&gateway, index + 1)["model"],
-                "tiny",
-                "{configuration} {path}"
-            );
+            assert_eq!((answer.status, gateway.served_by(&answer)), (200, 1), "{configuration} {path}");
+            assert_eq!(logged(&gateway, index + 1)["model"], "tiny", "{configuration} {path}");
         }
         let prefixed = Request::post("/team/a/v1/completions?x=1").json(&bodies[1].1);
         gateway.send(prefixed);
-        assert_eq!(
-            logged(&gateway, bodies.len() + 1)["model"],
-            "tiny",
-            "{configuration}: a prefix"
-        );
+        assert_eq!(logged(&gateway, bodies.len() + 1)["model"], "tiny", "{configuration}: a prefix");
     }
 }
 
@@ -87,18 +59,11 @@ fn other_requests_to_a_pool_are_not_read_and_go_to_the_least_loaded_pod() {
             .body(multipart);
         for request in [Request::get("/v1/models"), Request::get("/health"), audio] {
             let answer = gateway.send(request);
-            assert_eq!(
-                (answer.status, gateway.served_by(&answer)),
-                (200, 1),
-                "{configuration}"
-            );
+            assert_eq!((answer.status, gateway.served_by(&answer)), (200, 1), "{configuration}");
         }
         for line in gateway.envoy.access_log_until(3).unwrap() {
             assert_eq!(line["model"], Value::Null, "{line}");
-            assert!(
-                line["decision"].as_str().unwrap().starts_with("DEFAULT"),
-                "{line}"
-            );
+            assert!(line["decision"].as_str().unwrap().starts_with("DEFAULT"), "{line}");
         }
     }
 }
@@ -127,16 +92,10 @@ fn bodies_are_read_in_every_form_they_come_in() {
             check("content-length", chat("tiny"));
             check("116 KB", long_chat());
             check("frames of a byte", chat("tiny").in_frames_of(1));
-            check(
-                "frames with pauses",
-                chat("tiny").in_frames_of(40).pausing(Duration::from_millis(20)),
-            );
+            check("frames with pauses", chat("tiny").in_frames_of(40).pausing(Duration::from_millis(20)));
             check("116 KB in frames", long_chat().in_frames_of(1_000));
             check("trailers", chat("tiny").trailer("x-checksum", "1"));
-            check(
-                "frames and trailers",
-                long_chat().in_frames_of(9_000).trailer("x-checksum", "1"),
-            );
+            check("frames and trailers", long_chat().in_frames_of(9_000).trailer("x-checksum", "1"));
         }
     }
 }
@@ -164,19 +123,9 @@ fn a_client_that_expects_100_continue_is_told_to_go_on() {
 fn streamed_answers_pass_as_they_come() {
     for configuration in BODY_MODES {
         let gateway = Setup::new(configuration).start();
-        let answer = gateway.send(chat_with(
-            json!({"model": "tiny", "max_tokens": 8, "stream": true}),
-        ));
-        assert!(
-            answer.text().ends_with("data: [DONE]\n\n"),
-            "{configuration}: {}",
-            answer.text()
-        );
-        assert!(
-            answer.chunks.len() >= 8,
-            "{configuration}: {} chunks",
-            answer.chunks.len()
-        );
+        let answer = gateway.send(chat_with(json!({"model": "tiny", "max_tokens": 8, "stream": true})));
+        assert!(answer.text().ends_with("data: [DONE]\n\n"), "{configuration}: {}", answer.text());
+        assert!(answer.chunks.len() >= 8, "{configuration}: {} chunks", answer.chunks.len());
     }
 }
 
@@ -201,9 +150,7 @@ fn a_client_cannot_choose_its_pod() {
 fn a_header_that_is_no_text_does_no_harm() {
     for configuration in BODY_MODES {
         let gateway = one_idle(configuration);
-        let odd = chat("tiny")
-            .header("x-odd", b"\xff\xfe")
-            .header("x-gateway-destination-endpoint", b"\xff");
+        let odd = chat("tiny").header("x-odd", b"\xff\xfe").header("x-gateway-destination-endpoint", b"\xff");
         assert_eq!(gateway.served_by(&gateway.send(odd)), 1, "{configuration}");
     }
 }
@@ -215,11 +162,7 @@ fn add_other_route(configuration: &mut Configuration, pod: std::net::SocketAddr)
         "load_assignment": {"cluster_name": "other", "endpoints": [{"lb_endpoints": [{"endpoint": {"address":
             {"socket_address": {"address": pod.ip().to_string(), "port_value": pod.port()}}}}]}]}
     });
-    configuration
-        .at("/static_resources/clusters")
-        .as_array_mut()
-        .unwrap()
-        .push(cluster);
+    configuration.at("/static_resources/clusters").as_array_mut().unwrap().push(cluster);
     let routes = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes";
     let mut route =
         json!({"match": {"prefix": "/other"}, "route": {"cluster": "other", "prefix_rewrite": "/"}});
@@ -243,21 +186,12 @@ fn a_request_to_another_cluster_passes_untouched_and_unbuffered() {
         // The request's beginning arrives while its end has not been sent.
         let (stream, _) = server.accept().unwrap();
         let seen = read_until(&stream, "{no j");
-        assert!(
-            !seen.contains("x-gateway-destination-endpoint: 127"),
-            "{configuration}: {seen}"
-        );
-        assert!(
-            seen.contains("transfer-encoding: chunked"),
-            "{configuration}: {seen}"
-        );
+        assert!(!seen.contains("x-gateway-destination-endpoint: 127"), "{configuration}: {seen}");
+        assert!(seen.contains("transfer-encoding: chunked"), "{configuration}: {seen}");
         client.send("4\r\nson}\r\n0\r\n\r\n").unwrap();
         assert!(read_until(&stream, "0\r\n\r\n").contains("son}"));
         std::io::Write::write_all(&mut &stream, b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
-        assert!(
-            client.read_until("\r\n\r\n").unwrap().starts_with("HTTP/1.1 204"),
-            "{configuration}"
-        );
+        assert!(client.read_until("\r\n\r\n").unwrap().starts_with("HTTP/1.1 204"), "{configuration}");
     }
 }
 

@@ -11,27 +11,11 @@ async fn every_request_is_counted_once_by_path_and_by_model() {
     }
     post(&server, CHAT, &json!({"model": "nope", "messages": []})).await;
     let counters = server.counters();
-    assert_eq!(
-        (counters.requests_to(COMPLETIONS), counters.requests_to(CHAT)),
-        (3, 1)
-    );
-    assert_eq!(
-        (counters.requests_for("tiny"), counters.requests_for("nope")),
-        (3, 1)
-    );
-    assert_eq!(
-        (counters.completed, counters.failed, counters.cancelled),
-        (3, 1, 0)
-    );
+    assert_eq!((counters.requests_to(COMPLETIONS), counters.requests_to(CHAT)), (3, 1));
+    assert_eq!((counters.requests_for("tiny"), counters.requests_for("nope")), (3, 1));
+    assert_eq!((counters.completed, counters.failed, counters.cancelled), (3, 1, 0));
     assert_eq!((counters.in_flight, counters.in_flight_max), (0, 1));
-    assert_eq!(
-        (
-            counters.prompt_tokens,
-            counters.cached_tokens,
-            counters.completion_tokens
-        ),
-        (120, 64, 15)
-    );
+    assert_eq!((counters.prompt_tokens, counters.cached_tokens, counters.completion_tokens), (120, 64, 15));
     assert!(counters.last_request_ms.is_some());
 }
 
@@ -78,16 +62,10 @@ async fn scrapes_at_the_same_time_are_noticed() {
             tokio::spawn(async move { client.send(Request::get("/metrics")).await })
         })
         .collect();
-    eventually("both hang", || {
-        server.counters().metrics_scrapes_in_flight_max == 2
-    })
-    .await;
+    eventually("both hang", || server.counters().metrics_scrapes_in_flight_max == 2).await;
     assert_eq!(server.counters().metrics_scrapes, 4);
     scrapes.iter().for_each(|scrape| scrape.abort());
-    eventually("both have left", || {
-        server.counters().metrics_scrapes_in_flight == 0
-    })
-    .await;
+    eventually("both have left", || server.counters().metrics_scrapes_in_flight == 0).await;
 }
 
 #[tokio::test]
@@ -96,8 +74,5 @@ async fn counters_over_http_are_the_same() {
     let server = servers.server(0);
     post(&server, COMPLETIONS, &completion(0..40, 5)).await;
     let answer = get(&server, "/sim/counters").await;
-    assert_eq!(
-        serde_json::from_slice::<Counters>(&answer.body()).unwrap(),
-        server.counters()
-    );
+    assert_eq!(serde_json::from_slice::<Counters>(&answer.body()).unwrap(), server.counters());
 }

@@ -29,10 +29,7 @@ fn start(settings: ServerSettings) -> ModelServers {
 fn quick() -> ModelServers {
     start(ServerSettings {
         lora_adapters: vec!["lora-a".to_owned(), "lora-b".to_owned()],
-        engine: EngineSettings {
-            speed: 20.0,
-            ..EngineSettings::default()
-        },
+        engine: EngineSettings { speed: 20.0, ..EngineSettings::default() },
         ..ServerSettings::default()
     })
 }
@@ -40,11 +37,7 @@ fn quick() -> ModelServers {
 /// A server that runs one request at a time.
 fn one_at_a_time(queued_max: Option<usize>) -> ModelServers {
     start(ServerSettings {
-        engine: EngineSettings {
-            sequences_max: 1,
-            queued_max,
-            ..EngineSettings::default()
-        },
+        engine: EngineSettings { sequences_max: 1, queued_max, ..EngineSettings::default() },
         ..ServerSettings::default()
     })
 }
@@ -58,10 +51,7 @@ async fn get(server: &ModelServer, path: &str) -> Response {
 }
 
 async fn post(server: &ModelServer, path: &str, body: &Value) -> Response {
-    client_of(server)
-        .send(Request::post(path).json(body))
-        .await
-        .unwrap()
+    client_of(server).send(Request::post(path).json(body)).await.unwrap()
 }
 
 /// A completion of so many tokens for a prompt of token ids.
@@ -87,8 +77,7 @@ async fn eventually(what: &str, condition: impl Fn() -> bool) {
 
 /// The value of a series of the metrics page, given as it is printed.
 fn series(page: &str, series: &str) -> Option<f64> {
-    page.lines()
-        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// A gauge or counter that has no labels but the engine and the model.

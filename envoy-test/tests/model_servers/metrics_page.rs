@@ -7,31 +7,18 @@ use super::*;
 
 /// `name type` of every family.
 fn families(page: &str) -> BTreeSet<&str> {
-    page.lines()
-        .filter_map(|line| line.strip_prefix("# TYPE "))
-        .collect()
+    page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect()
 }
 
 /// Every series with its labels, but for the sizes that `cache_config_info` has as labels.
 fn series_names(page: &str) -> BTreeSet<&str> {
-    let series = page
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.rsplit_once(' '));
-    series
-        .map(|(name, _)| name)
-        .filter(|name| !name.starts_with("vllm:cache_config_info"))
-        .collect()
+    let series = page.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+    series.map(|(name, _)| name).filter(|name| !name.starts_with("vllm:cache_config_info")).collect()
 }
 
 fn check_size(page: &str, recorded: &str) {
     let difference = page.len().abs_diff(recorded.len());
-    assert!(
-        difference < recorded.len() / 20,
-        "{} bytes, recorded {}",
-        page.len(),
-        recorded.len()
-    );
+    assert!(difference < recorded.len() / 20, "{} bytes, recorded {}", page.len(), recorded.len());
 }
 
 #[tokio::test]
@@ -48,11 +35,7 @@ async fn an_idle_page_has_the_recorded_series_and_size() {
 async fn a_page_after_traffic_has_the_recorded_series_and_size() {
     let servers = start(ServerSettings {
         lora_adapters: vec!["lora-a".to_owned(), "lora-b".to_owned()],
-        engine: EngineSettings {
-            lora_slots: 1,
-            speed: 20.0,
-            ..EngineSettings::default()
-        },
+        engine: EngineSettings { lora_slots: 1, speed: 20.0, ..EngineSettings::default() },
         ..ServerSettings::default()
     });
     let server = servers.server(0);
@@ -79,10 +62,7 @@ async fn gauges_show_what_runs_and_what_waits() {
     }
     let gauges = || {
         let page = server.metrics_page();
-        (
-            value(&page, "vllm:num_requests_running"),
-            value(&page, "vllm:num_requests_waiting"),
-        )
+        (value(&page, "vllm:num_requests_running"), value(&page, "vllm:num_requests_waiting"))
     };
     eventually("one runs and two wait", || gauges() == (1.0, 2.0)).await;
     assert!(value(&server.metrics_page(), "vllm:kv_cache_usage_perc") > 0.0);
@@ -120,21 +100,14 @@ async fn old_sets_of_adapters_stay_and_the_current_one_has_the_largest_value() {
         let labels = format!(
             r#"{{max_lora="4",running_lora_adapters="{adapters}",waiting_lora_adapters="{adapters}"}}"#
         );
-        series(
-            &server.metrics_page(),
-            &format!("vllm:lora_requests_info{labels}"),
-        )
+        series(&server.metrics_page(), &format!("vllm:lora_requests_info{labels}"))
     };
     for model in ["lora-a", "lora-b"] {
         let mut body = completion(0..10, 4);
         body["model"] = model.into();
         post(&server, COMPLETIONS, &body).await;
     }
-    assert!(
-        set("lora-a") < set("lora-b") && set("lora-b") < set(""),
-        "{}",
-        server.metrics_page()
-    );
+    assert!(set("lora-a") < set("lora-b") && set("lora-b") < set(""), "{}", server.metrics_page());
     assert!(set("lora-a").is_some());
 }
 
@@ -142,12 +115,7 @@ async fn old_sets_of_adapters_stay_and_the_current_one_has_the_largest_value() {
 async fn fixed_gauges_hide_the_real_ones() {
     let servers = quick();
     let server = servers.server(0);
-    post(
-        &server,
-        COMPLETIONS,
-        &json!({"model": "lora-a", "prompt": "x", "max_tokens": 3}),
-    )
-    .await;
+    post(&server, COMPLETIONS, &json!({"model": "lora-a", "prompt": "x", "max_tokens": 3})).await;
     server.set(|knobs| {
         knobs.gauges.waiting = Some(7.0);
         knobs.gauges.running = Some(5.0);
@@ -159,9 +127,7 @@ async fn fixed_gauges_hide_the_real_ones() {
     assert_eq!(value(&page, "vllm:num_requests_waiting"), 7.0);
     assert_eq!(value(&page, "vllm:num_requests_running"), 5.0);
     assert_eq!(value(&page, "vllm:kv_cache_usage_perc"), 0.25);
-    let sets = page
-        .lines()
-        .filter(|line| line.starts_with("vllm:lora_requests_info{"));
+    let sets = page.lines().filter(|line| line.starts_with("vllm:lora_requests_info{"));
     let newest = sets.max_by(|left, right| {
         let seen = |line: &str| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap();
         seen(left).total_cmp(&seen(right))

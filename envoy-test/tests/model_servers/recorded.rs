@@ -23,9 +23,7 @@ pub fn recorded_answer(name: &str) -> Recorded {
     let headers = headers.lines().filter_map(|line| line.split_once(": "));
     Recorded {
         status: status_line.split(' ').nth(1).unwrap().parse().unwrap(),
-        headers: headers
-            .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
-            .collect(),
+        headers: headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect(),
         body: body.to_owned(),
     }
 }

@@ -10,9 +10,7 @@ use super::*;
 async fn check(path: &str, name: &str) {
     let servers = quick();
     let body = fixture(&format!("{name}.req.json"));
-    let mut request = Request::post(path)
-        .header("content-type", "application/json")
-        .body(body);
+    let mut request = Request::post(path).header("content-type", "application/json").body(body);
     if let Some(format) = name.strip_prefix("orca_chat_") {
         request = request.header("endpoint-load-metrics-format", format);
     }
@@ -23,9 +21,7 @@ async fn check(path: &str, name: &str) {
 fn compare(name: &str, answer: &Response, recorded: &Recorded) {
     assert_eq!(answer.status, recorded.status, "{name}");
     for (header, value) in &recorded.headers {
-        let own = answer
-            .header(header)
-            .unwrap_or_else(|| panic!("{name}: no header {header}"));
+        let own = answer.header(header).unwrap_or_else(|| panic!("{name}: no header {header}"));
         if ["content-type", "server", "vary", "endpoint-load-metrics"].contains(&header.as_str()) {
             assert_eq!(own, value, "{name}");
         }
@@ -36,9 +32,7 @@ fn compare(name: &str, answer: &Response, recorded: &Recorded) {
 /// For each JSON document in a body (one, or one an event): its fields in order, each with its kind of value.
 fn fields(body: &str) -> Vec<Vec<String>> {
     let documents = body.lines().filter(|line| !line.is_empty());
-    documents
-        .map(|line| document_fields(line.strip_prefix("data: ").unwrap_or(line)))
-        .collect()
+    documents.map(|line| document_fields(line.strip_prefix("data: ").unwrap_or(line))).collect()
 }
 
 fn document_fields(document: &str) -> Vec<String> {
@@ -55,13 +49,9 @@ fn document_fields(document: &str) -> Vec<String> {
 fn push_kinds(path: &str, value: &Value, kinds: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
-            fields
-                .iter()
-                .for_each(|(name, value)| push_kinds(&format!("{path}.{name}"), value, kinds));
+            fields.iter().for_each(|(name, value)| push_kinds(&format!("{path}.{name}"), value, kinds));
         }
-        Value::Array(items) => items
-            .iter()
-            .for_each(|item| push_kinds(&format!("{path}[]"), item, kinds)),
+        Value::Array(items) => items.iter().for_each(|item| push_kinds(&format!("{path}[]"), item, kinds)),
         Value::String(_) => kinds.push(format!("{path}: string")),
         Value::Number(_) => kinds.push(format!("{path}: number")),
         other => kinds.push(format!("{path}: {other}")),
@@ -71,13 +61,7 @@ fn push_kinds(path: &str, value: &Value, kinds: &mut Vec<String>) {
 /// Names of fields in the order in which they are written. Recorded strings hold no escaped quotes.
 fn field_names(document: &str) -> Vec<&str> {
     let pieces: Vec<&str> = document.split('"').collect();
-    pieces
-        .windows(2)
-        .skip(1)
-        .step_by(2)
-        .filter(|pair| pair[1].starts_with(':'))
-        .map(|pair| pair[0])
-        .collect()
+    pieces.windows(2).skip(1).step_by(2).filter(|pair| pair[1].starts_with(':')).map(|pair| pair[0]).collect()
 }
 
 #[tokio::test]
@@ -105,10 +89,7 @@ async fn every_event_is_a_chunk_of_its_own() {
     let answer = client_of(&servers.server(0)).send(request).await.unwrap();
     for chunk in &answer.chunks {
         let event = std::str::from_utf8(&chunk.data).unwrap();
-        assert!(
-            event.starts_with("data: ") && event.find("\n\n") == Some(event.len() - 2),
-            "{event:?}"
-        );
+        assert!(event.starts_with("data: ") && event.find("\n\n") == Some(event.len() - 2), "{event:?}");
     }
     assert_eq!(answer.chunks.len(), fields(&answer.text()).len());
 }
@@ -129,26 +110,14 @@ async fn a_full_queue_answers_the_recorded_503() {
     let servers = one_at_a_time(Some(1));
     let server = servers.server(0);
     let client = client_of(&server);
-    let running = client
-        .open(Request::post(COMPLETIONS).json(&endless_completion()))
-        .await
-        .unwrap();
-    eventually("a request runs", || {
-        value(&server.metrics_page(), "vllm:num_requests_running") == 1.0
-    })
-    .await;
-    let waiting = client
-        .open(Request::post(COMPLETIONS).json(&endless_completion()))
-        .await
-        .unwrap();
+    let running = client.open(Request::post(COMPLETIONS).json(&endless_completion())).await.unwrap();
+    eventually("a request runs", || value(&server.metrics_page(), "vllm:num_requests_running") == 1.0).await;
+    let waiting = client.open(Request::post(COMPLETIONS).json(&endless_completion())).await.unwrap();
     let refused = post(&server, COMPLETIONS, &completion(0..10, 1)).await;
     compare(
         "err_503_queue_full",
         &refused,
-        &Recorded {
-            headers: Default::default(),
-            ..recorded_answer("err_503_queue_full")
-        },
+        &Recorded { headers: Default::default(), ..recorded_answer("err_503_queue_full") },
     );
     assert_eq!(refused.text(), recorded_answer("err_503_queue_full").body);
     drop((running, waiting));
@@ -160,17 +129,9 @@ async fn the_list_of_models_has_the_recorded_shape() {
     let answer = get(&servers.server(0), "/v1/models").await;
     compare("models", &answer, &recorded_answer("models"));
     let names = |body: &Value| -> Vec<Value> {
-        body["data"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|model| model["id"].clone())
-            .collect()
+        body["data"].as_array().unwrap().iter().map(|model| model["id"].clone()).collect()
     };
-    assert_eq!(
-        names(&answer.json().unwrap()),
-        [json!("tiny"), json!("lora-a"), json!("lora-b")]
-    );
+    assert_eq!(names(&answer.json().unwrap()), [json!("tiny"), json!("lora-a"), json!("lora-b")]);
 }
 
 #[tokio::test]
@@ -179,11 +140,7 @@ async fn every_answer_says_who_gave_it() {
     let server = servers.server(0);
     let address = server.address().to_string();
     for path in ["/health", "/v1/models", "/metrics", "/nowhere", "/sim/counters"] {
-        assert_eq!(
-            get(&server, path).await.header("x-served-by"),
-            Some(address.as_str()),
-            "{path}"
-        );
+        assert_eq!(get(&server, path).await.header("x-served-by"), Some(address.as_str()), "{path}");
     }
 }
 
@@ -192,14 +149,8 @@ async fn http_2_with_prior_knowledge_gets_the_same_answers() {
     let servers = quick();
     let address = servers.server(0).address();
     let request = || Request::post(CHAT).body(fixture("chat_stream_usage.req.json"));
-    let one = Client::new(address, Protocol::Http1)
-        .send(request())
-        .await
-        .unwrap();
-    let two = Client::new(address, Protocol::Http2)
-        .send(request())
-        .await
-        .unwrap();
+    let one = Client::new(address, Protocol::Http1).send(request()).await.unwrap();
+    let two = Client::new(address, Protocol::Http2).send(request()).await.unwrap();
     assert_eq!(fields(&one.text()), fields(&two.text()));
 }
 
@@ -207,10 +158,7 @@ async fn http_2_with_prior_knowledge_gets_the_same_answers() {
 async fn a_body_above_the_limit_is_refused() {
     let servers = quick();
     let request = Request::post(CHAT).body(vec![b' '; (32 << 20) + 1]);
-    assert_eq!(
-        client_of(&servers.server(0)).send(request).await.unwrap().status,
-        413
-    );
+    assert_eq!(client_of(&servers.server(0)).send(request).await.unwrap().status, 413);
 }
 
 #[tokio::test]

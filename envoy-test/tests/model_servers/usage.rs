@@ -7,10 +7,7 @@ use super::*;
 /// The documents of a stream's events, without `[DONE]`.
 fn documents(stream: &Response) -> Vec<Value> {
     let text = stream.text();
-    let data = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("data: "))
-        .filter(|data| *data != "[DONE]");
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]");
     data.map(|data| serde_json::from_str(data).unwrap()).collect()
 }
 
@@ -23,10 +20,8 @@ async fn check(path: &str, body: Value, whole: Value, streamed: Value) {
     let mut body = body;
     body["stream"] = json!(true);
     let events = documents(&post(&server, path, &body).await);
-    let mut usages = events
-        .iter()
-        .rev()
-        .filter_map(|event| event.get("usage").or_else(|| event["response"].get("usage")));
+    let mut usages =
+        events.iter().rev().filter_map(|event| event.get("usage").or_else(|| event["response"].get("usage")));
     assert_eq!(usages.next(), Some(&streamed), "{path}");
 }
 
@@ -57,34 +52,17 @@ async fn counts_are_right_in_every_api() {
         json!({"input_tokens": 17, "input_tokens_details": {"cached_tokens": cached}, "output_tokens": 3,
             "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 20})
     };
-    check(
-        "/v1/responses",
-        json!({"input": text, "max_output_tokens": 3}),
-        counts(0),
-        counts(16),
-    )
-    .await;
+    check("/v1/responses", json!({"input": text, "max_output_tokens": 3}), counts(0), counts(16)).await;
 
     // The last event with counts is `message_delta`.
     let counts = json!({"input_tokens": 17, "output_tokens": 3});
-    check(
-        "/v1/messages",
-        json!({"messages": messages, "max_tokens": 3}),
-        counts.clone(),
-        counts,
-    )
-    .await;
+    check("/v1/messages", json!({"messages": messages, "max_tokens": 3}), counts.clone(), counts).await;
 }
 
 #[tokio::test]
 async fn embeddings_count_their_prompts() {
     let servers = quick();
-    let answer = post(
-        &servers.server(0),
-        "/v1/embeddings",
-        &json!({"input": ["12345678", "1234"]}),
-    )
-    .await;
+    let answer = post(&servers.server(0), "/v1/embeddings", &json!({"input": ["12345678", "1234"]})).await;
     let answer = answer.json().unwrap();
     assert_eq!(answer["data"].as_array().unwrap().len(), 2);
     assert_eq!(answer["usage"]["prompt_tokens"], 3);
@@ -97,10 +75,7 @@ async fn usage_on_every_chunk_counts_up() {
     body["stream"] = json!(true);
     body["stream_options"] = json!({"include_usage": true, "continuous_usage_stats": true});
     let events = documents(&post(&servers.server(0), COMPLETIONS, &body).await);
-    let counts: Vec<_> = events
-        .iter()
-        .map(|event| event["usage"]["completion_tokens"].clone())
-        .collect();
+    let counts: Vec<_> = events.iter().map(|event| event["usage"]["completion_tokens"].clone()).collect();
     assert_eq!(counts, [1, 2, 3, 4, 4]);
 }
 
@@ -108,11 +83,7 @@ async fn usage_on_every_chunk_counts_up() {
 async fn adapters_and_salts_do_not_share_cached_prompts() {
     let servers = quick();
     let server = servers.server(0);
-    let variants = [
-        json!({}),
-        json!({"model": "lora-a"}),
-        json!({"cache_salt": "secret"}),
-    ];
+    let variants = [json!({}), json!({"model": "lora-a"}), json!({"cache_salt": "secret"})];
     for round in 0..2 {
         for variant in &variants {
             let mut body = completion(0..40, 1);
@@ -131,21 +102,13 @@ async fn a_request_without_a_model_gets_the_first_one() {
     let servers = quick();
     let answer = post(&servers.server(0), COMPLETIONS, &json!({"prompt": "x"})).await;
     let answer = answer.json().unwrap();
-    assert_eq!(
-        (&answer["model"], &answer["usage"]["completion_tokens"]),
-        (&json!("tiny"), &json!(16))
-    );
+    assert_eq!((&answer["model"], &answer["usage"]["completion_tokens"]), (&json!("tiny"), &json!(16)));
 }
 
 #[tokio::test]
 async fn several_prompts_get_a_choice_each() {
     let servers = quick();
-    let answer = post(
-        &servers.server(0),
-        COMPLETIONS,
-        &json!({"prompt": ["a", "b"], "max_tokens": 2}),
-    )
-    .await;
+    let answer = post(&servers.server(0), COMPLETIONS, &json!({"prompt": ["a", "b"], "max_tokens": 2})).await;
     let answer = answer.json().unwrap();
     assert_eq!(answer["choices"].as_array().unwrap().len(), 2);
     assert_eq!(answer["usage"]["completion_tokens"], 4);

@@ -22,9 +22,7 @@ enum Sender {
 
 impl Connection {
     pub(super) async fn open(address: SocketAddr, protocol: Protocol) -> Result<Self> {
-        let stream = TcpStream::connect(address)
-            .await
-            .with_context(|| format!("connecting to {address}"))?;
+        let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
         stream.set_nodelay(true)?;
         let stream = TokioIo::new(stream);
         // The tasks end with their connection; what goes wrong on it, the request's future tells.
@@ -58,20 +56,13 @@ impl Connection {
         let answer = match &mut self.sender {
             Sender::Http1(sender) => {
                 sender.ready().await?;
-                sender
-                    .send_request(request.into_hyper(self.address, Protocol::Http1)?)
-                    .await
+                sender.send_request(request.into_hyper(self.address, Protocol::Http1)?).await
             }
             Sender::Http2(sender) => {
                 sender.ready().await?;
-                sender
-                    .send_request(request.into_hyper(self.address, Protocol::Http2)?)
-                    .await
+                sender.send_request(request.into_hyper(self.address, Protocol::Http2)?).await
             }
         };
-        Ok(ResponseStream::new(
-            answer.context("waiting for an answer")?,
-            sent_at,
-        ))
+        Ok(ResponseStream::new(answer.context("waiting for an answer")?, sent_at))
     }
 }

@@ -64,8 +64,7 @@ impl Request {
     }
 
     pub fn json(mut self, body: &Value) -> Self {
-        self.headers
-            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         self.body(body.to_string())
     }
 
@@ -94,10 +93,7 @@ impl Request {
         address: SocketAddr,
         protocol: Protocol,
     ) -> Result<hyper::Request<Body>> {
-        let host = self
-            .headers
-            .remove(HOST)
-            .map_or_else(|| Ok(address.to_string().parse()?), anyhow::Ok)?;
+        let host = self.headers.remove(HOST).map_or_else(|| Ok(address.to_string().parse()?), anyhow::Ok)?;
         let mut request = hyper::Request::new(Either::Left(Full::default()));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.target(&host, protocol)?;
@@ -150,10 +146,7 @@ impl Request {
 
 #[track_caller]
 fn append(headers: &mut HeaderMap, name: &str, value: &[u8]) {
-    match (
-        HeaderName::from_bytes(name.as_bytes()),
-        HeaderValue::from_bytes(value),
-    ) {
+    match (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
         (Ok(name), Ok(value)) => headers.append(name, value),
         _ => panic!("{name:?} with this value is no header; a RawConnection sends what is not HTTP"),
     };

@@ -30,13 +30,7 @@ pub struct ResponseStream {
 impl ResponseStream {
     pub(super) fn new(answer: hyper::Response<Incoming>, sent_at: Instant) -> Self {
         let (head, body) = answer.into_parts();
-        Self {
-            status: head.status.as_u16(),
-            headers: head.headers,
-            trailers: None,
-            body,
-            sent_at,
-        }
+        Self { status: head.status.as_u16(), headers: head.headers, trailers: None, body, sent_at }
     }
 
     /// The next part of the body; none at its end. A body that breaks off is an error.
@@ -49,10 +43,7 @@ impl ResponseStream {
             match frame.context("the answer broke off")?.into_data() {
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => {
-                    return Ok(Some(Chunk {
-                        data,
-                        arrived_after: self.sent_at.elapsed(),
-                    }));
+                    return Ok(Some(Chunk { data, arrived_after: self.sent_at.elapsed() }));
                 }
                 Err(other) => self.trailers = other.into_trailers().ok(),
             }
@@ -65,12 +56,7 @@ impl ResponseStream {
         while let Some(chunk) = self.next_chunk_unlimited().await? {
             chunks.push(chunk);
         }
-        Ok(Response {
-            status: self.status,
-            headers: self.headers,
-            chunks,
-            trailers: self.trailers,
-        })
+        Ok(Response { status: self.status, headers: self.headers, chunks, trailers: self.trailers })
     }
 }
 
@@ -91,10 +77,7 @@ impl Response {
     }
 
     pub fn body(&self) -> Vec<u8> {
-        self.chunks
-            .iter()
-            .flat_map(|chunk| chunk.data.iter().copied())
-            .collect()
+        self.chunks.iter().flat_map(|chunk| chunk.data.iter().copied()).collect()
     }
 
     pub fn text(&self) -> String {

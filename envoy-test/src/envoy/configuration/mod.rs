@@ -48,11 +48,7 @@ impl Configuration {
 
     /// The elements of the list at `pointer`; none where there is no such list.
     fn list(&mut self, pointer: &str) -> impl Iterator<Item = &mut Value> {
-        self.document
-            .pointer_mut(pointer)
-            .and_then(Value::as_array_mut)
-            .into_iter()
-            .flatten()
+        self.document.pointer_mut(pointer).and_then(Value::as_array_mut).into_iter().flatten()
     }
 
     /// Calls `edit` with every object of the tree, parents first; returns on how many it said it did something.

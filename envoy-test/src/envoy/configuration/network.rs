@@ -24,10 +24,8 @@ impl Configuration {
 
     /// The address of the administration interface.
     pub fn admin_address(&self) -> Result<SocketAddr> {
-        let address = self
-            .document
-            .pointer("/admin/address")
-            .context("the configuration has no /admin/address")?;
+        let address =
+            self.document.pointer("/admin/address").context("the configuration has no /admin/address")?;
         socket_address(address)
     }
 
@@ -53,9 +51,7 @@ impl Configuration {
     /// The cluster `name`, to read or edit.
     #[track_caller]
     pub fn cluster(&mut self, name: &str) -> &mut Value {
-        let found = self
-            .list("/static_resources/clusters")
-            .find(|cluster| cluster["name"] == name);
+        let found = self.list("/static_resources/clusters").find(|cluster| cluster["name"] == name);
         match found {
             Some(cluster) => cluster,
             None => panic!("the configuration has no cluster {name}"),
@@ -66,10 +62,7 @@ impl Configuration {
     /// instead; its format stays.
     pub fn set_access_log_file(&mut self, path: &Path) {
         self.edit_objects(|object| {
-            let is_file = object
-                .get("@type")
-                .and_then(Value::as_str)
-                .is_some_and(names_file_access_log);
+            let is_file = object.get("@type").and_then(Value::as_str).is_some_and(names_file_access_log);
             if is_file {
                 object.insert("@type".into(), FILE_ACCESS_LOG.into());
                 object.insert("path".into(), path.to_string_lossy().into());
@@ -79,8 +72,7 @@ impl Configuration {
     }
 
     fn listeners(&mut self) -> impl Iterator<Item = &mut Value> {
-        self.list("/static_resources/listeners")
-            .filter_map(|listener| listener.get_mut("address"))
+        self.list("/static_resources/listeners").filter_map(|listener| listener.get_mut("address"))
     }
 }
 
@@ -100,20 +92,14 @@ fn is_same_address(left: &Value, right: &Value) -> bool {
 }
 
 fn names_file_access_log(type_url: &str) -> bool {
-    [".FileAccessLog", ".StdoutAccessLog", ".StderrAccessLog"]
-        .iter()
-        .any(|name| type_url.ends_with(name))
+    [".FileAccessLog", ".StdoutAccessLog", ".StderrAccessLog"].iter().any(|name| type_url.ends_with(name))
 }
 
 /// Reads Envoy's `{socket_address: {address, port_value}}`.
 fn socket_address(value: &Value) -> Result<SocketAddr> {
     let socket = &value["socket_address"];
-    let host = socket["address"]
-        .as_str()
-        .context("an address has no socket_address.address")?;
-    let port = socket["port_value"]
-        .as_u64()
-        .context("an address has no socket_address.port_value")?;
+    let host = socket["address"].as_str().context("an address has no socket_address.address")?;
+    let port = socket["port_value"].as_u64().context("an address has no socket_address.port_value")?;
     Ok(SocketAddr::new(host.parse()?, u16::try_from(port)?))
 }
 

@@ -30,18 +30,14 @@ impl Configuration {
             *text = settings.to_string().into();
             true
         });
-        assert!(
-            edited_count > 0,
-            "the configuration has no plugin with JSON text as its configuration"
-        );
+        assert!(edited_count > 0, "the configuration has no plugin with JSON text as its configuration");
     }
 
     /// Makes every virtual machine that loads its code from a file load it from `path`. Returns how many do.
     pub fn set_plugin_file(&mut self, path: &Path) -> usize {
         self.edit_objects(|object| {
-            let file = object
-                .get_mut("vm_config")
-                .and_then(|machine| machine.pointer_mut("/code/local/filename"));
+            let file =
+                object.get_mut("vm_config").and_then(|machine| machine.pointer_mut("/code/local/filename"));
             file.map(|name| *name = path.to_string_lossy().into()).is_some()
         })
     }
@@ -49,9 +45,7 @@ impl Configuration {
     /// Adds an HTTP filter to the first listener.
     #[track_caller]
     pub fn insert_filter(&mut self, position: FilterPosition, filter: Value) {
-        let Some(filters) = self.at(FILTERS).as_array_mut() else {
-            panic!("{FILTERS} is not a list")
-        };
+        let Some(filters) = self.at(FILTERS).as_array_mut() else { panic!("{FILTERS} is not a list") };
         let index = match position {
             FilterPosition::First => 0,
             FilterPosition::Before(name) => index_of(filters, name),

@@ -40,12 +40,7 @@ fn filters_after_inserting(position: FilterPosition) -> Vec<Value> {
     configuration.insert_filter(position, json!({"name": "new"}));
     let filters =
         configuration.at("/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters");
-    filters
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|filter| filter["name"].clone())
-        .collect()
+    filters.as_array().unwrap().iter().map(|filter| filter["name"].clone()).collect()
 }
 
 #[test]
@@ -58,10 +53,7 @@ fn scalars_keep_the_types_envoy_would_see() {
         ("true", json!(true)),
         ("null", json!(null)),
         ("\"true\"", json!("true")),
-        (
-            "{ \"@type\": type.googleapis.com/a.B }",
-            json!({"@type": "type.googleapis.com/a.B"}),
-        ),
+        ("{ \"@type\": type.googleapis.com/a.B }", json!({"@type": "type.googleapis.com/a.B"})),
     ];
     for (yaml, expected) in cases {
         let mut configuration = Configuration::parse(&format!("field: {yaml}")).unwrap();
@@ -71,12 +63,7 @@ fn scalars_keep_the_types_envoy_would_see() {
 
 #[test]
 fn text_that_is_not_yaml_is_refused() {
-    assert!(
-        Configuration::parse("a: [1")
-            .unwrap_err()
-            .to_string()
-            .contains("not valid YAML")
-    );
+    assert!(Configuration::parse("a: [1").unwrap_err().to_string().contains("not valid YAML"));
 }
 
 #[test]
@@ -104,24 +91,15 @@ fn moving_the_admin_interface_moves_the_clusters_that_point_to_it_and_no_other()
     configuration.set_admin_address(address("127.0.0.1:4321"));
     assert_eq!(configuration.admin_address().unwrap(), address("127.0.0.1:4321"));
     let endpoint = "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address/port_value";
-    assert_eq!(
-        configuration.cluster("admin").pointer(endpoint),
-        Some(&json!(4321))
-    );
-    assert_eq!(
-        configuration.cluster("echo").pointer(endpoint),
-        Some(&json!(8000))
-    );
+    assert_eq!(configuration.cluster("admin").pointer(endpoint), Some(&json!(4321)));
+    assert_eq!(configuration.cluster("echo").pointer(endpoint), Some(&json!(8000)));
 }
 
 #[test]
 fn a_clusters_endpoints_are_replaced() {
     let mut configuration = plain();
     configuration.set_endpoints("echo", &[address("127.0.0.1:1"), address("127.0.0.2:2")]);
-    let hosts = configuration
-        .cluster("echo")
-        .pointer("/load_assignment/endpoints/0/lb_endpoints")
-        .unwrap();
+    let hosts = configuration.cluster("echo").pointer("/load_assignment/endpoints/0/lb_endpoints").unwrap();
     let expected = json!([
         {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}}}},
         {"endpoint": {"address": {"socket_address": {"address": "127.0.0.2", "port_value": 2}}}},
@@ -157,24 +135,12 @@ fn every_virtual_machine_gets_the_same_plugin_file() {
     let mut configuration = with_plugin();
     assert_eq!(configuration.set_plugin_file(Path::new("/built/picker.wasm")), 2);
     let file = "/typed_config/config/vm_config/code/local/filename";
-    assert_eq!(
-        *configuration.at(&format!("/bootstrap_extensions/0{file}")),
-        "/built/picker.wasm"
-    );
+    assert_eq!(*configuration.at(&format!("/bootstrap_extensions/0{file}")), "/built/picker.wasm");
 }
 
 #[test]
 fn a_filter_goes_where_it_is_put() {
-    assert_eq!(
-        filters_after_inserting(FilterPosition::First),
-        ["new", "picker", "router"]
-    );
-    assert_eq!(
-        filters_after_inserting(FilterPosition::After("picker")),
-        ["picker", "new", "router"]
-    );
-    assert_eq!(
-        filters_after_inserting(FilterPosition::Before("router")),
-        ["picker", "new", "router"]
-    );
+    assert_eq!(filters_after_inserting(FilterPosition::First), ["new", "picker", "router"]);
+    assert_eq!(filters_after_inserting(FilterPosition::After("picker")), ["picker", "new", "router"]);
+    assert_eq!(filters_after_inserting(FilterPosition::Before("router")), ["picker", "new", "router"]);
 }

@@ -24,19 +24,14 @@ impl EchoServer {
     pub fn start() -> Self {
         let (tell_address, address) = std::sync::mpsc::channel();
         thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 tell_address.send(listener.local_addr().unwrap()).unwrap();
                 accept_all(listener).await;
             });
         });
-        Self {
-            address: address.recv().unwrap(),
-        }
+        Self { address: address.recv().unwrap() }
     }
 }
 
@@ -46,9 +41,7 @@ async fn accept_all(listener: TcpListener) {
         tokio::spawn(async move {
             let server = Builder::new(TokioExecutor::new());
             // A client that leaves is no concern of the echo.
-            let _ = server
-                .serve_connection(TokioIo::new(stream), service_fn(echo))
-                .await;
+            let _ = server.serve_connection(TokioIo::new(stream), service_fn(echo)).await;
         });
     }
 }

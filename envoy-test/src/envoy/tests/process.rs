@@ -7,30 +7,17 @@ use std::net::TcpStream;
 #[test]
 fn every_installed_version_starts_and_answers() {
     for version in [NEWEST, OLDEST] {
-        let envoy = Envoy::start(EnvoySettings {
-            version,
-            ..EnvoySettings::new(plain())
-        })
-        .unwrap();
-        let response = Client::new(envoy.address(), Protocol::Http1)
-            .send_blocking(Request::get("/fixed"))
-            .unwrap();
-        assert_eq!(
-            (response.status, response.text()),
-            (203, "fixed answer".to_owned()),
-            "{version}"
-        );
+        let envoy = Envoy::start(EnvoySettings { version, ..EnvoySettings::new(plain()) }).unwrap();
+        let response =
+            Client::new(envoy.address(), Protocol::Http1).send_blocking(Request::get("/fixed")).unwrap();
+        assert_eq!((response.status, response.text()), (203, "fixed answer".to_owned()), "{version}");
     }
 }
 
 #[test]
 fn the_version_is_the_one_asked_for() {
     for version in [NEWEST, OLDEST] {
-        let envoy = Envoy::start(EnvoySettings {
-            version,
-            ..EnvoySettings::new(plain())
-        })
-        .unwrap();
+        let envoy = Envoy::start(EnvoySettings { version, ..EnvoySettings::new(plain()) }).unwrap();
         let information = envoy.admin_get("/server_info").unwrap();
         assert!(information.contains(&format!("/{version}/")), "{information}");
     }
@@ -47,9 +34,8 @@ fn several_envoys_run_side_by_side() {
 #[test]
 fn a_cluster_that_points_to_the_admin_interface_finds_it_at_its_new_port() {
     let envoy = plain_envoy();
-    let response = Client::new(envoy.address(), Protocol::Http1)
-        .send_blocking(Request::get("/ready"))
-        .unwrap();
+    let response =
+        Client::new(envoy.address(), Protocol::Http1).send_blocking(Request::get("/ready")).unwrap();
     assert_eq!(response.text().trim(), "LIVE");
 }
 
@@ -59,27 +45,17 @@ fn the_access_log_is_read_line_by_line() {
     let client = Client::new(envoy.address(), Protocol::Http2);
     client.send_blocking(Request::get("/fixed")).unwrap();
     client.send_blocking(Request::get("/other")).unwrap();
-    let expected = [
-        json!({"path": "/fixed", "status": 203}),
-        json!({"path": "/other", "status": 200}),
-    ];
+    let expected = [json!({"path": "/fixed", "status": 203}), json!({"path": "/other", "status": 200})];
     assert_eq!(envoy.access_log_until(2).unwrap(), expected);
 }
 
 #[test]
 fn stats_are_those_with_the_prefix() {
     let envoy = plain_envoy();
-    Client::new(envoy.address(), Protocol::Http1)
-        .send_blocking(Request::get("/fixed"))
-        .unwrap();
+    Client::new(envoy.address(), Protocol::Http1).send_blocking(Request::get("/fixed")).unwrap();
     let stats = envoy.stats("http.gateway.downstream_rq_2").unwrap();
     assert_eq!(stats["http.gateway.downstream_rq_2xx"], 1);
-    assert!(
-        stats
-            .keys()
-            .all(|name| name.starts_with("http.gateway.downstream_rq_2")),
-        "{stats:?}"
-    );
+    assert!(stats.keys().all(|name| name.starts_with("http.gateway.downstream_rq_2")), "{stats:?}");
 }
 
 #[test]
@@ -99,19 +75,9 @@ fn a_configuration_envoy_refuses_fails_the_start_with_envoys_own_words() {
 #[test]
 fn validating_tells_right_from_wrong() {
     let mut configuration = plain();
-    assert!(
-        validate(&EnvoySettings::new(configuration.clone()))
-            .unwrap()
-            .status
-            .success()
-    );
+    assert!(validate(&EnvoySettings::new(configuration.clone())).unwrap().status.success());
     *configuration.at("/static_resources/clusters/0/type") = "NONSENSE".into();
-    assert!(
-        !validate(&EnvoySettings::new(configuration))
-            .unwrap()
-            .status
-            .success()
-    );
+    assert!(!validate(&EnvoySettings::new(configuration)).unwrap().status.success());
 }
 
 #[test]

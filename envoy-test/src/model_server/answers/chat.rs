@@ -3,9 +3,7 @@
 use super::{EventShape, FINGERPRINT, Subject, Usage, data_event, last_text, text_of};
 
 pub fn whole(subject: &Subject, usage: &Usage) -> String {
-    let Subject {
-        id, created, model, ..
-    } = subject;
+    let Subject { id, created, model, .. } = subject;
     let text = text_of(usage.completion_tokens);
     let usage = usage.json(&format!(
         r#","prompt_tokens_details":{{"cached_tokens":{},"created_cache_tokens":{},"multimodal_tokens":null}},"completion_tokens_details":null"#,
@@ -26,25 +24,14 @@ impl EventShape for Chunks {
     fn opening(&self, subject: &Subject, usage: &Usage) -> Vec<String> {
         let choice =
             r#"{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}"#;
-        let before = Usage {
-            completion_tokens: 0,
-            ..*usage
-        };
+        let before = Usage { completion_tokens: 0, ..*usage };
         let rest = r#","prompt_token_ids":null,"prompt_text":null"#;
-        vec![chunk(
-            subject,
-            choice,
-            &format!("{rest}{}", continuous(subject, &before)),
-        )]
+        vec![chunk(subject, choice, &format!("{rest}{}", continuous(subject, &before)))]
     }
 
     fn token(&self, subject: &Subject, usage: &Usage, finished: bool) -> String {
         let text = last_text(usage);
-        let finish = if finished {
-            r#""length","stop_reason":null"#
-        } else {
-            "null"
-        };
+        let finish = if finished { r#""length","stop_reason":null"# } else { "null" };
         let choice = format!(
             r#"{{"index":0,"delta":{{"content":"{text}"}},"logprobs":null,"finish_reason":{finish},"token_ids":null}}"#
         );
@@ -67,17 +54,11 @@ impl EventShape for Chunks {
 }
 
 fn continuous(subject: &Subject, usage: &Usage) -> String {
-    if subject.continuous_usage {
-        format!(r#","usage":{}"#, usage.json(""))
-    } else {
-        String::new()
-    }
+    if subject.continuous_usage { format!(r#","usage":{}"#, usage.json("")) } else { String::new() }
 }
 
 fn chunk(subject: &Subject, choice: &str, rest: &str) -> String {
-    let Subject {
-        id, created, model, ..
-    } = subject;
+    let Subject { id, created, model, .. } = subject;
     data_event(&format!(
         r#"{{"id":"chatcmpl-{id}","object":"chat.completion.chunk","created":{created},"model":{model},"choices":[{choice}]{rest}}}"#
     ))

@@ -3,14 +3,9 @@
 use super::{EventShape, FINGERPRINT, Subject, Usage, data_event, last_text, text_of};
 
 pub fn whole(subject: &Subject, results: &[Usage], total: &Usage) -> String {
-    let Subject {
-        id, created, model, ..
-    } = subject;
-    let choices: Vec<String> = results
-        .iter()
-        .enumerate()
-        .map(|(index, usage)| choice(index, usage.completion_tokens))
-        .collect();
+    let Subject { id, created, model, .. } = subject;
+    let choices: Vec<String> =
+        results.iter().enumerate().map(|(index, usage)| choice(index, usage.completion_tokens)).collect();
     let choices = choices.join(",");
     let usage = total.json(&format!(
         r#","prompt_tokens_details":{{"cached_tokens":{},"created_cache_tokens":null,"multimodal_tokens":null}},"completion_tokens_details":null"#,
@@ -53,10 +48,7 @@ impl EventShape for Chunks {
     }
 
     fn closing(&self, subject: &Subject, usage: &Usage) -> Vec<String> {
-        let details = format!(
-            r#","prompt_tokens_details":{{"cached_tokens":{}}}"#,
-            usage.cached_tokens
-        );
+        let details = format!(r#","prompt_tokens_details":{{"cached_tokens":{}}}"#, usage.cached_tokens);
         let counts = format!(r#","usage":{},{FINGERPRINT}"#, usage.json(&details));
         let last = subject.include_usage.then(|| chunk(subject, "", &counts));
         last.into_iter().chain([data_event("[DONE]")]).collect()
@@ -64,9 +56,7 @@ impl EventShape for Chunks {
 }
 
 fn chunk(subject: &Subject, choice: &str, rest: &str) -> String {
-    let Subject {
-        id, created, model, ..
-    } = subject;
+    let Subject { id, created, model, .. } = subject;
     data_event(&format!(
         r#"{{"id":"cmpl-{id}","object":"text_completion","created":{created},"model":{model},"choices":[{choice}]{rest}}}"#
     ))

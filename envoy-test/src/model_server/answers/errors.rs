@@ -24,20 +24,14 @@ impl ApiError {
         let message = format!(
             "1 validation error:\n  {{'type': 'json_invalid', 'loc': '{place}', 'msg': 'JSON decode error', 'input': '<dict of 0 items>', 'ctx': {{'error': 'Expecting value'}}}}"
         );
-        Self {
-            parameter: Some(place),
-            ..Self::bad_request(message)
-        }
+        Self { parameter: Some(place), ..Self::bad_request(message) }
     }
 
     pub fn missing_field(name: &str) -> Self {
         let message = format!(
             "1 validation error:\n  {{'type': 'missing', 'loc': 'body.{name}', 'msg': 'Field required'}}"
         );
-        Self {
-            parameter: Some(format!("body.{name}")),
-            ..Self::bad_request(message)
-        }
+        Self { parameter: Some(format!("body.{name}")), ..Self::bad_request(message) }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
@@ -85,12 +79,7 @@ impl ApiError {
 
     pub fn failing(status: StatusCode) -> Self {
         let kind = status.canonical_reason().unwrap_or("Unknown");
-        Self {
-            status,
-            kind,
-            message: "This server was told to fail.".to_owned(),
-            parameter: None,
-        }
+        Self { status, kind, message: "This server was told to fail.".to_owned(), parameter: None }
     }
 
     pub fn body(&self, api: Api) -> String {

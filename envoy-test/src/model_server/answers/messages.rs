@@ -3,10 +3,7 @@
 use super::{EventShape, Subject, Usage, last_text, named_event, text_of};
 
 pub fn whole(subject: &Subject, usage: &Usage) -> String {
-    let content = format!(
-        r#"{{"type":"text","text":"{}"}}"#,
-        text_of(usage.completion_tokens)
-    );
+    let content = format!(r#"{{"type":"text","text":"{}"}}"#, text_of(usage.completion_tokens));
     message(subject, &content, r#""max_tokens""#, usage)
 }
 
@@ -15,17 +12,11 @@ pub struct Events;
 
 impl EventShape for Events {
     fn opening(&self, subject: &Subject, usage: &Usage) -> Vec<String> {
-        let before = Usage {
-            completion_tokens: 0,
-            ..*usage
-        };
+        let before = Usage { completion_tokens: 0, ..*usage };
         let message = message(subject, "", "null", &before);
         vec![
             event("message_start", &format!(r#","message":{message}"#)),
-            event(
-                "content_block_start",
-                r#","index":0,"content_block":{"type":"text","text":""}"#,
-            ),
+            event("content_block_start", r#","index":0,"content_block":{"type":"text","text":""}"#),
         ]
     }
 
@@ -52,10 +43,7 @@ fn event(name: &str, fields: &str) -> String {
 }
 
 fn counts(usage: &Usage) -> String {
-    format!(
-        r#"{{"input_tokens":{},"output_tokens":{}}}"#,
-        usage.prompt_tokens, usage.completion_tokens
-    )
+    format!(r#"{{"input_tokens":{},"output_tokens":{}}}"#, usage.prompt_tokens, usage.completion_tokens)
 }
 
 fn message(subject: &Subject, content: &str, stop_reason: &str, usage: &Usage) -> String {

@@ -9,14 +9,8 @@ const MODEL_LENGTH_MAX: &str = "8192";
 
 pub fn list(settings: &ServerSettings, created: u64) -> String {
     let base = Value::from(settings.first_model()).to_string();
-    let models = settings
-        .served_models
-        .iter()
-        .map(|name| model(name, "null", MODEL_LENGTH_MAX, created));
-    let adapters = settings
-        .lora_adapters
-        .iter()
-        .map(|name| model(name, &base, "null", created));
+    let models = settings.served_models.iter().map(|name| model(name, "null", MODEL_LENGTH_MAX, created));
+    let adapters = settings.lora_adapters.iter().map(|name| model(name, &base, "null", created));
     let data: Vec<String> = models.chain(adapters).collect();
     format!(r#"{{"object":"list","data":[{}]}}"#, data.join(","))
 }

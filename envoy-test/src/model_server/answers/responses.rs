@@ -30,16 +30,8 @@ impl EventShape for Events {
     }
 
     fn token(&self, subject: &Subject, usage: &Usage, _: bool) -> String {
-        let delta = format!(
-            r#"{},"delta":"{}","logprobs":[]"#,
-            place(subject),
-            last_text(usage)
-        );
-        event(
-            "response.output_text.delta",
-            OPENING_EVENTS + usage.completion_tokens - 1,
-            &delta,
-        )
+        let delta = format!(r#"{},"delta":"{}","logprobs":[]"#, place(subject), last_text(usage));
+        event("response.output_text.delta", OPENING_EVENTS + usage.completion_tokens - 1, &delta)
     }
 
     fn closing(&self, subject: &Subject, usage: &Usage) -> Vec<String> {
@@ -49,43 +41,21 @@ impl EventShape for Events {
         let next = OPENING_EVENTS + usage.completion_tokens;
         let completed = response(subject, "completed", &item, &counts(usage));
         vec![
-            event(
-                "response.output_text.done",
-                next,
-                &format!(r#"{place},"text":"{text}","logprobs":[]"#),
-            ),
-            event(
-                "response.content_part.done",
-                next + 1,
-                &format!(r#"{place},"part":{}"#, text_part(&text)),
-            ),
-            event(
-                "response.output_item.done",
-                next + 2,
-                &format!(r#""output_index":0,"item":{item}"#),
-            ),
-            event(
-                "response.completed",
-                next + 3,
-                &format!(r#""response":{completed}"#),
-            ),
+            event("response.output_text.done", next, &format!(r#"{place},"text":"{text}","logprobs":[]"#)),
+            event("response.content_part.done", next + 1, &format!(r#"{place},"part":{}"#, text_part(&text))),
+            event("response.output_item.done", next + 2, &format!(r#""output_index":0,"item":{item}"#)),
+            event("response.completed", next + 3, &format!(r#""response":{completed}"#)),
         ]
     }
 }
 
 fn event(name: &str, number: usize, fields: &str) -> String {
-    named_event(
-        name,
-        &format!(r#"{{"type":"{name}","sequence_number":{number},{fields}}}"#),
-    )
+    named_event(name, &format!(r#"{{"type":"{name}","sequence_number":{number},{fields}}}"#))
 }
 
 /// Where in the response a piece of text belongs.
 fn place(subject: &Subject) -> String {
-    format!(
-        r#""item_id":"msg_{}","output_index":0,"content_index":0"#,
-        subject.id
-    )
+    format!(r#""item_id":"msg_{}","output_index":0,"content_index":0"#, subject.id)
 }
 
 fn text_part(text: &str) -> String {
@@ -108,12 +78,7 @@ fn item(subject: &Subject, status: &str, text: &str) -> String {
 }
 
 fn counts(usage: &Usage) -> String {
-    let Usage {
-        prompt_tokens,
-        cached_tokens,
-        completion_tokens,
-        ..
-    } = usage;
+    let Usage { prompt_tokens, cached_tokens, completion_tokens, .. } = usage;
     let total_tokens = prompt_tokens + completion_tokens;
     format!(
         r#"{{"input_tokens":{prompt_tokens},"input_tokens_details":{{"cached_tokens":{cached_tokens}}},"output_tokens":{completion_tokens},"output_tokens_details":{{"reasoning_tokens":0}},"total_tokens":{total_tokens}}}"#
@@ -121,14 +86,8 @@ fn counts(usage: &Usage) -> String {
 }
 
 fn response(subject: &Subject, status: &str, output: &str, usage: &str) -> String {
-    let Subject {
-        id, created, model, ..
-    } = subject;
-    let incomplete = if status == "incomplete" {
-        r#"{"reason":"max_output_tokens"}"#
-    } else {
-        "null"
-    };
+    let Subject { id, created, model, .. } = subject;
+    let incomplete = if status == "incomplete" { r#"{"reason":"max_output_tokens"}"# } else { "null" };
     format!(
         r#"{{"id":"resp_{id}","created_at":{created},"error":null,"incomplete_details":{incomplete},"instructions":null,"metadata":null,"model":{model},"object":"response","output":[{output}],"parallel_tool_calls":true,"temperature":1.0,"tool_choice":"auto","tools":[],"top_p":1.0,"background":false,"previous_response_id":null,"reasoning":null,"service_tier":"auto","status":"{status}","text":null,"truncation":"disabled","usage":{usage},"user":null}}"#
     )

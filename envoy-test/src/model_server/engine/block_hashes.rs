@@ -15,11 +15,7 @@ pub struct BlockHashes {
 impl BlockHashes {
     pub fn new(block_tokens: usize, adapter: Option<&str>, cache_salt: Option<&str>) -> Self {
         let seed = hash_of(&(adapter, cache_salt));
-        Self {
-            block_tokens,
-            seed,
-            hashes: Vec::new(),
-        }
+        Self { block_tokens, seed, hashes: Vec::new() }
     }
 
     /// Names the blocks of `tokens` that became full since the last call.

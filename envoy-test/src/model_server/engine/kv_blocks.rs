@@ -53,18 +53,12 @@ impl KvBlocks {
 
     /// The blocks that hold the longest cached start of `hashes`.
     pub fn cached_prefix(&self, hashes: &[u64]) -> Vec<BlockId> {
-        hashes
-            .iter()
-            .map_while(|hash| self.cached.get(hash).copied())
-            .collect()
+        hashes.iter().map_while(|hash| self.cached.get(hash).copied()).collect()
     }
 
     /// How many of `blocks` would leave the free list if they were shared.
     pub fn free_among(&self, blocks: &[BlockId]) -> usize {
-        blocks
-            .iter()
-            .filter(|&&id| self.blocks[id].references == 0)
-            .count()
+        blocks.iter().filter(|&&id| self.blocks[id].references == 0).count()
     }
 
     /// Adds a reference to each of `blocks`.

@@ -17,11 +17,7 @@ pub struct LoraSlots {
 
 impl LoraSlots {
     pub fn new(slots: usize) -> Self {
-        Self {
-            slots,
-            in_use: BTreeMap::new(),
-            loaded: Vec::new(),
-        }
+        Self { slots, in_use: BTreeMap::new(), loaded: Vec::new() }
     }
 
     /// Whether a sequence with this adapter (or none) could run now.
@@ -59,11 +55,7 @@ impl LoraSlots {
     }
 
     fn unload_one(&mut self) {
-        if let Some(idle) = self
-            .loaded
-            .iter()
-            .position(|name| !self.in_use.contains_key(name))
-        {
+        if let Some(idle) = self.loaded.iter().position(|name| !self.in_use.contains_key(name)) {
             self.loaded.remove(idle);
         }
     }

@@ -107,12 +107,7 @@ impl Engine {
             self.ready_at = self.ready_at.max(now);
         }
         self.last_id += 1;
-        self.arrivals.push(Sequence::new(
-            self.last_id,
-            request,
-            self.settings.block_tokens,
-            now,
-        ));
+        self.arrivals.push(Sequence::new(self.last_id, request, self.settings.block_tokens, now));
         Ok(self.last_id)
     }
 
@@ -154,14 +149,8 @@ impl Engine {
         if request.adapter.is_some() && self.settings.lora_slots == 0 {
             return Err(Refusal::NoLoraSlots);
         }
-        let tokens = request
-            .prompt
-            .len()
-            .max(1)
-            .saturating_add(request.output_tokens.max(1));
-        (tokens <= self.settings.kv_cache_tokens())
-            .then_some(())
-            .ok_or(Refusal::TooLong)
+        let tokens = request.prompt.len().max(1).saturating_add(request.output_tokens.max(1));
+        (tokens <= self.settings.kv_cache_tokens()).then_some(()).ok_or(Refusal::TooLong)
     }
 
     fn has_work(&self) -> bool {
@@ -172,10 +161,7 @@ impl Engine {
     fn start_step(&mut self, now: Duration) {
         self.scheduler.waiting.extend(self.arrivals.drain(..));
         let work = self.scheduler.schedule(now);
-        self.step = Some(Step {
-            work,
-            ends: now + self.settings.step_duration(&work),
-        });
+        self.step = Some(Step { work, ends: now + self.settings.step_duration(&work) });
     }
 
     fn finish_step(&mut self, now: Duration, outputs: &mut Vec<Output>) {

@@ -58,24 +58,14 @@ impl Output {
 
 impl Gauges {
     pub(super) fn of(scheduler: &Scheduler) -> Self {
-        let Scheduler {
-            waiting,
-            running,
-            kv_blocks,
-            ..
-        } = scheduler;
-        let with_output = running
-            .iter()
-            .chain(waiting)
-            .filter(|sequence| sequence.output_tokens() > 0);
+        let Scheduler { waiting, running, kv_blocks, .. } = scheduler;
+        let with_output = running.iter().chain(waiting).filter(|sequence| sequence.output_tokens() > 0);
         Self {
             running: running.len(),
             waiting: waiting.len(),
             deferred: waiting.iter().filter(|sequence| sequence.deferred).count(),
             kv_cache_usage: kv_blocks.usage(),
-            active_adapters: with_output
-                .filter_map(|sequence| sequence.adapter.clone())
-                .collect(),
+            active_adapters: with_output.filter_map(|sequence| sequence.adapter.clone()).collect(),
         }
     }
 }

@@ -81,9 +81,7 @@ impl Scheduler {
     fn continue_running(&mut self, work: &mut StepWork) {
         let mut index = 0;
         while index < self.running.len() {
-            let tokens = self.running[index]
-                .missing_tokens()
-                .min(self.step_tokens_max - work.tokens());
+            let tokens = self.running[index].missing_tokens().min(self.step_tokens_max - work.tokens());
             if tokens == 0 || !self.make_room(index, tokens) {
                 break;
             }
@@ -140,9 +138,7 @@ impl Scheduler {
 
     /// Lets a sequence take part in the step. False if the KV cache has no room for its first tokens.
     fn start(&mut self, sequence: &mut Sequence, now: Duration, work: &mut StepWork) -> bool {
-        let hits = self
-            .kv_blocks
-            .cached_prefix(sequence.reusable_hashes(self.block_tokens));
+        let hits = self.kv_blocks.cached_prefix(sequence.reusable_hashes(self.block_tokens));
         let hit_tokens = hits.len() * self.block_tokens;
         let tokens = (sequence.tokens() - hit_tokens).min(self.step_tokens_max - work.tokens());
         let new_blocks = (hit_tokens + tokens).div_ceil(self.block_tokens) - hits.len();
@@ -188,9 +184,7 @@ fn hold_blocks(
     block_tokens: usize,
 ) -> bool {
     let computed = sequence.computed_tokens + tokens;
-    let missing = computed
-        .div_ceil(block_tokens)
-        .saturating_sub(sequence.blocks.len());
+    let missing = computed.div_ceil(block_tokens).saturating_sub(sequence.blocks.len());
     let Some(new_blocks) = kv_blocks.allocate(missing) else {
         return false;
     };

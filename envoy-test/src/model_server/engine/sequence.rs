@@ -53,11 +53,8 @@ impl Sequence {
         if tokens.is_empty() {
             tokens.push(0);
         }
-        let mut hashes = BlockHashes::new(
-            block_tokens,
-            request.adapter.as_deref(),
-            request.cache_salt.as_deref(),
-        );
+        let mut hashes =
+            BlockHashes::new(block_tokens, request.adapter.as_deref(), request.cache_salt.as_deref());
         hashes.extend(&tokens);
         Self {
             id,

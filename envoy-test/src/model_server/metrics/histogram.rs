@@ -26,17 +26,9 @@ impl Histogram {
     pub fn from_template(arguments: &'static str) -> Self {
         let mut words = arguments.split(' ');
         let name = words.next().unwrap_or_default();
-        let buckets = words.map(|bound| Bucket {
-            bound,
-            limit: bound.parse().unwrap_or(f64::INFINITY),
-            count: 0,
-        });
-        Self {
-            name,
-            buckets: buckets.collect(),
-            count: 0,
-            sum: 0.0,
-        }
+        let buckets =
+            words.map(|bound| Bucket { bound, limit: bound.parse().unwrap_or(f64::INFINITY), count: 0 });
+        Self { name, buckets: buckets.collect(), count: 0, sum: 0.0 }
     }
 
     pub fn name(&self) -> &'static str {
@@ -57,17 +49,11 @@ impl Histogram {
         // Writing to a string cannot fail.
         for Bucket { bound, count, .. } in &self.buckets {
             let count = python_number(*count as f64);
-            let _ = writeln!(
-                page,
-                r#"{name}_bucket{{engine="0",le="{bound}",model_name="{model}"}} {count}"#
-            );
+            let _ =
+                writeln!(page, r#"{name}_bucket{{engine="0",le="{bound}",model_name="{model}"}} {count}"#);
         }
         let labels = format!(r#"engine="0",model_name="{model}""#);
-        let _ = writeln!(
-            page,
-            "{name}_count{{{labels}}} {}",
-            python_number(self.count as f64)
-        );
+        let _ = writeln!(page, "{name}_count{{{labels}}} {}", python_number(self.count as f64));
         let _ = writeln!(page, "{name}_sum{{{labels}}} {}", python_number(self.sum));
     }
 }

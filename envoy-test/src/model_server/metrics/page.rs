@@ -49,18 +49,11 @@ impl PageSource<'_> {
     }
 
     pub fn kv_cache_usage(&self) -> f64 {
-        self.fixed
-            .kv_cache_usage
-            .unwrap_or(self.engine.gauges().kv_cache_usage)
+        self.fixed.kv_cache_usage.unwrap_or(self.engine.gauges().kv_cache_usage)
     }
 
     fn has_fixed_adapters(&self) -> bool {
-        let FixedGauges {
-            running_adapters,
-            waiting_adapters,
-            max_lora,
-            ..
-        } = self.fixed;
+        let FixedGauges { running_adapters, waiting_adapters, max_lora, .. } = self.fixed;
         running_adapters.is_some() || waiting_adapters.is_some() || max_lora.is_some()
     }
 
@@ -140,10 +133,8 @@ impl PageSource<'_> {
         }
         if self.has_fixed_adapters() {
             let joined = |names: &Option<Vec<String>>| names.as_deref().unwrap_or_default().join(",");
-            let (running, waiting) = (
-                joined(&self.fixed.running_adapters),
-                joined(&self.fixed.waiting_adapters),
-            );
+            let (running, waiting) =
+                (joined(&self.fixed.running_adapters), joined(&self.fixed.waiting_adapters));
             self.print_adapter_series(page, &running, &waiting, unix_seconds());
         }
     }

@@ -23,9 +23,7 @@ pub struct Statistics {
 
 impl Default for Statistics {
     fn default() -> Self {
-        let histograms = TEMPLATE
-            .lines()
-            .filter_map(|line| line.strip_prefix("@histogram "));
+        let histograms = TEMPLATE.lines().filter_map(|line| line.strip_prefix("@histogram "));
         let histograms = histograms.map(Histogram::from_template);
         Self {
             created: unix_seconds(),
@@ -34,9 +32,7 @@ impl Default for Statistics {
             finished_requests: 0,
             aborted_requests: 0,
             adapters_seen: BTreeMap::new(),
-            histograms: histograms
-                .map(|histogram| (histogram.name(), histogram))
-                .collect(),
+            histograms: histograms.map(|histogram| (histogram.name(), histogram)).collect(),
             steps_seen: 0,
         }
     }
@@ -74,14 +70,8 @@ impl Statistics {
     pub fn note_adapters(&mut self, engine: &Engine, at: Duration) {
         if engine.settings().lora_slots > 0 && engine.finished_steps() > self.steps_seen {
             self.steps_seen = engine.finished_steps();
-            let names: Vec<&str> = engine
-                .gauges()
-                .active_adapters
-                .iter()
-                .map(String::as_str)
-                .collect();
-            self.adapters_seen
-                .insert(names.join(","), self.created + at.as_secs_f64());
+            let names: Vec<&str> = engine.gauges().active_adapters.iter().map(String::as_str).collect();
+            self.adapters_seen.insert(names.join(","), self.created + at.as_secs_f64());
         }
     }
 
@@ -110,10 +100,7 @@ impl Statistics {
             ("vllm:request_decode_time_seconds", decoding),
             ("vllm:request_inference_time_seconds", prefill + decoding),
             ("vllm:e2e_request_latency_seconds", queued + prefill + decoding),
-            (
-                "vllm:request_time_per_output_token_seconds",
-                decoding / (tokens - 1.0).max(1.0),
-            ),
+            ("vllm:request_time_per_output_token_seconds", decoding / (tokens - 1.0).max(1.0)),
         ];
         for (name, value) in values {
             self.record(name, value);
@@ -129,8 +116,5 @@ impl Statistics {
 
 /// Seconds since 1970, the value that vLLM gives to series which are only a date.
 pub fn unix_seconds() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64()
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

@@ -4,10 +4,7 @@ use super::*;
 
 #[test]
 fn gauges_do_not_show_requests_that_arrived_during_the_step() {
-    let settings = EngineSettings {
-        sequences_max: 1,
-        ..settings()
-    };
+    let settings = EngineSettings { sequences_max: 1, ..settings() };
     let mut engine = engine_with(settings, [request(0..4, 3)]);
     engine.advance(ms(1));
     engine.submit(ms(5), request(10..14, 1)).unwrap();
@@ -36,10 +33,7 @@ fn an_idle_engine_shows_zeros() {
 #[test]
 fn a_late_caller_gets_the_same_outputs_at_the_same_virtual_times() {
     let requests = || (0..9).map(|index| request(index..index + 50, 20));
-    let settings = EngineSettings {
-        step_tokens_max: 64,
-        ..settings()
-    };
+    let settings = EngineSettings { step_tokens_max: 64, ..settings() };
     let punctual = run_until_idle(&mut engine_with(settings.clone(), requests()));
     let late = engine_with(settings, requests()).advance(Duration::from_secs(3600));
     assert_eq!(punctual, late);
@@ -47,10 +41,7 @@ fn a_late_caller_gets_the_same_outputs_at_the_same_virtual_times() {
 
 #[test]
 fn an_output_says_when_its_request_came_ran_and_spoke() {
-    let settings = EngineSettings {
-        sequences_max: 1,
-        ..settings()
-    };
+    let settings = EngineSettings { sequences_max: 1, ..settings() };
     let mut engine = engine_with(settings, [request(0..4, 1), request(10..14, 2)]);
     let outputs = run_until_idle(&mut engine);
     let expected = Output {
@@ -70,11 +61,7 @@ fn an_output_says_when_its_request_came_ran_and_spoke() {
 
 #[test]
 fn a_cancelled_request_gets_no_more_tokens_and_frees_what_it_held() {
-    let settings = EngineSettings {
-        blocks: 2,
-        sequences_max: 1,
-        ..settings()
-    };
+    let settings = EngineSettings { blocks: 2, sequences_max: 1, ..settings() };
     let mut engine = engine_with(settings, [request(0..4, 4), request(10..14, 1)]);
     engine.advance(ms(20));
     assert!(engine.cancel(1));
@@ -85,30 +72,9 @@ fn a_cancelled_request_gets_no_more_tokens_and_frees_what_it_held() {
 #[test]
 fn a_request_that_can_never_run_is_refused() {
     let cases = [
-        (
-            EngineSettings {
-                queued_max: Some(1),
-                ..settings()
-            },
-            4,
-            Refusal::QueueFull,
-        ),
-        (
-            EngineSettings {
-                blocks: 3,
-                ..settings()
-            },
-            12,
-            Refusal::TooLong,
-        ),
-        (
-            EngineSettings {
-                blocks: 3,
-                ..settings()
-            },
-            usize::MAX,
-            Refusal::TooLong,
-        ),
+        (EngineSettings { queued_max: Some(1), ..settings() }, 4, Refusal::QueueFull),
+        (EngineSettings { blocks: 3, ..settings() }, 12, Refusal::TooLong),
+        (EngineSettings { blocks: 3, ..settings() }, usize::MAX, Refusal::TooLong),
     ];
     for (settings, output_tokens, refusal) in cases {
         let mut engine = engine_with(settings, [request(0..1, 1)]);
@@ -119,14 +85,7 @@ fn a_request_that_can_never_run_is_refused() {
 #[test]
 fn an_empty_prompt_and_no_output_count_as_one_token_each() {
     let outputs = run_until_idle(&mut engine_with(settings(), [request([], 0)]));
-    assert_eq!(
-        (
-            outputs[0].prompt_tokens,
-            outputs[0].output_tokens,
-            outputs[0].finished
-        ),
-        (1, 1, true)
-    );
+    assert_eq!((outputs[0].prompt_tokens, outputs[0].output_tokens, outputs[0].finished), (1, 1, true));
 }
 
 /// Settings so tight that every kind of shortage occurs.
@@ -151,10 +110,7 @@ fn under_any_load_each_request_gets_exactly_its_tokens_or_was_cancelled() {
         for _ in 0..60 {
             let adapter = random.bool().then(|| format!("adapter-{}", random.u8(0..4)));
             let prompt = vec![random.u32(0..3); random.usize(1..20)];
-            let request = EngineRequest {
-                adapter,
-                ..request(prompt, random.usize(1..16))
-            };
+            let request = EngineRequest { adapter, ..request(prompt, random.usize(1..16)) };
             let tokens = request.output_tokens;
             expected.insert(engine.submit(now, request).unwrap(), tokens);
             now += ms(random.u64(0..60));

@@ -22,19 +22,11 @@ fn settings() -> EngineSettings {
 }
 
 fn request(prompt: impl IntoIterator<Item = u32>, output_tokens: usize) -> EngineRequest {
-    EngineRequest {
-        prompt: prompt.into_iter().collect(),
-        output_tokens,
-        adapter: None,
-        cache_salt: None,
-    }
+    EngineRequest { prompt: prompt.into_iter().collect(), output_tokens, adapter: None, cache_salt: None }
 }
 
 fn with_adapter(adapter: &str, request: EngineRequest) -> EngineRequest {
-    EngineRequest {
-        adapter: Some(adapter.to_owned()),
-        ..request
-    }
+    EngineRequest { adapter: Some(adapter.to_owned()), ..request }
 }
 
 fn ms(milliseconds: u64) -> Duration {
@@ -71,17 +63,9 @@ fn run_until_idle(engine: &mut Engine) -> Vec<Output> {
 
 /// Requests in the order of their first tokens.
 fn order_of_first_tokens(outputs: &[Output]) -> Vec<RequestId> {
-    outputs
-        .iter()
-        .filter(|output| output.output_tokens == 1)
-        .map(|output| output.request)
-        .collect()
+    outputs.iter().filter(|output| output.output_tokens == 1).map(|output| output.request).collect()
 }
 
 fn order_of_last_tokens(outputs: &[Output]) -> Vec<RequestId> {
-    outputs
-        .iter()
-        .filter(|output| output.finished)
-        .map(|output| output.request)
-        .collect()
+    outputs.iter().filter(|output| output.finished).map(|output| output.request).collect()
 }

@@ -13,22 +13,13 @@ struct NaiveCache(HashSet<(Option<String>, Option<String>, Vec<u32>)>);
 impl NaiveCache {
     fn cached_tokens(&self, request: &EngineRequest) -> usize {
         let most = (request.prompt.len() - 1) / BLOCK;
-        (0..=most)
-            .rev()
-            .find(|&blocks| blocks == 0 || self.holds(request, blocks * BLOCK))
-            .unwrap_or(0)
+        (0..=most).rev().find(|&blocks| blocks == 0 || self.holds(request, blocks * BLOCK)).unwrap_or(0)
             * BLOCK
     }
 
     fn holds(&self, request: &EngineRequest, tokens: usize) -> bool {
-        let EngineRequest {
-            adapter,
-            cache_salt,
-            prompt,
-            ..
-        } = request;
-        self.0
-            .contains(&(adapter.clone(), cache_salt.clone(), prompt[..tokens].to_vec()))
+        let EngineRequest { adapter, cache_salt, prompt, .. } = request;
+        self.0.contains(&(adapter.clone(), cache_salt.clone(), prompt[..tokens].to_vec()))
     }
 
     fn learn(&mut self, request: &EngineRequest) {
@@ -36,8 +27,7 @@ impl NaiveCache {
         let computed: Vec<u32> = request.prompt.iter().copied().chain(outputs).collect();
         for blocks in 1..=computed.len() / BLOCK {
             let start = computed[..blocks * BLOCK].to_vec();
-            self.0
-                .insert((request.adapter.clone(), request.cache_salt.clone(), start));
+            self.0.insert((request.adapter.clone(), request.cache_salt.clone(), start));
         }
     }
 }
@@ -62,32 +52,21 @@ fn random_request(random: &mut fastrand::Rng) -> EngineRequest {
 #[test]
 fn hits_are_those_of_a_naive_cache_while_nothing_is_evicted() {
     let mut random = fastrand::Rng::with_seed(7);
-    let mut engine = Engine::new(EngineSettings {
-        lora_slots: 4,
-        blocks: 100_000,
-        ..settings()
-    });
+    let mut engine = Engine::new(EngineSettings { lora_slots: 4, blocks: 100_000, ..settings() });
     let mut naive = NaiveCache::default();
     let (mut hits, mut queries) = (0, 0);
     for _ in 0..1000 {
         let request = random_request(&mut random);
         engine.submit(engine_time(&engine), request.clone()).unwrap();
         let outputs = run_until_idle(&mut engine);
-        assert_eq!(
-            outputs[0].cached_tokens,
-            naive.cached_tokens(&request),
-            "{request:?}"
-        );
+        assert_eq!(outputs[0].cached_tokens, naive.cached_tokens(&request), "{request:?}");
         hits += outputs[0].cached_tokens as u64;
         queries += request.prompt.len() as u64;
         naive.learn(&request);
     }
     assert!(hits > 1000, "the test's prompts share too little");
     let totals = engine.cache_totals();
-    assert_eq!(
-        (totals.prefix_hit_tokens, totals.prefix_queried_tokens),
-        (hits, queries)
-    );
+    assert_eq!((totals.prefix_hit_tokens, totals.prefix_queried_tokens), (hits, queries));
 }
 
 /// A time that is not before anything the engine did.
@@ -114,58 +93,34 @@ fn a_hit_saves_the_time_of_its_tokens() {
 #[test]
 fn requests_in_one_step_share_their_start() {
     let mut engine = engine_with(settings(), [request(0..9, 1), request(0..9, 1)]);
-    let cached: Vec<_> = finish_one_step(&mut engine)
-        .iter()
-        .map(|output| output.cached_tokens)
-        .collect();
+    let cached: Vec<_> = finish_one_step(&mut engine).iter().map(|output| output.cached_tokens).collect();
     assert_eq!(cached, [0, 8]);
 }
 
 #[test]
 fn cached_blocks_that_a_request_reuses_are_no_room_for_its_other_tokens() {
     // Four blocks: two cached and free, two in use. The last request reuses two and needs two more.
-    let mut engine = engine_with(
-        EngineSettings {
-            blocks: 4,
-            ..settings()
-        },
-        [request(0..8, 1)],
-    );
+    let mut engine = engine_with(EngineSettings { blocks: 4, ..settings() }, [request(0..8, 1)]);
     run_until_idle(&mut engine);
     engine.submit(ms(100), request(20..27, 2)).unwrap();
     engine.submit(ms(100), request(0..13, 1)).unwrap();
     finish_one_step(&mut engine);
     assert_eq!((engine.gauges().running, engine.gauges().waiting), (1, 1));
-    assert_eq!(
-        run_until_idle(&mut engine)
-            .last()
-            .map(|output| output.cached_tokens),
-        Some(8)
-    );
+    assert_eq!(run_until_idle(&mut engine).last().map(|output| output.cached_tokens), Some(8));
 }
 
 #[test]
 fn the_content_freed_longest_ago_goes_first() {
     // Room for two prompts of two blocks. The first is used again, so the third takes the place of the second.
-    let mut engine = Engine::new(EngineSettings {
-        blocks: 5,
-        ..settings()
-    });
+    let mut engine = Engine::new(EngineSettings { blocks: 5, ..settings() });
     let (first, second, third) = (request(0..8, 1), request(10..18, 1), request(20..28, 1));
     for (index, prompt) in [&first, &second, &first, &third].into_iter().enumerate() {
-        engine
-            .submit(Duration::from_secs(index as u64), prompt.clone())
-            .unwrap();
+        engine.submit(Duration::from_secs(index as u64), prompt.clone()).unwrap();
         run_until_idle(&mut engine);
     }
     for (prompt, cached) in [(&first, 4), (&second, 0)] {
         engine.submit(Duration::from_secs(10), prompt.clone()).unwrap();
-        assert_eq!(
-            run_until_idle(&mut engine)[0].cached_tokens,
-            cached,
-            "{:?}",
-            prompt.prompt
-        );
+        assert_eq!(run_until_idle(&mut engine)[0].cached_tokens, cached, "{:?}", prompt.prompt);
     }
 }
 
