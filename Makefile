@@ -14,9 +14,10 @@ build: ## builds the plugin: target/wasm32-wasip1/release/inference_picker.wasm
 	@sh envoy-test/setup/rust.sh
 	cargo build --locked --package inference-picker --release --target wasm32-wasip1
 
-run: build ## runs an example: make run ARGUMENTS="..."
+run: build ## runs the plugin in a real Envoy and shows what it picks: make run [ENDPOINTS=ip:port,ip:port]
 	@envoy=$$(sh envoy-test/setup/envoy_to_run.sh) && \
-	ENVOY_PATH=$$envoy cargo run --locked --package envoy-test --bin run -- $(ARGUMENTS)
+	ENVOY_PATH=$$envoy cargo run --locked --package envoy-test --bin run -- \
+		$(if $(ENDPOINTS),--endpoints $(ENDPOINTS)) $(ARGUMENTS)
 
 test: ## runs every check and test; says what it skipped and why
 	@sh envoy-test/setup/test.sh

@@ -47,7 +47,7 @@ core_tests_as_wasm() {
     PATH="$PWD/.build/node/bin:$PATH"
     CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER="$PWD/.build/wasm-test-runner/bin/wasm-bindgen-test-runner"
     export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER
-    set -- --locked --package inference-picker --lib --target wasm32-unknown-unknown
+    set -- --locked --package inference-picker --lib --test routing --target wasm32-unknown-unknown
     cargo test "$@" --no-run
     cargo test "$@" >.build/core_tests_as_wasm.log 2>&1 || { cat .build/core_tests_as_wasm.log; return 1; }
     cat .build/core_tests_as_wasm.log

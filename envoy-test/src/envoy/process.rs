@@ -6,8 +6,8 @@ use super::ports::free_address;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
-use std::net::SocketAddr;
-use std::path::Path;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -37,11 +37,19 @@ pub struct EnvoySettings {
     pub concurrency: u32,
     /// Envoy's own log level, and in `info` and below the plugin's: trace, debug, info, warning, error, critical, off.
     pub log_level: &'static str,
+    /// Listens where the configuration says, if these addresses are free, instead of on ports of its own.
+    pub keep_addresses: bool,
 }
 
 impl EnvoySettings {
     pub fn new(configuration: Configuration) -> Self {
-        Self { configuration, version: binary::NEWEST, concurrency: 2, log_level: "info" }
+        Self {
+            configuration,
+            version: binary::NEWEST,
+            concurrency: 2,
+            log_level: "info",
+            keep_addresses: false,
+        }
     }
 }
 
@@ -58,7 +66,7 @@ impl Envoy {
     pub fn start(settings: EnvoySettings) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let mut configuration = settings.configuration.clone();
-        let (listeners, admin) = move_to_free_ports(&mut configuration)?;
+        let (listeners, admin) = choose_addresses(&mut configuration, settings.keep_addresses)?;
         configuration.set_access_log_file(&folder.path().join(ACCESS_LOG));
         let log = File::create(folder.path().join(LOG))?;
         let child = command(&settings, &configuration.write(folder.path())?)?
@@ -84,6 +92,11 @@ impl Envoy {
     /// The addresses of all listeners, in the configuration's order.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.listeners
+    }
+
+    /// The access log's file.
+    pub fn access_log_file(&self) -> PathBuf {
+        self.folder.path().join(ACCESS_LOG)
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
@@ -152,12 +165,17 @@ fn command(settings: &EnvoySettings, configuration_file: &Path) -> Result<Comman
     Ok(command)
 }
 
-fn move_to_free_ports(configuration: &mut Configuration) -> Result<(Vec<SocketAddr>, SocketAddr)> {
-    let admin = free_address()?;
+/// Moves every address that Envoy listens on to a free port; with `keep`, only those that are taken.
+fn choose_addresses(configuration: &mut Configuration, keep: bool) -> Result<(Vec<SocketAddr>, SocketAddr)> {
+    let choose = |current: SocketAddr| match keep && TcpListener::bind(current).is_ok() {
+        true => Ok(current),
+        false => free_address(),
+    };
+    let admin = choose(configuration.admin_address()?)?;
     configuration.set_admin_address(admin);
     let mut listeners = Vec::new();
     for index in 0..configuration.listener_count() {
-        let address = free_address()?;
+        let address = choose(configuration.listener_address(index)?)?;
         configuration.set_listener_address(index, address);
         listeners.push(address);
     }

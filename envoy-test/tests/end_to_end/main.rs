@@ -11,4 +11,5 @@ mod models;
 mod picking;
 mod recorded;
 mod requests;
+mod run;
 mod scraping;

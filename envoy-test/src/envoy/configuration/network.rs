@@ -22,6 +22,12 @@ impl Configuration {
         }
     }
 
+    /// The address of the listener number `index`.
+    pub fn listener_address(&mut self, index: usize) -> Result<SocketAddr> {
+        let listener = self.listeners().nth(index).with_context(|| format!("no listener number {index}"))?;
+        socket_address(listener)
+    }
+
     /// The address of the administration interface.
     pub fn admin_address(&self) -> Result<SocketAddr> {
         let address =

@@ -1,0 +1,70 @@
+//! `make run`, as a user sees it.
+
+use std::process::{Child, Command, Stdio};
+
+use crate::gateway::{four_pods, texts, until};
+use envoy_test::model_server::ModelServers;
+use rustix::process::{Pid, Signal, kill_process};
+
+fn run(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_run"));
+    command.arg("--free-ports").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn said(child: Child) -> String {
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    said
+}
+
+/// The lines that stand for requests.
+fn requests(said: &str) -> Vec<Vec<&str>> {
+    let lines = said.lines().filter(|line| line.starts_with("200 "));
+    lines.map(|line| line.split_whitespace().collect()).collect()
+}
+
+#[test]
+fn a_mixed_burst_is_shown_one_line_a_request() {
+    let said = said(run(&["--once"]).spawn().unwrap());
+    let requests = requests(&said);
+    assert_eq!(requests.len(), 24, "{said}");
+    let seen = |column: usize, word: &str| requests.iter().any(|words| words[column] == word);
+    for (column, word) in [
+        (1, "/v1/chat/completions"),
+        (1, "/v1/completions"),
+        (2, "stream"),
+        (2, "whole"),
+        (3, "tiny"),
+        (3, "sql-lora"),
+    ] {
+        assert!(seen(column, word), "{word}: {said}");
+    }
+    assert!(requests.iter().all(|words| words[5] == "DEFAULT" && words[6].starts_with("cost=")), "{said}");
+    assert!(said.contains("curl http://127.0.0.1:") && said.contains("access log     /"), "{said}");
+}
+
+#[test]
+fn it_runs_in_front_of_the_users_own_servers() {
+    let pods = ModelServers::start(four_pods()).unwrap();
+    let endpoints = texts(&pods.addresses()).join(",");
+    let said = said(
+        run(&["--once", "--endpoints", &endpoints, "--configuration", "worker-scraping"]).spawn().unwrap(),
+    );
+    assert_eq!(requests(&said).len(), 24, "{said}");
+    assert_eq!(pods.servers().map(|pod| pod.counters().requests_for("tiny")).sum::<u64>(), 24);
+}
+
+#[test]
+fn ctrl_c_ends_it_clean() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let child = run(&[]).stdout(log.reopen().unwrap()).spawn().unwrap();
+    until("it waits", || std::fs::read_to_string(log.path()).unwrap().contains("Ctrl-C ends it"));
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = std::fs::read_to_string(log.path()).unwrap();
+    assert!(output.status.success() && said.ends_with("Ended.\n"), "{said}");
+    let admin = said.split("Envoy's admin  http://").nth(1).unwrap().lines().next().unwrap();
+    assert!(std::net::TcpStream::connect(admin).is_err(), "Envoy has ended too");
+}
