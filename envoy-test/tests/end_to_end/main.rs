@@ -9,6 +9,7 @@ mod gateway;
 mod log;
 mod models;
 mod picking;
+mod readme;
 mod recorded;
 mod requests;
 mod run;

@@ -1,0 +1,120 @@
+//! Lets several Envoys take turns with the same request, and says what each turn cost.
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+use tokio::runtime::Runtime;
+
+use crate::clients::Clients;
+use crate::gateway::{Gateway, Variant};
+use crate::model_servers::ModelServers;
+
+/// Processor time of one round, in microseconds: fifty times the step in which Linux tells it.
+const ROUND_CPU_US: u64 = 500_000;
+/// Processor time before the first round: by then V8 has optimized the code, and connections are open.
+const WARM_UP_CPU_US: u64 = 2_000_000;
+/// Requests sent between two looks at the clock.
+const BATCH: u64 = 512;
+
+/// Processor time of Envoy a request, in microseconds, with one value for each round.
+#[derive(Debug, Serialize)]
+pub struct Cost {
+    pub variant: Variant,
+    pub cpu_us: f64,
+    pub rounds_cpu_us: Vec<f64>,
+    /// Compared with the first variant, round by round.
+    pub ratio: f64,
+    pub ratio_lowest: f64,
+    pub ratio_highest: f64,
+}
+
+/// Measures one request on each of the Envoys, in turns.
+pub fn measure(
+    runtime: &Runtime,
+    servers: &ModelServers,
+    gateways: &[Gateway],
+    request: &Arc<[u8]>,
+    rounds: usize,
+) -> Result<Vec<Cost>> {
+    let mut contenders = Vec::new();
+    for gateway in gateways {
+        let clients = runtime.block_on(Clients::connect(gateway.envoy.address()))?;
+        let mut contender = Contender { gateway, clients, rounds_cpu_us: Vec::new() };
+        contender.spend(runtime, servers, request, WARM_UP_CPU_US)?;
+        contenders.push(contender);
+    }
+    for _ in 0..rounds {
+        for contender in &mut contenders {
+            let cpu_us = contender.spend(runtime, servers, request, ROUND_CPU_US)?;
+            contender.rounds_cpu_us.push(cpu_us);
+        }
+    }
+    let rounds: Vec<_> = contenders
+        .into_iter()
+        .map(|contender| (contender.gateway.variant, contender.rounds_cpu_us))
+        .collect();
+    Ok(costs(&rounds))
+}
+
+struct Contender<'a> {
+    gateway: &'a Gateway,
+    clients: Clients,
+    rounds_cpu_us: Vec<f64>,
+}
+
+impl Contender<'_> {
+    /// Sends requests until Envoy has used so much processor time; returns how much it used for each.
+    fn spend(
+        &mut self,
+        runtime: &Runtime,
+        servers: &ModelServers,
+        request: &Arc<[u8]>,
+        least_cpu_us: u64,
+    ) -> Result<f64> {
+        let (counts, start_us) = (servers.counts(), self.gateway.envoy.cpu_time_us()?);
+        let mut sent = 0;
+        let used_us = loop {
+            sent += runtime.block_on(self.clients.send(request, BATCH))?;
+            let used_us = self.gateway.envoy.cpu_time_us()? - start_us;
+            if used_us >= least_cpu_us {
+                break used_us;
+            }
+        };
+        let counts = servers.counts().since(counts);
+        let picked = if self.gateway.variant == Variant::Plain { 0 } else { sent };
+        ensure!(
+            (counts.requests, counts.picked_requests) == (sent, picked),
+            "{:?}: {sent} requests were sent and {picked} picks expected, but there were {counts:?}",
+            self.gateway.variant
+        );
+        Ok(used_us as f64 / sent as f64)
+    }
+}
+
+fn costs(rounds: &[(Variant, Vec<f64>)]) -> Vec<Cost> {
+    let Some((_, first)) = rounds.first() else { return Vec::new() };
+    rounds.iter().map(|(variant, own)| Cost::new(*variant, own, first)).collect()
+}
+
+impl Cost {
+    fn new(variant: Variant, rounds_cpu_us: &[f64], first_cpu_us: &[f64]) -> Cost {
+        let ratios: Vec<f64> =
+            rounds_cpu_us.iter().zip(first_cpu_us).map(|(own, first)| own / first).collect();
+        Cost {
+            variant,
+            cpu_us: median(rounds_cpu_us),
+            rounds_cpu_us: rounds_cpu_us.to_vec(),
+            ratio: median(&ratios),
+            ratio_lowest: ratios.iter().copied().fold(f64::INFINITY, f64::min),
+            ratio_highest: ratios.iter().copied().fold(0.0, f64::max),
+        }
+    }
+}
+
+/// The value in the middle; of an even number of values the higher of the two.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
