@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 
 help: ## lists these commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile
 
 setup: ## installs Rust's targets and the Envoys, into rustup and .build/
 	@sh envoy-test/setup/rust.sh
@@ -25,3 +25,9 @@ test: ## runs every check and test; says what it skipped and why
 check: ## formatting, lints and documentation only
 	@sh envoy-test/setup/rust.sh
 	@sh envoy-test/setup/test.sh formatting lints lints_of_the_plugin documentation
+
+.PHONY: test-vllm
+test-vllm: build ## tests it in front of two real vLLM servers on the CPU; takes 7 GB of disk, 5 GB of memory
+	@sh envoy-test/setup/envoy.sh
+	@sh envoy-test/real-vllm/setup.sh
+	cargo test --locked --package envoy-test --test real_vllm -- --ignored --nocapture

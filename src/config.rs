@@ -30,6 +30,17 @@ pub const DEFAULT_MAX_CONSECUTIVE_FAILURES: u32 = 3;
 /// own buffer limit (1 MiB by default) applies before it.
 pub const DEFAULT_MAX_BODY_BYTES: usize = 16 << 20;
 
+/// Queued requests from which on an endpoint is saturated: what waits there longer is not served sooner.
+pub const DEFAULT_SATURATED_QUEUE_DEPTH: u32 = 5;
+/// KV-cache utilization from which on an endpoint is saturated: beyond it, vLLM soon has to preempt.
+pub const DEFAULT_SATURATED_KV_CACHE_UTILIZATION: f32 = 0.8;
+/// How long a request waits in the gateway's queue before it is told to come again.
+pub const DEFAULT_QUEUE_MAX_WAIT: Duration = Duration::from_secs(2);
+/// Requests that wait in one worker's queue.
+pub const DEFAULT_QUEUE_MAX_REQUESTS: usize = 1_000;
+
+/// The largest value of `queue.maxRequests`: every waiting request holds its body in memory.
+pub const QUEUE_MAX_REQUESTS_CEILING: usize = 100_000;
 /// Endpoints a pool may have. Each costs about 200 bytes a worker and a few nanoseconds a pick.
 pub const MAX_ENDPOINTS: usize = 4096;
 /// Pools in one configuration.
@@ -138,8 +149,45 @@ pub struct Config {
     pub max_body_bytes: usize,
     /// The pools, at least one, with distinct names and clusters.
     pub pools: Vec<Pool>,
-    /// The models that are served; empty: every model is.
+    /// The models that are published; empty: every model is served as asked.
     pub models: Vec<Model>,
+    /// Whether a model that is not published is refused, or sent as asked.
+    pub reject_unknown_models: bool,
+    /// Whether the gateway itself answers `GET /v1/models`.
+    pub answer_models: bool,
+    /// Whether an answer's `model` is turned back into the name asked for.
+    pub restore_requested_model: bool,
+    /// What keeps a user on one target of a model; `None`: nothing.
+    pub sticky_by: Option<StickyBy>,
+    /// The gateway's queue; `None`: nothing waits in the gateway.
+    pub queue: Option<Queue>,
+}
+
+/// What tells one user from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StickyBy {
+    /// The value of this header, in lower case.
+    Header(String),
+    /// The field `user` of the body.
+    User,
+}
+
+/// The queue in which requests wait while their pool is saturated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// The longest wait, in milliseconds.
+    pub max_wait_ms: u64,
+    /// Requests that may wait in one worker.
+    pub max_requests: usize,
+}
+
+/// From when on an endpoint is saturated; a pool is when all its endpoints are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Saturation {
+    /// Queued requests.
+    pub queue_depth: u32,
+    /// Share of the KV cache in use, above 0 and at most 1.
+    pub kv_cache_utilization: f32,
 }
 
 /// Identical model servers behind one Envoy cluster.
@@ -155,6 +203,8 @@ pub struct Pool {
     pub routing_strategy: RoutingStrategy,
     /// Whose metrics the endpoints print.
     pub model_server: ModelServer,
+    /// From when on its endpoints are saturated.
+    pub saturation: Saturation,
 }
 
 /// A published model: the spec of an InferenceModel.
@@ -208,6 +258,11 @@ impl Config {
     /// The position of the pool behind an Envoy cluster.
     pub fn pool_of_cluster(&self, cluster: &[u8]) -> Option<usize> {
         self.pools.iter().position(|pool| pool.cluster.as_bytes() == cluster)
+    }
+
+    /// The position of the pool of this name.
+    pub fn pool_of_name(&self, name: &str) -> Option<usize> {
+        self.pools.iter().position(|pool| pool.name == name)
     }
 
     /// The model of this name.

@@ -1,24 +1,42 @@
-//! The one place that orders the steps of a decision: is the model known, what is it called at the servers, which
-//! endpoints can take it, which is best. A function of its arguments: time and randomness come in, nothing goes out
-//! but the [`Decision`].
+//! The one place that orders the steps of a decision: what the model is called at the servers and which pool serves
+//! it, whether the request is sent, waits or is refused, and which endpoint is best. Functions of their arguments: time
+//! and randomness come in, nothing goes out but the result.
+//!
+//! [`prepare`] → [`admit`] → [`pick`]. A request that waits is picked later, by [`pick`] alone.
 
 use std::fmt::Write;
 
-use crate::config::{Config, RoutingStrategy};
-use crate::load::{LoadBook, LoadId};
-use crate::models::{Resolution, Turns};
+use crate::admission::{self, Admission, DrainRate};
+use crate::config::{Config, Criticality, RoutingStrategy};
+use crate::load::{AdapterId, LoadBook, LoadId};
+use crate::models::Turns;
 use crate::openai::{ApiError, InferenceRequest};
 use crate::pool::{Freshness, Pool};
 use crate::strategy::{Demand, Limits, Ranked, rank};
 
-/// What to do with a request.
+/// An inference request of which it is known what to send and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// The place of the pool that serves it.
+    pub pool: usize,
+    /// The model asked for.
+    pub model: String,
+    /// The model to send in its place; `None`: the same.
+    pub target: Option<String>,
+    /// How much it matters.
+    pub criticality: Criticality,
+    /// The prompt's size in estimated tokens, at least 1.
+    pub prompt_tokens: u32,
+}
+
+/// Where to send a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// Send it to the endpoint picked.
+    /// To the endpoint picked.
     Send(Pick),
-    /// Send it with no pick, so that the cluster's fallback policy balances it; and why.
+    /// With no pick, so that the cluster's fallback policy balances it; and why.
     Fallback(&'static str),
-    /// Answer it with an error.
+    /// Nowhere: it is answered with an error.
     Refuse(ApiError),
 }
 
@@ -31,49 +49,76 @@ pub struct Pick {
     pub destinations: String,
     /// The prompt tokens to count as in flight there.
     pub prompt_tokens: u32,
-    /// The model to send in place of the one asked for.
-    pub target_model: Option<String>,
+    /// The adapter to count as in use there.
+    pub adapter: Option<AdapterId>,
     /// Why this endpoint, in one short line.
     pub explanation: String,
 }
 
-/// What one worker decides with.
-#[derive(Debug)]
-pub struct Knowledge<'a> {
-    /// The configuration.
-    pub config: &'a Config,
-    /// The pool that the request's route leads to.
-    pub pool: &'a mut Pool,
-    /// What is in flight.
-    pub loads: &'a LoadBook,
-    /// Whose turn it is among a model's targets.
-    pub turns: &'a mut Turns,
+/// Resolves the model of a request whose route leads to the pool at `route_pool`. `user` keeps it on one target.
+///
+/// # Errors
+/// 404 for a model that is not published, where such are refused.
+pub fn prepare(
+    config: &Config,
+    turns: &mut Turns,
+    request: &InferenceRequest<'_>,
+    user: Option<&[u8]>,
+    route_pool: usize,
+) -> Result<Prepared, ApiError> {
+    let resolution =
+        turns.resolve(config, &request.model, user).ok_or_else(|| ApiError::unknown_model(&request.model))?;
+    Ok(Prepared {
+        pool: resolution.pool.unwrap_or(route_pool),
+        model: request.model.clone().into_owned(),
+        target: resolution.target.map(str::to_owned),
+        criticality: resolution.criticality,
+        prompt_tokens: request.prompt_tokens,
+    })
 }
 
-/// Decides an inference request.
-pub fn decide(
-    knowledge: Knowledge<'_>,
-    request: &InferenceRequest<'_>,
+/// Whether a prepared request is sent now, or waits.
+///
+/// # Errors
+/// 429 for a request that gives way.
+pub fn admit(
+    config: &Config,
+    pool: &Pool,
+    loads: &LoadBook,
+    drain_rate: &DrainRate,
+    prepared: &Prepared,
     now_ms: u64,
-    rng: &mut fastrand::Rng,
-) -> Decision {
-    let Knowledge { config, pool, loads, turns } = knowledge;
-    let target = match turns.resolve(config, &pool.name, &request.model) {
-        Resolution::AsAsked => None,
-        Resolution::Target(name) => Some(name),
-        Resolution::Unknown => return Decision::Refuse(ApiError::unknown_model(&request.model)),
-    };
-    let adapter = pool.adapter(target.unwrap_or(&request.model));
-    let demand = Demand { prompt_tokens: request.prompt_tokens, adapter };
-    let strategy = pool.routing_strategy;
-    match send(config, pool, loads, strategy, demand, now_ms, rng) {
-        Decision::Send(pick) => Decision::Send(Pick { target_model: target.map(str::to_owned), ..pick }),
-        other => other,
+) -> Result<Admission, ApiError> {
+    let saturated = is_saturated(config, pool, loads, now_ms);
+    match admission::admit(prepared.criticality, saturated, config.queue.is_some()) {
+        Admission::Shed => Err(ApiError::saturated(&pool.name, drain_rate.retry_after_s())),
+        admission => Ok(admission),
     }
 }
 
-/// Decides a request that carries no prompt to be read: the least loaded endpoint, whatever the pool's strategy.
-pub fn decide_unread(
+/// Whether the pool has no room, by its own limits.
+pub fn is_saturated(config: &Config, pool: &Pool, loads: &LoadBook, now_ms: u64) -> bool {
+    let limits = limits(config);
+    let Some(stale_after_ms) = limits.metrics_stale_after_ms else { return false };
+    admission::is_saturated(pool, loads, limits.max_consecutive_failures, stale_after_ms, now_ms)
+}
+
+/// Picks an endpoint for a prepared request.
+pub fn pick(
+    config: &Config,
+    pool: &mut Pool,
+    loads: &LoadBook,
+    prepared: &Prepared,
+    now_ms: u64,
+    rng: &mut fastrand::Rng,
+) -> Decision {
+    let adapter = pool.adapter(prepared.target.as_ref().unwrap_or(&prepared.model));
+    let demand = Demand { prompt_tokens: prepared.prompt_tokens, adapter };
+    send(config, pool, loads, pool.routing_strategy, demand, now_ms, rng)
+}
+
+/// Picks for a request that carries no prompt to be read: the least loaded endpoint, whatever the pool's strategy.
+pub fn pick_unread(
     config: &Config,
     pool: &mut Pool,
     loads: &LoadBook,
@@ -104,7 +149,7 @@ fn send(
         load_id: first.candidate.endpoint.load_id,
         destinations: destinations(&ranking),
         prompt_tokens: demand.prompt_tokens,
-        target_model: None,
+        adapter: demand.adapter,
         explanation: explain(strategy, first, demand, now_ms),
     };
     pool.round_robin_next = first.candidate.index + 1;

@@ -24,14 +24,17 @@
 #![cfg_attr(target_os = "wasi", deny(unsafe_code))]
 #![warn(missing_docs)]
 
+pub mod admission;
 pub mod config;
 pub mod decide;
+pub mod hash;
 pub mod lease;
 pub mod load;
 pub mod metrics;
 pub mod models;
 pub mod openai;
 pub mod pool;
+pub mod queue;
 pub mod scrape;
 pub mod strategy;
 

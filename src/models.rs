@@ -1,10 +1,15 @@
-//! From the model a client asks for to the model the servers know.
+//! From the model a client asks for to the model the servers know, and to the pool that serves it.
 //!
 //! A model's targets take turns by smooth weighted round robin: at each request every target's credit grows by its
 //! weight, the one with the most credit is taken and pays the sum of all weights. Over any `sum` requests each
 //! target gets exactly its weight, and in between it is never more than one request away from its share.
+//!
+//! A user who is to stay on one target gets the one with the highest score, by weighted rendezvous hashing:
+//! `score = −weight ÷ ln(hash(user, target))`, the hash as a fraction of one. Each target's share of the users is that
+//! of its weight, and when weights change only those users move who must.
 
-use crate::config::{Config, Model, Target};
+use crate::config::{Config, Criticality, Model, Target};
+use crate::hash::fnv1a;
 
 /// Where each model's targets stand in their turn.
 #[derive(Debug)]
@@ -13,15 +18,19 @@ pub struct Turns {
 }
 
 /// What becomes of the model asked for.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Resolution<'a> {
-    /// It goes to the servers under the name asked for.
-    AsAsked,
-    /// It goes to the servers under this name.
-    Target(&'a str),
-    /// Models are configured for the pool, and this is none of them.
-    Unknown,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resolution<'a> {
+    /// The name under which it goes to the servers; `None`: the one asked for.
+    pub target: Option<&'a str>,
+    /// How much it matters.
+    pub criticality: Criticality,
+    /// The place of the pool that serves it; `None`: the one that the request's route leads to.
+    pub pool: Option<usize>,
 }
+
+/// A model that is not published here: it goes as asked, where it is let through.
+const UNPUBLISHED: Resolution<'static> =
+    Resolution { target: None, criticality: Criticality::Standard, pool: None };
 
 impl Turns {
     /// Nobody has had a turn.
@@ -29,21 +38,32 @@ impl Turns {
         Turns { credits: config.models.iter().map(|model| vec![0; model.targets.len()]).collect() }
     }
 
-    /// The model to send for the model asked for; takes a turn.
-    pub fn resolve<'a>(&mut self, config: &'a Config, pool: &str, asked: &str) -> Resolution<'a> {
-        if config.models.is_empty() {
-            return Resolution::AsAsked;
-        }
-        let place = config.models.iter().position(|model| model.name == asked && model.pool == pool);
+    /// What becomes of the model asked for; takes a turn, unless `user` decides. `None`: it is unknown, and such are
+    /// refused.
+    pub fn resolve<'a>(
+        &mut self,
+        config: &'a Config,
+        asked: &str,
+        user: Option<&[u8]>,
+    ) -> Option<Resolution<'a>> {
+        let place = config.models.iter().position(|model| model.name == asked);
         let found = place.and_then(|place| Some((config.models.get(place)?, self.credits.get_mut(place)?)));
-        match found {
-            Some((model, credits)) => next_target(model, credits),
-            None => Resolution::Unknown,
-        }
+        let Some((model, credits)) = found else {
+            return (!config.reject_unknown_models).then_some(UNPUBLISHED);
+        };
+        let target = match user {
+            Some(user) => target_of_user(model, user),
+            None => next_target(model, credits),
+        };
+        Some(Resolution {
+            target: target.map(|target| target.name.as_str()).filter(|name| *name != model.name),
+            criticality: model.criticality,
+            pool: config.pool_of_name(&model.pool),
+        })
     }
 }
 
-fn next_target<'a>(model: &'a Model, credits: &mut [i64]) -> Resolution<'a> {
+fn next_target<'a>(model: &'a Model, credits: &mut [i64]) -> Option<&'a Target> {
     let sum: i64 = model.targets.iter().map(|target| i64::from(target.weight)).sum();
     let mut richest: Option<(&Target, &mut i64)> = None;
     for (target, credit) in model.targets.iter().zip(credits).filter(|(target, _)| target.weight > 0) {
@@ -52,11 +72,19 @@ fn next_target<'a>(model: &'a Model, credits: &mut [i64]) -> Resolution<'a> {
             richest = Some((target, credit));
         }
     }
-    let Some((target, credit)) = richest else {
-        return Resolution::AsAsked;
-    };
+    let (target, credit) = richest?;
     *credit -= sum;
-    if target.name == model.name { Resolution::AsAsked } else { Resolution::Target(&target.name) }
+    Some(target)
+}
+
+fn target_of_user<'a>(model: &'a Model, user: &[u8]) -> Option<&'a Target> {
+    let score = |target: &Target| {
+        let hash = fnv1a(&[user, &[0], target.name.as_bytes()].concat());
+        // Above zero and below one, so that the logarithm is finite and below zero.
+        let fraction = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+        -f64::from(target.weight) / fraction.ln()
+    };
+    model.targets.iter().max_by(|one, other| score(one).total_cmp(&score(other)))
 }
 
 #[cfg(test)]
@@ -68,40 +96,89 @@ mod tests {
     fn config(models: &str) -> Config {
         let document = format!(
             r#"{{"pools":[{{"name":"p","cluster":"c","endpoints":["1.1.1.1:1"]}},
-            {{"name":"q","cluster":"d","endpoints":["1.1.1.1:2"]}}],"models":{models}}}"#
+            {{"name":"q","cluster":"d","endpoints":["1.1.1.1:2"]}}],{models}}}"#
         );
         Config::parse(document.as_bytes()).unwrap()
     }
 
+    /// A model of these targets and weights.
+    fn weighted(weights: &[(&str, u32)]) -> Config {
+        let targets: Vec<_> = weights
+            .iter()
+            .map(|(name, weight)| format!(r#"{{"name":"{name}","weight":{weight}}}"#))
+            .collect();
+        let targets = targets.join(",");
+        config(&format!(
+            r#""models":[{{"modelName":"m","poolRef":{{"name":"p"}},"targetModels":[{targets}]}}]"#
+        ))
+    }
+
+    fn next<'a>(turns: &mut Turns, config: &'a Config) -> &'a str {
+        turns.resolve(config, "m", None).unwrap().target.unwrap()
+    }
+
+    fn of_user<'a>(config: &'a Config, user: u32) -> &'a str {
+        Turns::new(config).resolve(config, "m", Some(&user.to_le_bytes())).unwrap().target.unwrap()
+    }
+
     #[test]
     fn targets_get_their_share_over_every_window() {
-        let config = config(
-            r#"[{"modelName":"m","poolRef":{"name":"p"},"targetModels":[{"name":"a","weight":9},{"name":"b","weight":1}]}]"#,
-        );
+        let config = weighted(&[("a", 9), ("b", 1)]);
         let mut turns = Turns::new(&config);
-        let picks: Vec<_> = (0..100).map(|_| turns.resolve(&config, "p", "m")).collect();
+        let picks: Vec<_> = (0..100).map(|_| next(&mut turns, &config)).collect();
         for window in picks.windows(10) {
-            let of_b = window.iter().filter(|pick| **pick == Resolution::Target("b")).count();
-            assert_eq!(of_b, 1);
+            assert_eq!(window.iter().filter(|pick| **pick == "b").count(), 1);
         }
     }
 
     #[test]
-    fn a_model_without_targets_goes_as_asked_and_an_unknown_one_nowhere() {
-        let config = config(
-            r#"[{"modelName":"m","poolRef":{"name":"p"}},
-            {"modelName":"same","poolRef":{"name":"p"},"targetModels":[{"name":"same"}]}]"#,
-        );
+    fn a_target_of_weight_zero_gets_nothing() {
+        let config = weighted(&[("a", 0), ("b", 5)]);
         let mut turns = Turns::new(&config);
-        assert_eq!(turns.resolve(&config, "p", "m"), Resolution::AsAsked);
-        assert_eq!(turns.resolve(&config, "p", "same"), Resolution::AsAsked);
-        assert_eq!(turns.resolve(&config, "p", "nope"), Resolution::Unknown);
-        assert_eq!(turns.resolve(&config, "q", "m"), Resolution::Unknown, "another pool's model");
+        assert!((0..20).all(|_| next(&mut turns, &config) == "b"));
+        assert!((0..200).all(|user| of_user(&config, user) == "b"));
     }
 
     #[test]
-    fn where_no_model_is_configured_every_model_is_served() {
-        let config = config("[]");
-        assert_eq!(Turns::new(&config).resolve(&config, "p", "anything"), Resolution::AsAsked);
+    fn a_user_stays_on_one_target_and_users_are_shared_by_weight() {
+        let config = weighted(&[("a", 80), ("b", 20)]);
+        let of_b = (0..10_000).filter(|user| of_user(&config, *user) == "b").count();
+        assert!((1_900..2_100).contains(&of_b), "{of_b}");
+        assert!((0..100).all(|user| of_user(&config, user) == of_user(&config, user)));
+    }
+
+    #[test]
+    fn when_weights_change_only_those_users_move_who_must() {
+        let (before, after) = (weighted(&[("a", 80), ("b", 20)]), weighted(&[("a", 60), ("b", 40)]));
+        let moved: Vec<_> =
+            (0..10_000).filter(|user| of_user(&before, *user) != of_user(&after, *user)).collect();
+        assert!(
+            moved.iter().all(|user| of_user(&after, *user) == "b"),
+            "nobody moves away from the one that grew"
+        );
+        assert!((1_800..2_200).contains(&moved.len()), "{}", moved.len());
+    }
+
+    #[test]
+    fn a_model_without_targets_goes_as_asked_and_an_unknown_one_nowhere() {
+        let models = r#"{"modelName":"m","criticality":"Sheddable","poolRef":{"name":"q"}},
+            {"modelName":"same","poolRef":{"name":"p"},"targetModels":[{"name":"same"}]}"#;
+        let config = config(&format!(r#""models":[{models}]"#));
+        let mut turns = Turns::new(&config);
+        let found = Resolution { target: None, criticality: Criticality::Sheddable, pool: Some(1) };
+        assert_eq!(turns.resolve(&config, "m", None), Some(found));
+        assert_eq!(turns.resolve(&config, "same", None).unwrap().target, None);
+        assert_eq!(turns.resolve(&config, "nope", None), None);
+    }
+
+    #[test]
+    fn unknown_models_may_be_let_through() {
+        for models in [
+            r#""models":[]"#,
+            r#""models":[{"modelName":"m","poolRef":{"name":"p"}}],"unknownModels":"passthrough""#,
+        ] {
+            let config = config(models);
+            assert_eq!(Turns::new(&config).resolve(&config, "anything", None), Some(UNPUBLISHED));
+        }
     }
 }

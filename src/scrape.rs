@@ -181,6 +181,7 @@ impl Target {
         let all = metrics.waiting.saturating_add(metrics.running);
         self.published.reading = Some(Reading {
             scraped_ms: now_ms,
+            own_waiting: in_flight.waiting,
             foreign_waiting: metrics.waiting.saturating_sub(own.waiting),
             foreign_requests: all.saturating_sub(own.requests),
             metrics,

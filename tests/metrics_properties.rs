@@ -78,11 +78,19 @@ fn naive_read(page: &str) -> Option<EndpointMetrics> {
         kv_cache_utilization: shares.map(|shares| {
             (shares.iter().map(|share| share.min(1.0)).sum::<f64>() / shares.len() as f64) as f32
         }),
+        base_model: naive_base_model(&samples),
         lora: naive_lora(&samples),
         cache: naive_cache(&samples),
         prefix_cache_queries: total(&["vllm:prefix_cache_queries_total"]),
         prefix_cache_hits: total(&["vllm:prefix_cache_hits_total"]),
     })
+}
+
+/// The last name that labels the queue.
+fn naive_base_model(samples: &[NaiveSample]) -> Option<String> {
+    let queues = samples.iter().filter(|sample| sample.name == "vllm:num_requests_waiting");
+    let names = queues.flat_map(|sample| sample.labels.iter().find(|(label, _)| label == "model_name"));
+    names.last().map(|(_, name)| name.clone())
 }
 
 fn naive_lora(samples: &[NaiveSample]) -> Option<LoraState> {

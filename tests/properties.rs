@@ -116,7 +116,7 @@ proptest! {
             match action {
                 0 => {
                     let id = book.id(address(index));
-                    open.push((book.start(id, tokens), index, tokens, true));
+                    open.push((book.start(id, tokens, None), index, tokens, true));
                 }
                 1 if !open.is_empty() => {
                     book.first_output(&mut open[place].0);

@@ -25,6 +25,44 @@ pub(super) struct Config {
     pub pools: Vec<Pool>,
     #[serde(default)]
     pub models: Vec<Model>,
+    #[serde(default)]
+    pub unknown_models: UnknownModels,
+    #[serde(default)]
+    pub answer_models: bool,
+    #[serde(default)]
+    pub response_model: ResponseModel,
+    pub sticky_by: Option<String>,
+    pub queue: Option<Queue>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum UnknownModels {
+    #[default]
+    Reject,
+    Passthrough,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum ResponseModel {
+    #[default]
+    Target,
+    Requested,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Queue {
+    pub max_wait: Option<String>,
+    pub max_requests: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Saturation {
+    pub queue_depth: Option<u32>,
+    pub kv_cache_utilization: Option<f32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -60,6 +98,8 @@ pub(super) struct Pool {
     pub routing_strategy: Option<RoutingStrategy>,
     #[serde(default)]
     pub model_server: ModelServer,
+    #[serde(default)]
+    pub saturation: Saturation,
 }
 
 #[derive(Debug, Deserialize)]

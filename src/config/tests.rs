@@ -21,6 +21,33 @@ fn with(field: &str, value: &str) -> String {
     MINIMAL.replacen('{', &format!("{{\"{field}\":{value},"), 1)
 }
 
+fn with_saturation(value: &str) -> String {
+    MINIMAL.replace(r#""name":"p","#, &format!(r#""name":"p","saturation":{value},"#))
+}
+
+#[test]
+fn unknown_models_are_rejected_only_where_models_are_published() {
+    let models = r#"[{"modelName":"m","poolRef":{"name":"p"}}]"#;
+    let rejects = |document: &str| Config::parse(document.as_bytes()).unwrap().reject_unknown_models;
+    assert!(!rejects(MINIMAL));
+    assert!(rejects(&with("models", models)));
+    assert!(!rejects(&with("models", &format!(r#"{models},"unknownModels":"passthrough""#))));
+}
+
+#[test]
+fn the_queue_is_off_unless_it_is_asked_for() {
+    let queue = |document: &str| Config::parse(document.as_bytes()).unwrap().queue;
+    assert_eq!(queue(MINIMAL), None);
+    assert_eq!(queue(&with("queue", "{}")), Some(Queue { max_wait_ms: 2_000, max_requests: 1_000 }));
+}
+
+#[test]
+fn users_are_told_apart_by_a_header_or_by_the_bodys_field() {
+    let sticky_by = |value: &str| Config::parse(with("stickyBy", value).as_bytes()).unwrap().sticky_by;
+    assert_eq!(sticky_by("\"user\""), Some(StickyBy::User));
+    assert_eq!(sticky_by("\"header X-User\""), Some(StickyBy::Header("x-user".into())));
+}
+
 #[test]
 fn the_minimal_document_takes_every_default() {
     let config = Config::parse(MINIMAL.as_bytes()).unwrap();
@@ -104,6 +131,17 @@ fn a_bad_value_is_refused_by_field_path() {
     refused(&with("metricsStaleAfter", "\"20ms\""), "metricsStaleAfter", "longer than scrapeInterval");
     refused(&with("maxConsecutiveFailures", "0"), "maxConsecutiveFailures", "at least 1");
     refused(&with("maxBodyBytes", "0"), "maxBodyBytes", "not between");
+    refused(&with("stickyBy", "\"cookie\""), "stickyBy", "neither");
+    refused(&with("stickyBy", "\"header a b\""), "stickyBy", "neither");
+    refused(&with("queue", "{\"maxWait\":\"2\"}"), "queue.maxWait", "not a duration");
+    refused(&with("queue", "{\"maxRequests\":0}"), "queue.maxRequests", "not between");
+    refused(&with("queue", "{\"length\":9}"), "queue.length", "unknown field");
+    refused(&with_saturation("{\"queueDepth\":0}"), "pools[0].saturation.queueDepth", "at least 1");
+    refused(
+        &with_saturation("{\"kvCacheUtilization\":1.5}"),
+        "pools[0].saturation.kvCacheUtilization",
+        "1.5",
+    );
     refused(&with("scrapeBy", "\"worker\",\"role\":\"service\""), "scrapeBy", "nothing to do");
 }
 

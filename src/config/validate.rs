@@ -38,6 +38,11 @@ pub(super) fn config(raw: raw::Config) -> Result<Config, ConfigError> {
         )?,
         max_consecutive_failures: at_least_one(raw.max_consecutive_failures)?,
         max_body_bytes: body_bytes(raw.max_body_bytes)?,
+        reject_unknown_models: matches!(raw.unknown_models, raw::UnknownModels::Reject) && !models.is_empty(),
+        answer_models: raw.answer_models,
+        restore_requested_model: matches!(raw.response_model, raw::ResponseModel::Requested),
+        sticky_by: raw.sticky_by.map(sticky_by).transpose()?,
+        queue: raw.queue.map(queue).transpose()?,
         pools,
         models,
     };
@@ -83,6 +88,7 @@ fn pools(raw: Vec<raw::Pool>) -> Result<Vec<Pool>, ConfigError> {
             cluster: pool.cluster,
             routing_strategy: pool.routing_strategy.unwrap_or(RoutingStrategy::Default),
             model_server: pool.model_server,
+            saturation: saturation(&pool.saturation, &at("saturation"))?,
         });
     }
     Ok(pools)
@@ -101,6 +107,42 @@ fn endpoints(raw: &[String], path: &str) -> Result<Vec<SocketAddr>, ConfigError>
         addresses.push(address);
     }
     Ok(addresses)
+}
+
+fn saturation(raw: &raw::Saturation, path: &str) -> Result<Saturation, ConfigError> {
+    let queue_depth = raw.queue_depth.unwrap_or(DEFAULT_SATURATED_QUEUE_DEPTH);
+    if queue_depth == 0 {
+        return refuse(
+            &format!("{path}.queueDepth"),
+            "must be at least 1, or every endpoint is always saturated",
+        );
+    }
+    let kv_cache_utilization = raw.kv_cache_utilization.unwrap_or(DEFAULT_SATURATED_KV_CACHE_UTILIZATION);
+    if !(kv_cache_utilization > 0.0 && kv_cache_utilization <= 1.0) {
+        return refuse(
+            &format!("{path}.kvCacheUtilization"),
+            &format!("{kv_cache_utilization} is not above 0 and at most 1"),
+        );
+    }
+    Ok(Saturation { queue_depth, kv_cache_utilization })
+}
+
+fn queue(raw: raw::Queue) -> Result<Queue, ConfigError> {
+    let max_requests = raw.max_requests.unwrap_or(DEFAULT_QUEUE_MAX_REQUESTS);
+    between(max_requests, 1, QUEUE_MAX_REQUESTS_CEILING, "queue.maxRequests")?;
+    Ok(Queue { max_wait_ms: interval(raw.max_wait, "queue.maxWait", DEFAULT_QUEUE_MAX_WAIT)?, max_requests })
+}
+
+fn sticky_by(raw: String) -> Result<StickyBy, ConfigError> {
+    match raw.split_whitespace().collect::<Vec<_>>()[..] {
+        ["user"] => Ok(StickyBy::User),
+        ["header", name] if is_header_name(name) => Ok(StickyBy::Header(name.to_ascii_lowercase())),
+        _ => refuse("stickyBy", &format!("`{raw}` is neither \"user\" nor \"header NAME\"")),
+    }
+}
+
+fn is_header_name(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 fn models(raw: Vec<raw::Model>, pools: &[Pool]) -> Result<Vec<Model>, ConfigError> {

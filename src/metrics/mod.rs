@@ -38,6 +38,8 @@ pub struct EndpointMetrics {
     pub kv_cache_utilization: Option<f32>,
     /// `None` if the server does not serve LoRA adapters or does not tell.
     pub lora: Option<LoraState>,
+    /// The base model's name, as the server labels its queue. `None` if it does not.
+    pub base_model: Option<String>,
     /// `None` if the server does not tell.
     pub cache: Option<CacheConfig>,
     /// Tokens looked up in the prefix cache since the server started.

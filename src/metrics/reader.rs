@@ -42,6 +42,7 @@ struct Reading<'a> {
     prefix_cache_queries: Tally,
     prefix_cache_hits: Tally,
     lora: Option<Sample<'a>>,
+    base_model: Option<&'a [u8]>,
     cache: Option<CacheConfig>,
 }
 
@@ -53,7 +54,11 @@ impl<'a> Reading<'a> {
         }
         let value = sample.map_or(f64::NAN, |sample| sample.value);
         match series.metric {
-            Metric::Waiting => self.waiting.add(value),
+            Metric::Waiting => {
+                self.waiting.add(value);
+                self.base_model =
+                    sample.and_then(|sample| sample.labels.get("model_name")).or(self.base_model);
+            }
             Metric::Running => self.running.add(value),
             Metric::KvCacheUtilization => self.kv_cache_utilization.add(at_most_full(value)),
             Metric::PrefixCacheQueries => self.prefix_cache_queries.add(value),
@@ -68,6 +73,7 @@ impl<'a> Reading<'a> {
             waiting: self.waiting.requests(server, Metric::Waiting)?,
             running: self.running.requests(server, Metric::Running)?,
             kv_cache_utilization: self.kv_cache_utilization.mean(),
+            base_model: self.base_model.map(Labels::unescape),
             lora: self.lora.and_then(|sample| lora_state(sample.labels)),
             cache: self.cache,
             prefix_cache_queries: self.prefix_cache_queries.total(),
@@ -200,6 +206,7 @@ mod tests {
             }),
             prefix_cache_queries: Some(0.0),
             prefix_cache_hits: Some(0.0),
+            base_model: Some("tiny".into()),
             ..load(0, 0)
         };
         assert_eq!(read(ModelServer::Vllm, IDLE), Ok(expected));
@@ -213,6 +220,7 @@ mod tests {
             cache: Some(CacheConfig { block_size_tokens: 32, num_blocks: 300, capacity_tokens: 9_600 }),
             prefix_cache_queries: Some(2_156.0),
             prefix_cache_hits: Some(832.0),
+            base_model: Some("tiny".into()),
             ..load(7, 1)
         };
         assert_eq!(read(ModelServer::Vllm, QUEUE_LORA), Ok(expected));
@@ -237,8 +245,8 @@ mod tests {
         );
         read_as(
             ModelServer::Sglang,
-            "sglang:num_running_reqs{model_name=\"m\"} 4.0\nsglang:num_queue_reqs{model_name=\"m\"} 3.0\n\
-             sglang:token_usage{model_name=\"m\"} 0.28\n",
+            "sglang:num_running_reqs{model=\"m\"} 4.0\nsglang:num_queue_reqs{model=\"m\"} 3.0\n\
+             sglang:token_usage{model=\"m\"} 0.28\n",
             Some(0.28),
         );
         read_as(

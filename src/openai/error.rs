@@ -14,6 +14,8 @@ pub struct ApiError {
     pub param: Option<&'static str>,
     /// A fixed word for programs; also the reason in Envoy's response details.
     pub code: &'static str,
+    /// When to try again, in seconds: the header `retry-after`.
+    pub retry_after_s: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -31,28 +33,44 @@ struct Body<'a> {
 }
 
 impl ApiError {
+    fn new(status: u32, message: String, param: Option<&'static str>, code: &'static str) -> ApiError {
+        ApiError { status, message, param, code, retry_after_s: None }
+    }
+
     /// 400: the body is not what the API takes.
     pub fn bad_request(message: String, param: Option<&'static str>, code: &'static str) -> ApiError {
-        ApiError { status: 400, message, param, code }
+        ApiError::new(400, message, param, code)
     }
 
     /// 404: no such model here.
     pub fn unknown_model(model: &str) -> ApiError {
         let message = format!("The model `{model}` does not exist here. GET /v1/models lists the models.");
-        ApiError { status: 404, message, param: Some("model"), code: "model_not_found" }
+        ApiError::new(404, message, Some("model"), "model_not_found")
     }
 
     /// 413: the body is larger than the gateway reads.
     pub fn body_too_large(limit_bytes: usize) -> ApiError {
         let message =
             format!("The request body is larger than the {limit_bytes} bytes this gateway reads; send less.");
-        ApiError { status: 413, message, param: None, code: "request_too_large" }
+        ApiError::new(413, message, None, "request_too_large")
+    }
+
+    /// 429: the pool is full, and this request gives way.
+    pub fn saturated(pool: &str, retry_after_s: u64) -> ApiError {
+        let message = format!("Every model server of pool `{pool}` is busy; try again in {retry_after_s} s.");
+        let error = ApiError::new(429, message, None, "pool_saturated");
+        ApiError { retry_after_s: Some(retry_after_s), ..error }
+    }
+
+    /// 429: the request has waited for as long as it may, or the queue is full.
+    pub fn queue_timed_out(pool: &str, retry_after_s: u64) -> ApiError {
+        ApiError { code: "queue_timeout", ..ApiError::saturated(pool, retry_after_s) }
     }
 
     /// 503: the pool has no endpoint at all.
     pub fn no_endpoint(pool: &str) -> ApiError {
         let message = format!("No model server is available in pool `{pool}`; try again later.");
-        ApiError { status: 503, message, param: None, code: "no_endpoint" }
+        ApiError::new(503, message, None, "no_endpoint")
     }
 
     /// What Envoy answered by itself, with its response code details.
@@ -64,12 +82,16 @@ impl ApiError {
             504 => ("No model server answered in time; try again later.", "upstream_timeout"),
             _ => ("The gateway could not serve the request.", "gateway_error"),
         };
-        ApiError { status, message: format!("{message} ({details})"), param: None, code }
+        ApiError::new(status, format!("{message} ({details})"), None, code)
     }
 
     /// The answer's body.
     pub fn body(&self) -> Vec<u8> {
-        let kind = if self.status < 500 { "invalid_request_error" } else { "server_error" };
+        let kind = match self.status {
+            429 => "rate_limit_error",
+            ..500 => "invalid_request_error",
+            _ => "server_error",
+        };
         let body = Body { message: &self.message, kind, param: self.param, code: self.code };
         serde_json::to_vec(&Envelope { error: body }).unwrap_or_default()
     }

@@ -1,12 +1,16 @@
 //! The OpenAI API as far as a gateway must know it: which requests carry a prompt, what is in them, and what an
 //! error looks like. The only module that knows these formats; it decides nothing.
 
+mod answer_model;
 mod error;
+mod models;
 mod prompt;
 mod request;
 mod rewrite;
 
+pub use answer_model::AnswerModel;
 pub use error::ApiError;
+pub use models::{is_model_list_request, list_models};
 pub use request::{InferenceRequest, MAX_MODEL_NAME_BYTES, read_request};
 pub use rewrite::replace_model;
 

@@ -28,6 +28,8 @@ pub struct InferenceRequest<'a> {
     pub stream: bool,
     /// The prompt's size in estimated tokens, at least 1.
     pub prompt_tokens: u32,
+    /// The raw text of `user`, if it is a string: who asks, to tell users apart and for nothing else.
+    pub user: Option<&'a str>,
 }
 
 /// Reads the body of an inference request.
@@ -43,6 +45,7 @@ pub fn read_request(body: &[u8]) -> Result<InferenceRequest<'_>, ApiError> {
         model_spans: fields.model_spans,
         stream: fields.stream,
         prompt_tokens: fields.prompt.tokens(),
+        user: fields.user.map(RawValue::get).filter(|user| user.starts_with('"')),
     })
 }
 
@@ -83,6 +86,7 @@ struct Fields<'a> {
     model_spans: Vec<Range<usize>>,
     stream: bool,
     prompt: PromptSize,
+    user: Option<&'a RawValue>,
 }
 
 /// The fields of the top-level object that matter.
@@ -91,6 +95,7 @@ struct Fields<'a> {
 enum Key {
     Model,
     Stream,
+    User,
     /// Those that carry text the model reads.
     #[serde(alias = "prompt", alias = "input", alias = "instructions", alias = "system", alias = "tools")]
     Messages,
@@ -122,6 +127,7 @@ impl<'de> Visitor<'de> for FieldsVisitor<'de> {
                     fields.model = Some(value);
                 }
                 Key::Stream => fields.stream = map.next_value::<&RawValue>()?.get() == "true",
+                Key::User => fields.user = Some(map.next_value()?),
                 Key::Messages => fields.prompt.add(map.next_value::<&RawValue>()?.get().as_bytes()),
                 Key::Other => {
                     map.next_value::<IgnoredAny>()?;
@@ -237,6 +243,14 @@ mod tests {
     fn deep_nesting_is_passed_over_without_recursion() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         check(&format!(r#"{{"x":{deep},"model":"m","messages":{deep}}}"#), "m", false, 1);
+    }
+
+    #[test]
+    fn a_user_is_known_by_a_string_only() {
+        let user = |body: &'static str| read_request(body.as_bytes()).unwrap().user;
+        assert_eq!(user(r#"{"model":"m","user":"ann"}"#), Some("\"ann\""));
+        assert_eq!(user(r#"{"model":"m","user":{"id":1}}"#), None);
+        assert_eq!(user(r#"{"model":"m"}"#), None);
     }
 
     #[test]

@@ -121,6 +121,16 @@ mod imports {
             headers_size: usize,
             grpc_status: i32,
         ) -> u32;
+        pub fn proxy_set_effective_context(context: u32) -> u32;
+        pub fn proxy_continue_stream(stream: u32) -> u32;
+        pub fn proxy_call_foreign_function(
+            name: *const u8,
+            size: usize,
+            argument: *const u8,
+            argument_size: usize,
+            data: *mut *mut u8,
+            data_size: *mut usize,
+        ) -> u32;
     }
 
     #[link(wasm_import_module = "wasi_snapshot_preview1")]
@@ -188,11 +198,9 @@ pub fn set_header(headers: Headers, name: &str, value: &str) -> HostResult<()> {
     })
 }
 
-/// Removes a request header, however often it is there.
-pub fn remove_request_header(name: &str) -> HostResult<()> {
-    match unsafe {
-        imports::proxy_remove_header_map_value(Headers::Request as u32, name.as_ptr(), name.len())
-    } {
+/// Removes a header, however often it is there.
+pub fn remove_header(headers: Headers, name: &str) -> HostResult<()> {
+    match unsafe { imports::proxy_remove_header_map_value(headers as u32, name.as_ptr(), name.len()) } {
         NOT_FOUND => Ok(()),
         status => check(status),
     }
@@ -225,6 +233,26 @@ pub fn set_shared_data(key: &str, value: &[u8], cas: Option<u32>) -> HostResult<
         CAS_MISMATCH => Ok(false),
         status => check(status).map(|()| true),
     }
+}
+
+/// Makes the calls that follow concern this stream, or this root context.
+pub fn set_effective_context(context: u32) -> HostResult<()> {
+    check(unsafe { imports::proxy_set_effective_context(context) })
+}
+
+/// Lets the request of the effective context go on, which was paused.
+pub fn resume_request() -> HostResult<()> {
+    const HTTP_REQUEST: u32 = 0;
+    check(unsafe { imports::proxy_continue_stream(HTTP_REQUEST) })
+}
+
+/// Has the route of the request chosen anew when it is next asked for.
+pub fn clear_route_cache() -> HostResult<()> {
+    let name = "clear_route_cache";
+    returned(|data, size| unsafe {
+        imports::proxy_call_foreign_function(name.as_ptr(), name.len(), name.as_ptr(), 0, data, size)
+    })
+    .map(|_| ())
 }
 
 /// Answers the request in place of a server. `details` goes to the access log as response code details.

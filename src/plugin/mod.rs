@@ -21,7 +21,7 @@ use self::host::LogLevel;
 use self::scraping::Service;
 use self::stream::Stream;
 use self::worker::Worker;
-use crate::config::{Config, Role};
+use crate::config::{self, Config};
 
 /// How often a root context ticks, in milliseconds. What workers tell each other must not be older than about 20 ms
 /// for them to pick as one.
@@ -29,31 +29,56 @@ const TICK_MS: u32 = 10;
 
 proxy_wasm::main! {{
     std::panic::set_hook(Box::new(|panic| host::log(LogLevel::Critical, &panic.to_string())));
-    proxy_wasm::set_root_context(|_| Box::new(Root::Unconfigured));
+    proxy_wasm::set_root_context(|id| Box::new(Root { id, role: Role::Unconfigured }));
 }}
 
-/// The root context: before its configuration is known, and as what it says.
-enum Root {
+/// The root context.
+struct Root {
+    id: u32,
+    role: Role,
+}
+
+/// What the root context is: nothing before its configuration is known, and then what that says.
+enum Role {
     Unconfigured,
     Filter(Rc<RefCell<Worker>>),
     Service(Box<Service>),
 }
 
-impl Root {
-    fn configured(config: Config) -> Root {
+impl Role {
+    fn of(config: Config) -> Role {
         match config.role {
-            Role::Filter => Root::Filter(Rc::new(RefCell::new(Worker::new(config)))),
-            Role::Service => Root::Service(Box::new(Service::new(&config))),
+            config::Role::Filter => Role::Filter(Rc::new(RefCell::new(Worker::new(config)))),
+            config::Role::Service => Role::Service(Box::new(Service::new(&config))),
+        }
+    }
+}
+
+impl Root {
+    /// Sends and refuses what need not wait any longer.
+    fn release(&self, worker: &RefCell<Worker>, now_ms: u64) {
+        let mut any = false;
+        loop {
+            let released = worker.borrow_mut().released(now_ms);
+            let Some((held, decision)) = released else { break };
+            held.release(decision, worker, now_ms);
+            any = true;
+        }
+        if any && let Err(error) = host::set_effective_context(self.id) {
+            host::log(
+                LogLevel::Error,
+                &format!("inference-picker: no way back to the root context: {error:?}"),
+            );
         }
     }
 }
 
 impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, _headers: usize, _body_size: usize, _trailers: usize) {
-        match self {
-            Root::Unconfigured => {}
-            Root::Filter(worker) => worker.borrow_mut().http_call_answered(token, host::now_ms()),
-            Root::Service(service) => service.http_call_answered(token, host::now_ms()),
+        match &mut self.role {
+            Role::Unconfigured => {}
+            Role::Filter(worker) => worker.borrow_mut().http_call_answered(token, host::now_ms()),
+            Role::Service(service) => service.http_call_answered(token, host::now_ms()),
         }
     }
 }
@@ -64,7 +89,7 @@ impl RootContext for Root {
             host::buffer(host::Buffer::PluginConfiguration, size).ok().flatten().unwrap_or_default();
         match Config::parse(&document) {
             Ok(config) => {
-                *self = Root::configured(config);
+                self.role = Role::of(config);
                 host::set_tick_period(TICK_MS)
                     .inspect_err(|error| {
                         host::log(LogLevel::Error, &format!("inference-picker: no tick: {error:?}"))
@@ -79,16 +104,19 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        match self {
-            Root::Unconfigured => {}
-            Root::Filter(worker) => worker.borrow_mut().tick(host::now_ms()),
-            Root::Service(service) => service.tick(host::now_ms()),
+        let now_ms = host::now_ms();
+        if let Role::Service(service) = &mut self.role {
+            service.tick(now_ms);
+        }
+        if let Role::Filter(worker) = &self.role {
+            worker.borrow_mut().tick(now_ms);
+            self.release(worker, now_ms);
         }
     }
 
-    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
-        match self {
-            Root::Filter(worker) => Some(Box::new(Stream::new(worker.clone()))),
+    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
+        match &self.role {
+            Role::Filter(worker) => Some(Box::new(Stream::new(context_id, worker.clone()))),
             _ => Some(Box::new(Untouched)),
         }
     }

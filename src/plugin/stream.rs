@@ -1,4 +1,10 @@
 //! One request: what the host says of it goes to the worker, and what was decided goes to the host, last.
+//!
+//! ```text
+//! headers ─► Reading ─► body ─┬─► Sent ─► answer ─► end
+//!                             ├─► Waiting ─► (tick) ─► Sent
+//!                             └─► answered by the plugin
+//! ```
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -7,19 +13,31 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use super::host::{self, Buffer, Headers, HostError, LogLevel};
-use super::worker::Worker;
-use crate::config::PickTo;
-use crate::decide::{Decision, Pick};
+use super::worker::{Outcome, Worker};
+use crate::config::{PickTo, StickyBy};
+use crate::decide::{Decision, Prepared};
 use crate::load::Ticket;
-use crate::openai::{ApiError, InferenceRequest, is_inference_request, read_request, replace_model};
+use crate::openai::{
+    AnswerModel, ApiError, InferenceRequest, is_inference_request, is_model_list_request, list_models,
+    read_request, replace_model,
+};
 
 /// The header that names the endpoints, best first, to Envoy's override_host load balancing.
 const PICK_HEADER: &str = "x-gateway-destination-endpoint";
+/// The header that names the model to Envoy's routing, where another pool than the route's serves it.
+const MODEL_HEADER: &str = "x-gateway-model-name";
+/// Bytes of a header's value that tell one user from another; what follows does not count.
+const MAX_USER_BYTES: usize = 256;
 
 /// One request and its answer.
 pub struct Stream {
+    id: u32,
     worker: Rc<RefCell<Worker>>,
-    state: State,
+    /// Shared with the queue while the request waits, so that it can be sent from the worker's tick.
+    state: Rc<RefCell<State>>,
+    /// Who asks, by the header that tells users apart.
+    user: Option<Vec<u8>>,
+    answer: Answer,
 }
 
 enum State {
@@ -27,10 +45,10 @@ enum State {
     Idle,
     /// The body is coming; the route leads to the pool at this place.
     Reading { pool: usize },
+    /// It waits in the queue of the pool at this place.
+    Waiting { pool: usize },
     /// It was sent to a pick.
     Sent(Sent),
-    /// Envoy itself answers, and this is put in place of its words.
-    Translating(Vec<u8>),
 }
 
 struct Sent {
@@ -40,41 +58,76 @@ struct Sent {
     ticket: Ticket,
 }
 
-impl Stream {
-    pub fn new(worker: Rc<RefCell<Worker>>) -> Stream {
-        Stream { worker, state: State::Idle }
+/// What is done with the answer's body.
+enum Answer {
+    /// It passes.
+    Passes,
+    /// The model's name is given back as it was asked for.
+    Restores(Box<AnswerModel>),
+    /// Envoy itself answers, and this is put in place of its words.
+    Translates(Vec<u8>),
+}
+
+/// A request that waits: how it is sent, or refused, later on.
+pub struct Held {
+    id: u32,
+    prepared: Prepared,
+    state: Rc<RefCell<State>>,
+}
+
+impl Held {
+    pub fn id(&self) -> u32 {
+        self.id
     }
 
-    /// Whether the body is to be read, and how much of it the client announces.
-    fn is_inference() -> bool {
-        let header = |name| host::header(Headers::Request, name).ok().flatten();
-        is_inference_request(
-            &header(":method").unwrap_or_default(),
-            &header(":path").unwrap_or_default(),
-            header("content-type").as_deref(),
-            header("content-encoding").as_deref(),
-        )
+    pub fn prepared(&self) -> &Prepared {
+        &self.prepared
+    }
+
+    /// Does what was decided, outside of the request's own callbacks.
+    pub fn release(self, decision: Decision, worker: &RefCell<Worker>, now_ms: u64) {
+        if let Err(error) = host::set_effective_context(self.id) {
+            host::log(
+                LogLevel::Error,
+                &format!("inference-picker: a request that waited is lost: {error:?}"),
+            );
+            return;
+        }
+        *self.state.borrow_mut() = State::Idle;
+        if act(&self.state, worker, self.prepared.pool, decision, now_ms) == Action::Continue {
+            warn("the request", host::resume_request());
+        }
+    }
+}
+
+impl Stream {
+    pub fn new(id: u32, worker: Rc<RefCell<Worker>>) -> Stream {
+        Stream { id, worker, state: Rc::new(RefCell::new(State::Idle)), user: None, answer: Answer::Passes }
     }
 
     /// The headers of an inference request are here: wait for the body.
     fn start_reading(&mut self, pool: usize) -> Action {
         let worker = self.worker.borrow();
-        let (limit, pick_to) = (worker.config.max_body_bytes, worker.config.pick_to);
-        let rewrites = worker.config.models.iter().any(|model| !model.targets.is_empty());
-        drop(worker);
-        let announced = host::header(Headers::Request, "content-length").ok().flatten();
+        let config = &worker.config;
+        if let Some(StickyBy::Header(name)) = &config.sticky_by {
+            self.user = request_header(name).map(|mut value| {
+                value.truncate(MAX_USER_BYTES);
+                value
+            });
+        }
+        let announced = request_header("content-length");
         let announced =
             announced.and_then(|length| String::from_utf8_lossy(&length).parse().ok()).unwrap_or(0);
-        if limit < announced {
-            return refuse(&ApiError::body_too_large(limit));
+        if config.max_body_bytes < announced {
+            return refuse(&ApiError::body_too_large(config.max_body_bytes));
         }
-        self.state = State::Reading { pool };
-        match pick_to {
+        *self.state.borrow_mut() = State::Reading { pool };
+        match config.pick_to {
             PickTo::Header => Action::Pause,
             PickTo::FilterState => {
                 // Headers cannot be changed once the body comes; the buffer filter behind sets the length anew.
-                if rewrites {
-                    warn("content-length", host::remove_request_header("content-length"));
+                if config.models.iter().any(|model| !model.targets.is_empty()) {
+                    warn("content-length", host::remove_header(Headers::Request, "content-length"));
                 }
                 Action::Continue
             }
@@ -82,8 +135,8 @@ impl Stream {
     }
 
     /// The whole body is here: read it, decide, act.
-    fn finish_reading(&mut self, pool: usize) -> Action {
-        self.state = State::Idle;
+    fn finish_reading(&mut self, route_pool: usize) -> Action {
+        *self.state.borrow_mut() = State::Idle;
         let limit = self.worker.borrow().config.max_body_bytes;
         let body = host::buffer(Buffer::RequestBody, limit).ok().flatten().unwrap_or_default();
         let request = match read_request(&body) {
@@ -91,55 +144,71 @@ impl Stream {
             Err(error) => return refuse(&error),
         };
         publish("llm_model", &request.model);
-        let now_ms = host::now_ms();
-        let decision = self.worker.borrow_mut().decide(pool, &request, now_ms);
-        if let Decision::Send(pick) = &decision {
-            publish("llm_target_model", pick.target_model.as_deref().unwrap_or(&request.model));
-            self.rewrite(&body, &request, pick);
+        let user = self.user_of(&request);
+        let prepared = self.worker.borrow_mut().prepare(&request, user.as_deref(), route_pool);
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return refuse(&error),
+        };
+        publish("llm_target_model", prepared.target.as_deref().unwrap_or(&request.model));
+        self.rewrite(&body, &request, &prepared);
+        if prepared.pool != route_pool {
+            self.change_route(&prepared.model);
         }
-        self.act(pool, decision, now_ms)
+        self.decide(prepared)
+    }
+
+    fn decide(&mut self, prepared: Prepared) -> Action {
+        let (now_ms, pool) = (host::now_ms(), prepared.pool);
+        let held = |prepared| Held { id: self.id, prepared, state: self.state.clone() };
+        let outcome = self.worker.borrow_mut().decide(prepared, held, now_ms);
+        match outcome {
+            Outcome::Decided(decision) => act(&self.state, &self.worker, pool, decision, now_ms),
+            Outcome::Waits => {
+                *self.state.borrow_mut() = State::Waiting { pool };
+                Action::Pause
+            }
+        }
+    }
+
+    /// What tells this user from others, where users are kept on one target.
+    fn user_of(&mut self, request: &InferenceRequest<'_>) -> Option<Vec<u8>> {
+        match self.worker.borrow().config.sticky_by {
+            None => None,
+            Some(StickyBy::Header(_)) => self.user.take(),
+            Some(StickyBy::User) => request.user.map(|user| user.as_bytes().to_vec()),
+        }
     }
 
     /// Replaces the model's name in the body, and nothing else.
-    fn rewrite(&self, body: &[u8], request: &InferenceRequest<'_>, pick: &Pick) {
-        let Some(target) = &pick.target_model else { return };
+    fn rewrite(&mut self, body: &[u8], request: &InferenceRequest<'_>, prepared: &Prepared) {
+        let Some(target) = &prepared.target else { return };
+        let worker = self.worker.borrow();
+        if worker.config.restore_requested_model {
+            self.answer = Answer::Restores(Box::new(AnswerModel::new(target, &request.model)));
+        }
         let rewritten = replace_model(body, &request.model_spans, target);
         warn("the body", host::replace_buffer(Buffer::RequestBody, body.len(), &rewritten));
-        if self.worker.borrow().config.pick_to == PickTo::Header
-            && matches!(host::header(Headers::Request, "content-length"), Ok(Some(_)))
-        {
+        if worker.config.pick_to == PickTo::Header && request_header("content-length").is_some() {
             let length = rewritten.len().to_string();
             warn("content-length", host::set_header(Headers::Request, "content-length", &length));
         }
     }
 
-    fn act(&mut self, pool: usize, decision: Decision, now_ms: u64) -> Action {
-        let pick = match decision {
-            Decision::Send(pick) => pick,
-            Decision::Fallback(reason) => {
-                publish("llm_decision", reason);
-                return Action::Continue;
-            }
-            Decision::Refuse(error) => return refuse(&error),
-        };
-        let mut worker = self.worker.borrow_mut();
-        let ticket = worker.send(&pick, now_ms);
-        if worker.config.pick_to == PickTo::Header {
-            warn(PICK_HEADER, host::set_header(Headers::Request, PICK_HEADER, &pick.destinations));
+    /// Another pool than the route's serves the model: has the route chosen anew, by the model's name.
+    fn change_route(&self, model: &str) {
+        match self.worker.borrow().config.pick_to {
+            PickTo::Header => warn(MODEL_HEADER, host::set_header(Headers::Request, MODEL_HEADER, model)),
+            // Routes can match on filter state `wasm.llm_model`, which has been published.
+            PickTo::FilterState => {}
         }
-        drop(worker);
-        publish("llm_dest", &pick.destinations);
-        publish("llm_decision", &pick.explanation);
-        let first_choice = pick.destinations.split(',').next().unwrap_or_default().to_owned();
-        self.state = State::Sent(Sent { pool, first_choice, ticket });
-        Action::Continue
+        warn("the route", host::clear_route_cache());
     }
 
     /// The answer begins: note who gave it, and whether it is a failure.
     fn answered(&mut self) {
-        let State::Sent(sent) = &mut self.state else {
-            return;
-        };
+        let mut state = self.state.borrow_mut();
+        let State::Sent(sent) = &mut *state else { return };
         let now_ms = host::now_ms();
         let mut worker = self.worker.borrow_mut();
         let served_by = host::property(&["upstream", "address"]).ok().flatten().unwrap_or_default();
@@ -150,30 +219,19 @@ impl Stream {
                 return;
             }
         }
-        let status = host::header(Headers::Response, ":status").ok().flatten().unwrap_or_default();
-        let succeeded = status.first() != Some(&b'5');
+        let succeeded = response_header(":status").first() != Some(&b'5');
         worker.endpoint_answered(sent.pool, sent.ticket.load_id(), succeeded, now_ms);
-    }
-}
-
-impl Stream {
-    /// Gives back what the request had in flight.
-    fn end(&mut self) {
-        if let State::Sent(sent) = std::mem::replace(&mut self.state, State::Idle) {
-            self.worker.borrow_mut().end(sent.ticket);
-        }
     }
 
     /// What to answer where Envoy itself has answered a pool's request in plain text: because of a body larger than
     /// it buffers, say, or because no endpoint could be reached. Clients expect an OpenAI error object.
     fn own_words_of_envoy(&self) -> Option<Vec<u8>> {
-        if matches!(self.state, State::Idle) {
+        if matches!(*self.state.borrow(), State::Idle) {
             return None;
         }
-        let header = |name| host::header(Headers::Response, name).ok().flatten().unwrap_or_default();
-        let status =
-            String::from_utf8_lossy(&header(":status")).parse().ok().filter(|status| *status >= 400)?;
-        if !header("content-type").starts_with(b"text/plain") {
+        let status = String::from_utf8_lossy(&response_header(":status")).parse().ok();
+        let status = status.filter(|status| *status >= 400)?;
+        if !response_header("content-type").starts_with(b"text/plain") {
             return None;
         }
         let details = host::property(&["response", "code_details"]).ok().flatten()?;
@@ -188,6 +246,15 @@ impl Stream {
         );
         Some(body)
     }
+
+    /// Gives back what the request had in flight, or its place in the queue.
+    fn end(&mut self) {
+        match self.state.replace(State::Idle) {
+            State::Sent(sent) => self.worker.borrow_mut().end(sent.ticket),
+            State::Waiting { pool } => self.worker.borrow_mut().forget(pool, self.id),
+            State::Idle | State::Reading { .. } => {}
+        }
+    }
 }
 
 impl Context for Stream {}
@@ -195,25 +262,34 @@ impl Context for Stream {}
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
         // Whatever the route: no client chooses its host.
-        warn(PICK_HEADER, host::remove_request_header(PICK_HEADER));
+        warn(PICK_HEADER, host::remove_header(Headers::Request, PICK_HEADER));
         let cluster = host::property(&["xds", "cluster_name"]).ok().flatten().unwrap_or_default();
         let pool = self.worker.borrow().config.pool_of_cluster(&cluster);
         let Some(pool) = pool else { return Action::Continue };
-        if !Stream::is_inference() {
-            let now_ms = host::now_ms();
-            let decision = self.worker.borrow_mut().decide_unread(pool, now_ms);
-            return self.act(pool, decision, now_ms);
+        let (method, path) = (request_header(":method"), request_header(":path"));
+        let (method, path) = (method.unwrap_or_default(), path.unwrap_or_default());
+        let content_type = request_header("content-type");
+        let encoding = request_header("content-encoding");
+        if is_inference_request(&method, &path, content_type.as_deref(), encoding.as_deref()) {
+            return if end_of_stream { self.finish_reading(pool) } else { self.start_reading(pool) };
         }
-        if end_of_stream { self.finish_reading(pool) } else { self.start_reading(pool) }
+        if self.worker.borrow().config.answer_models && is_model_list_request(&method, &path) {
+            return answer_models(&self.worker.borrow());
+        }
+        let now_ms = host::now_ms();
+        let decision = self.worker.borrow_mut().decide_unread(pool, now_ms);
+        act(&self.state, &self.worker, pool, decision, now_ms)
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        let State::Reading { pool } = self.state else {
-            return Action::Continue;
+        let pool = match *self.state.borrow() {
+            State::Reading { pool } => pool,
+            State::Waiting { .. } => return Action::Pause,
+            State::Idle | State::Sent(_) => return Action::Continue,
         };
         let limit = self.worker.borrow().config.max_body_bytes;
         if size > limit {
-            self.state = State::Idle;
+            *self.state.borrow_mut() = State::Idle;
             return refuse(&ApiError::body_too_large(limit));
         }
         if end_of_stream { self.finish_reading(pool) } else { Action::Pause }
@@ -221,32 +297,47 @@ impl HttpContext for Stream {
 
     fn on_http_request_trailers(&mut self, _trailers: usize) -> Action {
         // With trailers the body's end is never announced.
-        match self.state {
-            State::Reading { pool } => self.finish_reading(pool),
-            _ => Action::Continue,
-        }
+        let pool = match *self.state.borrow() {
+            State::Reading { pool } => pool,
+            State::Waiting { .. } => return Action::Pause,
+            State::Idle | State::Sent(_) => return Action::Continue,
+        };
+        self.finish_reading(pool)
     }
 
     fn on_http_response_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
         self.answered();
         if let Some(body) = self.own_words_of_envoy() {
             self.end();
-            self.state = State::Translating(body);
+            self.answer = Answer::Translates(body);
+        }
+        if matches!(self.answer, Answer::Restores(_)) {
+            if response_header("content-encoding").is_empty() {
+                warn("content-length", host::remove_header(Headers::Response, "content-length"));
+            } else {
+                self.answer = Answer::Passes;
+            }
         }
         Action::Continue
     }
 
-    fn on_http_response_body(&mut self, size: usize, _end_of_stream: bool) -> Action {
-        if size == 0 {
-            return Action::Continue;
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if size > 0
+            && let State::Sent(sent) = &mut *self.state.borrow_mut()
+        {
+            self.worker.borrow_mut().first_output(&mut sent.ticket);
         }
-        match &mut self.state {
-            State::Sent(sent) => self.worker.borrow_mut().first_output(&mut sent.ticket),
-            State::Translating(body) => {
+        match &mut self.answer {
+            Answer::Passes => {}
+            Answer::Restores(answer) => {
+                let bytes = host::buffer(Buffer::ResponseBody, size).ok().flatten().unwrap_or_default();
+                let restored = answer.push(&bytes, end_of_stream);
+                warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &restored));
+            }
+            Answer::Translates(body) => {
                 let body = std::mem::take(body);
                 warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &body));
             }
-            State::Idle | State::Reading { .. } => {}
         }
         Action::Continue
     }
@@ -257,12 +348,59 @@ impl HttpContext for Stream {
     }
 }
 
+/// Does what was decided, in the effective context.
+fn act(
+    state: &RefCell<State>,
+    worker: &RefCell<Worker>,
+    pool: usize,
+    decision: Decision,
+    now_ms: u64,
+) -> Action {
+    let pick = match decision {
+        Decision::Send(pick) => pick,
+        Decision::Fallback(reason) => {
+            publish("llm_decision", reason);
+            return Action::Continue;
+        }
+        Decision::Refuse(error) => return refuse(&error),
+    };
+    let mut worker = worker.borrow_mut();
+    let ticket = worker.send(&pick, now_ms);
+    if worker.config.pick_to == PickTo::Header {
+        warn(PICK_HEADER, host::set_header(Headers::Request, PICK_HEADER, &pick.destinations));
+    }
+    publish("llm_dest", &pick.destinations);
+    publish("llm_decision", &pick.explanation);
+    let first_choice = pick.destinations.split(',').next().unwrap_or_default().to_owned();
+    *state.borrow_mut() = State::Sent(Sent { pool, first_choice, ticket });
+    Action::Continue
+}
+
 /// Answers with an OpenAI error object.
 fn refuse(error: &ApiError) -> Action {
     publish("llm_decision", &format!("refused: {}", error.code));
-    let headers = [("content-type", "application/json")];
+    let retry_after = error.retry_after_s.map(|seconds| seconds.to_string());
+    let mut headers = vec![("content-type", "application/json")];
+    headers.extend(retry_after.as_deref().map(|seconds| ("retry-after", seconds)));
     warn("the answer", host::respond(error.status, error.code, &headers, &error.body()));
     Action::Pause
+}
+
+/// Answers with the list of the published models.
+fn answer_models(worker: &Worker) -> Action {
+    publish("llm_decision", "answered: models");
+    let body = list_models(worker.config.models.iter().map(|model| model.name.as_str()));
+    warn("the answer", host::respond(200, "models", &[("content-type", "application/json")], &body));
+    Action::Pause
+}
+
+fn request_header(name: &str) -> Option<Vec<u8>> {
+    host::header(Headers::Request, name).ok().flatten()
+}
+
+/// Empty where the answer has none.
+fn response_header(name: &str) -> Vec<u8> {
+    host::header(Headers::Response, name).ok().flatten().unwrap_or_default()
 }
 
 /// Publishes filter state `wasm.NAME`. What a client wrote may not break a log line.

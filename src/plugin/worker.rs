@@ -1,19 +1,22 @@
-//! What one worker knows: the configuration, its pools, what is in flight, and what its peers have told.
+//! What one worker knows: the configuration, its pools, what is in flight, what waits, and what its peers have told.
 
 use super::host::{self, LogLevel};
 use super::scraping::Scraping;
 use super::shared::{Exchange, SnapshotPlace};
+use super::stream::Held;
+use crate::admission::{Admission, DrainRate};
 use crate::config::{Config, ScrapeBy};
-use crate::decide::{self, Decision, Knowledge, Pick};
+use crate::decide::{self, Decision, Pick, Prepared};
 use crate::load::{LoadBook, LoadId, Ticket};
 use crate::models::Turns;
-use crate::openai::InferenceRequest;
+use crate::openai::{ApiError, InferenceRequest};
 use crate::pool::Pool;
+use crate::queue::Queue;
 
 /// One worker's state, shared by its streams.
 pub struct Worker {
     pub config: Config,
-    pools: Vec<(Pool, SnapshotPlace)>,
+    pools: Vec<WorkerPool>,
     loads: LoadBook,
     turns: Turns,
     rng: fastrand::Rng,
@@ -23,11 +26,32 @@ pub struct Worker {
     dirty: bool,
 }
 
+/// A pool, and what this worker keeps for it.
+struct WorkerPool {
+    pool: Pool,
+    snapshot: SnapshotPlace,
+    drain_rate: DrainRate,
+    queue: Queue<Held>,
+}
+
+/// What becomes of a request that was read.
+pub enum Outcome {
+    /// It is sent, or refused.
+    Decided(Decision),
+    /// It waits for [`Worker::released`].
+    Waits,
+}
+
 impl Worker {
     pub fn new(config: Config) -> Worker {
         let me = host::random();
         let mut loads = LoadBook::default();
-        let pools = config.pools.iter().map(|pool| (Pool::new(pool, &mut loads), SnapshotPlace::new(pool)));
+        let pools = config.pools.iter().map(|pool| WorkerPool {
+            pool: Pool::new(pool, &mut loads),
+            snapshot: SnapshotPlace::new(pool),
+            drain_rate: DrainRate::default(),
+            queue: Queue::default(),
+        });
         Worker {
             pools: pools.collect(),
             loads,
@@ -47,15 +71,16 @@ impl Worker {
             scraping.tick(&mut self.loads, now_ms);
         }
         let mut changed = false;
-        for (pool, place) in &mut self.pools {
-            if let Some(snapshot) = place.read_new() {
+        for own in &mut self.pools {
+            if let Some(snapshot) = own.snapshot.read_new() {
                 changed = true;
-                pool.apply(snapshot, &mut self.loads);
+                own.pool.apply(snapshot, &mut self.loads);
             }
+            own.observe_drain_rate(&self.loads, now_ms);
         }
         if changed {
             let pools = &self.pools;
-            self.loads.keep_only(|address| pools.iter().any(|(pool, _)| pool.has_endpoint(address)));
+            self.loads.keep_only(|address| pools.iter().any(|own| own.pool.has_endpoint(address)));
         }
     }
 
@@ -65,28 +90,85 @@ impl Worker {
         }
     }
 
-    /// Decides an inference request on a route to the pool at `pool`.
-    pub fn decide(&mut self, pool: usize, request: &InferenceRequest<'_>, now_ms: u64) -> Decision {
+    /// Resolves the model of a request on a route to the pool at `route_pool`.
+    pub fn prepare(
+        &mut self,
+        request: &InferenceRequest<'_>,
+        user: Option<&[u8]>,
+        route_pool: usize,
+    ) -> Result<Prepared, ApiError> {
+        decide::prepare(&self.config, &mut self.turns, request, user, route_pool)
+    }
+
+    /// Decides a prepared request; `held` is how it is released should it have to wait.
+    pub fn decide(
+        &mut self,
+        prepared: Prepared,
+        held: impl FnOnce(Prepared) -> Held,
+        now_ms: u64,
+    ) -> Outcome {
         self.exchange.read_peers(&mut self.loads, now_ms);
-        let Some((pool, _)) = self.pools.get_mut(pool) else {
-            return Decision::Fallback("no such pool");
-        };
-        let knowledge = Knowledge { config: &self.config, pool, loads: &self.loads, turns: &mut self.turns };
-        decide::decide(knowledge, request, now_ms, &mut self.rng)
+        let Some(own) = self.pools.get_mut(prepared.pool) else { return Outcome::Decided(NO_POOL) };
+        let admitted =
+            decide::admit(&self.config, &own.pool, &self.loads, &own.drain_rate, &prepared, now_ms);
+        let max_requests = self.config.queue.map_or(0, |queue| queue.max_requests);
+        match admitted {
+            Err(error) => Outcome::Decided(Decision::Refuse(error)),
+            // Those that already wait come first.
+            Ok(Admission::Wait) if own.queue.len() < max_requests => {
+                let model = prepared.model.clone();
+                let held = held(prepared);
+                own.queue.push(&model, held.id(), held, now_ms);
+                Outcome::Waits
+            }
+            Ok(Admission::Wait) => Outcome::Decided(Decision::Refuse(own.timed_out())),
+            Ok(_) => Outcome::Decided(self.pick(&prepared, now_ms)),
+        }
+    }
+
+    /// Picks for a request that has been admitted.
+    fn pick(&mut self, prepared: &Prepared, now_ms: u64) -> Decision {
+        let Some(own) = self.pools.get_mut(prepared.pool) else { return NO_POOL };
+        decide::pick(&self.config, &mut own.pool, &self.loads, prepared, now_ms, &mut self.rng)
+    }
+
+    /// The next request that need not wait any longer, with what was decided: its pool has room, or it has waited too
+    /// long.
+    pub fn released(&mut self, now_ms: u64) -> Option<(Held, Decision)> {
+        let max_wait_ms = self.config.queue?.max_wait_ms;
+        for own in &mut self.pools {
+            if let Some((_, held)) = own.queue.expired(max_wait_ms, now_ms) {
+                return Some((held, Decision::Refuse(own.timed_out())));
+            }
+            let full = || decide::is_saturated(&self.config, &own.pool, &self.loads, now_ms);
+            if own.queue.is_empty() || full() {
+                continue;
+            }
+            if let Some((_, held)) = own.queue.pop() {
+                let decision = self.pick(held.prepared(), now_ms);
+                return Some((held, decision));
+            }
+        }
+        None
+    }
+
+    /// The client of a request that waits has left.
+    pub fn forget(&mut self, pool: usize, id: u32) {
+        if let Some(own) = self.pools.get_mut(pool) {
+            own.queue.remove(id);
+        }
     }
 
     /// Decides a request without a prompt to be read.
     pub fn decide_unread(&mut self, pool: usize, now_ms: u64) -> Decision {
         self.exchange.read_peers(&mut self.loads, now_ms);
-        let Some((pool, _)) = self.pools.get_mut(pool) else {
-            return Decision::Fallback("no such pool");
-        };
-        decide::decide_unread(&self.config, pool, &self.loads, now_ms, &mut self.rng)
+        let Some(own) = self.pools.get_mut(pool) else { return NO_POOL };
+        decide::pick_unread(&self.config, &mut own.pool, &self.loads, now_ms, &mut self.rng)
     }
 
     /// The request goes to the pick: from now on it counts there, and every worker knows.
     pub fn send(&mut self, pick: &Pick, now_ms: u64) -> Ticket {
-        let ticket = self.loads.start(pick.load_id, pick.prompt_tokens);
+        let ticket = self.loads.start(pick.load_id, pick.prompt_tokens, pick.adapter);
         self.exchange.publish(&self.loads, now_ms);
         ticket
     }
@@ -94,10 +176,8 @@ impl Worker {
     /// Another endpoint than the one picked has answered: the request counts there from now on. `false` if the
     /// pool has no endpoint of this address.
     pub fn move_to(&mut self, ticket: &mut Ticket, pool: usize, address: &[u8]) -> bool {
-        let found = self.pools.get(pool).and_then(|(pool, _)| pool.endpoint_at(address));
-        let Some(load_id) = found.map(|endpoint| endpoint.load_id) else {
-            return false;
-        };
+        let found = self.pools.get(pool).and_then(|own| own.pool.endpoint_at(address));
+        let Some(load_id) = found.map(|endpoint| endpoint.load_id) else { return false };
         self.loads.move_to(ticket, load_id);
         self.dirty = true;
         true
@@ -116,13 +196,9 @@ impl Worker {
     /// An endpoint has answered, or failed to.
     pub fn endpoint_answered(&mut self, pool: usize, load_id: LoadId, succeeded: bool, now_ms: u64) {
         let limit = self.config.max_consecutive_failures;
-        let Some((pool, _)) = self.pools.get_mut(pool) else {
-            return;
-        };
+        let Some(WorkerPool { pool, .. }) = self.pools.get_mut(pool) else { return };
         let name = pool.name.clone();
-        let Some(endpoint) = pool.endpoint_mut(load_id) else {
-            return;
-        };
+        let Some(endpoint) = pool.endpoint_mut(load_id) else { return };
         if succeeded {
             endpoint.request_succeeded();
             return;
@@ -135,5 +211,23 @@ impl Worker {
             );
             host::log(LogLevel::Warn, &message);
         }
+    }
+}
+
+/// A route leads to a pool that is configured; should it not, Envoy balances.
+const NO_POOL: Decision = Decision::Fallback("no such pool");
+
+impl WorkerPool {
+    fn timed_out(&self) -> ApiError {
+        ApiError::queue_timed_out(&self.pool.name, self.drain_rate.retry_after_s())
+    }
+
+    fn observe_drain_rate(&mut self, loads: &LoadBook, now_ms: u64) {
+        let endpoints = self.pool.endpoints().unwrap_or_default();
+        let progress = endpoints.iter().map(|endpoint| loads.own_progress(endpoint.load_id));
+        let (waiting, outputs) = progress.fold((self.queue.len() as u64, 0), |sum, (waiting, outputs)| {
+            (sum.0 + u64::from(waiting), sum.1 + outputs)
+        });
+        self.drain_rate.observe(waiting, outputs, now_ms);
     }
 }

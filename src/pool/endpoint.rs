@@ -1,10 +1,9 @@
 //! One endpoint: what was scraped from it, how fresh that is, and whether requests to it fail.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::{AdapterId, EndpointReading, Reading};
-use crate::load::LoadId;
+use super::{EndpointReading, Reading};
+use crate::load::{AdapterId, InFlight, LoadBook, LoadId};
 
 /// Milliseconds an endpoint stays out after requests to it failed in a row; doubled each time it fails again.
 const FIRST_EJECTION_MS: u64 = 1_000;
@@ -75,19 +74,29 @@ impl Endpoint {
         self.healthy && !scrapes_fail && !requests_fail
     }
 
-    /// Whether it has this adapter loaded.
-    pub fn has_adapter(&self, adapter: AdapterId) -> bool {
-        self.adapters.contains(&adapter)
+    /// Whether it has this adapter loaded, or is loading it for a request in flight.
+    pub fn has_adapter(&self, adapter: AdapterId, loads: &LoadBook) -> bool {
+        self.adapters.contains(&adapter) || loads.has_adapter(self.load_id, adapter)
     }
 
     /// Whether it could load one more adapter without dropping another.
-    pub fn has_free_adapter_slot(&self) -> bool {
-        let slots = self
-            .reading
-            .as_ref()
-            .and_then(|reading| reading.metrics.lora.as_ref())
-            .map_or(0, |lora| lora.slots);
-        (self.adapters.len() as u64) < u64::from(slots)
+    pub fn has_free_adapter_slot(&self, loads: &LoadBook) -> bool {
+        let lora = self.reading.as_ref().and_then(|reading| reading.metrics.lora.as_ref());
+        let mut coming: Vec<AdapterId> =
+            loads.adapters(self.load_id).filter(|adapter| !self.adapters.contains(adapter)).collect();
+        coming.sort_unstable();
+        coming.dedup();
+        let taken = self.adapters.len() + coming.len();
+        (taken as u64) < lora.map_or(0, |lora| u64::from(lora.slots))
+    }
+
+    /// Requests queued there, as far as can be known: those of the last scrape, and those that this gateway has sent
+    /// since, less those that have had their first output since. `None` without fresh metrics.
+    pub fn queue_depth(&self, in_flight: InFlight, now_ms: u64, stale_after_ms: u64) -> Option<u32> {
+        let reading =
+            self.reading.as_ref().filter(|_| self.freshness(now_ms, stale_after_ms) == Freshness::Fresh)?;
+        let now_waiting = reading.metrics.waiting.saturating_add(in_flight.waiting);
+        Some(now_waiting.saturating_sub(reading.own_waiting))
     }
 
     /// A request to it was answered.
@@ -107,16 +116,13 @@ impl Endpoint {
     }
 
     /// Takes over what the scraper says of it.
-    pub(super) fn read(&mut self, published: EndpointReading, adapters: &mut HashMap<String, AdapterId>) {
+    pub(super) fn read(&mut self, published: EndpointReading) {
         self.healthy = published.healthy;
         self.scrape_failures = published.scrape_failures;
         self.reading = published.reading;
-        self.adapters.clear();
         let lora = self.reading.as_ref().and_then(|reading| reading.metrics.lora.as_ref());
-        for name in lora.iter().flat_map(|lora| &lora.adapters) {
-            let next = AdapterId(adapters.len() as u32);
-            self.adapters.push(*adapters.entry(name.clone()).or_insert(next));
-        }
+        let names = lora.iter().flat_map(|lora| &lora.adapters);
+        self.adapters = names.map(|name| AdapterId::of(name)).collect();
     }
 }
 
@@ -138,8 +144,13 @@ mod tests {
         let mut endpoint = endpoint();
         assert_eq!(endpoint.freshness(0, 500), Freshness::Stale);
         let metrics = EndpointMetrics::default();
-        endpoint.reading =
-            Some(Reading { scraped_ms: 1_000, metrics, foreign_waiting: 0, foreign_requests: 0 });
+        endpoint.reading = Some(Reading {
+            scraped_ms: 1_000,
+            metrics,
+            own_waiting: 0,
+            foreign_waiting: 0,
+            foreign_requests: 0,
+        });
         assert_eq!(endpoint.freshness(1_499, 500), Freshness::Fresh);
         assert_eq!(endpoint.freshness(1_500, 500), Freshness::Stale);
         assert_eq!(

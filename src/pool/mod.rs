@@ -12,11 +12,7 @@ pub use endpoint::{Endpoint, Freshness};
 pub use snapshot::{EndpointReading, Reading, Snapshot, decode, encode};
 
 use crate::config;
-use crate::load::{LoadBook, LoadId};
-
-/// An adapter's place in the pool's list of adapters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AdapterId(pub(crate) u32);
+use crate::load::{AdapterId, LoadBook, LoadId};
 
 /// What one worker knows of a pool.
 #[derive(Debug)]
@@ -27,11 +23,12 @@ pub struct Pool {
     pub cluster: String,
     /// How an endpoint is picked.
     pub routing_strategy: config::RoutingStrategy,
+    /// From when on an endpoint is saturated.
+    pub saturation: config::Saturation,
     /// Where ROUND_ROBIN goes on.
     pub round_robin_next: usize,
     endpoints: Option<Vec<Endpoint>>,
     discovered: bool,
-    adapters: HashMap<String, AdapterId>,
 }
 
 impl Pool {
@@ -44,10 +41,10 @@ impl Pool {
             name: config.name.clone(),
             cluster: config.cluster.clone(),
             routing_strategy: config.routing_strategy,
+            saturation: config.saturation,
             round_robin_next: 0,
             discovered: endpoints.is_none(),
             endpoints,
-            adapters: HashMap::new(),
         }
     }
 
@@ -71,9 +68,13 @@ impl Pool {
         self.endpoints.iter().flatten().any(|endpoint| endpoint.address == *address)
     }
 
-    /// The adapter of this name, if any endpoint has it loaded.
+    /// Whether a model of this name would be an adapter here: some endpoint serves adapters, and none has a base model
+    /// of this name. A base model that is served under several names is known by the first alone.
     pub fn adapter(&self, model: &str) -> Option<AdapterId> {
-        self.adapters.get(model).copied()
+        let readings = || self.endpoints.iter().flatten().filter_map(|endpoint| endpoint.reading.as_ref());
+        let serves_adapters = readings().any(|reading| reading.metrics.lora.is_some());
+        let is_base = readings().any(|reading| reading.metrics.base_model.as_deref() == Some(model));
+        (serves_adapters && !is_base).then(|| AdapterId::of(model))
     }
 
     /// Takes over what the scraper has published. Where endpoints are configured, only they count; where they are
@@ -82,7 +83,6 @@ impl Pool {
         let Some(readings) = snapshot.endpoints else {
             return;
         };
-        self.adapters.clear();
         if self.discovered {
             self.follow(&readings, loads);
         }
@@ -109,7 +109,7 @@ impl Pool {
         };
         if in_same_order(endpoints, &readings) {
             for (endpoint, reading) in endpoints.iter_mut().zip(readings) {
-                endpoint.read(reading, &mut self.adapters);
+                endpoint.read(reading);
             }
             return;
         }
@@ -117,7 +117,7 @@ impl Pool {
             readings.into_iter().map(|reading| (reading.address, reading)).collect();
         for endpoint in endpoints {
             if let Some(reading) = by_address.remove(&endpoint.address) {
-                endpoint.read(reading, &mut self.adapters);
+                endpoint.read(reading);
             }
         }
     }

@@ -41,6 +41,8 @@ pub struct Reading {
     pub scraped_ms: u64,
     /// What it said.
     pub metrics: EndpointMetrics,
+    /// This gateway's requests there that had had no output then.
+    pub own_waiting: u32,
     /// Queued requests that this gateway did not send.
     pub foreign_waiting: u32,
     /// All requests there, queued or running, that this gateway did not send.
@@ -81,7 +83,8 @@ mod tests {
         let lora = LoraState { adapters: vec!["sql-lora".into(), "tweet-summary".into()], slots: 4 };
         let metrics =
             EndpointMetrics { waiting: 3, running: 7, lora: Some(lora), ..EndpointMetrics::default() };
-        let reading = Reading { scraped_ms: 12_345, metrics, foreign_waiting: 1, foreign_requests: 2 };
+        let reading =
+            Reading { scraped_ms: 12_345, metrics, own_waiting: 4, foreign_waiting: 1, foreign_requests: 2 };
         let endpoint = |address: &str, reading| EndpointReading {
             address: address.parse().unwrap(),
             healthy: true,

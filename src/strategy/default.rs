@@ -7,7 +7,7 @@
 //!                + queued requests of others × FOREIGN_PROMPT_TOKENS
 //! own tokens     = prompt tokens of this request
 //! requests       = this gateway's requests in flight there + those of others, queued and running
-//! adapter factor = 1 if the adapter is loaded (or the model is not an adapter),
+//! adapter factor = 1 if the adapter is loaded or being loaded (or the model is not an adapter),
 //!                  FREE_SLOT_FACTOR if there is a free slot for it, EVICTION_FACTOR if another must go
 //! ```
 //!
@@ -19,6 +19,7 @@
 //! An endpoint with stale metrics is judged by this gateway's own numbers alone, and ranked behind the fresh ones.
 
 use super::{Candidate, Demand};
+use crate::load::LoadBook;
 use crate::pool::Freshness;
 
 /// Prompt tokens taken for a queued request of another gateway, whose size nobody tells: a typical chat turn.
@@ -31,7 +32,7 @@ const FREE_SLOT_FACTOR: f64 = 4.0;
 const EVICTION_FACTOR: f64 = 8.0;
 
 /// The cost of sending a request to an endpoint, in token-requests; always finite and above zero.
-pub fn cost(candidate: &Candidate<'_>, demand: Demand) -> f64 {
+pub fn cost(candidate: &Candidate<'_>, demand: Demand, loads: &LoadBook) -> f64 {
     let in_flight = candidate.in_flight;
     let own = (
         in_flight.waiting_tokens as f64 + f64::from(demand.prompt_tokens),
@@ -44,13 +45,13 @@ pub fn cost(candidate: &Candidate<'_>, demand: Demand) -> f64 {
     let tokens = own.0 + f64::from(reading.foreign_waiting) * FOREIGN_PROMPT_TOKENS;
     let requests = own.1 + f64::from(reading.foreign_requests);
     let kv_cache = 1.0 + f64::from(reading.metrics.kv_cache_utilization.unwrap_or(0.0));
-    tokens * requests * kv_cache * adapter_factor(candidate, demand)
+    tokens * requests * kv_cache * adapter_factor(candidate, demand, loads)
 }
 
-fn adapter_factor(candidate: &Candidate<'_>, demand: Demand) -> f64 {
+fn adapter_factor(candidate: &Candidate<'_>, demand: Demand, loads: &LoadBook) -> f64 {
     match demand.adapter {
-        Some(adapter) if candidate.endpoint.has_adapter(adapter) => 1.0,
-        Some(_) if candidate.endpoint.has_free_adapter_slot() => FREE_SLOT_FACTOR,
+        Some(adapter) if candidate.endpoint.has_adapter(adapter, loads) => 1.0,
+        Some(_) if candidate.endpoint.has_free_adapter_slot(loads) => FREE_SLOT_FACTOR,
         Some(_) => EVICTION_FACTOR,
         None => 1.0,
     }

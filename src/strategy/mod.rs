@@ -8,8 +8,8 @@ mod least_request;
 mod round_robin;
 
 use crate::config::RoutingStrategy;
-use crate::load::{InFlight, LoadBook};
-use crate::pool::{AdapterId, Endpoint, Freshness, Pool};
+use crate::load::{AdapterId, InFlight, LoadBook};
+use crate::pool::{Endpoint, Freshness, Pool};
 
 /// Endpoints named in one pick: the best, and two for Envoy's retries.
 pub const MAX_RANKED: usize = 3;
@@ -19,7 +19,7 @@ pub const MAX_RANKED: usize = 3;
 pub struct Demand {
     /// The prompt's size in estimated tokens, at least 1.
     pub prompt_tokens: u32,
-    /// The adapter it needs, if its model is one that an endpoint has loaded.
+    /// The adapter it needs, if its model is one.
     pub adapter: Option<AdapterId>,
 }
 
@@ -91,7 +91,7 @@ pub fn rank<'a>(
     };
     let mut weigh = |candidate: Candidate<'a>| Ranked {
         cost: match strategy {
-            RoutingStrategy::Default => default::cost(&candidate, demand),
+            RoutingStrategy::Default => default::cost(&candidate, demand, loads),
             RoutingStrategy::LeastRequest => least_request::cost(&candidate),
             RoutingStrategy::RoundRobin => {
                 round_robin::cost(&candidate, pool.round_robin_next, endpoints.len())

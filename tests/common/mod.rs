@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use inference_picker::config::Config;
-use inference_picker::decide::{Decision, Knowledge, decide, decide_unread};
+use inference_picker::decide::{Decision, Prepared, pick, pick_unread, prepare};
 use inference_picker::load::{LoadBook, LoadTable};
 use inference_picker::metrics::{EndpointMetrics, LoraState};
 use inference_picker::models::Turns;
@@ -116,7 +116,13 @@ impl Pod {
         };
         let foreign_requests = self.foreign.unwrap_or(waiting + running);
         let foreign_waiting = foreign_requests.min(waiting);
-        self.scraped_ms.map(|scraped_ms| Reading { scraped_ms, metrics, foreign_waiting, foreign_requests })
+        self.scraped_ms.map(|scraped_ms| Reading {
+            scraped_ms,
+            metrics,
+            own_waiting: 0,
+            foreign_waiting,
+            foreign_requests,
+        })
     }
 }
 
@@ -180,16 +186,29 @@ impl World {
     pub fn decide(&mut self, model: &str, prompt_tokens: usize) -> Decision {
         let body = format!(r#"{{"model":"{model}","prompt":"{}"}}"#, "abcd".repeat(prompt_tokens));
         let request = read_request(body.as_bytes()).unwrap();
-        let World { config, pool, loads, turns, rng } = self;
-        decide(Knowledge { config, pool, loads, turns }, &request, NOW_MS, rng)
+        let prepared = self.prepare(&request);
+        self.pick_prepared(&prepared)
+    }
+
+    fn prepare(&mut self, request: &InferenceRequest<'_>) -> Prepared {
+        prepare(&self.config, &mut self.turns, request, None, 0).unwrap()
+    }
+
+    fn pick_prepared(&mut self, prepared: &Prepared) -> Decision {
+        pick(&self.config, &mut self.pool, &self.loads, prepared, NOW_MS, &mut self.rng)
     }
 
     /// Decides a request that has been read already; the pick header's value.
     pub fn decide_read(&mut self, model: &str, prompt_tokens: u32) -> String {
-        let request =
-            InferenceRequest { model: model.into(), model_spans: vec![], stream: false, prompt_tokens };
-        let World { config, pool, loads, turns, rng } = self;
-        match decide(Knowledge { config, pool, loads, turns }, &request, NOW_MS, rng) {
+        let request = InferenceRequest {
+            model: model.into(),
+            model_spans: vec![],
+            stream: false,
+            prompt_tokens,
+            user: None,
+        };
+        let prepared = self.prepare(&request);
+        match self.pick_prepared(&prepared) {
             Decision::Send(pick) => pick.destinations,
             other => panic!("not sent: {other:?}"),
         }
@@ -203,7 +222,7 @@ impl World {
 
     /// The same for a request that is not read.
     pub fn pick_unread(&mut self) -> Vec<usize> {
-        let decision = decide_unread(&self.config, &mut self.pool, &self.loads, NOW_MS, &mut self.rng);
+        let decision = pick_unread(&self.config, &mut self.pool, &self.loads, NOW_MS, &mut self.rng);
         self.indexes(&decision)
     }
 
@@ -212,7 +231,7 @@ impl World {
         let decision = self.decide(model, prompt_tokens);
         let first = self.indexes(&decision)[0];
         let Decision::Send(pick) = decision else { panic!("not sent: {decision:?}") };
-        self.loads.start(pick.load_id, pick.prompt_tokens);
+        self.loads.start(pick.load_id, pick.prompt_tokens, pick.adapter);
         first
     }
 

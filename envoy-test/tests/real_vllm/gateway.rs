@@ -1,0 +1,107 @@
+//! A gateway to test: an Envoy on one of the configurations that the project ships, in front of the real servers.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use envoy_test::envoy::binary::{plugin_file, project_root};
+use envoy_test::envoy::{Client, Configuration, Envoy, EnvoySettings, Protocol, Request, Response};
+use serde_json::{Value, json};
+
+use crate::servers::{MODEL, Servers};
+
+/// The pool's cluster in every configuration of `filter-config/`.
+const CLUSTER: &str = "vllm-llama2-7b";
+
+pub struct Gateway<'a> {
+    pub configuration: &'static str,
+    pub servers: &'a Servers,
+    envoy: Envoy,
+    /// Requests sent, to know how many lines the access log will have.
+    sent_count: AtomicUsize,
+}
+
+impl<'a> Gateway<'a> {
+    /// On `filter-config/CONFIGURATION/envoy.yaml`; returns when the servers' metrics are in use.
+    pub fn start(configuration: &'static str, servers: &'a Servers) -> Gateway<'a> {
+        let settings = EnvoySettings::new(edited(configuration, servers));
+        let envoy = Envoy::start(settings).unwrap();
+        let gateway = Gateway { configuration, servers, envoy, sent_count: AtomicUsize::new(0) };
+        crate::until("the servers' metrics are in use", || {
+            gateway.send(completion(MODEL));
+            gateway.log(1)[0]["decision"].as_str().is_some_and(|why| why.contains("metrics_age_ms="))
+        });
+        gateway
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(self.envoy.address(), Protocol::Http1)
+    }
+
+    pub fn send(&self, request: Request) -> Response {
+        self.count(1);
+        self.client().send_blocking(request).unwrap()
+    }
+
+    /// Sends all at once, each on a connection of its own.
+    pub fn burst(&self, requests: Vec<Request>) -> Vec<Response> {
+        self.count(requests.len());
+        let answers = self.client().burst_blocking(requests).unwrap();
+        answers.into_iter().map(Result::unwrap).collect()
+    }
+
+    /// Counts requests that a claim sends by itself.
+    pub fn count(&self, requests: usize) {
+        self.sent_count.fetch_add(requests, Ordering::Relaxed);
+    }
+
+    /// The access log's lines for the last `count` requests.
+    pub fn log(&self, count: usize) -> Vec<Value> {
+        let mut lines = self.envoy.access_log_until(self.sent_count.load(Ordering::Relaxed)).unwrap();
+        lines.split_off(lines.len() - count)
+    }
+
+    /// The servers that answered the last `count` requests, by their places.
+    pub fn served_by(&self, count: usize) -> Vec<usize> {
+        self.log(count).iter().map(|line| self.index(line["upstream"].as_str().unwrap_or_default())).collect()
+    }
+
+    fn index(&self, address: &str) -> usize {
+        let addresses = self.servers.addresses();
+        let place = addresses.iter().position(|server| server.to_string() == address);
+        place.unwrap_or_else(|| panic!("no server at {address:?}"))
+    }
+}
+
+fn edited(name: &str, servers: &Servers) -> Configuration {
+    let file = project_root().join("filter-config").join(name).join("envoy.yaml");
+    let mut configuration = Configuration::load(&file).unwrap();
+    configuration.set_plugin_file(&plugin_file());
+    let addresses = servers.addresses();
+    configuration.set_endpoints(CLUSTER, &addresses);
+    configuration.edit_plugin(|plugin| {
+        let pool = &mut plugin["pools"][0];
+        if pool.get("endpoints").is_some() {
+            pool["endpoints"] = addresses.iter().map(ToString::to_string).collect();
+        }
+    });
+    configuration
+}
+
+/// Tokens in an answer to [`chat`] and [`completion`]; just so many, whatever the model makes up.
+pub const ANSWER_TOKENS: usize = 16;
+
+pub fn chat(model: &str) -> Request {
+    Request::post("/v1/chat/completions").json(&chat_body(model))
+}
+
+pub fn chat_body(model: &str) -> Value {
+    let messages = json!([{"role": "user", "content": "Which server will this be?"}]);
+    json!({"model": model, "messages": messages, "max_tokens": ANSWER_TOKENS, "ignore_eos": true})
+}
+
+pub fn completion(model: &str) -> Request {
+    Request::post("/v1/completions").json(&completion_body(model))
+}
+
+pub fn completion_body(model: &str) -> Value {
+    json!({"model": model, "prompt": "Once upon a time", "max_tokens": ANSWER_TOKENS, "ignore_eos": true})
+}

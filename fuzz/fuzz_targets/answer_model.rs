@@ -1,0 +1,63 @@
+//! An answer from a server nobody trusts: it comes out the same however it is cut, two renamings add up to one, and
+//! where a document is JSON its meaning changes in the model's name alone.
+#![no_main]
+
+use inference_picker::openai::AnswerModel;
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+
+const SENT: &str = "sql-lora";
+const ASKED: &str = "\"asked\"";
+
+fuzz_target!(|answer: &[u8]| {
+    let rewritten = rewrite(SENT, ASKED, answer, usize::MAX);
+    for length in [1, 7] {
+        assert_eq!(rewritten, rewrite(SENT, ASKED, answer, length));
+    }
+    let normal = rewrite(SENT, SENT, answer, 1);
+    let there_and_back = rewrite(ASKED, SENT, &rewritten, 7);
+    assert_eq!(there_and_back, rewrite(ASKED, SENT, &normal, usize::MAX));
+    if !answer.contains(&b'\\') {
+        assert_eq!(normal, answer);
+    }
+    check_meaning(answer, &rewritten);
+});
+
+fn rewrite(sent: &str, asked: &str, answer: &[u8], length: usize) -> Vec<u8> {
+    let mut model = AnswerModel::new(sent, asked);
+    let mut rewritten: Vec<u8> = answer.chunks(length).flat_map(|piece| model.push(piece, false)).collect();
+    rewritten.extend(model.push(b"", true));
+    rewritten
+}
+
+fn check_meaning(answer: &[u8], rewritten: &[u8]) {
+    if answer.trim_ascii_start().starts_with(b"{") {
+        return check_document(answer, rewritten);
+    }
+    let lines = |bytes: &[u8]| bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let (before, after) = (lines(answer), lines(rewritten));
+    assert_eq!(before.len(), after.len());
+    for (before, after) in before.iter().zip(&after) {
+        match (before.strip_prefix(b"data:"), after.strip_prefix(b"data:")) {
+            (Some(before), Some(after)) => check_document(before, after),
+            _ => assert!(before == after || before.trim_ascii_start().starts_with(b"data:")),
+        }
+    }
+}
+
+fn check_document(before: &[u8], after: &[u8]) {
+    if let Ok(before @ Value::Object(_)) = serde_json::from_slice(before) {
+        assert_eq!(renamed(before), serde_json::from_slice::<Value>(after).unwrap());
+    }
+}
+
+fn renamed(mut document: Value) -> Value {
+    for place in ["/model", "/response/model", "/message/model"] {
+        if let Some(name) = document.pointer_mut(place)
+            && name == SENT
+        {
+            *name = ASKED.into();
+        }
+    }
+    document
+}

@@ -1,0 +1,154 @@
+//! Whether a request is sent, waits, or is refused, by how much it matters and how full its pool is.
+//!
+//! | | pool has room | saturated | saturated, with a queue |
+//! |---|---|---|---|
+//! | Critical | send | send | send |
+//! | Standard | send | send | wait |
+//! | Sheddable | send | shed | shed |
+//!
+//! An endpoint is saturated when its queue or its KV cache is as full as the pool's limits say; a pool is when every
+//! endpoint that may be picked is. What has no fresh metrics is not known to be saturated.
+
+use std::collections::VecDeque;
+
+use crate::config::{Criticality, Saturation};
+use crate::load::LoadBook;
+use crate::pool::{Endpoint, Pool};
+
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// It is sent.
+    Send,
+    /// It waits in the gateway's queue.
+    Wait,
+    /// It is refused.
+    Shed,
+}
+
+/// Decides by the table above.
+pub fn admit(criticality: Criticality, saturated: bool, queue: bool) -> Admission {
+    match criticality {
+        _ if !saturated => Admission::Send,
+        Criticality::Critical => Admission::Send,
+        Criticality::Standard if queue => Admission::Wait,
+        Criticality::Standard => Admission::Send,
+        Criticality::Sheddable => Admission::Shed,
+    }
+}
+
+/// Whether no endpoint of the pool that may be picked has room. A pool of which nothing is known is not saturated.
+pub fn is_saturated(
+    pool: &Pool,
+    loads: &LoadBook,
+    max_consecutive_failures: u32,
+    stale_after_ms: u64,
+    now_ms: u64,
+) -> bool {
+    let endpoints = pool.endpoints().unwrap_or_default();
+    let mut candidates =
+        endpoints.iter().filter(|endpoint| endpoint.is_candidate(now_ms, max_consecutive_failures));
+    let full = |endpoint: &Endpoint| is_full(endpoint, pool.saturation, loads, stale_after_ms, now_ms);
+    candidates.clone().next().is_some() && candidates.all(full)
+}
+
+fn is_full(
+    endpoint: &Endpoint,
+    limits: Saturation,
+    loads: &LoadBook,
+    stale_after_ms: u64,
+    now_ms: u64,
+) -> bool {
+    let in_flight = loads.in_flight(endpoint.load_id);
+    let Some(queue_depth) = endpoint.queue_depth(in_flight, now_ms, stale_after_ms) else { return false };
+    let utilization = endpoint.reading.as_ref().and_then(|reading| reading.metrics.kv_cache_utilization);
+    queue_depth >= limits.queue_depth || utilization.unwrap_or(0.0) >= limits.kv_cache_utilization
+}
+
+/// How far back the drain rate looks, in milliseconds.
+const WINDOW_MS: u64 = 5_000;
+/// The least time between two looks, in milliseconds: the window holds at most fifty.
+const LOOK_EVERY_MS: u64 = 100;
+/// The longest time a client is told to stay away, in seconds.
+const MAX_RETRY_AFTER_S: u64 = 60;
+
+/// How fast a pool works off what this worker sends it, in first outputs.
+#[derive(Debug, Default)]
+pub struct DrainRate {
+    looks: VecDeque<(u64, u64)>,
+    waiting: u64,
+}
+
+impl DrainRate {
+    /// Notes how many requests wait and how many have had their first output, ever.
+    pub fn observe(&mut self, waiting: u64, outputs: u64, now_ms: u64) {
+        self.waiting = waiting;
+        if self.looks.back().is_some_and(|(last_ms, _)| now_ms.saturating_sub(*last_ms) < LOOK_EVERY_MS) {
+            return;
+        }
+        while self.looks.front().is_some_and(|(first_ms, _)| now_ms.saturating_sub(*first_ms) > WINDOW_MS) {
+            self.looks.pop_front();
+        }
+        self.looks.push_back((now_ms, outputs));
+    }
+
+    /// When a client may come again, in seconds: the time in which what waits now is worked off (Little's law), at
+    /// least one second, and the longest time where nothing is.
+    pub fn retry_after_s(&self) -> u64 {
+        let (Some((first_ms, first)), Some((last_ms, last))) = (self.looks.front(), self.looks.back()) else {
+            return 1;
+        };
+        let outputs = last.saturating_sub(*first);
+        let elapsed_ms = last_ms.saturating_sub(*first_ms);
+        match (self.waiting * elapsed_ms).checked_div(outputs * 1_000) {
+            Some(seconds) => (seconds + 1).min(MAX_RETRY_AFTER_S),
+            None if self.waiting == 0 => 1,
+            None => MAX_RETRY_AFTER_S,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn critical_requests_are_always_sent_and_sheddable_ones_give_way_first() {
+        use Admission::*;
+        use Criticality::*;
+        for (criticality, room, full, full_with_queue) in
+            [(Critical, Send, Send, Send), (Standard, Send, Send, Wait), (Sheddable, Send, Shed, Shed)]
+        {
+            assert_eq!(admit(criticality, false, false), room, "{criticality:?}");
+            assert_eq!(admit(criticality, false, true), room, "{criticality:?}");
+            assert_eq!(admit(criticality, true, false), full, "{criticality:?}");
+            assert_eq!(admit(criticality, true, true), full_with_queue, "{criticality:?}");
+        }
+    }
+
+    /// With looks at these times, and this many waiting at the last.
+    fn check(looks: &[(u64, u64)], waiting: u64, retry_after_s: u64) {
+        let mut rate = DrainRate::default();
+        for (now_ms, outputs) in looks {
+            rate.observe(waiting, *outputs, *now_ms);
+        }
+        assert_eq!(rate.retry_after_s(), retry_after_s, "{looks:?}, {waiting} waiting");
+    }
+
+    #[test]
+    fn clients_may_come_again_when_what_waits_is_worked_off() {
+        check(&[], 0, 1);
+        check(&[(0, 0), (1_000, 10)], 35, 4);
+        check(&[(0, 0), (1_000, 10)], 0, 1);
+        check(&[(0, 0), (1_000, 10)], 10_000, 60);
+        check(&[(0, 5), (1_000, 5)], 3, 60);
+        check(&[(0, 0), (10, 500), (1_000, 10)], 35, 4);
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_last_seconds() {
+        check(&[(0, 0), (10_000, 1_000), (11_000, 1_010)], 35, 4);
+    }
+}
