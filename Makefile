@@ -26,6 +26,12 @@ check: ## formatting, lints and documentation only
 	@sh envoy-test/setup/rust.sh
 	@sh envoy-test/setup/test.sh formatting lints lints_of_the_plugin documentation
 
+.PHONY: bench
+bench: build ## measures what the plugin costs, first natively and then as wasm in Envoy; takes about six minutes
+	@sh envoy-test/setup/envoy.sh
+	cargo bench --locked --package inference-picker
+	cargo run --locked --release --package envoy-test --bin bench
+
 .PHONY: test-vllm
 test-vllm: build ## tests it in front of two real vLLM servers on the CPU; takes 7 GB of disk, 5 GB of memory
 	@sh envoy-test/setup/envoy.sh

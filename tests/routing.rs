@@ -41,7 +41,21 @@ fn an_adapters_requests_go_where_it_is_loaded_then_to_a_free_slot() {
     check(&[full.clone(), free.clone(), loaded.clone()], "sql", 2);
     check(&[full.clone(), loaded.clone(), free.clone()], "sql", 1);
     check(&[with(Pod::queue(50), &["sql"]), full.clone(), free.clone()], "sql", 2);
-    check(&[loaded, free, full], "base", 2);
+    check(&[loaded, free, full], "m", 2);
+}
+
+#[test]
+fn a_cold_adapter_with_many_requests_at_once_is_loaded_on_few_pods() {
+    let pods = vec![Pod::idle().adapters(&[], 2); 8];
+    let mut world = World::new("DEFAULT", &pods, 1);
+    let mut picks: Vec<usize> = (0..24).map(|_| world.send("cold", 12)).collect();
+    picks.sort();
+    picks.dedup();
+    assert!(picks.len() <= 3, "{picks:?}");
+    let mut long: Vec<usize> = (0..8).map(|_| world.send("long", 20_000)).collect();
+    long.sort();
+    long.dedup();
+    assert!(long.len() >= 4, "long prompts are worth loading it: {long:?}");
 }
 
 #[test]

@@ -91,12 +91,12 @@ impl Endpoint {
     }
 
     /// Requests queued there, as far as can be known: those of the last scrape, and those that this gateway has sent
-    /// since, less those that have had their first output since. `None` without fresh metrics.
+    /// since. Those that have left the queue since are seen at the next scrape. `None` without fresh metrics.
     pub fn queue_depth(&self, in_flight: InFlight, now_ms: u64, stale_after_ms: u64) -> Option<u32> {
         let reading =
             self.reading.as_ref().filter(|_| self.freshness(now_ms, stale_after_ms) == Freshness::Fresh)?;
-        let now_waiting = reading.metrics.waiting.saturating_add(in_flight.waiting);
-        Some(now_waiting.saturating_sub(reading.own_waiting))
+        let sent_since = in_flight.waiting.saturating_sub(reading.own_waiting);
+        Some(reading.metrics.waiting.saturating_add(sent_since))
     }
 
     /// A request to it was answered.

@@ -1,14 +1,14 @@
 //! DEFAULT: the endpoint where the request costs least.
 //!
 //! ```text
-//! cost = (waiting tokens + own tokens) × (requests + 1) × (1 + KV-cache utilization) × adapter factor
+//! cost = (waiting tokens + own tokens + adapter tokens) × (requests + 1) × (1 + KV-cache utilization)
 //!
 //! waiting tokens = prompt tokens this gateway sent there that have had no first output
 //!                + queued requests of others × FOREIGN_PROMPT_TOKENS
 //! own tokens     = prompt tokens of this request
+//! adapter tokens = 0 if the adapter is loaded or being loaded there (or the model is not an adapter),
+//!                  FREE_SLOT_TOKENS if there is a free slot for it, EVICTION_TOKENS if another must go
 //! requests       = this gateway's requests in flight there + those of others, queued and running
-//! adapter factor = 1 if the adapter is loaded or being loaded (or the model is not an adapter),
-//!                  FREE_SLOT_FACTOR if there is a free slot for it, EVICTION_FACTOR if another must go
 //! ```
 //!
 //! The first factor is the time to first token, up to the endpoint's prefill speed, which is the same for all. The
@@ -25,34 +25,30 @@ use crate::pool::Freshness;
 /// Prompt tokens taken for a queued request of another gateway, whose size nobody tells: a typical chat turn.
 const FOREIGN_PROMPT_TOKENS: f64 = 512.0;
 
-/// Loading an adapter into a free slot costs tenths of a second; a pod that has it may be this many times busier.
-const FREE_SLOT_FACTOR: f64 = 4.0;
+/// What loading an adapter costs, in prompt tokens: a quarter of a second, at 8,000 tokens a second.
+const FREE_SLOT_TOKENS: f64 = 2_048.0;
 
-/// Loading it in place of another makes the other's next request pay again.
-const EVICTION_FACTOR: f64 = 8.0;
+/// What loading it in place of another costs: the other's next request has to load again too, and from further away.
+const EVICTION_TOKENS: f64 = 8_192.0;
 
 /// The cost of sending a request to an endpoint, in token-requests; always finite and above zero.
 pub fn cost(candidate: &Candidate<'_>, demand: Demand, loads: &LoadBook) -> f64 {
     let in_flight = candidate.in_flight;
-    let own = (
-        in_flight.waiting_tokens as f64 + f64::from(demand.prompt_tokens),
-        f64::from(in_flight.requests) + 1.0,
-    );
+    let own_tokens = in_flight.waiting_tokens as f64 + f64::from(demand.prompt_tokens);
+    let own_requests = f64::from(in_flight.requests) + 1.0;
     let fresh = candidate.endpoint.reading.as_ref().filter(|_| candidate.freshness == Freshness::Fresh);
-    let Some(reading) = fresh else {
-        return own.0 * own.1;
-    };
-    let tokens = own.0 + f64::from(reading.foreign_waiting) * FOREIGN_PROMPT_TOKENS;
-    let requests = own.1 + f64::from(reading.foreign_requests);
-    let kv_cache = 1.0 + f64::from(reading.metrics.kv_cache_utilization.unwrap_or(0.0));
-    tokens * requests * kv_cache * adapter_factor(candidate, demand, loads)
+    let Some(reading) = fresh else { return own_tokens * own_requests };
+    let foreign_tokens = f64::from(reading.foreign_waiting) * FOREIGN_PROMPT_TOKENS;
+    let tokens = own_tokens + foreign_tokens + adapter_tokens(candidate, demand, loads);
+    let requests = own_requests + f64::from(reading.foreign_requests);
+    tokens * requests * (1.0 + f64::from(reading.metrics.kv_cache_utilization.unwrap_or(0.0)))
 }
 
-fn adapter_factor(candidate: &Candidate<'_>, demand: Demand, loads: &LoadBook) -> f64 {
+fn adapter_tokens(candidate: &Candidate<'_>, demand: Demand, loads: &LoadBook) -> f64 {
     match demand.adapter {
-        Some(adapter) if candidate.endpoint.has_adapter(adapter, loads) => 1.0,
-        Some(_) if candidate.endpoint.has_free_adapter_slot(loads) => FREE_SLOT_FACTOR,
-        Some(_) => EVICTION_FACTOR,
-        None => 1.0,
+        Some(adapter) if candidate.endpoint.has_adapter(adapter, loads) => 0.0,
+        Some(_) if candidate.endpoint.has_free_adapter_slot(loads) => FREE_SLOT_TOKENS,
+        Some(_) => EVICTION_TOKENS,
+        None => 0.0,
     }
 }

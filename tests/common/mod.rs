@@ -111,6 +111,7 @@ impl Pod {
             waiting,
             running,
             kv_cache_utilization,
+            base_model: Some("m".to_owned()),
             lora: self.lora.clone(),
             ..Default::default()
         };

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::gateway::{BODY_MODES, CLUSTER, Gateway, STOP_ITERATION, Setup, chat};
+use crate::gateway::{BODY_MODES, CLUSTER, Gateway, Setup, chat};
 use envoy_test::envoy::binary::project_root;
 use envoy_test::envoy::{Configuration, Protocol, Request};
 use serde_json::{Value, json};

@@ -8,6 +8,7 @@ mod failing_pods;
 mod gateway;
 mod log;
 mod models;
+mod overload;
 mod picking;
 mod readme;
 mod recorded;

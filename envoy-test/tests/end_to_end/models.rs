@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::gateway::{BODY_MODES, Gateway, Setup, chat_with, pod};
-use envoy_test::envoy::{Protocol, Request};
+use crate::gateway::{
+    BODY_MODES, CLUSTER, DEFERRED, Gateway, STOP_ITERATION, Setup, chat, chat_with, pod, until,
+};
+use envoy_test::envoy::{Configuration, Protocol, Request};
 use envoy_test::model_server::ServerSettings;
 use serde_json::{Value, json};
 
@@ -60,4 +62,177 @@ fn the_models_name_is_replaced_in_bodies_of_every_form() {
             }
         }
     }
+}
+
+/// The model that an answer names.
+fn answered_model(gateway: &Gateway, request: Request) -> String {
+    let answer = gateway.send(request);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json().unwrap()["model"].as_str().unwrap().to_owned()
+}
+
+/// The original's first experiment: ten adapters of equal weight in two groups, one to one.
+#[test]
+fn ten_adapters_of_equal_weight_give_one_to_one_between_two_groups() {
+    let names: Vec<String> = ["tweet-summary", "sql-lora"]
+        .iter()
+        .flat_map(|name| (0..5).map(move |index| format!("{name}-{index}")))
+        .collect();
+    let targets: Vec<Value> = names.iter().map(|name| json!({"name": name, "weight": 10})).collect();
+    for configuration in BODY_MODES {
+        let pods = vec![ServerSettings { lora_adapters: names.clone(), ..pod() }; 4];
+        let models = json!([{"modelName": "lora-request", "poolRef": {"name": "vllm-llama2-7b-pool"},
+            "targetModels": targets}]);
+        let gateway = Setup::new(configuration)
+            .concurrency(1)
+            .pods(pods)
+            .plugin(|plugin| plugin["models"] = models.clone())
+            .start();
+        let request = chat_with(json!({"model": "lora-request", "max_tokens": 1}));
+        let answers: Vec<String> = (0..100).map(|_| answered_model(&gateway, request.clone())).collect();
+        let of_tweets = answers.iter().filter(|name| name.starts_with("tweet")).count();
+        assert_eq!(of_tweets, 50, "{configuration}");
+        for name in &names {
+            let received: u64 = gateway.pods.servers().map(|pod| pod.counters().requests_for(name)).sum();
+            assert_eq!(received, 10, "{configuration}: {name}");
+        }
+    }
+}
+
+#[test]
+fn answers_may_name_the_model_that_was_asked_for() {
+    for configuration in BODY_MODES {
+        let gateway = gateway_with(configuration, |plugin| plugin["responseModel"] = "requested".into());
+        let fields = |stream: bool| json!({"model": "lora-request", "max_tokens": 8, "stream": stream});
+        let whole = gateway.send(chat_with(fields(false)));
+        assert_eq!(whole.json().unwrap()["model"], "lora-request", "{configuration}");
+        let text = gateway.send(chat_with(fields(true))).text();
+        let events = text.matches("data: {").count();
+        assert_eq!(text.matches("\"model\":\"lora-request\"").count(), events, "{configuration}: {text}");
+        assert!(!text.contains("sql-lora") && text.ends_with("data: [DONE]\n\n"), "{configuration}: {text}");
+    }
+}
+
+fn gateway_with(configuration: &str, edit: impl Fn(&mut Value)) -> Gateway {
+    let adapters = vec!["tweet-summary".to_owned(), "sql-lora".to_owned()];
+    let pods = vec![ServerSettings { lora_adapters: adapters, ..pod() }; 2];
+    Setup::new(configuration)
+        .pods(pods)
+        .plugin(|plugin| {
+            plugin["models"] = json!([{"modelName": "lora-request", "poolRef": {"name": "vllm-llama2-7b-pool"},
+                "targetModels": [{"name": "sql-lora"}]}]);
+            edit(plugin);
+        })
+        .start()
+}
+
+#[test]
+fn a_user_stays_on_one_target() {
+    for configuration in BODY_MODES {
+        for sticky_by in ["header x-user", "user"] {
+            let gateway = gateway_with(configuration, |plugin| {
+                plugin["stickyBy"] = sticky_by.into();
+                plugin["models"][0]["targetModels"] =
+                    json!([{"name": "sql-lora"}, {"name": "tweet-summary"}]);
+            });
+            let ask = |user: usize| {
+                let name = format!("user-{user}");
+                let body = json!({"model": "lora-request", "max_tokens": 1, "user": name});
+                answered_model(&gateway, chat_with(body).header("x-user", name))
+            };
+            let first: Vec<String> = (0..20).map(ask).collect();
+            let again: Vec<String> = (0..20).map(ask).collect();
+            assert_eq!(first, again, "{configuration}, {sticky_by}");
+            assert!(
+                first.contains(&"sql-lora".into()) && first.contains(&"tweet-summary".into()),
+                "{first:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn unknown_models_pass_where_they_may() {
+    for configuration in BODY_MODES {
+        let gateway = gateway_with(configuration, |plugin| plugin["unknownModels"] = "passthrough".into());
+        assert_eq!(answered_model(&gateway, chat("tiny")), "tiny", "{configuration}");
+        assert_eq!(gateway.send(chat("nope")).status, 404, "{configuration}: the server's own answer");
+    }
+}
+
+#[test]
+fn the_gateway_lists_the_published_models() {
+    for configuration in BODY_MODES {
+        let gateway = gateway_with(configuration, |plugin| plugin["answerModels"] = true.into());
+        let answer = gateway.send(Request::get("/v1/models"));
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
+        let list = answer.json().unwrap();
+        assert_eq!((&list["object"], &list["data"][0]["id"]), (&"list".into(), &"lora-request".into()));
+        assert!(
+            gateway.pods.servers().all(|pod| pod.counters().requests_to("/v1/models") == 0),
+            "{configuration}"
+        );
+    }
+}
+
+/// Adds a second pool, of the last two pods, and a route to it by the model's name: by the header in stop-iteration
+/// mode, by filter state in deferred mode.
+fn add_second_pool(configuration: &str, envoy: &mut Configuration, pods: &[std::net::SocketAddr]) {
+    let mut cluster = envoy.cluster(CLUSTER).clone();
+    cluster["name"] = "second".into();
+    cluster["load_assignment"]["cluster_name"] = "second".into();
+    envoy.at("/static_resources/clusters").as_array_mut().unwrap().push(cluster);
+    envoy.set_endpoints(CLUSTER, &pods[..2]);
+    envoy.set_endpoints("second", &pods[2..]);
+    let exact = json!({"exact": "other-model"});
+    let by_name = match configuration {
+        DEFERRED => {
+            json!({"prefix": "/", "filter_state": [{"key": "wasm.llm_model", "string_match": exact}]})
+        }
+        _ => json!({"prefix": "/", "headers": [{"name": "x-gateway-model-name", "string_match": exact}]}),
+    };
+    let host =
+        "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0";
+    let routes = envoy.at(&format!("{host}/routes")).as_array_mut().unwrap();
+    routes.insert(0, json!({"match": by_name, "route": {"cluster": "second"}}));
+    let texts = crate::gateway::texts(pods);
+    envoy.edit_plugin(|plugin| {
+        plugin["pools"] = json!([
+            {"name": "first", "cluster": CLUSTER, "endpoints": texts[..2]},
+            {"name": "second", "cluster": "second", "endpoints": texts[2..]}]);
+        plugin["models"] = json!([
+            {"modelName": "tiny", "poolRef": {"name": "first"}},
+            {"modelName": "other-model", "poolRef": {"name": "second"}, "targetModels": [{"name": "tiny"}]}]);
+    });
+}
+
+#[test]
+fn one_listener_serves_several_pools_by_model_name() {
+    for configuration in BODY_MODES {
+        let gateway =
+            Setup::new(configuration).start_with(|envoy, pods| add_second_pool(configuration, envoy, pods));
+        for _ in 0..10 {
+            assert!(gateway.served_by(&gateway.send(chat("tiny"))) < 2, "{configuration}");
+            assert!(gateway.served_by(&gateway.send(chat("other-model"))) >= 2, "{configuration}");
+        }
+        for line in gateway.envoy.access_log_until(20).unwrap() {
+            assert_eq!(line["upstream"], crate::log::first_pick(&line), "{configuration}: {line}");
+        }
+        assert_eq!(gateway.send(chat("nope")).status, 404, "{configuration}");
+    }
+}
+
+/// Twenty requests at once for an adapter that no pod has yet: it is not loaded everywhere.
+#[test]
+fn a_cold_adapter_is_not_loaded_on_every_pod() {
+    let pods = vec![ServerSettings { lora_adapters: vec!["cold".into(), "warm".into()], ..pod() }; 6];
+    let gateway = Setup::new(STOP_ITERATION).concurrency(2).pods(pods).start();
+    for server in gateway.pods.servers() {
+        server.set(|knobs| knobs.gauges.max_lora = Some(2));
+    }
+    gateway.wait_until_scraped();
+    let shares = gateway.shares(&gateway.burst(vec![chat("cold"); 12]));
+    let loaded = shares.iter().filter(|share| **share > 0).count();
+    assert!((1..=4).contains(&loaded), "{shares:?}");
+    until("every load is given back", || gateway.pods.servers().all(|pod| pod.counters().in_flight == 0));
 }

@@ -45,20 +45,20 @@ fn the_plugin_serves_in_front_of_two_real_vllm_servers() {
     for configuration in CONFIGURATIONS {
         let gateway = Gateway::start(configuration, &servers);
         for (name, claim) in claims {
-            told(&format!("{configuration}: {name}"), || claim(&gateway));
+            check(&format!("{configuration}: {name}"), || claim(&gateway));
         }
     }
     let gateways = CONFIGURATIONS.map(|configuration| Gateway::start(configuration, &servers));
-    told("failing_server::only_streams_that_had_begun_end_with_their_server", || {
+    check("failing_server::only_streams_that_had_begun_end_with_their_server", || {
         failing_server::only_streams_that_had_begun_end_with_their_server(&gateways, &servers);
     });
-    told("failing_server::every_later_request_is_sent_to_the_other_server", || {
+    check("failing_server::every_later_request_is_sent_to_the_other_server", || {
         failing_server::every_later_request_is_sent_to_the_other_server(&gateways);
     });
 }
 
 /// Tells which claim holds, and how long it took; one that does not hold ends the test.
-fn told(name: &str, claim: impl FnOnce()) {
+fn check(name: &str, claim: impl FnOnce()) {
     let (started_at, sentence) = (Instant::now(), name.replace("::", ": ").replace('_', " "));
     eprintln!("  {sentence} ...");
     claim();

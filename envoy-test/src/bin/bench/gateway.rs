@@ -22,6 +22,16 @@ pub enum Variant {
     Deferred,
 }
 
+impl Variant {
+    pub fn name(self) -> &'static str {
+        match self {
+            Variant::Plain => "plain",
+            Variant::StopIteration => "stop-iteration",
+            Variant::Deferred => "deferred",
+        }
+    }
+}
+
 /// How often the plugin reads each endpoint's metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scraping {
@@ -64,7 +74,7 @@ impl Gateway {
 }
 
 fn load(variant: Variant) -> Result<Configuration> {
-    let name = if variant == Variant::Deferred { "deferred" } else { "stop-iteration" };
+    let name = if variant == Variant::Plain { Variant::StopIteration } else { variant }.name();
     let file = project_root().join("filter-config").join(name).join("envoy.yaml");
     let mut configuration = Configuration::load(&file)?;
     configuration.at(CONNECTION_MANAGER)["access_log"] = json!([]);

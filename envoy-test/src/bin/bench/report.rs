@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use envoy_test::envoy::binary::project_root;
 use serde::Serialize;
 
+use crate::gateway::Variant;
 use crate::requests::{Memory, RequestCost};
 use crate::rounds::Cost;
 use crate::scraping::ScrapingCost;
@@ -21,16 +22,11 @@ pub struct Report {
 
 impl Report {
     pub fn print(&self) {
-        println!(
-            "Processor time of Envoy a request in µs, and how many times plain Envoy's that is (lowest to highest round)"
-        );
-        self.requests.iter().for_each(print_request);
-        println!("\nThe same for a chat of 7 KB, by number of endpoints");
-        self.endpoints.iter().for_each(print_request);
-        println!("\nProcessor time of Envoy for scraping pages of 66 KB, without requests");
-        self.scraping.iter().for_each(print_scraping);
-        println!("\nMemory of Envoy's process after these requests");
-        self.memory.iter().for_each(|memory| self.print_memory(memory));
+        print_part("Processor time of Envoy a request, in µs", &self.requests, print_request);
+        print_part("The same for a chat of 7 KB, by number of endpoints", &self.endpoints, print_request);
+        print_part("Processor time of Envoy for reading pages of 66 KB", &self.scraping, print_scraping);
+        print_part("Memory of Envoy after these requests", &self.memory, |memory| self.print_memory(memory));
+        println!("\n× : times plain Envoy's, the median of all rounds (lowest to highest)");
     }
 
     pub fn write(&self) -> Result<PathBuf> {
@@ -45,8 +41,18 @@ impl Report {
     fn print_memory(&self, memory: &Memory) {
         let plain_kb = self.memory.first().map_or(0, |plain| plain.resident_kb);
         let more_mb = (memory.resident_kb as f64 - plain_kb as f64) / 1024.0;
-        let variant = format!("{:?}", memory.variant);
-        println!("  {variant:15} {:6.1} MB  {more_mb:+6.1} MB", memory.resident_kb as f64 / 1024.0);
+        println!(
+            "  {:15} {:6.1} MB  {more_mb:+6.1} MB",
+            memory.variant.name(),
+            memory.resident_kb as f64 / 1024.0
+        );
+    }
+}
+
+fn print_part<T>(title: &str, lines: &[T], print: impl FnMut(&T)) {
+    if !lines.is_empty() {
+        println!("\n{title}");
+        lines.iter().for_each(print);
     }
 }
 
@@ -57,7 +63,11 @@ fn print_request(line: &RequestCost) {
 
 fn cell(cost: &Cost) -> String {
     let Cost { variant, cpu_us, ratio, ratio_lowest, ratio_highest, .. } = cost;
-    format!("{variant:?} {cpu_us:6.1} ×{ratio:.2} ({ratio_lowest:.2} to {ratio_highest:.2})")
+    let name = variant.name();
+    match variant {
+        Variant::Plain => format!("{name} {cpu_us:5.1}"),
+        _ => format!("{name} {cpu_us:5.1} ×{ratio:.2} ({ratio_lowest:.2} to {ratio_highest:.2})"),
+    }
 }
 
 fn print_scraping(cost: &ScrapingCost) {
