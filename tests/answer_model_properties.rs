@@ -107,7 +107,9 @@ fn written(
         Json::Object(members) => {
             let members: Vec<String> = members
                 .iter()
-                .map(|(key, value)| format!("{key}{space}:{space}{}", inside(decoded(key).unwrap(), value)))
+                .map(|(key, value)| {
+                    format!("{key}{space}:{space}{}", inside(decoded(key).unwrap_or_default(), value))
+                })
                 .collect();
             format!("{{{space}{}{space}}}", members.join(&separator))
         }
@@ -135,7 +137,7 @@ fn lengths() -> impl Strategy<Value = Vec<usize>> {
 
 fn check(answer: &str, expected: &str, lengths: &[usize]) {
     let rewritten = rewrite(SENT, ASKED, answer.as_bytes(), lengths);
-    assert_eq!(String::from_utf8(rewritten).unwrap(), expected, "{answer}");
+    assert_eq!(String::from_utf8_lossy(&rewritten), expected, "{answer}");
 }
 
 proptest! {

@@ -152,6 +152,30 @@ proptest! {
         prop_assert_eq!(&*again.model, &target);
     }
 
+    /// Every top-level model is replaced, the last one decides, and not a byte besides changes.
+    #[test]
+    fn every_top_level_model_is_replaced_and_nothing_else(
+        parts in prop::collection::vec((any_json(), ".{1,10}"), 1..6),
+        target in ".{1,20}",
+        padding in 0..3usize,
+    ) {
+        let key = |index: usize| ["\"model\"", "\"mod\\u0065l\"", "\"\\u006dodel\""][index % 3];
+        let number = "123456789012345678901234567890.5e-400";
+        let document = |name: &dyn Fn(&str) -> String| {
+            let fields = parts.iter().enumerate().map(|(index, (value, model))| {
+                format!("\"x\":{value} ,\n{}\t: {},\"n\":{number}", key(index), name(model))
+            });
+            let large = "y".repeat(padding * 500_000);
+            format!("{{\"large\":\"{large}\",{}}}", fields.collect::<Vec<_>>().join(","))
+        };
+        let body = document(&|model| Value::from(model).to_string());
+        let request = read_request(body.as_bytes()).unwrap();
+        prop_assert_eq!(&*request.model, &parts.last().unwrap().1);
+        let rewritten = replace_model(body.as_bytes(), &request.model_spans, &target);
+        let expected = document(&|_| Value::from(target.as_str()).to_string());
+        prop_assert!(rewritten == expected.as_bytes());
+    }
+
     /// A prompt's size is that of its strings and numbers, however they nest.
     #[test]
     fn prompt_tokens_agree_with_a_naive_count(prompt in any_json()) {

@@ -11,7 +11,8 @@ const README: &str = include_str!("../README.md");
 /// A document in which every field that has no default is there.
 fn complete() -> Value {
     json!({
-        "pools": [{"name": "p", "cluster": "c", "endpoints": ["10.0.0.1:8000"]}],
+        "pools": [{"name": "p", "cluster": "c", "endpoints": ["10.0.0.1:8000"], "saturation": {}}],
+        "queue": {},
         "models": [{"modelName": "m", "poolRef": {"name": "p"}, "targetModels": [{"name": "t"}]}],
     })
 }
@@ -32,10 +33,17 @@ fn rows() -> Vec<(String, String)> {
 
 /// The object that holds the field, and the field's name: `pools[].name` is `name` of the first pool.
 fn place<'a>(document: &'a mut Value, path: &str) -> (&'a mut Value, String) {
-    let mut parts: Vec<&str> = path.split("[].").collect();
+    let mut parts: Vec<&str> = path.split('.').collect();
     let field = parts.pop().unwrap().to_owned();
-    let object = parts.into_iter().fold(document, |object, list| &mut object[list][0]);
-    (object, field)
+    (parts.into_iter().fold(document, inner), field)
+}
+
+/// `pools[]` is the first pool, `queue` the queue.
+fn inner<'a>(object: &'a mut Value, part: &str) -> &'a mut Value {
+    match part.strip_suffix("[]") {
+        Some(list) => &mut object[list][0],
+        None => &mut object[part],
+    }
 }
 
 #[test]
@@ -66,21 +74,20 @@ fn what_the_table_calls_required_is() {
     }
 }
 
-/// The fields that an object may have, as the parser lists them when it meets one it does not know.
-fn known_fields(objects: &[&str]) -> Vec<String> {
+/// The fields that the object at `path` may have, as the parser lists them when it meets one it does not know.
+fn known_fields(path: &str) -> Vec<String> {
     let mut document = complete();
-    let object = objects.iter().fold(&mut document, |object, list| &mut object[*list][0]);
-    object["nope"] = json!(1);
+    let (object, field) = place(&mut document, &format!("{path}nope"));
+    object[field] = json!(1);
     let error = Config::parse(document.to_string().as_bytes()).unwrap_err();
-    let prefix: String = objects.iter().map(|list| format!("{list}[].")).collect();
     let names = error.problem.split('`').skip(3).step_by(2);
-    names.map(|name| format!("{prefix}{name}")).collect()
+    names.map(|name| format!("{path}{name}")).collect()
 }
 
 #[test]
 fn the_table_has_every_field_and_no_other() {
-    let objects: [&[&str]; 4] = [&[], &["pools"], &["models"], &["models", "targetModels"]];
-    let known: BTreeSet<String> = objects.iter().flat_map(|path| known_fields(path)).collect();
+    let objects = ["", "pools[].", "pools[].saturation.", "models[].", "models[].targetModels[].", "queue."];
+    let known: BTreeSet<String> = objects.into_iter().flat_map(known_fields).collect();
     let documented: BTreeSet<String> = rows().into_iter().map(|(field, _)| field).collect();
     assert_eq!(documented, known);
 }

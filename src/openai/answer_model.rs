@@ -416,6 +416,7 @@ mod tests {
             (r#"{"mod"#, "{"),
             (r#"{"model": "sql"#, r#"{"model": "#),
             (r#"{"choices":[{"model":"sql"#, r#"{"choices":[{"model":"sql"#),
+            ("data: {\"mod\n", "data: {\"mod\n"),
             ("data: {\"model\":\"sql-lora\"}\n\nda", "data: {\"model\":\"lora-request\"}\n\nda"),
         ] {
             assert_eq!(AnswerModel::new(SENT, ASKED).push(piece.as_bytes(), false), passes.as_bytes());
@@ -431,6 +432,20 @@ mod tests {
         for blank in ["\n", "\r\n\r\n"] {
             let stream = format!("{blank}{stream}");
             check_bytes(SENT, ASKED, stream.as_bytes(), stream.replace(SENT, ASKED).as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_line_begins_anew_wherever_the_one_before_was_cut_off() {
+        for cut_off in
+            [r#"{"x":"sql-"#, r#"{"x":"\"#, r#"{"model":"sql-"#, r#"{"mod"#, r#"{"x":[{"#, r#"{"message":{"#]
+        {
+            let stream = |name: &str| {
+                format!(
+                    "data: {cut_off}\ndata: {{\"message\":{{\"model\":\"{name}\"}},\"model\":\"{name}\"}}\n\n"
+                )
+            };
+            check_bytes(SENT, ASKED, stream(SENT).as_bytes(), stream(ASKED).as_bytes());
         }
     }
 

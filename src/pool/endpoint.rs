@@ -10,6 +10,9 @@ const FIRST_EJECTION_MS: u64 = 1_000;
 /// The longest it stays out before another request tries it.
 const MAX_EJECTION_MS: u64 = 30_000;
 
+/// Of so many requests sent to an endpoint without a queue, one is taken to be queued.
+const BATCHED_OF_ONE_QUEUED: u32 = 4;
+
 /// How far the scraped numbers of an endpoint can be believed. The order is that of preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Freshness {
@@ -91,12 +94,16 @@ impl Endpoint {
     }
 
     /// Requests queued there, as far as can be known: those of the last scrape, and those that this gateway has sent
-    /// since. Those that have left the queue since are seen at the next scrape. `None` without fresh metrics.
+    /// since; where there was no queue, one in [`BATCHED_OF_ONE_QUEUED`] of them, because most go straight into the
+    /// batch. Those that have left the queue since are seen at the next scrape. `None` without fresh metrics.
     pub fn queue_depth(&self, in_flight: InFlight, now_ms: u64, stale_after_ms: u64) -> Option<u32> {
         let reading =
             self.reading.as_ref().filter(|_| self.freshness(now_ms, stale_after_ms) == Freshness::Fresh)?;
         let sent_since = in_flight.waiting.saturating_sub(reading.own_waiting);
-        Some(reading.metrics.waiting.saturating_add(sent_since))
+        Some(match reading.metrics.waiting {
+            0 => sent_since / BATCHED_OF_ONE_QUEUED,
+            waiting => waiting.saturating_add(sent_since),
+        })
     }
 
     /// A request to it was answered.
@@ -158,6 +165,27 @@ mod tests {
             Freshness::Fresh,
             "a clock that went back makes nothing old"
         );
+    }
+
+    #[test]
+    fn requests_sent_since_the_scrape_count_as_queued_fully_only_where_there_is_a_queue() {
+        let mut endpoint = endpoint();
+        let mut check = |waiting: u32, sent_since: u32, expected: u32| {
+            let metrics = EndpointMetrics { waiting, ..EndpointMetrics::default() };
+            let reading =
+                Reading { scraped_ms: 0, metrics, own_waiting: 2, foreign_waiting: 0, foreign_requests: 0 };
+            endpoint.reading = Some(reading);
+            let in_flight = InFlight { waiting: 2 + sent_since, ..InFlight::default() };
+            assert_eq!(
+                endpoint.queue_depth(in_flight, 10, 500),
+                Some(expected),
+                "{waiting} and {sent_since}"
+            );
+        };
+        check(0, 0, 0);
+        check(0, 19, 4);
+        check(1, 3, 4);
+        assert_eq!(endpoint.queue_depth(InFlight::default(), 10_000, 500), None, "stale");
     }
 
     #[test]

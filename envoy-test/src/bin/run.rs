@@ -12,9 +12,8 @@ use envoy_test::envoy::blocking::wait_for;
 use envoy_test::envoy::{Client, Configuration, Envoy, EnvoySettings, Protocol, Request};
 use envoy_test::model_server::{ModelServers, ServerSettings};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
-/// The pool's cluster in the configurations of `filter-config/`.
-const CLUSTER: &str = "vllm-llama2-7b";
 /// Where the simulated servers are, if nothing else is there: as in the configurations.
 const SIMULATED: [&str; 4] = ["127.0.0.11:8000", "127.0.0.12:8000", "127.0.0.13:8000", "127.0.0.14:8000"];
 const SIMULATED_ADAPTERS: [&str; 2] = ["sql-lora", "tweet-summary"];
@@ -46,22 +45,22 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let simulated = if arguments.endpoints.is_empty() { Some(simulated_servers()?) } else { None };
     let endpoints = simulated.as_ref().map_or(arguments.endpoints.clone(), ModelServers::addresses);
-    let models = models(&endpoints)?;
     println!("model servers  {}", if simulated.is_some() { "simulated" } else { "yours" });
     endpoints.iter().for_each(|endpoint| println!("               http://{endpoint}"));
-    println!("models         {}", models.join(", "));
     let envoy = start_envoy(&arguments, &endpoints)?;
-    println!("gateway        http://{}\n", envoy.address());
+    println!("gateway        http://{}", envoy.address());
     sleep(WARM_UP);
-    print_header();
     let client = Client::new(envoy.address(), Protocol::Http1);
+    let models = models(&client)?;
+    println!("models         {}\n", models.join(", "));
+    let before = envoy.access_log_until(1)?.len();
+    print_header();
     let answers = client.burst_blocking((0..BURST).map(|index| request(index, &models)).collect())?;
     let failed: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
-    let printed = print_lines(&envoy, 0, BURST - failed.len())?;
+    let printed = print_lines(&envoy, before, BURST - failed.len())?;
     failed.iter().for_each(|error| println!("no answer: {error:#}"));
     print_addresses(&envoy, &models);
     if !arguments.once {
-        println!("\nEvery further request is shown here. Ctrl-C ends it.\n");
         follow(&envoy, printed)?;
         println!("\nEnded.");
     }
@@ -81,17 +80,14 @@ fn simulated_servers() -> Result<ModelServers> {
     servers(known).or_else(|_| free()).context("starting simulated model servers")
 }
 
-/// What the first server says it serves.
-fn models(endpoints: &[SocketAddr]) -> Result<Vec<String>> {
-    let first = endpoints.first().context("no model server")?;
-    let answer = Client::new(*first, Protocol::Http1)
-        .send_blocking(Request::get("/v1/models"))
-        .with_context(|| format!("asking http://{first}/v1/models; is the model server up?"))?;
+/// What there is to ask for, as the gateway says.
+fn models(client: &Client) -> Result<Vec<String>> {
+    let answer = client.send_blocking(Request::get("/v1/models")).context("asking for the models")?;
     let body = answer.json()?;
     let ids = body["data"].as_array().into_iter().flatten().filter_map(|model| model["id"].as_str());
     let models: Vec<String> = ids.map(str::to_owned).collect();
     if models.is_empty() {
-        bail!("http://{first}/v1/models lists no model: {body}");
+        bail!("no models; are the model servers up? GET /v1/models was answered with {body}");
     }
     Ok(models)
 }
@@ -100,16 +96,29 @@ fn start_envoy(arguments: &Arguments, endpoints: &[SocketAddr]) -> Result<Envoy>
     let file = project_root().join("filter-config").join(&arguments.configuration).join("envoy.yaml");
     let mut configuration = Configuration::load(&file)?;
     configuration.set_plugin_file(&plugin_file());
-    configuration.set_endpoints(CLUSTER, endpoints);
-    configuration.edit_plugin(|plugin| {
-        let pool = &mut plugin["pools"][0];
-        if pool.get("endpoints").is_some() {
-            pool["endpoints"] = endpoints.iter().map(SocketAddr::to_string).collect();
-        }
-    });
+    place(&mut configuration, endpoints);
     let mut settings = EnvoySettings::new(configuration);
     settings.keep_addresses = !arguments.free_ports;
     Envoy::start(settings)
+}
+
+/// Shares the endpoints among the configuration's pools.
+fn place(configuration: &mut Configuration, endpoints: &[SocketAddr]) {
+    let mut clusters: Vec<String> = Vec::new();
+    configuration.edit_plugin(|plugin| {
+        let Some(pools) = plugin["pools"].as_array_mut() else { return };
+        let shares = endpoints.chunks(endpoints.len().div_ceil(pools.len()).max(1)).cycle();
+        for (pool, share) in pools.iter_mut().zip(shares) {
+            if pool.get("endpoints").is_some() {
+                pool["endpoints"] = share.iter().map(SocketAddr::to_string).collect();
+            }
+        }
+        clusters = pools.iter().filter_map(|pool| pool["cluster"].as_str().map(str::to_owned)).collect();
+    });
+    let shares = endpoints.chunks(endpoints.len().div_ceil(clusters.len()).max(1)).cycle();
+    for (cluster, share) in clusters.iter().zip(shares) {
+        configuration.set_endpoints(cluster, share);
+    }
 }
 
 /// The request number `index` of the burst: chats and completions, short and long, streamed and not, for every model
@@ -162,10 +171,13 @@ fn print_addresses(envoy: &Envoy, models: &[String]) {
 /// Prints what comes to the access log until the user ends it.
 fn follow(envoy: &Envoy, mut printed: usize) -> Result<()> {
     wait_for(async {
-        let mut ended = std::pin::pin!(end_of_run());
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        println!("\nEvery further request is shown here. Ctrl-C ends it.\n");
         loop {
             tokio::select! {
-                result = &mut ended => return result,
+                _ = interrupt.recv() => return Ok(()),
+                _ = terminate.recv() => return Ok(()),
                 () = tokio::time::sleep(POLL_INTERVAL) => {
                     let lines = envoy.access_log()?;
                     lines[printed..].iter().for_each(print_line);
@@ -174,14 +186,4 @@ fn follow(envoy: &Envoy, mut printed: usize) -> Result<()> {
             }
         }
     })
-}
-
-/// Ctrl-C, or the signal that ends a service.
-async fn end_of_run() -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => Ok(result?),
-        _ = terminate.recv() => Ok(()),
-    }
 }

@@ -16,6 +16,8 @@ pub const STOP_ITERATION: &str = "stop-iteration";
 pub const DEFERRED: &str = "deferred";
 pub const WORKER_SCRAPING: &str = "worker-scraping";
 pub const ALL: [&str; 3] = [STOP_ITERATION, DEFERRED, WORKER_SCRAPING];
+/// The one with published models and two pools; `make run` is tested on it.
+pub const MODELS: &str = "models";
 /// One for each body mode.
 pub const BODY_MODES: [&str; 2] = [STOP_ITERATION, DEFERRED];
 

@@ -57,6 +57,20 @@ fn it_runs_in_front_of_the_users_own_servers() {
 }
 
 #[test]
+fn it_runs_the_configuration_with_models() {
+    let said = said(run(&["--once", "--configuration", "models"]).spawn().unwrap());
+    let requests = requests(&said);
+    assert_eq!(requests.len(), 24, "{said}");
+    for model in ["lora-request", "qwen", "batch"] {
+        assert_eq!(requests.iter().filter(|words| words[3] == model).count(), 8, "{model}: {said}");
+    }
+    let pods = |model: &str| -> std::collections::BTreeSet<&str> {
+        requests.iter().filter(|words| words[3] == model).map(|words| words[4]).collect()
+    };
+    assert!(pods("lora-request").is_disjoint(&pods("qwen")), "each pool has its own servers: {said}");
+}
+
+#[test]
 fn ctrl_c_ends_it_clean() {
     let log = tempfile::NamedTempFile::new().unwrap();
     let child = run(&[]).stdout(log.reopen().unwrap()).spawn().unwrap();
