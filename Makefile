@@ -33,7 +33,7 @@ bench: build ## measures what the plugin costs, first natively and then as wasm 
 	cargo run --locked --release --package envoy-test --bin bench
 
 .PHONY: test-vllm
-test-vllm: build ## tests it in front of two real vLLM servers on the CPU; takes 7 GB of disk, 5 GB of memory
+test-vllm: build ## tests it in front of two real vLLM servers on the CPU; takes 6.3 GB of disk, 4 GB of memory
 	@sh envoy-test/setup/envoy.sh
 	@sh envoy-test/real-vllm/setup.sh
 	cargo test --locked --package envoy-test --test real_vllm -- --ignored --nocapture

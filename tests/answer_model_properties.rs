@@ -141,7 +141,7 @@ fn check(answer: &str, expected: &str, lengths: &[usize]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
 
     #[test]
     fn a_document_names_the_model_asked_for_and_changes_in_nothing_else(

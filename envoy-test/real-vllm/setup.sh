@@ -39,7 +39,7 @@ check_machine() {
 }
 
 install_vllm() {
-    echo "            (6 GB of disk, a download of 3 GB, once: several minutes)" >&2
+    echo "            (6.3 GB of disk, once: two minutes or more, as the network is)" >&2
     "$python" -m venv "$TARGET/python"
     "$TARGET/python/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: --no-deps \
         --requirement "$SOURCE/requirements.txt" ||

@@ -1,5 +1,5 @@
-//! The plugin in a real Envoy, in front of two real vLLM servers: what the simulated ones are believed to show, on the
-//! real thing. `make test-vllm` installs vLLM and runs this; `cargo test` alone skips it and says so.
+//! The plugin in a real Envoy, in front of two real vLLM servers: what the simulated ones stand for elsewhere.
+//! `make test-vllm` installs vLLM and runs this; `cargo test` alone skips it and says so.
 //!
 //! It is one test, as the servers take long to start and all claims need them.
 
