@@ -1,8 +1,10 @@
 //! Requests that wait in the gateway while their pool is saturated.
 //!
-//! Models take turns, and a model's requests leave in the order they came: a model with a thousand requests waiting
-//! delays another's first one by a single request. The queue has a limit, and a request that has waited too long
-//! leaves by [`Queue::expired`]. What a request is does not matter here.
+//! Models take turns: a model with a thousand requests waiting delays another's first one by a single request. A
+//! model's requests leave in the order they came, as long as the queue clears. While it stands, its oldest request
+//! having waited for half of the longest wait, the newest leaves first: more comes than can be served, somebody has
+//! to come again, and first come first served would have everybody wait until shortly before that. A request that has
+//! waited too long leaves by [`Queue::expired`]. What a request is does not matter here.
 
 use std::collections::VecDeque;
 
@@ -57,9 +59,11 @@ impl<T> Queue<T> {
     }
 
     /// Takes out the request whose turn it is, and its id.
-    pub fn pop(&mut self) -> Option<(u32, T)> {
+    pub fn pop(&mut self, max_wait_ms: u64, now_ms: u64) -> Option<(u32, T)> {
         let mut lane = self.lanes.pop_front()?;
-        let first = lane.requests.pop_front();
+        let oldest_since_ms = lane.requests.front()?.since_ms;
+        let stands = now_ms.saturating_sub(oldest_since_ms) >= max_wait_ms / 2;
+        let first = if stands { lane.requests.pop_back() } else { lane.requests.pop_front() };
         if !lane.requests.is_empty() {
             self.lanes.push_back(lane);
         }
@@ -107,7 +111,7 @@ mod tests {
     }
 
     fn drain(queue: &mut Queue<()>) -> Vec<u32> {
-        std::iter::from_fn(|| queue.pop()).map(|(id, ())| id).collect()
+        std::iter::from_fn(|| queue.pop(1_000, 10)).map(|(id, ())| id).collect()
     }
 
     #[test]
@@ -118,6 +122,13 @@ mod tests {
     #[test]
     fn models_take_turns() {
         assert_eq!(drain(&mut queue(&["a", "a", "a", "b", "c", "b"])), [0, 3, 4, 1, 5, 2]);
+    }
+
+    #[test]
+    fn while_the_queue_stands_a_models_newest_request_leaves_first() {
+        let mut queue = queue(&["a", "a", "b", "a"]);
+        let mut pop = |now_ms| queue.pop(1_000, now_ms).map(|(id, ())| id);
+        assert_eq!([pop(500), pop(501), pop(501), pop(501)], [Some(3), Some(2), Some(1), Some(0)]);
     }
 
     #[test]

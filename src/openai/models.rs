@@ -17,10 +17,9 @@ struct Model<'a> {
     owned_by: &'static str,
 }
 
-/// Whether a request asks for the list of models.
-pub fn is_model_list_request(method: &[u8], path: &[u8]) -> bool {
-    let path = path.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
-    method == b"GET" && path.ends_with(b"/v1/models")
+/// Whether a GET of this path asks for the list of models.
+pub fn is_model_list_path(path: &[u8]) -> bool {
+    super::without_query(path).ends_with(b"/v1/models")
 }
 
 /// The list of these models.
@@ -37,10 +36,10 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn only_a_get_of_the_list_asks_for_it() {
-        assert!(is_model_list_request(b"GET", b"/team/v1/models?x=1"));
-        assert!(!is_model_list_request(b"GET", b"/v1/models/tiny"));
-        assert!(!is_model_list_request(b"POST", b"/v1/models"));
+    fn only_the_path_of_the_list_asks_for_it() {
+        assert!(is_model_list_path(b"/team/v1/models?x=1"));
+        assert!(!is_model_list_path(b"/v1/models/tiny"));
+        assert!(!is_model_list_path(b"/v1/x?y=/v1/models"));
     }
 
     #[test]

@@ -266,14 +266,11 @@ impl HttpContext for Stream {
         let cluster = host::property(&["xds", "cluster_name"]).ok().flatten().unwrap_or_default();
         let pool = self.worker.borrow().config.pool_of_cluster(&cluster);
         let Some(pool) = pool else { return Action::Continue };
-        let (method, path) = (request_header(":method"), request_header(":path"));
-        let (method, path) = (method.unwrap_or_default(), path.unwrap_or_default());
-        let content_type = request_header("content-type");
-        let encoding = request_header("content-encoding");
-        if is_inference_request(&method, &path, content_type.as_deref(), encoding.as_deref()) {
+        let method = request_header(":method").unwrap_or_default();
+        if method == b"POST" && is_inference() {
             return if end_of_stream { self.finish_reading(pool) } else { self.start_reading(pool) };
         }
-        if self.worker.borrow().config.answer_models && is_model_list_request(&method, &path) {
+        if method == b"GET" && self.worker.borrow().config.answer_models && is_model_list() {
             return answer_models(&self.worker.borrow());
         }
         let now_ms = host::now_ms();
@@ -394,6 +391,18 @@ fn answer_models(worker: &Worker) -> Action {
     Action::Pause
 }
 
+/// Whether a POST carries a prompt to be read.
+fn is_inference() -> bool {
+    let path = request_header(":path").unwrap_or_default();
+    is_inference_path(&path)
+        && is_json(request_header("content-type").as_deref(), request_header("content-encoding").as_deref())
+}
+
+/// Whether a GET asks for the list of models.
+fn is_model_list() -> bool {
+    is_model_list_path(&request_header(":path").unwrap_or_default())
+}
+
 fn request_header(name: &str) -> Option<Vec<u8>> {
     host::header(Headers::Request, name).ok().flatten()
 }
@@ -405,9 +414,12 @@ fn response_header(name: &str) -> Vec<u8> {
 
 /// Publishes filter state `wasm.NAME`. What a client wrote may not break a log line.
 fn publish(name: &str, value: &str) {
-    let harmless: String =
-        value.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect();
-    warn(name, host::set_filter_state(name, harmless.as_bytes()));
+    let result = if value.contains(char::is_control) {
+        host::set_filter_state(name, value.replace(char::is_control, "\u{fffd}").as_bytes())
+    } else {
+        host::set_filter_state(name, value.as_bytes())
+    };
+    warn(name, result);
 }
 
 fn warn(what: &str, result: Result<(), HostError>) {

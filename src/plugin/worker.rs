@@ -144,7 +144,7 @@ impl Worker {
             if own.queue.is_empty() || full() {
                 continue;
             }
-            if let Some((_, held)) = own.queue.pop() {
+            if let Some((_, held)) = own.queue.pop(max_wait_ms, now_ms) {
                 let decision = self.pick(held.prepared(), now_ms);
                 return Some((held, decision));
             }
