@@ -168,24 +168,30 @@ fn destinations(ranking: &[Ranked<'_>]) -> String {
     texts.join(",")
 }
 
+/// Whole numbers throughout: formatting floating-point ones costs as much as the rest of the line.
+///
 /// `DEFAULT cost=48 prompt_tokens=24 in_flight=1 waiting_tokens=24 queue=0 running=1 kv=0.02 metrics_age_ms=31`
 fn explain(strategy: RoutingStrategy, first: &Ranked<'_>, demand: Demand, now_ms: u64) -> String {
     let candidate = &first.candidate;
     let mut line = format!(
-        "{} cost={:.0} prompt_tokens={} in_flight={} waiting_tokens={}",
+        "{} cost={} prompt_tokens={} in_flight={} waiting_tokens={}",
         strategy.name(),
-        first.cost,
+        first.cost as u64,
         demand.prompt_tokens,
         candidate.in_flight.requests,
         candidate.in_flight.waiting_tokens,
     );
-    let written = match (&candidate.endpoint.reading, candidate.freshness) {
+    let reading = candidate.endpoint.reading.as_ref();
+    let utilization = reading.and_then(|reading| reading.metrics.kv_cache_utilization).unwrap_or(0.0);
+    let kv_percent = (utilization * 100.0).round() as u32;
+    let written = match (reading, candidate.freshness) {
         (Some(reading), Freshness::Fresh) => write!(
             line,
-            " queue={} running={} kv={:.2} metrics_age_ms={}",
+            " queue={} running={} kv={}.{:02} metrics_age_ms={}",
             reading.metrics.waiting,
             reading.metrics.running,
-            reading.metrics.kv_cache_utilization.unwrap_or(0.0),
+            kv_percent / 100,
+            kv_percent % 100,
             candidate.endpoint.scrape_age_ms(now_ms).unwrap_or(0),
         ),
         _ => write!(line, " metrics=none"),

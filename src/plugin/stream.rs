@@ -18,7 +18,7 @@ use crate::config::{PickTo, StickyBy};
 use crate::decide::{Decision, Prepared};
 use crate::load::Ticket;
 use crate::openai::{
-    AnswerModel, ApiError, InferenceRequest, is_inference_request, is_model_list_request, list_models,
+    AnswerModel, ApiError, InferenceRequest, is_inference_path, is_json, is_model_list_path, list_models,
     read_request, replace_model,
 };
 
