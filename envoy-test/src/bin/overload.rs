@@ -11,7 +11,6 @@ use envoy_test::model_server::{ModelServers, ServerSettings};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
-const CLUSTER: &str = "vllm-llama2-7b";
 const POOL: &str = "vllm-llama2-7b-pool";
 const PODS: usize = 4;
 /// Bytes of each prompt: 500 simulated tokens, so that a pod's 8,333 tokens a second are 16 requests a second.
@@ -101,9 +100,8 @@ fn start_envoy(pods: &ModelServers, queue: Option<Value>) -> Result<Envoy> {
     let file = project_root().join("filter-config/stop-iteration/envoy.yaml");
     let mut configuration = Configuration::load(&file)?;
     configuration.set_plugin_file(&plugin_file());
-    configuration.set_endpoints(CLUSTER, &pods.addresses());
+    configuration.place_endpoints(&pods.addresses());
     configuration.edit_plugin(|plugin| {
-        plugin["pools"][0]["endpoints"] = pods.addresses().iter().map(ToString::to_string).collect();
         let model = |class: &&str| {
             json!({"modelName": class, "criticality": class, "poolRef": {"name": POOL}, "targetModels": [{"name": "tiny"}]})
         };

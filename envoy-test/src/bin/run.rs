@@ -96,29 +96,10 @@ fn start_envoy(arguments: &Arguments, endpoints: &[SocketAddr]) -> Result<Envoy>
     let file = project_root().join("filter-config").join(&arguments.configuration).join("envoy.yaml");
     let mut configuration = Configuration::load(&file)?;
     configuration.set_plugin_file(&plugin_file());
-    place(&mut configuration, endpoints);
+    configuration.place_endpoints(endpoints);
     let mut settings = EnvoySettings::new(configuration);
     settings.keep_addresses = !arguments.free_ports;
     Envoy::start(settings)
-}
-
-/// Shares the endpoints among the configuration's pools.
-fn place(configuration: &mut Configuration, endpoints: &[SocketAddr]) {
-    let mut clusters: Vec<String> = Vec::new();
-    configuration.edit_plugin(|plugin| {
-        let Some(pools) = plugin["pools"].as_array_mut() else { return };
-        let shares = endpoints.chunks(endpoints.len().div_ceil(pools.len()).max(1)).cycle();
-        for (pool, share) in pools.iter_mut().zip(shares) {
-            if pool.get("endpoints").is_some() {
-                pool["endpoints"] = share.iter().map(SocketAddr::to_string).collect();
-            }
-        }
-        clusters = pools.iter().filter_map(|pool| pool["cluster"].as_str().map(str::to_owned)).collect();
-    });
-    let shares = endpoints.chunks(endpoints.len().div_ceil(clusters.len()).max(1)).cycle();
-    for (cluster, share) in clusters.iter().zip(shares) {
-        configuration.set_endpoints(cluster, share);
-    }
 }
 
 /// The request number `index` of the burst: chats and completions, short and long, streamed and not, for every model

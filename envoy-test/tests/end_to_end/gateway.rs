@@ -89,12 +89,7 @@ impl Setup {
         let pods = ModelServers::start(self.pods).unwrap();
         let addresses = pods.addresses();
         let configuration = &mut self.settings.configuration;
-        configuration.set_endpoints(CLUSTER, &addresses);
-        configuration.edit_plugin(|plugin| {
-            if plugin["pools"][0].get("endpoints").is_some() {
-                plugin["pools"][0]["endpoints"] = json!(texts(&addresses));
-            }
-        });
+        configuration.place_endpoints(&addresses);
         edit(configuration, &addresses);
         let gateway = Gateway { envoy: Envoy::start(self.settings).unwrap(), pods };
         if self.scraped {

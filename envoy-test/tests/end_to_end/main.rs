@@ -10,6 +10,7 @@ mod log;
 mod models;
 mod overload;
 mod picking;
+mod pushes;
 mod readme;
 mod recorded;
 mod requests;

@@ -5,10 +5,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::gateway::{BODY_MODES, CLUSTER, Setup};
+use crate::gateway::{BODY_MODES, Setup};
 use envoy_test::envoy::binary::project_root;
 use envoy_test::envoy::{Client, Protocol, Request};
-use serde_json::json;
 
 fn fixture(name: &str) -> Vec<u8> {
     let file: PathBuf = project_root().join("tests/fixtures/vllm-0.32").join(name);
@@ -81,9 +80,7 @@ fn check(exchange: &str, model: &str, expected: usize, why: &str) {
         let answer = format!("{exchange}.http");
         let pods = [replay("metrics_queue_lora.txt", &answer), replay("metrics_idle.txt", &answer)];
         let gateway = Setup::new(configuration).pods(vec![]).unscraped().start_with(|envoy, _| {
-            envoy.set_endpoints(CLUSTER, &pods);
-            let texts = crate::gateway::texts(&pods);
-            envoy.edit_plugin(|plugin| plugin["pools"][0]["endpoints"] = json!(texts));
+            envoy.place_endpoints(&pods);
         });
         let client = Client::new(gateway.envoy.address(), Protocol::Http1);
         let request = || Request::post("/v1/chat/completions").header("content-type", "application/json");

@@ -75,14 +75,7 @@ fn edited(name: &str, servers: &Servers) -> Configuration {
     let file = project_root().join("filter-config").join(name).join("envoy.yaml");
     let mut configuration = Configuration::load(&file).unwrap();
     configuration.set_plugin_file(&plugin_file());
-    let addresses = servers.addresses();
-    configuration.set_endpoints(CLUSTER, &addresses);
-    configuration.edit_plugin(|plugin| {
-        let pool = &mut plugin["pools"][0];
-        if pool.get("endpoints").is_some() {
-            pool["endpoints"] = addresses.iter().map(ToString::to_string).collect();
-        }
-    });
+    configuration.place_endpoints(&servers.addresses());
     configuration
 }
 

@@ -2,6 +2,7 @@
 
 use super::Configuration;
 use serde_json::{Map, Value};
+use std::net::SocketAddr;
 use std::path::Path;
 
 const FILTERS: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
@@ -31,6 +32,27 @@ impl Configuration {
             true
         });
         assert!(edited_count > 0, "the configuration has no plugin with JSON text as its configuration");
+    }
+
+    /// Puts these endpoints in place of those of the plugin's pools, shared among them, and of their clusters. Pools
+    /// that discover their endpoints have them in the cluster alone.
+    pub fn place_endpoints(&mut self, endpoints: &[SocketAddr]) {
+        let mut clusters: Vec<String> = Vec::new();
+        let share_length = |pools: usize| endpoints.len().div_ceil(pools.max(1)).max(1);
+        self.edit_plugin(|plugin| {
+            let Some(pools) = plugin["pools"].as_array_mut() else { return };
+            let shares = endpoints.chunks(share_length(pools.len())).cycle();
+            for (pool, share) in pools.iter_mut().zip(shares) {
+                if pool.get("endpoints").is_some() {
+                    pool["endpoints"] = share.iter().map(SocketAddr::to_string).collect();
+                }
+            }
+            clusters = pools.iter().filter_map(|pool| pool["cluster"].as_str().map(str::to_owned)).collect();
+        });
+        let shares = endpoints.chunks(share_length(clusters.len())).cycle();
+        for (cluster, share) in clusters.iter().zip(shares) {
+            self.set_endpoints(cluster, share);
+        }
     }
 
     /// Makes every virtual machine that loads its code from a file load it from `path`. Returns how many do.
