@@ -1,4 +1,11 @@
 //! How fast a request is read and an endpoint picked, by body size and by number of endpoints.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "not shipped"
+)]
 
 #[cfg(not(target_family = "wasm"))]
 #[path = "../tests/common/mod.rs"]

@@ -117,7 +117,7 @@ mod tests {
         turns.resolve(config, "m", None).unwrap().target.unwrap()
     }
 
-    fn of_user<'a>(config: &'a Config, user: u32) -> &'a str {
+    fn of_user(config: &Config, user: u32) -> &str {
         Turns::new(config).resolve(config, "m", Some(&user.to_le_bytes())).unwrap().target.unwrap()
     }
 

@@ -94,7 +94,7 @@ impl Endpoint {
     }
 
     /// Requests queued there, as far as can be known: those of the last scrape, and those that this gateway has sent
-    /// since; where there was no queue, one in [`BATCHED_OF_ONE_QUEUED`] of them, because most go straight into the
+    /// since; where there was no queue, one in `BATCHED_OF_ONE_QUEUED` of them, because most go straight into the
     /// batch. Those that have left the queue since are seen at the next scrape. `None` without fresh metrics.
     pub fn queue_depth(&self, in_flight: InFlight, now_ms: u64, stale_after_ms: u64) -> Option<u32> {
         let reading =

@@ -92,15 +92,15 @@ impl Pod {
         self.healthy && self.scrape_failures < 3
     }
 
-    /// What DEFAULT ranks it by, written down a second time: whether its metrics are stale, and its cost.
-    pub fn naive_key(&self, prompt_tokens: f64) -> (bool, f64) {
+    /// What DEFAULT ranks it by, written down a second time: 1 if its metrics are stale, and its cost.
+    pub fn naive_key(&self, prompt_tokens: f64) -> (u8, f64) {
         match self.scraped_ms {
             Some(scraped_ms) if NOW_MS - scraped_ms < 500 => {
                 let tokens = f64::from(self.waiting) * 512.0 + prompt_tokens;
                 let requests = f64::from(self.waiting + self.running) + 1.0;
-                (false, tokens * requests * (1.0 + f64::from(self.kv)))
+                (0, tokens * requests * (1.0 + f64::from(self.kv)))
             }
-            _ => (true, prompt_tokens),
+            _ => (1, prompt_tokens),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::gateway::{BODY_MODES, CLUSTER, Gateway, Setup, chat};
+use crate::gateway::{BODY_MODES, CLUSTER, Gateway, Setup, WORKER_SCRAPING, chat};
 use envoy_test::envoy::binary::project_root;
 use envoy_test::envoy::{Configuration, Protocol, Request};
 use serde_json::{Value, json};
@@ -124,19 +124,13 @@ fn where_no_pod_can_be_reached_the_answer_has_the_same_form() {
 
 #[test]
 fn a_pool_without_endpoints_answers_503() {
-    let discovered = |plugin: &mut Value| {
-        plugin["adminCluster"] = "admin".into();
-        plugin["pools"][0].as_object_mut().unwrap().remove("endpoints");
-    };
-    for configuration in ["worker-scraping"] {
-        let setup = Setup::new(configuration).plugin(discovered).pods(vec![]).unscraped();
-        let gateway = setup.start_with(|envoy, _| envoy.set_endpoints(CLUSTER, &[]));
-        crate::gateway::until("the empty list is known", || {
-            let answer = gateway.send(chat("tiny"));
-            answer.json().is_ok_and(|body| body["error"]["code"] == "no_endpoint")
-        });
-        check(&gateway, chat("tiny"), 503, "no_endpoint", "No model server is available");
-    }
+    let setup = Setup::new(WORKER_SCRAPING).pods(vec![]).unscraped();
+    let gateway = setup.start_with(|envoy, _| envoy.set_endpoints(CLUSTER, &[]));
+    crate::gateway::until("the empty list is known", || {
+        let answer = gateway.send(chat("tiny"));
+        answer.json().is_ok_and(|body| body["error"]["code"] == "no_endpoint")
+    });
+    check(&gateway, chat("tiny"), 503, "no_endpoint", "No model server is available");
 }
 
 /// OpenAI's own Python client raises its own exceptions for our answers.

@@ -8,9 +8,6 @@ use serde_json::{Value, json};
 
 use crate::servers::{MODEL, Servers};
 
-/// The pool's cluster in every configuration of `filter-config/`.
-const CLUSTER: &str = "vllm-llama2-7b";
-
 pub struct Gateway<'a> {
     pub configuration: &'static str,
     pub servers: &'a Servers,
