@@ -32,6 +32,11 @@ bench: build ## measures what the plugin costs, first natively and then as wasm 
 	cargo bench --locked --package inference-picker
 	cargo run --locked --release --package envoy-test --bin bench
 
+.PHONY: bench-overload
+bench-overload: build ## shows what each class of traffic gets from full pods, without and with the gateway's queue
+	@sh envoy-test/setup/envoy.sh
+	cargo run --locked --release --package envoy-test --bin overload
+
 .PHONY: test-vllm
 test-vllm: build ## tests it in front of two real vLLM servers on the CPU; takes 6.3 GB of disk, 4 GB of memory
 	@sh envoy-test/setup/envoy.sh

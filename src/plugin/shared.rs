@@ -79,6 +79,8 @@ impl LeasePlace {
 pub struct Exchange {
     me: u64,
     published_ms: Option<u64>,
+    /// When the peers' tables were last read.
+    read_ms: u64,
     peers: Vec<Peer>,
 }
 
@@ -114,7 +116,7 @@ impl Exchange {
         if read(&workers_key()).is_none() {
             write(&workers_key(), &encode(&Vec::<u64>::new()), None);
         }
-        Exchange { me, published_ms: None, peers: Vec::new() }
+        Exchange { me, published_ms: None, read_ms: 0, peers: Vec::new() }
     }
 
     /// Publishes what this worker has in flight.
@@ -125,8 +127,12 @@ impl Exchange {
         }
     }
 
-    /// Takes over what the peers have published since the last time.
+    /// Takes over what the peers have published since the last time; at most once a millisecond, because every pick
+    /// asks for it and every peer's table costs a call.
     pub fn read_peers(&mut self, loads: &mut LoadBook, now_ms: u64) {
+        if std::mem::replace(&mut self.read_ms, now_ms) == now_ms {
+            return;
+        }
         let changed = self.peers.iter_mut().fold(false, |changed, peer| peer.refresh() | changed);
         if changed {
             loads.set_peers(self.peers.iter().filter_map(|peer| peer.table.as_ref()), now_ms);

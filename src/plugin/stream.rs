@@ -326,11 +326,16 @@ impl HttpContext for Stream {
         }
         match &mut self.answer {
             Answer::Passes => {}
-            Answer::Restores(answer) => {
-                let bytes = host::buffer(Buffer::ResponseBody, size).ok().flatten().unwrap_or_default();
-                let restored = answer.push(&bytes, end_of_stream);
-                warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &restored));
-            }
+            Answer::Restores(answer) => match host::buffer(Buffer::ResponseBody, size) {
+                Ok(bytes) => {
+                    let restored = answer.push(&bytes.unwrap_or_default(), end_of_stream);
+                    warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &restored));
+                }
+                Err(error) => {
+                    warn("the answer", Err(error));
+                    self.answer = Answer::Passes;
+                }
+            },
             Answer::Translates(body) => {
                 let body = std::mem::take(body);
                 warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &body));
