@@ -197,7 +197,6 @@ impl Worker {
     pub fn endpoint_answered(&mut self, pool: usize, load_id: LoadId, succeeded: bool, now_ms: u64) {
         let limit = self.config.max_consecutive_failures;
         let Some(WorkerPool { pool, .. }) = self.pools.get_mut(pool) else { return };
-        let name = pool.name.clone();
         let Some(endpoint) = pool.endpoint_mut(load_id) else { return };
         if succeeded {
             endpoint.request_succeeded();
@@ -205,9 +204,10 @@ impl Worker {
         }
         endpoint.request_failed(now_ms, limit);
         if !endpoint.is_candidate(now_ms, limit) {
+            let text = endpoint.text.clone();
+            let name = &pool.name;
             let message = format!(
-                "inference-picker: pool {name}: endpoint {}: requests fail in a row; it is left alone for a while",
-                endpoint.text
+                "inference-picker: pool {name}: endpoint {text}: requests fail in a row; it is left alone for a while"
             );
             host::log(LogLevel::Warn, &message);
         }
