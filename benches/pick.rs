@@ -1,11 +1,4 @@
 //! How fast a request is read and an endpoint picked, by body size and by number of endpoints.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "not shipped"
-)]
 
 #[cfg(not(target_family = "wasm"))]
 #[path = "../tests/common/mod.rs"]
@@ -20,9 +13,17 @@ mod native {
 
     use super::common::{Pod, World};
 
-    /// A chat of about so many bytes, with the escapes that text has.
-    fn chat(bytes: usize) -> String {
-        let line = r#"The \"picker\" reads the body\nand picks. "#;
+    /// Text with more escapes than most, and text with a new line now and then.
+    const TEXTS: [(&str, &str); 2] = [
+        ("many escapes", r#"The \"picker\" reads the body\nand picks. "#),
+        (
+            "few escapes",
+            r"The picker reads the body of each request once, from its first byte to its last, and picks.\n",
+        ),
+    ];
+
+    /// A chat of about so many bytes.
+    fn chat(line: &str, bytes: usize) -> String {
         let message = format!(r#"{{"role":"user","content":"{}"}}"#, line.repeat(12));
         let messages = vec![message.as_str(); bytes.div_ceil(message.len() + 1)].join(",");
         format!(r#"{{"model":"llama","stream":true,"max_tokens":100,"messages":[{messages}]}}"#)
@@ -30,11 +31,12 @@ mod native {
 
     fn read(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group("read_request");
-        for kilobytes in [1, 7, 100] {
-            let body = chat(kilobytes * 1_000);
+        let sizes = [1, 7, 100].into_iter();
+        for (kilobytes, (text, line)) in sizes.flat_map(|size| TEXTS.map(|text| (size, text))) {
+            let body = chat(line, kilobytes * 1_000);
             group.throughput(Throughput::Bytes(body.len() as u64));
             group.bench_with_input(
-                BenchmarkId::from_parameter(format!("{kilobytes} KB")),
+                BenchmarkId::from_parameter(format!("{kilobytes} KB, {text}")),
                 &body,
                 |bencher, body| {
                     bencher.iter(|| {

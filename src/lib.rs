@@ -36,6 +36,7 @@ pub mod openai;
 pub mod pool;
 pub mod queue;
 pub mod scrape;
+pub mod stats;
 pub mod strategy;
 
 #[cfg(target_os = "wasi")]

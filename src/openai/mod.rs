@@ -3,10 +3,12 @@
 
 mod answer_model;
 mod error;
+mod json_string;
 mod models;
 mod prompt;
 mod request;
 mod rewrite;
+mod scan;
 
 pub use answer_model::AnswerModel;
 pub use error::ApiError;

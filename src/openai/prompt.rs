@@ -7,7 +7,7 @@
 //! Numbers count one each, because a prompt may be a list of token ids. What stands under a key of [`MEDIA_KEYS`]
 //! (an image's data URL, say) counts [`MEDIA_TOKENS`], however long it is.
 
-use memchr::memchr2;
+use super::json_string::read_string;
 
 /// English text and code have about four bytes to a token.
 const BYTES_PER_TOKEN: usize = 4;
@@ -34,8 +34,8 @@ impl PromptSize {
         let mut under_media = false;
         while let Some((&byte, tail)) = rest.split_first() {
             rest = match byte {
-                b'"' => self.add_string(tail, &mut under_media),
-                b'-' | b'0'..=b'9' => self.add_number(tail),
+                b'"' => self.count_string(tail, &mut under_media),
+                b'-' | b'0'..=b'9' => self.count_number(tail),
                 _ => tail,
             };
         }
@@ -48,52 +48,49 @@ impl PromptSize {
         u32::try_from(tokens).unwrap_or(u32::MAX).max(1)
     }
 
-    /// Counts the string whose opening quote was just read, unless it is a key, and returns what follows it.
-    fn add_string<'a>(&mut self, text: &'a [u8], under_media: &mut bool) -> &'a [u8] {
-        let (bytes, length) = string_size(text);
-        let (content, rest) = text.split_at_checked(length).unwrap_or((text, &[]));
-        let rest = rest.get(1..).unwrap_or_default();
-        if rest.trim_ascii_start().first() == Some(&b':') {
-            *under_media = MEDIA_KEYS.contains(&content);
-        } else if std::mem::take(under_media) {
+    /// Counts a string that is not a key. The first one under a media key stands for the medium.
+    pub(super) fn add_text(&mut self, bytes: usize, under_media: &mut bool) {
+        if std::mem::take(under_media) {
             self.media_parts += 1;
         } else {
             self.text_bytes += bytes;
         }
-        rest
     }
 
-    fn add_number<'a>(&mut self, text: &'a [u8]) -> &'a [u8] {
+    pub(super) fn add_number(&mut self) {
         self.numbers += 1;
+    }
+
+    pub(super) fn merge(&mut self, other: Self) {
+        self.text_bytes += other.text_bytes;
+        self.numbers += other.numbers;
+        self.media_parts += other.media_parts;
+    }
+
+    /// Counts the string whose opening quote was just read, unless it is a key, and returns what follows it.
+    fn count_string<'a>(&mut self, text: &'a [u8], under_media: &mut bool) -> &'a [u8] {
+        let Some(string) = read_string(text) else {
+            return &[];
+        };
+        if string.rest.trim_ascii_start().first() == Some(&b':') {
+            *under_media = is_media_key(string.content);
+        } else {
+            self.add_text(string.decoded_bytes, under_media);
+        }
+        string.rest
+    }
+
+    fn count_number<'a>(&mut self, text: &'a [u8]) -> &'a [u8] {
+        self.add_number();
         let digits =
             text.iter().take_while(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'));
         text.get(digits.count()..).unwrap_or_default()
     }
 }
 
-/// The decoded size in bytes of the string that starts here, about, and where its closing quote is.
-fn string_size(text: &[u8]) -> (usize, usize) {
-    let mut decoded = 0;
-    let mut position = 0;
-    loop {
-        let rest = text.get(position..).unwrap_or_default();
-        let Some(plain) = memchr2(b'"', b'\\', rest) else {
-            return (decoded + rest.len(), text.len());
-        };
-        decoded += plain;
-        position += plain;
-        match (rest.get(plain), rest.get(plain + 1)) {
-            (Some(b'\\'), Some(b'u')) => {
-                decoded += 3;
-                position += 6;
-            }
-            (Some(b'\\'), _) => {
-                decoded += 1;
-                position += 2;
-            }
-            _ => return (decoded, position),
-        }
-    }
+/// Whether the next string below this key, whose raw text is given, counts as a medium.
+pub(super) fn is_media_key(key: &[u8]) -> bool {
+    MEDIA_KEYS.contains(&key)
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Reads an inference request: the model and where it stands in the bytes, the stream flag, the prompt's size.
 //!
-//! `serde_json` checks the whole body once and hands out the spans of the few fields that matter; the client's
-//! bytes are never written anew, so key order, numbers and unknown fields survive a change of the model's name.
+//! The whole body is checked and the spans of the few fields that matter are handed out; the client's bytes are
+//! never written anew, so key order, numbers and unknown fields survive a change of the model's name. There are two
+//! readers: `scan` is fast and knows ordinary requests only; `serde_json` decides about all others and says what is
+//! wrong with them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,6 +15,7 @@ use serde_json::value::RawValue;
 
 use super::ApiError;
 use super::prompt::PromptSize;
+use super::scan;
 
 /// Bytes of a model's name. Names end up in logs and filter state; real ones are paths at worst.
 pub const MAX_MODEL_NAME_BYTES: usize = 1024;
@@ -37,16 +40,22 @@ pub struct InferenceRequest<'a> {
 /// # Errors
 /// 400 with the place, when the body is not a JSON object or its `model` is missing, empty, too long or not a string.
 pub fn read_request(body: &[u8]) -> Result<InferenceRequest<'_>, ApiError> {
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let fields = deserializer.deserialize_map(FieldsVisitor { body }).map_err(not_json)?;
-    deserializer.end().map_err(not_json)?;
+    let fields = scan::read_fields(body).map_or_else(|| read_fields(body), Ok).map_err(not_json)?;
     Ok(InferenceRequest {
         model: model_name(fields.model)?,
         model_spans: fields.model_spans,
         stream: fields.stream,
         prompt_tokens: fields.prompt.tokens(),
-        user: fields.user.map(RawValue::get).filter(|user| user.starts_with('"')),
+        user: fields.user.filter(|user| user.starts_with('"')),
     })
+}
+
+/// The slow reader: any JSON object, however strange, or what is wrong with it.
+pub(super) fn read_fields(body: &[u8]) -> Result<Fields<'_>, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let fields = deserializer.deserialize_map(FieldsVisitor { body })?;
+    deserializer.end()?;
+    Ok(fields)
 }
 
 fn not_json(error: serde_json::Error) -> ApiError {
@@ -57,7 +66,7 @@ fn not_json(error: serde_json::Error) -> ApiError {
     )
 }
 
-fn model_name(value: Option<&RawValue>) -> Result<Cow<'_, str>, ApiError> {
+fn model_name(value: Option<&str>) -> Result<Cow<'_, str>, ApiError> {
     let refuse = |message: &str, code| Err(ApiError::bad_request(message.to_owned(), Some("model"), code));
     let Some(value) = value else {
         return refuse(
@@ -65,7 +74,7 @@ fn model_name(value: Option<&RawValue>) -> Result<Cow<'_, str>, ApiError> {
             "missing_model",
         );
     };
-    match serde_json::from_str::<Name>(value.get()) {
+    match serde_json::from_str::<Name>(value) {
         Ok(Name(name)) if name.is_empty() => {
             refuse("`model` is empty; name the model to use.", "invalid_model")
         }
@@ -80,19 +89,20 @@ fn model_name(value: Option<&RawValue>) -> Result<Cow<'_, str>, ApiError> {
 #[derive(serde::Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-#[derive(Default)]
-struct Fields<'a> {
-    model: Option<&'a RawValue>,
-    model_spans: Vec<Range<usize>>,
-    stream: bool,
-    prompt: PromptSize,
-    user: Option<&'a RawValue>,
+/// What is read of the fields that matter: the raw text of the last `model` and `user`, the rest as requests have it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Fields<'a> {
+    pub model: Option<&'a str>,
+    pub model_spans: Vec<Range<usize>>,
+    pub stream: bool,
+    pub prompt: PromptSize,
+    pub user: Option<&'a str>,
 }
 
 /// The fields of the top-level object that matter.
 #[derive(serde::Deserialize)]
 #[serde(field_identifier, rename_all = "snake_case")]
-enum Key {
+pub(super) enum Key {
     Model,
     Stream,
     User,
@@ -124,10 +134,10 @@ impl<'de> Visitor<'de> for FieldsVisitor<'de> {
                         return Err(A::Error::custom("`model` is there too often"));
                     }
                     fields.model_spans.push(span_of(value, self.body));
-                    fields.model = Some(value);
+                    fields.model = Some(value.get());
                 }
                 Key::Stream => fields.stream = map.next_value::<&RawValue>()?.get() == "true",
-                Key::User => fields.user = Some(map.next_value()?),
+                Key::User => fields.user = Some(map.next_value::<&RawValue>()?.get()),
                 Key::Messages => fields.prompt.add(map.next_value::<&RawValue>()?.get().as_bytes()),
                 Key::Other => {
                     map.next_value::<IgnoredAny>()?;
@@ -139,7 +149,7 @@ impl<'de> Visitor<'de> for FieldsVisitor<'de> {
 }
 
 /// Times `model` may be in one body; more than one is already strange.
-const MAX_MODEL_FIELDS: usize = 16;
+pub(super) const MAX_MODEL_FIELDS: usize = 16;
 
 /// Where `value`, which borrows from `body`, stands in it.
 fn span_of(value: &RawValue, body: &[u8]) -> Range<usize> {

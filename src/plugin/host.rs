@@ -123,6 +123,8 @@ mod imports {
         ) -> u32;
         pub fn proxy_set_effective_context(context: u32) -> u32;
         pub fn proxy_continue_stream(stream: u32) -> u32;
+        pub fn proxy_define_metric(kind: u32, name: *const u8, size: usize, id: *mut u32) -> u32;
+        pub fn proxy_increment_metric(id: u32, offset: i64) -> u32;
         pub fn proxy_call_foreign_function(
             name: *const u8,
             size: usize,
@@ -233,6 +235,19 @@ pub fn set_shared_data(key: &str, value: &[u8], cas: Option<u32>) -> HostResult<
         CAS_MISMATCH => Ok(false),
         status => check(status).map(|()| true),
     }
+}
+
+/// A counter of this name, the same in every worker; returns the number by which it is known.
+pub fn define_counter(name: &str) -> HostResult<u32> {
+    const COUNTER: u32 = 0;
+    let mut id = 0;
+    check(unsafe { imports::proxy_define_metric(COUNTER, name.as_ptr(), name.len(), &mut id) })?;
+    Ok(id)
+}
+
+/// Counts one more.
+pub fn increment_counter(id: u32) -> HostResult<()> {
+    check(unsafe { imports::proxy_increment_metric(id, 1) })
 }
 
 /// Makes the calls that follow concern this stream, or this root context.

@@ -1,5 +1,7 @@
 //! What one worker knows: the configuration, its pools, what is in flight, what waits, and what its peers have told.
 
+use std::collections::HashMap;
+
 use super::host::{self, LogLevel};
 use super::scraping::Scraping;
 use super::shared::{Exchange, SnapshotPlace};
@@ -12,6 +14,7 @@ use crate::models::Turns;
 use crate::openai::{ApiError, InferenceRequest};
 use crate::pool::Pool;
 use crate::queue::Queue;
+use crate::stats;
 
 /// One worker's state, shared by its streams.
 pub struct Worker {
@@ -22,6 +25,8 @@ pub struct Worker {
     rng: fastrand::Rng,
     exchange: Exchange,
     scraping: Option<Scraping>,
+    /// Counters by name; as many as there are models and targets.
+    counters: HashMap<String, u32>,
     /// Whether the load has changed since it was published.
     dirty: bool,
 }
@@ -59,6 +64,7 @@ impl Worker {
             rng: fastrand::Rng::with_seed(host::random()),
             exchange: Exchange::new(me),
             scraping: (config.scrape_by == ScrapeBy::Worker).then(|| Scraping::new(&config, me)),
+            counters: HashMap::new(),
             dirty: false,
             config,
         }
@@ -129,7 +135,12 @@ impl Worker {
     /// Picks for a request that has been admitted.
     fn pick(&mut self, prepared: &Prepared, now_ms: u64) -> Decision {
         let Some(own) = self.pools.get_mut(prepared.pool) else { return NO_POOL };
-        decide::pick(&self.config, &mut own.pool, &self.loads, prepared, now_ms, &mut self.rng)
+        let decision =
+            decide::pick(&self.config, &mut own.pool, &self.loads, prepared, now_ms, &mut self.rng);
+        if let Decision::Send(_) = decision {
+            self.count_sent(prepared);
+        }
+        decision
     }
 
     /// The next request that need not wait any longer, with what was decided: its pool has room, or it has waited too
@@ -171,6 +182,19 @@ impl Worker {
         let ticket = self.loads.start(pick.load_id, pick.prompt_tokens, pick.adapter);
         self.exchange.publish(&self.loads, now_ms);
         ticket
+    }
+
+    /// Counts a request sent for a published model.
+    fn count_sent(&mut self, prepared: &Prepared) {
+        if self.config.models.is_empty() {
+            return;
+        }
+        let name = stats::requests_sent(&self.config, &prepared.model, prepared.target.as_deref());
+        let known = self.counters.get(&name).copied();
+        let Some(counter) = known.or_else(|| host::define_counter(&name).ok()) else { return };
+        if host::increment_counter(counter).is_ok() && known.is_none() {
+            self.counters.insert(name, counter);
+        }
     }
 
     /// Another endpoint than the one picked has answered: the request counts there from now on. `false` if the

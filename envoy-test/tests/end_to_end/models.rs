@@ -17,16 +17,16 @@ fn gateway(configuration: &str, targets: Value) -> Gateway {
             "poolRef": {"name": "vllm-llama2-7b-pool"}, "targetModels": targets});
         plugin["models"] = json!([model]);
     };
-    Setup::new(configuration).concurrency(4).pods(pods).plugin(edit).start()
+    Setup::new(configuration).concurrency(4).pods(pods).envoy(with_labels).plugin(edit).start()
 }
 
 #[test]
 fn traffic_is_shared_among_targets_by_weight() {
     for configuration in BODY_MODES {
-        let targets = json!([{"name": "tweet-summary", "weight": 9}, {"name": "sql-lora", "weight": 1}]);
+        let targets = json!([{"name": "tweet-summary", "weight": 18}, {"name": "sql-lora", "weight": 2}]);
         let gateway = gateway(configuration, targets);
         let mut answered: BTreeMap<String, u64> = BTreeMap::new();
-        for _ in 0..5 {
+        for _ in 0..25 {
             for answer in
                 gateway.burst(vec![chat_with(json!({"model": "lora-request", "max_tokens": 1})); 40])
             {
@@ -34,12 +34,13 @@ fn traffic_is_shared_among_targets_by_weight() {
                     1;
             }
         }
-        // Each of four workers is at most one request away from the share.
+        // A tenth within 1 %; each of four workers is at most one request away from it.
         let share = answered["sql-lora"];
-        assert!((16..=24).contains(&share), "{configuration}: {answered:?}");
+        assert!((90..=110).contains(&share), "{configuration}: {answered:?}");
         let received: u64 = gateway.pods.servers().map(|pod| pod.counters().requests_for("sql-lora")).sum();
         assert_eq!(received, share, "{configuration}");
-        let lines = gateway.envoy.access_log_until(200).unwrap();
+        assert_eq!(counted(&gateway, "sql-lora"), share, "{configuration}");
+        let lines = gateway.envoy.access_log_until(1_000).unwrap();
         let logged = lines.iter().filter(|line| line["target_model"] == "sql-lora").count();
         assert_eq!(logged as u64, share, "{configuration}");
         assert!(lines.iter().all(|line| line["model"] == "lora-request"), "{configuration}");
@@ -71,6 +72,22 @@ fn answered_model(gateway: &Gateway, request: Request) -> String {
     answer.json().unwrap()["model"].as_str().unwrap().to_owned()
 }
 
+/// Has Envoy take the labels of the plugin's statistics out of their names, as `filter-config/models` does.
+fn with_labels(envoy: &mut Configuration) {
+    envoy.at("")["stats_config"] = json!({"stats_tags": [
+        {"tag_name": "model", "regex": "(\\.model=\\.(.*?);)"},
+        {"tag_name": "target_model", "regex": "(\\.target_model=\\.(.*?);)"}]});
+}
+
+/// How many requests for `lora-request` the statistics count as sent to this target.
+fn counted(gateway: &Gateway, target: &str) -> u64 {
+    let page = gateway.envoy.admin_get("/stats/prometheus").unwrap();
+    let series =
+        format!("inference_picker_requests_sent{{model=\"lora-request\",target_model=\"{target}\"}} ");
+    let line = page.lines().find_map(|line| line.strip_prefix(&series));
+    line.unwrap_or_else(|| panic!("no {series}")).trim().parse().unwrap()
+}
+
 /// The original's first experiment: ten adapters of equal weight in two groups, one to one.
 #[test]
 fn ten_adapters_of_equal_weight_give_one_to_one_between_two_groups() {
@@ -85,6 +102,7 @@ fn ten_adapters_of_equal_weight_give_one_to_one_between_two_groups() {
             "targetModels": targets}]);
         let gateway = Setup::new(configuration)
             .concurrency(1)
+            .envoy(with_labels)
             .pods(pods)
             .plugin(|plugin| plugin["models"] = models.clone())
             .start();
@@ -94,7 +112,7 @@ fn ten_adapters_of_equal_weight_give_one_to_one_between_two_groups() {
         assert_eq!(of_tweets, 50, "{configuration}");
         for name in &names {
             let received: u64 = gateway.pods.servers().map(|pod| pod.counters().requests_for(name)).sum();
-            assert_eq!(received, 10, "{configuration}: {name}");
+            assert_eq!((received, counted(&gateway, name)), (10, 10), "{configuration}: {name}");
         }
     }
 }
