@@ -63,7 +63,7 @@ const OUTSIDE: Nesting = 1;
 const LIST: Nesting = 0;
 const OBJECT: Nesting = 1;
 
-/// `kind` inside of `nesting`, unless that is deeper than the bits last: 63 levels, where requests have about ten.
+/// `kind` inside of `nesting`, unless that is deeper than the bits last: 63 levels.
 fn nest(nesting: Nesting, kind: Nesting) -> Option<Nesting> {
     (nesting.leading_zeros() > 0).then_some(nesting << 1 | kind)
 }
