@@ -1,11 +1,4 @@
 //! How fast a real metrics page is read. One is scraped from each endpoint many times a second.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "not shipped"
-)]
 
 #[cfg(not(target_family = "wasm"))]
 mod native {

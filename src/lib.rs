@@ -22,6 +22,8 @@
 
 #![cfg_attr(not(target_os = "wasi"), forbid(unsafe_code))]
 #![cfg_attr(target_os = "wasi", deny(unsafe_code))]
+// Nothing that ships panics.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![warn(missing_docs)]
 
 pub mod admission;

@@ -1,12 +1,5 @@
 //! Answers are written twice, with the name sent and with the name asked for; the first, however cut, must become
 //! the second.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "not shipped"
-)]
 #![cfg(not(target_family = "wasm"))]
 
 use inference_picker::openai::AnswerModel;

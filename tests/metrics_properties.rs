@@ -1,12 +1,5 @@
 //! The reader against an obviously right one: for any page, in whatever form its lines come, both must say the
 //! same.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "not shipped"
-)]
 #![cfg(not(target_family = "wasm"))]
 
 use inference_picker::metrics::{

@@ -1,11 +1,4 @@
 //! The core against obviously right versions of itself, on inputs nobody thought of.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "not shipped"
-)]
 #![cfg(not(target_family = "wasm"))]
 
 mod common;

@@ -1,11 +1,4 @@
 //! What README.md says of the configuration is so.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "not shipped"
-)]
 #![cfg(not(target_family = "wasm"))]
 
 use std::collections::BTreeSet;

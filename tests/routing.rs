@@ -1,11 +1,4 @@
 //! Which endpoint a request goes to, case by case.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "not shipped"
-)]
 
 mod common;
 

@@ -3,8 +3,10 @@
 
 mod answer_model;
 mod error;
+mod fields;
 mod json_string;
 mod models;
+mod parse;
 mod prompt;
 mod request;
 mod rewrite;

@@ -2,20 +2,13 @@
 //!
 //! The whole body is checked and the spans of the few fields that matter are handed out; the client's bytes are
 //! never written anew, so key order, numbers and unknown fields survive a change of the model's name. There are two
-//! readers: `scan` is fast and knows ordinary requests only; `serde_json` decides about all others and says what is
-//! wrong with them.
+//! readers: `scan` is fast and knows ordinary requests only; `parse` decides about all others and says what is wrong
+//! with them.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 
-use serde::Deserializer;
-use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
-
-use super::ApiError;
-use super::prompt::PromptSize;
-use super::scan;
+use super::{ApiError, parse, scan};
 
 /// Bytes of a model's name. Names end up in logs and filter state; real ones are paths at worst.
 pub const MAX_MODEL_NAME_BYTES: usize = 1024;
@@ -40,7 +33,7 @@ pub struct InferenceRequest<'a> {
 /// # Errors
 /// 400 with the place, when the body is not a JSON object or its `model` is missing, empty, too long or not a string.
 pub fn read_request(body: &[u8]) -> Result<InferenceRequest<'_>, ApiError> {
-    let fields = scan::read_fields(body).map_or_else(|| read_fields(body), Ok).map_err(not_json)?;
+    let fields = scan::read_fields(body).map_or_else(|| parse::read_fields(body), Ok).map_err(not_json)?;
     Ok(InferenceRequest {
         model: model_name(fields.model)?,
         model_spans: fields.model_spans,
@@ -48,14 +41,6 @@ pub fn read_request(body: &[u8]) -> Result<InferenceRequest<'_>, ApiError> {
         prompt_tokens: fields.prompt.tokens(),
         user: fields.user.filter(|user| user.starts_with('"')),
     })
-}
-
-/// The slow reader: any JSON object, however strange, or what is wrong with it.
-pub(super) fn read_fields(body: &[u8]) -> Result<Fields<'_>, serde_json::Error> {
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let fields = deserializer.deserialize_map(FieldsVisitor { body })?;
-    deserializer.end()?;
-    Ok(fields)
 }
 
 fn not_json(error: serde_json::Error) -> ApiError {
@@ -88,74 +73,6 @@ fn model_name(value: Option<&str>) -> Result<Cow<'_, str>, ApiError> {
 
 #[derive(serde::Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// What is read of the fields that matter: the raw text of the last `model` and `user`, the rest as requests have it.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Fields<'a> {
-    pub model: Option<&'a str>,
-    pub model_spans: Vec<Range<usize>>,
-    pub stream: bool,
-    pub prompt: PromptSize,
-    pub user: Option<&'a str>,
-}
-
-/// The fields of the top-level object that matter.
-#[derive(serde::Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-pub(super) enum Key {
-    Model,
-    Stream,
-    User,
-    /// Those that carry text the model reads.
-    #[serde(alias = "prompt", alias = "input", alias = "instructions", alias = "system", alias = "tools")]
-    Messages,
-    #[serde(other)]
-    Other,
-}
-
-struct FieldsVisitor<'a> {
-    body: &'a [u8],
-}
-
-impl<'de> Visitor<'de> for FieldsVisitor<'de> {
-    type Value = Fields<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-        let mut fields = Fields::default();
-        while let Some(key) = map.next_key::<Key>()? {
-            match key {
-                Key::Model => {
-                    let value: &RawValue = map.next_value()?;
-                    if fields.model_spans.len() == MAX_MODEL_FIELDS {
-                        return Err(A::Error::custom("`model` is there too often"));
-                    }
-                    fields.model_spans.push(span_of(value, self.body));
-                    fields.model = Some(value.get());
-                }
-                Key::Stream => fields.stream = map.next_value::<&RawValue>()?.get() == "true",
-                Key::User => fields.user = Some(map.next_value::<&RawValue>()?.get()),
-                Key::Messages => fields.prompt.add(map.next_value::<&RawValue>()?.get().as_bytes()),
-                Key::Other => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(fields)
-    }
-}
-
-/// Times `model` may be in one body; more than one is already strange.
-pub(super) const MAX_MODEL_FIELDS: usize = 16;
-
-/// Where `value`, which borrows from `body`, stands in it.
-fn span_of(value: &RawValue, body: &[u8]) -> Range<usize> {
-    let start = value.get().as_ptr() as usize - body.as_ptr() as usize;
-    start..start + value.get().len()
-}
 
 #[cfg(test)]
 mod tests {

@@ -10,9 +10,9 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as UnknownKey;
 
+use super::fields::{Fields, Key, MAX_MODEL_FIELDS};
 use super::json_string::{JsonString, read_string};
 use super::prompt::{PromptSize, is_media_key};
-use super::request::{Fields, Key, MAX_MODEL_FIELDS};
 
 /// The fields of `body`, if it is a JSON object and nothing about it is out of the ordinary.
 pub(super) fn read_fields(body: &[u8]) -> Option<Fields<'_>> {
@@ -207,14 +207,14 @@ impl<'a> Scanner<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::request;
+    use super::super::parse;
     use super::*;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn accepted(body: &str) {
         let fields = read_fields(body.as_bytes()).unwrap_or_else(|| panic!("handed back: {body}"));
-        assert_eq!(fields, request::read_fields(body.as_bytes()).unwrap(), "{body}");
+        assert_eq!(fields, parse::read_fields(body.as_bytes()).unwrap(), "{body}");
     }
 
     fn handed_back(body: &[u8]) {
@@ -281,7 +281,7 @@ mod tests {
         use proptest::prelude::*;
         use proptest::sample::{Index, select};
 
-        use super::super::super::request;
+        use super::super::super::parse;
         use super::super::read_fields;
 
         const KEYS: &str = r"model model stream user messages prompt input instructions system tools image_url url
@@ -320,7 +320,7 @@ mod tests {
 
         fn check(body: &[u8]) -> Result<(), TestCaseError> {
             if let Some(fields) = read_fields(body) {
-                prop_assert_eq!(Some(fields), request::read_fields(body).ok());
+                prop_assert_eq!(Some(fields), parse::read_fields(body).ok());
             }
             Ok(())
         }
@@ -331,7 +331,7 @@ mod tests {
             #[test]
             fn both_readers_read_the_same(body in object(value())) {
                 let fast = read_fields(body.as_bytes());
-                let slow = request::read_fields(body.as_bytes());
+                let slow = parse::read_fields(body.as_bytes());
                 prop_assert!(slow.is_ok());
                 prop_assert!(fast == slow.ok() || fast.is_none() && body.contains('\\'));
             }

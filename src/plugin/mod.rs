@@ -19,7 +19,7 @@ use proxy_wasm::types::ContextType;
 
 use self::host::LogLevel;
 use self::scraping::Service;
-use self::stream::Stream;
+use self::stream::{Stream, Waiter, release};
 use self::worker::Worker;
 use crate::config::{self, Config};
 
@@ -41,7 +41,7 @@ struct Root {
 /// What the root context is: nothing before its configuration is known, and then what that says.
 enum Role {
     Unconfigured,
-    Filter(Rc<RefCell<Worker>>),
+    Filter(Rc<RefCell<Worker<Waiter>>>),
     Service(Box<Service>),
 }
 
@@ -56,12 +56,12 @@ impl Role {
 
 impl Root {
     /// Sends and refuses what need not wait any longer.
-    fn release(&self, worker: &RefCell<Worker>, now_ms: u64) {
+    fn release(&self, worker: &RefCell<Worker<Waiter>>, now_ms: u64) {
         let mut any = false;
         loop {
             let released = worker.borrow_mut().released(now_ms);
-            let Some((held, decision)) = released else { break };
-            held.release(decision, worker, now_ms);
+            let Some(released) = released else { break };
+            release(released, worker, now_ms);
             any = true;
         }
         if any && let Err(error) = host::set_effective_context(self.id) {

@@ -13,7 +13,7 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use super::host::{self, Buffer, Headers, HostError, LogLevel};
-use super::worker::{Outcome, Worker};
+use super::worker::{Outcome, Released, Worker};
 use crate::config::{PickTo, StickyBy};
 use crate::decide::{Decision, Prepared};
 use crate::load::Ticket;
@@ -32,15 +32,16 @@ const MAX_USER_BYTES: usize = 256;
 /// One request and its answer.
 pub struct Stream {
     id: u32,
-    worker: Rc<RefCell<Worker>>,
+    worker: Rc<RefCell<Worker<Waiter>>>,
     /// Shared with the queue while the request waits, so that it can be sent from the worker's tick.
-    state: Rc<RefCell<State>>,
+    state: Waiter,
     /// Who asks, by the header that tells users apart.
     user: Option<Vec<u8>>,
     answer: Answer,
 }
 
-enum State {
+/// Where the request is on its way.
+pub enum State {
     /// Nothing is to be done: not a pool's, or answered by the plugin, or sent without a pick.
     Idle,
     /// The body is coming; the route leads to the pool at this place.
@@ -51,7 +52,8 @@ enum State {
     Sent(Sent),
 }
 
-struct Sent {
+/// A request that was sent to a pick.
+pub struct Sent {
     pool: usize,
     /// The first choice as Envoy writes addresses.
     first_choice: String,
@@ -68,40 +70,24 @@ enum Answer {
     Translates(Vec<u8>),
 }
 
-/// A request that waits: how it is sent, or refused, later on.
-pub struct Held {
-    id: u32,
-    prepared: Prepared,
-    state: Rc<RefCell<State>>,
-}
+/// How a request that waits is reached from the worker's tick.
+pub type Waiter = Rc<RefCell<State>>;
 
-impl Held {
-    pub fn id(&self) -> u32 {
-        self.id
+/// Does what was decided for a request that has waited, outside of the request's own callbacks.
+pub fn release(released: Released<Waiter>, worker: &RefCell<Worker<Waiter>>, now_ms: u64) {
+    let Released { id, waiter: state, pool, decision } = released;
+    if let Err(error) = host::set_effective_context(id) {
+        host::log(LogLevel::Error, &format!("inference-picker: a request that waited is lost: {error:?}"));
+        return;
     }
-
-    pub fn prepared(&self) -> &Prepared {
-        &self.prepared
-    }
-
-    /// Does what was decided, outside of the request's own callbacks.
-    pub fn release(self, decision: Decision, worker: &RefCell<Worker>, now_ms: u64) {
-        if let Err(error) = host::set_effective_context(self.id) {
-            host::log(
-                LogLevel::Error,
-                &format!("inference-picker: a request that waited is lost: {error:?}"),
-            );
-            return;
-        }
-        *self.state.borrow_mut() = State::Idle;
-        if act(&self.state, worker, self.prepared.pool, decision, now_ms) == Action::Continue {
-            warn("the request", host::resume_request());
-        }
+    *state.borrow_mut() = State::Idle;
+    if act(&state, worker, pool, decision, now_ms) == Action::Continue {
+        warn("the request", host::resume_request());
     }
 }
 
 impl Stream {
-    pub fn new(id: u32, worker: Rc<RefCell<Worker>>) -> Stream {
+    pub fn new(id: u32, worker: Rc<RefCell<Worker<Waiter>>>) -> Stream {
         Stream { id, worker, state: Rc::new(RefCell::new(State::Idle)), user: None, answer: Answer::Passes }
     }
 
@@ -160,8 +146,7 @@ impl Stream {
 
     fn decide(&mut self, prepared: Prepared) -> Action {
         let (now_ms, pool) = (host::now_ms(), prepared.pool);
-        let held = |prepared| Held { id: self.id, prepared, state: self.state.clone() };
-        let outcome = self.worker.borrow_mut().decide(prepared, held, now_ms);
+        let outcome = self.worker.borrow_mut().decide(self.id, prepared, || self.state.clone(), now_ms);
         match outcome {
             Outcome::Decided(decision) => act(&self.state, &self.worker, pool, decision, now_ms),
             Outcome::Waits => {
@@ -353,7 +338,7 @@ impl HttpContext for Stream {
 /// Does what was decided, in the effective context.
 fn act(
     state: &RefCell<State>,
-    worker: &RefCell<Worker>,
+    worker: &RefCell<Worker<Waiter>>,
     pool: usize,
     decision: Decision,
     now_ms: u64,
@@ -389,7 +374,7 @@ fn refuse(error: &ApiError) -> Action {
 }
 
 /// Answers with the list of the published models.
-fn answer_models(worker: &Worker) -> Action {
+fn answer_models(worker: &Worker<Waiter>) -> Action {
     publish("llm_decision", "answered: models");
     let body = list_models(worker.config.models.iter().map(|model| model.name.as_str()));
     warn("the answer", host::respond(200, "models", &[("content-type", "application/json")], &body));

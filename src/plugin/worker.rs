@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use super::host::{self, LogLevel};
 use super::scraping::Scraping;
 use super::shared::{Exchange, SnapshotPlace};
-use super::stream::Held;
 use crate::admission::{Admission, DrainRate};
 use crate::config::{Config, ScrapeBy};
 use crate::decide::{self, Decision, Pick, Prepared};
@@ -16,10 +15,10 @@ use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::stats;
 
-/// One worker's state, shared by its streams.
-pub struct Worker {
+/// One worker's state, shared by its streams. `W` is how a request that waits is reached later.
+pub struct Worker<W> {
     pub config: Config,
-    pools: Vec<WorkerPool>,
+    pools: Vec<WorkerPool<W>>,
     loads: LoadBook,
     turns: Turns,
     rng: fastrand::Rng,
@@ -32,11 +31,11 @@ pub struct Worker {
 }
 
 /// A pool, and what this worker keeps for it.
-struct WorkerPool {
+struct WorkerPool<W> {
     pool: Pool,
     snapshot: SnapshotPlace,
     drain_rate: DrainRate,
-    queue: Queue<Held>,
+    queue: Queue<(Prepared, W)>,
 }
 
 /// What becomes of a request that was read.
@@ -47,8 +46,18 @@ pub enum Outcome {
     Waits,
 }
 
-impl Worker {
-    pub fn new(config: Config) -> Worker {
+/// A request that need not wait any longer.
+pub struct Released<W> {
+    pub id: u32,
+    /// How it is reached.
+    pub waiter: W,
+    /// The place of its pool.
+    pub pool: usize,
+    pub decision: Decision,
+}
+
+impl<W> Worker<W> {
+    pub fn new(config: Config) -> Worker<W> {
         let me = host::random();
         let mut loads = LoadBook::default();
         let pools = config.pools.iter().map(|pool| WorkerPool {
@@ -106,11 +115,12 @@ impl Worker {
         decide::prepare(&self.config, &mut self.turns, request, user, route_pool)
     }
 
-    /// Decides a prepared request; `held` is how it is released should it have to wait.
+    /// Decides a prepared request, known by `id`; `waiter` is how it is reached should it have to wait.
     pub fn decide(
         &mut self,
+        id: u32,
         prepared: Prepared,
-        held: impl FnOnce(Prepared) -> Held,
+        waiter: impl FnOnce() -> W,
         now_ms: u64,
     ) -> Outcome {
         self.exchange.read_peers(&mut self.loads, now_ms);
@@ -123,8 +133,7 @@ impl Worker {
             // Those that already wait come first.
             Ok(Admission::Wait) if own.queue.len() < max_requests => {
                 let model = prepared.model.clone();
-                let held = held(prepared);
-                own.queue.push(&model, held.id(), held, now_ms);
+                own.queue.push(&model, id, (prepared, waiter()), now_ms);
                 Outcome::Waits
             }
             Ok(Admission::Wait) => Outcome::Decided(Decision::Refuse(own.timed_out())),
@@ -145,19 +154,19 @@ impl Worker {
 
     /// The next request that need not wait any longer, with what was decided: its pool has room, or it has waited too
     /// long.
-    pub fn released(&mut self, now_ms: u64) -> Option<(Held, Decision)> {
+    pub fn released(&mut self, now_ms: u64) -> Option<Released<W>> {
         let max_wait_ms = self.config.queue?.max_wait_ms;
-        for own in &mut self.pools {
-            if let Some((_, held)) = own.queue.expired(max_wait_ms, now_ms) {
-                return Some((held, Decision::Refuse(own.timed_out())));
+        for (pool, own) in self.pools.iter_mut().enumerate() {
+            if let Some((id, (_, waiter))) = own.queue.expired(max_wait_ms, now_ms) {
+                return Some(Released { id, waiter, pool, decision: Decision::Refuse(own.timed_out()) });
             }
             let full = || decide::is_saturated(&self.config, &own.pool, &self.loads, now_ms);
             if own.queue.is_empty() || full() {
                 continue;
             }
-            if let Some((_, held)) = own.queue.pop(max_wait_ms, now_ms) {
-                let decision = self.pick(held.prepared(), now_ms);
-                return Some((held, decision));
+            if let Some((id, (prepared, waiter))) = own.queue.pop(max_wait_ms, now_ms) {
+                let decision = self.pick(&prepared, now_ms);
+                return Some(Released { id, waiter, pool, decision });
             }
         }
         None
@@ -241,7 +250,7 @@ impl Worker {
 /// A route leads to a pool that is configured; should it not, Envoy balances.
 const NO_POOL: Decision = Decision::Fallback("no such pool");
 
-impl WorkerPool {
+impl<W> WorkerPool<W> {
     fn timed_out(&self) -> ApiError {
         ApiError::queue_timed_out(&self.pool.name, self.drain_rate.retry_after_s())
     }

@@ -1,0 +1,32 @@
+//! The fields of a request that matter, as both readers find them.
+
+use std::ops::Range;
+
+use super::prompt::PromptSize;
+
+/// Times `model` may be in one body; more than one is already strange.
+pub(super) const MAX_MODEL_FIELDS: usize = 16;
+
+/// What is read of the fields that matter: the raw text of the last `model` and `user`, the rest as requests have it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Fields<'a> {
+    pub model: Option<&'a str>,
+    pub model_spans: Vec<Range<usize>>,
+    pub stream: bool,
+    pub prompt: PromptSize,
+    pub user: Option<&'a str>,
+}
+
+/// The fields of the top-level object that matter.
+#[derive(serde::Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+pub(super) enum Key {
+    Model,
+    Stream,
+    User,
+    /// Those that carry text the model reads.
+    #[serde(alias = "prompt", alias = "input", alias = "instructions", alias = "system", alias = "tools")]
+    Messages,
+    #[serde(other)]
+    Other,
+}
