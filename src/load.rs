@@ -59,7 +59,7 @@ impl std::ops::Add for InFlight {
 pub struct LoadId(usize);
 
 /// An adapter, by a hash of its name that is the same in every worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AdapterId(u64);
 
 impl AdapterId {

@@ -48,6 +48,7 @@ fn an_adapters_requests_go_where_it_is_loaded_then_to_a_free_slot() {
 fn a_cold_adapter_with_many_requests_at_once_is_loaded_on_few_pods() {
     let pods = vec![Pod::idle().adapters(&[], 2); 8];
     let mut world = World::new("DEFAULT", &pods, 1);
+    world.expect_adapters(&["cold", "long"]);
     let mut picks: Vec<usize> = (0..24).map(|_| world.send("cold", 12)).collect();
     picks.sort();
     picks.dedup();
@@ -56,6 +57,14 @@ fn a_cold_adapter_with_many_requests_at_once_is_loaded_on_few_pods() {
     long.sort();
     long.dedup();
     assert!(long.len() >= 4, "long prompts are worth loading it: {long:?}");
+}
+
+#[test]
+fn a_model_of_which_nothing_is_known_is_no_adapter() {
+    let mut world = World::new("DEFAULT", &vec![Pod::idle().adapters(&[], 2); 4], 1);
+    let mut counts = [0; 4];
+    (0..32).for_each(|_| counts[world.send("another-name-of-the-base-model", 12)] += 1);
+    assert_eq!(counts, [8; 4]);
 }
 
 #[test]

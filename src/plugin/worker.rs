@@ -66,8 +66,14 @@ impl<W> Worker<W> {
             drain_rate: DrainRate::default(),
             queue: Queue::default(),
         });
+        let mut pools: Vec<WorkerPool<W>> = pools.collect();
+        for WorkerPool { pool, .. } in &mut pools {
+            let models: Vec<_> = config.models.iter().filter(|model| model.pool == pool.name).collect();
+            let targets = models.iter().flat_map(|model| &model.targets);
+            pool.expect_adapters(targets.map(|target| target.name.as_str()));
+        }
         Worker {
-            pools: pools.collect(),
+            pools,
             loads,
             turns: Turns::new(&config),
             rng: fastrand::Rng::with_seed(host::random()),

@@ -77,6 +77,11 @@ impl Endpoint {
         self.healthy && !scrapes_fail && !requests_fail
     }
 
+    /// The adapters it had loaded at the last scrape.
+    pub fn adapters(&self) -> &[AdapterId] {
+        &self.adapters
+    }
+
     /// Whether it has this adapter loaded, or is loading it for a request in flight.
     pub fn has_adapter(&self, adapter: AdapterId, loads: &LoadBook) -> bool {
         self.adapters.contains(&adapter) || loads.has_adapter(self.load_id, adapter)

@@ -4,7 +4,7 @@ mod discovery;
 mod endpoint;
 mod snapshot;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 pub use discovery::{DiscoveredEndpoint, DiscoveryError, read_clusters};
@@ -13,6 +13,9 @@ pub use snapshot::{EndpointReading, Reading, Snapshot, decode, encode};
 
 use crate::config;
 use crate::load::{AdapterId, LoadBook, LoadId};
+
+/// Adapters that are remembered; a pod could load more only by printing names that are none.
+const MAX_KNOWN_ADAPTERS: usize = 65_536;
 
 /// What one worker knows of a pool.
 #[derive(Debug)]
@@ -29,6 +32,7 @@ pub struct Pool {
     pub round_robin_next: usize,
     endpoints: Option<Vec<Endpoint>>,
     discovered: bool,
+    known_adapters: HashSet<AdapterId>,
 }
 
 impl Pool {
@@ -45,6 +49,7 @@ impl Pool {
             round_robin_next: 0,
             discovered: endpoints.is_none(),
             endpoints,
+            known_adapters: HashSet::new(),
         }
     }
 
@@ -68,13 +73,19 @@ impl Pool {
         self.endpoints.iter().flatten().any(|endpoint| endpoint.address == *address)
     }
 
-    /// Whether a model of this name would be an adapter here: some endpoint serves adapters, and none has a base model
-    /// of this name. A base model that is served under several names is known by the first alone.
+    /// Takes these models for adapters, should endpoints serve adapters: the targets that are configured.
+    pub fn expect_adapters<'a>(&mut self, models: impl Iterator<Item = &'a str>) {
+        self.known_adapters.extend(models.map(AdapterId::of));
+    }
+
+    /// The adapter of this name, if the model is one: known from the configuration or because an endpoint has had it
+    /// loaded, and no endpoint's base model. A model of which nothing is known is not taken for one: it may be another
+    /// name of the base model, and would gather on few endpoints for nothing.
     pub fn adapter(&self, model: &str) -> Option<AdapterId> {
-        let readings = || self.endpoints.iter().flatten().filter_map(|endpoint| endpoint.reading.as_ref());
-        let serves_adapters = readings().any(|reading| reading.metrics.lora.is_some());
-        let is_base = readings().any(|reading| reading.metrics.base_model.as_deref() == Some(model));
-        (serves_adapters && !is_base).then(|| AdapterId::of(model))
+        let adapter = AdapterId::of(model);
+        let mut readings = self.endpoints.iter().flatten().filter_map(|endpoint| endpoint.reading.as_ref());
+        let is_base = |reading: &Reading| reading.metrics.base_model.as_deref() == Some(model);
+        (self.known_adapters.contains(&adapter) && !readings.any(is_base)).then_some(adapter)
     }
 
     /// Takes over what the scraper has published. Where endpoints are configured, only they count; where they are
@@ -87,6 +98,16 @@ impl Pool {
             self.follow(&readings, loads);
         }
         self.read_all(readings);
+        self.learn_adapters();
+    }
+
+    /// Remembers the adapters that endpoints have loaded.
+    fn learn_adapters(&mut self) {
+        for adapter in self.endpoints.iter().flatten().flat_map(Endpoint::adapters) {
+            if self.known_adapters.len() < MAX_KNOWN_ADAPTERS {
+                self.known_adapters.insert(*adapter);
+            }
+        }
     }
 
     /// Makes the list of endpoints that of the snapshot.

@@ -179,6 +179,11 @@ impl World {
         }
     }
 
+    /// These models are configured as targets.
+    pub fn expect_adapters(&mut self, models: &[&str]) {
+        self.pool.expect_adapters(models.iter().copied());
+    }
+
     pub fn apply(&mut self, snapshot: Snapshot) {
         self.pool.apply(snapshot, &mut self.loads);
     }

@@ -244,7 +244,14 @@ fn one_listener_serves_several_pools_by_model_name() {
 #[test]
 fn a_cold_adapter_is_not_loaded_on_every_pod() {
     let pods = vec![ServerSettings { lora_adapters: vec!["cold".into(), "warm".into()], ..pod() }; 6];
-    let gateway = Setup::new(STOP_ITERATION).concurrency(2).pods(pods).start();
+    let gateway = Setup::new(STOP_ITERATION)
+        .concurrency(2)
+        .pods(pods)
+        .plugin(|plugin| {
+            plugin["models"] = json!([{"modelName": "cold", "poolRef": {"name": "vllm-llama2-7b-pool"},
+                "targetModels": [{"name": "cold"}]}]);
+        })
+        .start();
     for server in gateway.pods.servers() {
         server.set(|knobs| knobs.gauges.max_lora = Some(2));
     }
