@@ -120,6 +120,15 @@ impl Stream {
         }
     }
 
+    /// The pool for which the body is being read; else what is done with more of the request.
+    fn pool_being_read(&self) -> Result<usize, Action> {
+        match *self.state.borrow() {
+            State::Reading { pool } => Ok(pool),
+            State::Waiting { .. } => Err(Action::Pause),
+            State::Idle | State::Sent(_) => Err(Action::Continue),
+        }
+    }
+
     /// The whole body is here: read it, decide, act.
     fn finish_reading(&mut self, route_pool: usize) -> Action {
         *self.state.borrow_mut() = State::Idle;
@@ -264,10 +273,9 @@ impl HttpContext for Stream {
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        let pool = match *self.state.borrow() {
-            State::Reading { pool } => pool,
-            State::Waiting { .. } => return Action::Pause,
-            State::Idle | State::Sent(_) => return Action::Continue,
+        let pool = match self.pool_being_read() {
+            Ok(pool) => pool,
+            Err(action) => return action,
         };
         let limit = self.worker.borrow().config.max_body_bytes;
         if size > limit {
@@ -279,12 +287,10 @@ impl HttpContext for Stream {
 
     fn on_http_request_trailers(&mut self, _trailers: usize) -> Action {
         // With trailers the body's end is never announced.
-        let pool = match *self.state.borrow() {
-            State::Reading { pool } => pool,
-            State::Waiting { .. } => return Action::Pause,
-            State::Idle | State::Sent(_) => return Action::Continue,
-        };
-        self.finish_reading(pool)
+        match self.pool_being_read() {
+            Ok(pool) => self.finish_reading(pool),
+            Err(action) => action,
+        }
     }
 
     fn on_http_response_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {

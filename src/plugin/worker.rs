@@ -94,11 +94,11 @@ impl<W> Worker<W> {
         let mut changed = false;
         for own in &mut self.pools {
             if let Some(snapshot) = own.snapshot.read_new() {
-                changed = true;
-                own.pool.apply(snapshot, &mut self.loads);
+                changed |= own.pool.apply(snapshot, &mut self.loads);
             }
             own.observe_drain_rate(&self.loads, now_ms);
         }
+        // Only then: it looks every load up in every list, and a snapshot comes with nearly every tick.
         if changed {
             let pools = &self.pools;
             self.loads.keep_only(|address| pools.iter().any(|own| own.pool.has_endpoint(address)));

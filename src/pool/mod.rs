@@ -22,8 +22,6 @@ const MAX_KNOWN_ADAPTERS: usize = 65_536;
 pub struct Pool {
     /// The name, for people.
     pub name: String,
-    /// The Envoy cluster.
-    pub cluster: String,
     /// How an endpoint is picked.
     pub routing_strategy: config::RoutingStrategy,
     /// From when on an endpoint is saturated.
@@ -43,7 +41,6 @@ impl Pool {
         });
         Pool {
             name: config.name.clone(),
-            cluster: config.cluster.clone(),
             routing_strategy: config.routing_strategy,
             saturation: config.saturation,
             round_robin_next: 0,
@@ -89,16 +86,16 @@ impl Pool {
     }
 
     /// Takes over what the scraper has published. Where endpoints are configured, only they count; where they are
-    /// discovered, the snapshot lists them. What this worker has seen itself (failures in a row) is kept.
-    pub fn apply(&mut self, snapshot: Snapshot, loads: &mut LoadBook) {
+    /// discovered, the snapshot lists them. What this worker has seen itself (failures in a row) is kept. Returns
+    /// whether the list of endpoints is another than before.
+    pub fn apply(&mut self, snapshot: Snapshot, loads: &mut LoadBook) -> bool {
         let Some(readings) = snapshot.endpoints else {
-            return;
+            return false;
         };
-        if self.discovered {
-            self.follow(&readings, loads);
-        }
+        let changed = self.discovered && self.follow(&readings, loads);
         self.read_all(readings);
         self.learn_adapters();
+        changed
     }
 
     /// Remembers the adapters that endpoints have loaded.
@@ -110,11 +107,11 @@ impl Pool {
         }
     }
 
-    /// Makes the list of endpoints that of the snapshot.
-    fn follow(&mut self, readings: &[EndpointReading], loads: &mut LoadBook) {
+    /// Makes the list of endpoints that of the snapshot; whether it was another.
+    fn follow(&mut self, readings: &[EndpointReading], loads: &mut LoadBook) -> bool {
         let known = self.endpoints.get_or_insert_default();
         if in_same_order(known, readings) {
-            return;
+            return false;
         }
         let mut before: HashMap<SocketAddr, Endpoint> =
             known.drain(..).map(|endpoint| (endpoint.address, endpoint)).collect();
@@ -122,6 +119,7 @@ impl Pool {
             let address = reading.address;
             before.remove(&address).unwrap_or_else(|| Endpoint::new(address, loads.id(address)))
         }));
+        true
     }
 
     fn read_all(&mut self, readings: Vec<EndpointReading>) {
