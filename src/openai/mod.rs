@@ -2,21 +2,27 @@
 //! error looks like. The only module that knows these formats; it decides nothing.
 
 mod answer_model;
+mod answer_usage;
 mod error;
+mod event_lines;
 mod fields;
 mod json_string;
+mod json_tokens;
 mod models;
 mod parse;
 mod prompt;
 mod request;
 mod rewrite;
 mod scan;
+mod usage;
 
 pub use answer_model::AnswerModel;
+pub use answer_usage::{AnswerFormat, AnswerUsage};
 pub use error::ApiError;
 pub use models::{is_model_list_path, list_models};
 pub use request::{InferenceRequest, MAX_MODEL_NAME_BYTES, read_request};
 pub use rewrite::replace_model;
+pub use usage::Usage;
 
 /// The paths whose JSON POSTs are read, as they end; any prefix may stand before them.
 const INFERENCE_PATHS: [&str; 5] =
@@ -36,10 +42,15 @@ pub fn is_json(content_type: Option<&[u8]>, content_encoding: Option<&[u8]>) -> 
 }
 
 fn is_json_type(content_type: &[u8]) -> bool {
-    let media_type = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+    let media_type = media_type(content_type);
     let suffix = media_type.len().checked_sub(b"+json".len()).and_then(|start| media_type.get(start..));
     media_type.eq_ignore_ascii_case(b"application/json")
         || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(b"+json"))
+}
+
+/// A content type without its parameters.
+fn media_type(content_type: &[u8]) -> &[u8] {
+    content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii()
 }
 
 fn without_query(path: &[u8]) -> &[u8] {

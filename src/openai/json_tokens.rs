@@ -1,0 +1,227 @@
+//! Cuts a JSON document that comes in pieces into tokens, in constant memory and whatever the pieces cut.
+//!
+//! Contract: of valid JSON every bracket, key and value is told, but for strings in lists. What is no JSON gives
+//! some tokens, the same however it is cut. Strings and words are kept as they are spelled and no longer than
+//! [`MAX_TEXT_BYTES`], so a name spelled with escapes is not recognized.
+
+use memchr::{memchr2, memchr3};
+
+/// Bytes that are kept of a string or word: more than the longest name anybody looks for has.
+const MAX_TEXT_BYTES: usize = 32;
+
+/// What has just been read. What a key, string or word says is in [`JsonTokens::text`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Token {
+    /// `{` or `[`; the depth is that inside of it.
+    Open(Bracket),
+    /// `}` or `]`; the depth is that outside of it.
+    Close,
+    /// A string and its colon.
+    Key,
+    /// A string that is the value of a key.
+    Text,
+    /// A number, `true`, `false`, `null`, or what stands in such a place. The byte behind it is still to be read.
+    Word,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bracket {
+    Object,
+    List,
+}
+
+/// The reading of one document.
+#[derive(Debug)]
+pub(super) struct JsonTokens {
+    state: State,
+    /// Whether the next byte stands behind a backslash.
+    escaped: bool,
+    depth: u64,
+    text: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Between,
+    BehindColon,
+    KeyText,
+    ValueText,
+    Word,
+    /// In a value that is skipped, this many brackets of its own kind deep.
+    Skipped(Bracket, u64),
+    SkippedText(Bracket, u64),
+    /// Behind the document, or in what is none.
+    Ended,
+}
+
+impl JsonTokens {
+    pub(super) fn new() -> JsonTokens {
+        JsonTokens {
+            state: State::Between,
+            escaped: false,
+            depth: 0,
+            text: Vec::with_capacity(MAX_TEXT_BYTES),
+        }
+    }
+
+    /// Forgets the document: the next byte begins another.
+    pub(super) fn restart(&mut self) {
+        self.state = State::Between;
+        self.escaped = false;
+        self.depth = 0;
+    }
+
+    /// How many brackets are open.
+    pub(super) fn depth(&self) -> u64 {
+        self.depth
+    }
+
+    /// The key, string or word just read, as it is spelled and without quotes; of a long one the beginning.
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Passes over what is in the bracket just opened: the next token is its [`Token::Close`].
+    pub(super) fn skip(&mut self, bracket: Bracket) {
+        self.state = State::Skipped(bracket, 1);
+    }
+
+    /// Reads on to the end of the next token and takes what was read off `bytes`. `None` when they are used up.
+    pub(super) fn next(&mut self, bytes: &mut &[u8]) -> Option<Token> {
+        while !bytes.is_empty() {
+            let token = match self.state {
+                State::Between | State::BehindColon => self.read_byte(bytes),
+                State::KeyText | State::ValueText => self.read_text(bytes),
+                State::Word => self.read_word(bytes),
+                State::Skipped(bracket, depth) => self.read_skipped(bytes, bracket, depth),
+                State::SkippedText(bracket, depth) => {
+                    if self.reach_quote(bytes).1 {
+                        self.state = State::Skipped(bracket, depth);
+                    }
+                    None
+                }
+                State::Ended => {
+                    *bytes = &[];
+                    None
+                }
+            };
+            if token.is_some() {
+                return token;
+            }
+        }
+        None
+    }
+
+    fn read_byte(&mut self, bytes: &mut &[u8]) -> Option<Token> {
+        let byte = take(bytes, 1).first()?;
+        match byte {
+            b' ' | b'\t' | b'\r' | b'\n' => None,
+            b'{' => Some(self.open(Bracket::Object)),
+            b'[' => Some(self.open(Bracket::List)),
+            _ if self.depth == 0 => {
+                self.state = State::Ended;
+                None
+            }
+            b'}' | b']' => Some(self.close()),
+            b',' => {
+                self.state = State::Between;
+                None
+            }
+            b':' => {
+                self.state = State::BehindColon;
+                Some(Token::Key)
+            }
+            b'"' => {
+                self.text.clear();
+                self.state =
+                    if matches!(self.state, State::BehindColon) { State::ValueText } else { State::KeyText };
+                None
+            }
+            _ => {
+                self.text.clear();
+                self.text.push(*byte);
+                self.state = State::Word;
+                None
+            }
+        }
+    }
+
+    fn open(&mut self, bracket: Bracket) -> Token {
+        self.depth += 1;
+        self.state = State::Between;
+        Token::Open(bracket)
+    }
+
+    fn close(&mut self) -> Token {
+        self.depth = self.depth.saturating_sub(1);
+        self.state = if self.depth == 0 { State::Ended } else { State::Between };
+        Token::Close
+    }
+
+    fn read_text(&mut self, bytes: &mut &[u8]) -> Option<Token> {
+        let (text, ended) = self.reach_quote(bytes);
+        self.keep(text);
+        let is_value = matches!(self.state, State::ValueText);
+        if ended {
+            self.state = State::Between;
+        }
+        (ended && is_value).then_some(Token::Text)
+    }
+
+    fn read_word(&mut self, bytes: &mut &[u8]) -> Option<Token> {
+        let ends = |byte: &u8| {
+            matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n' | b':' | b'"' | b'{' | b'[')
+        };
+        let length = bytes.iter().position(ends);
+        self.keep(take(bytes, length.unwrap_or(bytes.len())));
+        length?;
+        self.state = State::Between;
+        Some(Token::Word)
+    }
+
+    /// Brackets of the other kind need not be looked at: in JSON they are balanced.
+    fn read_skipped(&mut self, bytes: &mut &[u8], bracket: Bracket, depth: u64) -> Option<Token> {
+        let (open, close) = match bracket {
+            Bracket::Object => (b'{', b'}'),
+            Bracket::List => (b'[', b']'),
+        };
+        let length = memchr3(b'"', open, close, bytes).map_or(bytes.len(), |place| place + 1);
+        let byte = *take(bytes, length).last()?;
+        self.state = match byte {
+            b'"' => State::SkippedText(bracket, depth),
+            _ if byte == open => State::Skipped(bracket, depth + 1),
+            _ if byte == close && depth == 1 => return Some(self.close()),
+            _ if byte == close => State::Skipped(bracket, depth - 1),
+            _ => self.state,
+        };
+        None
+    }
+
+    /// Takes what there is of a string's text, up to its end or an escape; and whether it ended.
+    fn reach_quote<'a>(&mut self, bytes: &mut &'a [u8]) -> (&'a [u8], bool) {
+        if std::mem::take(&mut self.escaped) {
+            return (take(bytes, 1), false);
+        }
+        let length = memchr2(b'"', b'\\', bytes);
+        let text = take(bytes, length.unwrap_or(bytes.len()));
+        match take(bytes, 1) {
+            [b'"'] => (text, true),
+            escape => {
+                self.escaped = !escape.is_empty();
+                (text, false)
+            }
+        }
+    }
+
+    fn keep(&mut self, text: &[u8]) {
+        let room = MAX_TEXT_BYTES.saturating_sub(self.text.len());
+        self.text.extend_from_slice(text.get(..room).unwrap_or(text));
+    }
+}
+
+/// Takes up to so many bytes off the front.
+fn take<'a>(bytes: &mut &'a [u8], count: usize) -> &'a [u8] {
+    let (taken, rest) = bytes.split_at(count.min(bytes.len()));
+    *bytes = rest;
+    taken
+}
