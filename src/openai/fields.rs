@@ -15,6 +15,8 @@ pub(super) struct Fields<'a> {
     pub stream: bool,
     pub prompt: PromptSize,
     pub user: Option<&'a str>,
+    /// Where the last `stream_options` stands.
+    pub stream_options: Option<Range<usize>>,
 }
 
 /// The fields of the top-level object that matter.
@@ -23,6 +25,7 @@ pub(super) struct Fields<'a> {
 pub(super) enum Key {
     Model,
     Stream,
+    StreamOptions,
     User,
     /// Those that carry text the model reads.
     #[serde(alias = "prompt", alias = "input", alias = "instructions", alias = "system", alias = "tools")]

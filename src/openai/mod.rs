@@ -6,6 +6,7 @@ mod answer_usage;
 mod error;
 mod event_lines;
 mod fields;
+mod include_usage;
 mod json_string;
 mod json_tokens;
 mod models;
@@ -19,9 +20,10 @@ mod usage;
 pub use answer_model::AnswerModel;
 pub use answer_usage::{AnswerFormat, AnswerUsage};
 pub use error::ApiError;
+pub use include_usage::include_usage;
 pub use models::{is_model_list_path, list_models};
 pub use request::{InferenceRequest, MAX_MODEL_NAME_BYTES, read_request};
-pub use rewrite::replace_model;
+pub use rewrite::{Edit, apply_edits, model_edits, replace_model};
 pub use usage::Usage;
 
 /// The paths whose JSON POSTs are read, as they end; any prefix may stand before them.

@@ -42,6 +42,7 @@ impl<'de> Visitor<'de> for FieldsVisitor<'de> {
                     fields.model = Some(value.get());
                 }
                 Key::Stream => fields.stream = map.next_value::<&RawValue>()?.get() == "true",
+                Key::StreamOptions => fields.stream_options = Some(span_of(map.next_value()?, self.body)),
                 Key::User => fields.user = Some(map.next_value::<&RawValue>()?.get()),
                 Key::Messages => fields.prompt.add(map.next_value::<&RawValue>()?.get().as_bytes()),
                 Key::Other => {
@@ -54,7 +55,7 @@ impl<'de> Visitor<'de> for FieldsVisitor<'de> {
 }
 
 /// Where `value`, which borrows from `body`, stands in it.
-fn span_of(value: &RawValue, body: &[u8]) -> Range<usize> {
+pub(super) fn span_of(value: &RawValue, body: &[u8]) -> Range<usize> {
     let start = value.get().as_ptr() as usize - body.as_ptr() as usize;
     start..start + value.get().len()
 }

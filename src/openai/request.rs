@@ -26,6 +26,8 @@ pub struct InferenceRequest<'a> {
     pub prompt_tokens: u32,
     /// The raw text of `user`, if it is a string: who asks, to tell users apart and for nothing else.
     pub user: Option<&'a str>,
+    /// Where the value of `stream_options` stands in the body, if it is there: the last one, as in the servers.
+    pub stream_options: Option<Range<usize>>,
 }
 
 /// Reads the body of an inference request.
@@ -40,6 +42,7 @@ pub fn read_request(body: &[u8]) -> Result<InferenceRequest<'_>, ApiError> {
         stream: fields.stream,
         prompt_tokens: fields.prompt.tokens(),
         user: fields.user.filter(|user| user.starts_with('"')),
+        stream_options: fields.stream_options,
     })
 }
 
@@ -178,6 +181,17 @@ mod tests {
         assert_eq!(user(r#"{"model":"m","user":"ann"}"#), Some("\"ann\""));
         assert_eq!(user(r#"{"model":"m","user":{"id":1}}"#), None);
         assert_eq!(user(r#"{"model":"m"}"#), None);
+    }
+
+    #[test]
+    fn the_last_stream_options_count() {
+        let options = |body: &'static str| {
+            let span = read_request(body.as_bytes()).unwrap().stream_options;
+            span.map(|span| &body[span])
+        };
+        assert_eq!(options(r#"{"model":"m","stream_options" : {"a": 1} }"#), Some(r#"{"a": 1}"#));
+        assert_eq!(options(r#"{"stream_options":{},"stream\u005foptions":null,"model":"m"}"#), Some("null"));
+        assert_eq!(options(r#"{"model":"m","x":{"stream_options":{}}}"#), None);
     }
 
     #[test]

@@ -1,20 +1,40 @@
-//! Replaces the model's name in a body by span: every other byte stays as the client sent it.
+//! Changes a body by span: every byte outside of the spans stays as the client sent it.
 
 use std::ops::Range;
 
-/// The body with `model`, as a JSON string, in place of each span. The spans are in order and within the body, as
-/// [`super::read_request`] gives them.
-pub fn replace_model(body: &[u8], spans: &[Range<usize>], model: &str) -> Vec<u8> {
-    let value = serde_json::Value::from(model).to_string();
-    let mut rewritten = Vec::with_capacity(body.len() + spans.len() * value.len());
+/// What is put in place of a part of a body; an insertion where the span is empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edit {
+    /// Where that part stands.
+    pub span: Range<usize>,
+    /// What is put there.
+    pub text: String,
+}
+
+/// Puts `model`, as a JSON string, in place of each span, as [`super::read_request`] gives them.
+pub fn model_edits(spans: &[Range<usize>], model: &str) -> Vec<Edit> {
+    let text = serde_json::Value::from(model).to_string();
+    spans.iter().map(|span| Edit { span: span.clone(), text: text.clone() }).collect()
+}
+
+/// The body with every edit made. Their spans are within the body and do not overlap; their order does not matter.
+pub fn apply_edits(body: &[u8], mut edits: Vec<Edit>) -> Vec<u8> {
+    edits.sort_by_key(|edit| edit.span.start);
+    let added: usize = edits.iter().map(|edit| edit.text.len()).sum();
+    let mut rewritten = Vec::with_capacity(body.len() + added);
     let mut copied = 0;
-    for span in spans {
-        rewritten.extend(body.get(copied..span.start).unwrap_or_default());
-        rewritten.extend(value.as_bytes());
-        copied = span.end;
+    for edit in &edits {
+        rewritten.extend(body.get(copied..edit.span.start).unwrap_or_default());
+        rewritten.extend(edit.text.as_bytes());
+        copied = edit.span.end;
     }
     rewritten.extend(body.get(copied..).unwrap_or_default());
     rewritten
+}
+
+/// The body with `model` in place of each span.
+pub fn replace_model(body: &[u8], spans: &[Range<usize>], model: &str) -> Vec<u8> {
+    apply_edits(body, model_edits(spans, model))
 }
 
 #[cfg(test)]
@@ -39,5 +59,13 @@ mod tests {
         );
         check(r#"{"model":"a","model":"b"}"#, "c", r#"{"model":"c","model":"c"}"#);
         check(r#"{"model":"\u0061"}"#, "q\"\n", r#"{"model":"q\"\n"}"#);
+    }
+
+    #[test]
+    fn edits_replace_insert_and_remove_in_any_order() {
+        let edit = |span, text: &str| Edit { span, text: text.to_owned() };
+        let edits = vec![edit(6..6, "!"), edit(2..4, "CDE"), edit(0..0, "_"), edit(4..5, "")];
+        assert_eq!(apply_edits(b"abcdef", edits), b"_abCDEf!");
+        assert_eq!(apply_edits(b"abcdef", vec![]), b"abcdef");
     }
 }

@@ -38,6 +38,7 @@ pub(super) fn read_fields(body: &[u8]) -> Option<Fields<'_>> {
                 fields.model_spans.push(span);
             }
             Key::Stream => fields.stream = text(span) == Some("true"),
+            Key::StreamOptions => fields.stream_options = Some(span),
             Key::User => fields.user = text(span),
             Key::Messages => fields.prompt.merge(prompt),
             Key::Other => {}
@@ -234,6 +235,7 @@ mod tests {
     fn recorded_requests_are_ordinary() {
         accepted(include_str!("../../tests/fixtures/vllm-0.32/chat_stream.req.json"));
         accepted(include_str!("../../tests/fixtures/vllm-0.32/comp_stream_usage.req.json"));
+        accepted(r#"{"stream_options": {"include_usage":false} ,"model":"m","stream_options":null }"#);
         accepted("{}");
         accepted(" {\n\"model\" : \"m\" ,\t\"stream\" : true , \"user\" : \"ann\" } \r\n");
     }
@@ -284,8 +286,9 @@ mod tests {
         use super::super::super::parse;
         use super::super::read_fields;
 
-        const KEYS: &str = r"model model stream user messages prompt input instructions system tools image_url url
-            data é m mod\u0065l \n mess\u0061ges";
+        const KEYS: &str = r"model model stream stream_options user messages prompt input instructions system tools image_url url
+            data é m mod\u0065l \n mess\u0061ges
+            stream\u005foptions";
         const WORDS: &str = r#"true false null 0 -0 12 -1.50 2E+07 0.0e-0 [] {} "" "m" "true" "\u4e2d\ud83d" "\ud800"
             "\"\\\/\b\f\n\r\t" "[{\"model\":" "more_than_sixteen_bytes" "é中😀""#;
         const SPACES: [&str; 6] = ["", "", "", "", " ", "\r\n\t "];

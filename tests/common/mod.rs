@@ -212,6 +212,7 @@ impl World {
             stream: false,
             prompt_tokens,
             user: None,
+            stream_options: None,
         };
         let prepared = self.prepare(&request);
         match self.pick_prepared(&prepared) {
