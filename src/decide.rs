@@ -5,14 +5,17 @@
 //! [`prepare`] → [`admit`] → [`pick`]. A request that waits is picked later, by [`pick`] alone.
 
 use std::fmt::Write;
+use std::rc::Rc;
 
 use crate::admission::{self, Admission, DrainRate};
 use crate::config::{Config, Criticality, RoutingStrategy};
-use crate::load::{AdapterId, LoadBook, LoadId};
+use crate::load::{LoadBook, LoadId, Share};
+use crate::model_sizes::ModelSizes;
 use crate::models::Turns;
 use crate::openai::{ApiError, InferenceRequest};
 use crate::pool::{Freshness, Pool};
-use crate::strategy::{Demand, Limits, Ranked, rank};
+use crate::prefix::{BlockHasher, Match, PromptBlocks};
+use crate::strategy::{Candidate, Demand, Limits, Ranked, rank};
 
 /// An inference request of which it is known what to send and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +28,23 @@ pub struct Prepared {
     pub target: Option<String>,
     /// How much it matters.
     pub criticality: Criticality,
-    /// The prompt's size in estimated tokens, at least 1.
-    pub prompt_tokens: u32,
+    /// The prompt.
+    pub prompt: Rc<Prompt>,
+    /// Whether the answer is streamed.
+    pub streamed: bool,
+}
+
+/// A prompt as it will be computed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    /// The model that computes it, by its name at the servers.
+    pub model: String,
+    /// Its size in tokens by its bytes alone, at least 1.
+    pub estimated_tokens: u32,
+    /// The same as far as the model's tokens are known, at least 1.
+    pub tokens: u32,
+    /// Its blocks, if its pool's strategy goes by prefixes.
+    pub blocks: Option<PromptBlocks>,
 }
 
 /// Where to send a request.
@@ -47,34 +65,81 @@ pub struct Pick {
     pub load_id: LoadId,
     /// `ip:port[,ip:port…]`, best first: the pick header's value.
     pub destinations: String,
-    /// The prompt tokens to count as in flight there.
-    pub prompt_tokens: u32,
-    /// The adapter to count as in use there.
-    pub adapter: Option<AdapterId>,
+    /// What to count as in flight there.
+    pub share: Share,
+    /// The prompt, if it was read.
+    pub prompt: Option<SentPrompt>,
     /// Why this endpoint, in one short line.
     pub explanation: String,
 }
 
-/// Resolves the model of a request whose route leads to the pool at `route_pool`. `user` keeps it on one target.
+/// A prompt, and what was known of it where it was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentPrompt {
+    /// The prompt.
+    pub prompt: Rc<Prompt>,
+    /// How much of it was taken to be cached there.
+    pub matched: Match,
+    /// The same in tokens.
+    pub matched_tokens: u32,
+}
+
+impl Prompt {
+    /// The tokens in so many bytes of its text, if they are spread evenly.
+    pub fn tokens_in(&self, bytes: usize) -> u32 {
+        let all_bytes = self.blocks.as_ref().map_or(0, |blocks| blocks.bytes).max(1);
+        (f64::from(self.tokens) * bytes as f64 / all_bytes as f64).round() as u32
+    }
+}
+
+impl SentPrompt {
+    /// Whether a server that had so many tokens cached has shown that it did not hold what was matched. Half is enough:
+    /// what is matched is an estimate.
+    pub fn is_missed(&self, cached_tokens: u32) -> bool {
+        cached_tokens < self.matched_tokens / 2
+    }
+}
+
+/// Resolves the model of a request whose route leads to the pool at `route_pool`, and measures its prompt. `user` keeps
+/// it on one target.
 ///
 /// # Errors
 /// 404 for a model that is not published, where such are refused.
 pub fn prepare(
     config: &Config,
     turns: &mut Turns,
+    sizes: &ModelSizes,
     request: &InferenceRequest<'_>,
     user: Option<&[u8]>,
     route_pool: usize,
 ) -> Result<Prepared, ApiError> {
     let resolution =
         turns.resolve(config, &request.model, user).ok_or_else(|| ApiError::unknown_model(&request.model))?;
+    let pool = resolution.pool.unwrap_or(route_pool);
+    let model = resolution.target.unwrap_or(&request.model);
+    let by_prefix =
+        config.pools.get(pool).is_some_and(|pool| pool.routing_strategy == RoutingStrategy::PrefixCache);
+    let prompt = Prompt {
+        model: model.to_owned(),
+        estimated_tokens: request.prompt_tokens,
+        tokens: sizes.prompt_tokens(model, request.prompt_tokens),
+        blocks: by_prefix.then(|| blocks(request, model)),
+    };
     Ok(Prepared {
-        pool: resolution.pool.unwrap_or(route_pool),
+        pool,
         model: request.model.clone().into_owned(),
         target: resolution.target.map(str::to_owned),
         criticality: resolution.criticality,
-        prompt_tokens: request.prompt_tokens,
+        prompt: Rc::new(prompt),
+        streamed: request.stream,
     })
+}
+
+/// The blocks of a prompt for `model`.
+fn blocks(request: &InferenceRequest<'_>, model: &str) -> PromptBlocks {
+    let mut hasher = BlockHasher::new(model, request.cache_salt);
+    request.prompt.visit(|text| hasher.push(text));
+    hasher.finish()
 }
 
 /// Whether a prepared request is sent now, or waits.
@@ -112,9 +177,16 @@ pub fn pick(
     now_ms: u64,
     rng: &mut fastrand::Rng,
 ) -> Decision {
-    let adapter = pool.adapter(prepared.target.as_ref().unwrap_or(&prepared.model));
-    let demand = Demand { prompt_tokens: prepared.prompt_tokens, adapter };
-    send(config, pool, loads, pool.routing_strategy, demand, now_ms, rng)
+    let prompt = &prepared.prompt;
+    let adapter = pool.adapter(&prompt.model);
+    let demand = Demand {
+        prompt_tokens: prompt.tokens,
+        adapter,
+        blocks: prompt.blocks.as_ref(),
+        streamed: prepared.streamed,
+    };
+    let asked = Asked { strategy: pool.routing_strategy, demand, prompt: Some(prompt) };
+    send(config, pool, loads, asked, now_ms, rng)
 }
 
 /// Picks for a request that carries no prompt to be read: the least loaded endpoint, whatever the pool's strategy.
@@ -125,19 +197,27 @@ pub fn pick_unread(
     now_ms: u64,
     rng: &mut fastrand::Rng,
 ) -> Decision {
-    let demand = Demand { prompt_tokens: 1, adapter: None };
-    send(config, pool, loads, RoutingStrategy::Default, demand, now_ms, rng)
+    let demand = Demand { prompt_tokens: 1, adapter: None, blocks: None, streamed: false };
+    let asked = Asked { strategy: RoutingStrategy::Default, demand, prompt: None };
+    send(config, pool, loads, asked, now_ms, rng)
+}
+
+/// What is to be sent, and by which strategy.
+struct Asked<'a> {
+    strategy: RoutingStrategy,
+    demand: Demand<'a>,
+    prompt: Option<&'a Rc<Prompt>>,
 }
 
 fn send(
     config: &Config,
     pool: &mut Pool,
     loads: &LoadBook,
-    strategy: RoutingStrategy,
-    demand: Demand,
+    asked: Asked<'_>,
     now_ms: u64,
     rng: &mut fastrand::Rng,
 ) -> Decision {
+    let Asked { strategy, demand, prompt } = asked;
     if pool.endpoints().is_none() {
         return Decision::Fallback("endpoints not discovered yet");
     }
@@ -145,11 +225,13 @@ fn send(
     let Some(first) = ranking.first() else {
         return Decision::Refuse(ApiError::no_endpoint(&pool.name));
     };
+    let Candidate { matched, matched_tokens, .. } = first.candidate;
+    let tokens = demand.prompt_tokens.saturating_sub(matched_tokens).max(1);
     let pick = Pick {
         load_id: first.candidate.endpoint.load_id,
         destinations: destinations(&ranking),
-        prompt_tokens: demand.prompt_tokens,
-        adapter: demand.adapter,
+        share: Share { tokens, adapter: demand.adapter, streamed: demand.streamed },
+        prompt: prompt.map(|prompt| SentPrompt { prompt: Rc::clone(prompt), matched, matched_tokens }),
         explanation: explain(strategy, first, demand, now_ms),
     };
     pool.round_robin_next = first.candidate.index + 1;
@@ -170,21 +252,32 @@ fn destinations(ranking: &[Ranked<'_>]) -> String {
 
 /// Whole numbers throughout: formatting floating-point ones costs as much as the rest of the line.
 ///
-/// `DEFAULT cost=48 prompt_tokens=24 in_flight=1 waiting_tokens=24 queue=0 running=1 kv=0.02 metrics_age_ms=31`
-fn explain(strategy: RoutingStrategy, first: &Ranked<'_>, demand: Demand, now_ms: u64) -> String {
+/// `DEFAULT cost=48 prompt_tokens=24 in_flight=1 waiting_tokens=24 queue=0 running=1 kv=0.02 metrics_age_ms=31`, and with
+/// PREFIX_CACHE behind the prompt's size ` matched_blocks=3/5 uncached_tokens=9`.
+fn explain(strategy: RoutingStrategy, first: &Ranked<'_>, demand: Demand<'_>, now_ms: u64) -> String {
     let candidate = &first.candidate;
-    let mut line = format!(
-        "{} cost={} prompt_tokens={} in_flight={} waiting_tokens={}",
-        strategy.name(),
-        first.cost as u64,
-        demand.prompt_tokens,
-        candidate.in_flight.requests,
-        candidate.in_flight.waiting_tokens,
-    );
+    let mut line =
+        format!("{} cost={} prompt_tokens={}", strategy.name(), first.cost as u64, demand.prompt_tokens);
+    let mut written = Ok(());
+    if let Some(blocks) = demand.blocks {
+        written = write!(
+            line,
+            " matched_blocks={}/{} uncached_tokens={}",
+            candidate.matched.blocks,
+            blocks.hashes.len(),
+            demand.prompt_tokens.saturating_sub(candidate.matched_tokens).max(1),
+        );
+    }
+    let in_flight = candidate.in_flight;
+    written = written.and(write!(
+        line,
+        " in_flight={} waiting_tokens={}",
+        in_flight.requests, in_flight.waiting_tokens
+    ));
     let reading = candidate.endpoint.reading.as_ref();
     let utilization = reading.and_then(|reading| reading.metrics.kv_cache_utilization).unwrap_or(0.0);
     let kv_percent = (utilization * 100.0).round() as u32;
-    let written = match (reading, candidate.freshness) {
+    let metrics = match (reading, candidate.freshness) {
         (Some(reading), Freshness::Fresh) => write!(
             line,
             " queue={} running={} kv={}.{:02} metrics_age_ms={}",
@@ -196,6 +289,6 @@ fn explain(strategy: RoutingStrategy, first: &Ranked<'_>, demand: Demand, now_ms
         ),
         _ => write!(line, " metrics=none"),
     };
-    debug_assert!(written.is_ok(), "writing to a string cannot fail");
+    debug_assert!(written.and(metrics).is_ok(), "writing to a string cannot fail");
     line
 }

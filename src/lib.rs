@@ -28,14 +28,17 @@
 
 pub mod admission;
 pub mod config;
+pub mod decayed_ratio;
 pub mod decide;
 pub mod hash;
 pub mod lease;
 pub mod load;
 pub mod metrics;
+pub mod model_sizes;
 pub mod models;
 pub mod openai;
 pub mod pool;
+pub mod prefix;
 pub mod queue;
 pub mod scrape;
 pub mod stats;

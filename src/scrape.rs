@@ -155,11 +155,7 @@ fn addresses(targets: &[Target]) -> impl Iterator<Item = SocketAddr> {
 }
 
 fn most(one: InFlight, other: InFlight) -> InFlight {
-    InFlight {
-        requests: one.requests.max(other.requests),
-        waiting: one.waiting.max(other.waiting),
-        waiting_tokens: one.waiting_tokens.max(other.waiting_tokens),
-    }
+    InFlight { requests: one.requests.max(other.requests), waiting: one.waiting.max(other.waiting), ..one }
 }
 
 impl Target {
@@ -237,7 +233,7 @@ mod tests {
     }
 
     fn in_flight(requests: u32, waiting: u32) -> InFlight {
-        InFlight { requests, waiting, waiting_tokens: 0 }
+        InFlight { requests, waiting, ..InFlight::default() }
     }
 
     #[test]

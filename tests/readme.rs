@@ -11,7 +11,7 @@ const README: &str = include_str!("../README.md");
 /// A document in which every field that has no default is there.
 fn complete() -> Value {
     json!({
-        "pools": [{"name": "p", "cluster": "c", "endpoints": ["10.0.0.1:8000"], "saturation": {}}],
+        "pools": [{"name": "p", "cluster": "c", "endpoints": ["10.0.0.1:8000"], "saturation": {}, "prefixCache": {}}],
         "queue": {},
         "models": [{"modelName": "m", "poolRef": {"name": "p"}, "targetModels": [{"name": "t"}]}],
     })
@@ -86,7 +86,15 @@ fn known_fields(path: &str) -> Vec<String> {
 
 #[test]
 fn the_table_has_every_field_and_no_other() {
-    let objects = ["", "pools[].", "pools[].saturation.", "models[].", "models[].targetModels[].", "queue."];
+    let objects = [
+        "",
+        "pools[].",
+        "pools[].saturation.",
+        "pools[].prefixCache.",
+        "models[].",
+        "models[].targetModels[].",
+        "queue.",
+    ];
     let known: BTreeSet<String> = objects.into_iter().flat_map(known_fields).collect();
     let documented: BTreeSet<String> = rows().into_iter().map(|(field, _)| field).collect();
     assert_eq!(documented, known);

@@ -100,6 +100,14 @@ pub(super) struct Pool {
     pub model_server: ModelServer,
     #[serde(default)]
     pub saturation: Saturation,
+    #[serde(default)]
+    pub prefix_cache: PrefixCache,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct PrefixCache {
+    pub max_blocks: Option<usize>,
 }
 
 #[derive(Debug, Deserialize)]

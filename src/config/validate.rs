@@ -83,6 +83,7 @@ fn pools(raw: Vec<raw::Pool>) -> Result<Vec<Pool>, ConfigError> {
         distinct(&mut names, &pool.name, &at("name"))?;
         distinct(&mut clusters, &pool.cluster, &at("cluster"))?;
         pools.push(Pool {
+            prefix_blocks_max: prefix_blocks_max(&pool.prefix_cache, &at("prefixCache"))?,
             endpoints: pool.endpoints.map(|list| endpoints(&list, &at("endpoints"))).transpose()?,
             name: pool.name,
             cluster: pool.cluster,
@@ -125,6 +126,12 @@ fn saturation(raw: &raw::Saturation, path: &str) -> Result<Saturation, ConfigErr
         );
     }
     Ok(Saturation { queue_depth, kv_cache_utilization })
+}
+
+fn prefix_blocks_max(raw: &raw::PrefixCache, path: &str) -> Result<usize, ConfigError> {
+    let max_blocks = raw.max_blocks.unwrap_or(DEFAULT_PREFIX_BLOCKS_MAX);
+    between(max_blocks, 1, PREFIX_BLOCKS_MAX_CEILING, &format!("{path}.maxBlocks"))?;
+    Ok(max_blocks)
 }
 
 fn queue(raw: raw::Queue) -> Result<Queue, ConfigError> {

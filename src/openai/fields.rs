@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::prompt::PromptSize;
+use super::prompt_text::PromptParts;
 
 /// Times `model` may be in one body; more than one is already strange.
 pub(super) const MAX_MODEL_FIELDS: usize = 16;
@@ -17,18 +18,23 @@ pub(super) struct Fields<'a> {
     pub user: Option<&'a str>,
     /// Where the last `stream_options` stands.
     pub stream_options: Option<Range<usize>>,
+    pub cache_salt: Option<&'a [u8]>,
+    pub prompt_parts: PromptParts<'a>,
 }
 
 /// The fields of the top-level object that matter.
-#[derive(serde::Deserialize)]
+#[derive(Clone, Copy, serde::Deserialize)]
 #[serde(field_identifier, rename_all = "snake_case")]
 pub(super) enum Key {
     Model,
     Stream,
     StreamOptions,
     User,
-    /// Those that carry text the model reads.
-    #[serde(alias = "prompt", alias = "input", alias = "instructions", alias = "system", alias = "tools")]
+    CacheSalt,
+    Tools,
+    #[serde(alias = "instructions")]
+    System,
+    #[serde(alias = "prompt", alias = "input")]
     Messages,
     #[serde(other)]
     Other,

@@ -44,7 +44,14 @@ impl<'de> Visitor<'de> for FieldsVisitor<'de> {
                 Key::Stream => fields.stream = map.next_value::<&RawValue>()?.get() == "true",
                 Key::StreamOptions => fields.stream_options = Some(span_of(map.next_value()?, self.body)),
                 Key::User => fields.user = Some(map.next_value::<&RawValue>()?.get()),
-                Key::Messages => fields.prompt.add(map.next_value::<&RawValue>()?.get().as_bytes()),
+                Key::CacheSalt => {
+                    fields.cache_salt = Some(map.next_value::<&RawValue>()?.get().as_bytes());
+                }
+                Key::Tools | Key::System | Key::Messages => {
+                    let part = map.next_value::<&RawValue>()?.get().as_bytes();
+                    fields.prompt.add(part);
+                    *fields.prompt_parts.of(key) = part;
+                }
                 Key::Other => {
                     map.next_value::<IgnoredAny>()?;
                 }

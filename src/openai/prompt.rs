@@ -10,10 +10,10 @@
 use super::json_string::read_string;
 
 /// English text and code have about four bytes to a token.
-const BYTES_PER_TOKEN: usize = 4;
+pub(super) const BYTES_PER_TOKEN: usize = 4;
 
 /// An image or a sound costs a model a few hundred tokens.
-const MEDIA_TOKENS: usize = 512;
+pub(super) const MEDIA_TOKENS: usize = 512;
 
 /// Keys under which chat messages carry media by value or URL.
 const MEDIA_KEYS: [&[u8]; 8] =

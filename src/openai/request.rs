@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::{ApiError, parse, scan};
+use super::{ApiError, PromptParts, parse, scan};
 
 /// Bytes of a model's name. Names end up in logs and filter state; real ones are paths at worst.
 pub const MAX_MODEL_NAME_BYTES: usize = 1024;
@@ -28,6 +28,10 @@ pub struct InferenceRequest<'a> {
     pub user: Option<&'a str>,
     /// Where the value of `stream_options` stands in the body, if it is there: the last one, as in the servers.
     pub stream_options: Option<Range<usize>>,
+    /// The raw text of `cache_salt`: prompts with different salts share nothing in a server's prefix cache.
+    pub cache_salt: &'a [u8],
+    /// What the prompt is made of.
+    pub prompt: PromptParts<'a>,
 }
 
 /// Reads the body of an inference request.
@@ -43,6 +47,8 @@ pub fn read_request(body: &[u8]) -> Result<InferenceRequest<'_>, ApiError> {
         prompt_tokens: fields.prompt.tokens(),
         user: fields.user.filter(|user| user.starts_with('"')),
         stream_options: fields.stream_options,
+        cache_salt: fields.cache_salt.unwrap_or_default(),
+        prompt: fields.prompt_parts,
     })
 }
 

@@ -40,7 +40,11 @@ pub(super) fn read_fields(body: &[u8]) -> Option<Fields<'_>> {
             Key::Stream => fields.stream = text(span) == Some("true"),
             Key::StreamOptions => fields.stream_options = Some(span),
             Key::User => fields.user = text(span),
-            Key::Messages => fields.prompt.merge(prompt),
+            Key::CacheSalt => fields.cache_salt = body.get(span),
+            Key::Tools | Key::System | Key::Messages => {
+                fields.prompt.merge(prompt);
+                *fields.prompt_parts.of(key) = body.get(span).unwrap_or_default();
+            }
             Key::Other => {}
         }
         more = scanner.another(b'}')?;

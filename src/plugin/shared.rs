@@ -6,6 +6,7 @@
 //! | `…/lease/NAME/CLUSTER` | workers, by compare-and-swap | who scrapes the pool |
 //! | `…/workers` | workers, by compare-and-swap | the ids of the workers that have sent requests |
 //! | `…/load/ID` | the worker ID alone | its [`LoadTable`] |
+//! | `…/learnt/ID/SLOT` | the worker ID alone | a [`Batch`] of what it has learnt, in the slot of its number |
 //!
 //! Shared data is keyed by `vm_id` alone: other plugins may share it, so keys carry a prefix, with the format's
 //! number, and what is read is decoded as bytes from a stranger.
@@ -15,9 +16,10 @@ use crate::config;
 use crate::lease::{self, Lease, LeaseStep};
 use crate::load::{LoadBook, LoadTable};
 use crate::pool::{Snapshot, decode, encode};
+use crate::prefix::{Batch, Learnt};
 
 /// Changes with the format of what is stored.
-const PREFIX: &str = "inference-picker/1";
+const PREFIX: &str = "inference-picker/2";
 
 /// A worker says that it is alive this often, in milliseconds, even if nothing changes: four times before it would
 /// be held for gone.
@@ -43,7 +45,7 @@ impl SnapshotPlace {
 
     /// The snapshot, if it is another than the last one read.
     pub fn read_new(&mut self) -> Option<Snapshot> {
-        let (bytes, version) = read(&self.key)?;
+        let (bytes, version) = read_value(&self.key)?;
         if self.seen.replace(version) == Some(version) {
             return None;
         }
@@ -64,7 +66,7 @@ impl LeasePlace {
 
     /// Whether this worker holds the lease, having taken or renewed it where it could.
     pub fn is_held(&self, now_ms: u64) -> bool {
-        let found = read(&self.key);
+        let found = read_value(&self.key);
         let version = found.as_ref().map(|(_, version)| *version);
         let lease = found.and_then(|(bytes, _)| decode::<Lease>(&bytes));
         match lease::step(lease, self.me, now_ms) {
@@ -75,9 +77,16 @@ impl LeasePlace {
     }
 }
 
-/// The exchange of loads between workers.
+/// Batches of a worker that are kept for its peers to read: 160 ms of them, at one a tick.
+const LEARNT_SLOTS: u64 = 16;
+
+/// The exchange of loads, and of what was learnt, between workers.
 pub struct Exchange {
     me: u64,
+    /// What this worker has learnt since it was last published.
+    batch: Batch,
+    /// Batches published.
+    batches: u64,
     published_ms: Option<u64>,
     /// When the peers' tables were last read.
     read_ms: u64,
@@ -89,16 +98,33 @@ struct Peer {
     key: String,
     seen: Option<u32>,
     table: Option<LoadTable>,
+    /// Of its batches, those that have been read; `None` until its first table has come.
+    batches_read: Option<u64>,
 }
 
 impl Peer {
     fn new(id: u64) -> Peer {
-        Peer { id, key: load_key(id), seen: None, table: None }
+        Peer { id, key: load_key(id), seen: None, table: None, batches_read: None }
+    }
+
+    /// What it has learnt since the last time. Batches that have been written over are lost, which costs no more than not
+    /// having learnt.
+    fn take_learnt(&mut self) -> Vec<Learnt> {
+        let Some(published) = self.table.as_ref().map(|table| table.learnt_batches) else {
+            return Vec::new();
+        };
+        let read = self.batches_read.replace(published).unwrap_or(published);
+        let first = (read + 1).max((published + 1).saturating_sub(LEARNT_SLOTS));
+        let batches = (first..=published).filter_map(|number| {
+            let (bytes, _) = read_value(&learnt_key(self.id, number))?;
+            decode::<Batch>(&bytes).filter(|batch| batch.number == number)
+        });
+        batches.flat_map(|batch| batch.learnt).collect()
     }
 
     /// Reads its table; whether it is another than before.
     fn refresh(&mut self) -> bool {
-        let Some((bytes, version)) = read(&self.key) else {
+        let Some((bytes, version)) = read_value(&self.key) else {
             return false;
         };
         if self.seen.replace(version) == Some(version) {
@@ -113,15 +139,28 @@ impl Exchange {
     /// `me` is the worker's own id. A first list of workers is written at once, so that the compare-and-swaps that
     /// add to it have something to compare with.
     pub fn new(me: u64) -> Exchange {
-        if read(&workers_key()).is_none() {
+        if read_value(&workers_key()).is_none() {
             write(&workers_key(), &encode(&Vec::<u64>::new()), None);
         }
-        Exchange { me, published_ms: None, read_ms: 0, peers: Vec::new() }
+        Exchange {
+            me,
+            batch: Batch::default(),
+            batches: 0,
+            published_ms: None,
+            read_ms: 0,
+            peers: Vec::new(),
+        }
+    }
+
+    /// Remembers what this worker has learnt, to be published with the next tick.
+    pub fn tell(&mut self, learnt: Learnt) {
+        self.batch.push(learnt);
     }
 
     /// Publishes what this worker has in flight.
     pub fn publish(&mut self, loads: &LoadBook, now_ms: u64) {
-        write(&load_key(self.me), &encode(&loads.table(now_ms)), None);
+        let table = LoadTable { learnt_batches: self.batches, ..loads.table(now_ms) };
+        write(&load_key(self.me), &encode(&table), None);
         if self.published_ms.replace(now_ms).is_none() {
             self.follow_workers(now_ms);
         }
@@ -139,9 +178,14 @@ impl Exchange {
         }
     }
 
-    /// Follows which workers there are, and says that this one is alive. `dirty`: its load has changed since it
-    /// was published.
-    pub fn tick(&mut self, loads: &mut LoadBook, dirty: bool, now_ms: u64) {
+    /// Publishes what was learnt, follows which workers there are, and says that this one is alive. `dirty`: its load
+    /// has changed since it was published.
+    pub fn tick(&mut self, loads: &mut LoadBook, mut dirty: bool, now_ms: u64) {
+        if let Some(batch) = self.batch.take() {
+            write(&learnt_key(self.me, batch.number), &encode(&batch), None);
+            self.batches = batch.number;
+            dirty = true;
+        }
         if let Some(published_ms) = self.published_ms
             && (dirty || now_ms.saturating_sub(published_ms) >= HEARTBEAT_MS)
         {
@@ -154,9 +198,14 @@ impl Exchange {
         loads.set_peers(self.peers.iter().filter_map(|peer| peer.table.as_ref()), now_ms);
     }
 
+    /// What the peers have learnt since the last time.
+    pub fn take_learnt(&mut self) -> Vec<Learnt> {
+        self.peers.iter_mut().flat_map(Peer::take_learnt).collect()
+    }
+
     /// Reads the list of workers; adds this one once it has published, and drops those that are gone.
     fn follow_workers(&mut self, now_ms: u64) {
-        let Some((bytes, version)) = read(&workers_key()) else {
+        let Some((bytes, version)) = read_value(&workers_key()) else {
             return;
         };
         let listed: Vec<u64> = decode(&bytes).unwrap_or_default();
@@ -188,8 +237,12 @@ fn load_key(id: u64) -> String {
     format!("{PREFIX}/load/{id:016x}")
 }
 
+fn learnt_key(id: u64, batch: u64) -> String {
+    format!("{PREFIX}/learnt/{id:016x}/{}", batch % LEARNT_SLOTS)
+}
+
 /// A value and its version. Shared data that cannot be read is as if it were not there.
-fn read(key: &str) -> Option<(Vec<u8>, u32)> {
+fn read_value(key: &str) -> Option<(Vec<u8>, u32)> {
     host::shared_data(key)
         .inspect_err(|error| {
             host::log(LogLevel::Warn, &format!("inference-picker: cannot read {key}: {error:?}"))

@@ -15,11 +15,11 @@ use proxy_wasm::types::Action;
 use super::host::{self, Buffer, Headers, HostError, LogLevel};
 use super::worker::{Outcome, Released, Worker};
 use crate::config::{PickTo, StickyBy};
-use crate::decide::{Decision, Prepared};
+use crate::decide::{Decision, Prepared, SentPrompt};
 use crate::load::Ticket;
 use crate::openai::{
-    AnswerModel, ApiError, InferenceRequest, is_inference_path, is_json, is_model_list_path, list_models,
-    read_request, replace_model,
+    AnswerFormat, AnswerModel, AnswerUsage, ApiError, InferenceRequest, is_inference_path, is_json,
+    is_model_list_path, list_models, read_request, replace_model,
 };
 
 /// The header that names the endpoints, best first, to Envoy's override_host load balancing.
@@ -38,6 +38,9 @@ pub struct Stream {
     /// Who asks, by the header that tells users apart.
     user: Option<Vec<u8>>,
     answer: Answer,
+    has_output: bool,
+    /// Reads what the answer has cost.
+    usage: Option<Box<AnswerUsage>>,
 }
 
 /// Where the request is on its way.
@@ -58,6 +61,9 @@ pub struct Sent {
     /// The first choice as Envoy writes addresses.
     first_choice: String,
     ticket: Ticket,
+    prompt: Option<SentPrompt>,
+    /// Whether the answer is one of the server's, and no error.
+    succeeded: bool,
 }
 
 /// What is done with the answer's body.
@@ -88,7 +94,8 @@ pub fn release(released: Released<Waiter>, worker: &RefCell<Worker<Waiter>>, now
 
 impl Stream {
     pub fn new(id: u32, worker: Rc<RefCell<Worker<Waiter>>>) -> Stream {
-        Stream { id, worker, state: Rc::new(RefCell::new(State::Idle)), user: None, answer: Answer::Passes }
+        let state = Rc::new(RefCell::new(State::Idle));
+        Stream { id, worker, state, user: None, answer: Answer::Passes, has_output: false, usage: None }
     }
 
     /// The headers of an inference request are here: wait for the body.
@@ -213,8 +220,33 @@ impl Stream {
                 return;
             }
         }
-        let succeeded = response_header(":status").first() != Some(&b'5');
-        worker.endpoint_answered(sent.pool, sent.ticket.load_id(), succeeded, now_ms);
+        let class = response_header(":status").first().copied();
+        worker.endpoint_answered(sent.pool, sent.ticket.load_id(), class != Some(b'5'), now_ms);
+        sent.succeeded = class == Some(b'2');
+        if sent.succeeded && sent.prompt.is_some() && response_header("content-encoding").is_empty() {
+            let format = AnswerFormat::of(&response_header("content-type"));
+            self.usage = format.map(|format| Box::new(AnswerUsage::new(format)));
+        }
+    }
+
+    /// More of the answer's body is here: the first of it is the first output, unless it is an error.
+    fn first_output(&mut self) {
+        let state = self.state.borrow();
+        let State::Sent(sent) = &*state else { return };
+        if sent.succeeded && !std::mem::replace(&mut self.has_output, true) {
+            let now_ms = host::now_ms();
+            self.worker.borrow_mut().first_output(&sent.ticket, sent.prompt.as_ref(), now_ms);
+        }
+    }
+
+    /// What has come of the answer's body; if the host does not tell, the answer is neither read nor changed.
+    fn answer_bytes(&mut self, size: usize) -> Vec<u8> {
+        host::buffer(Buffer::ResponseBody, size).map(Option::unwrap_or_default).unwrap_or_else(|error| {
+            warn("the answer", Err(error));
+            self.answer = Answer::Passes;
+            self.usage = None;
+            Vec::new()
+        })
     }
 
     /// What to answer where Envoy itself has answered a pool's request in plain text: because of a body larger than
@@ -244,7 +276,14 @@ impl Stream {
     /// Gives back what the request had in flight, or its place in the queue.
     fn end(&mut self) {
         match self.state.replace(State::Idle) {
-            State::Sent(sent) => self.worker.borrow_mut().end(sent.ticket),
+            State::Sent(sent) => {
+                let mut worker = self.worker.borrow_mut();
+                let complete = self.usage.take().filter(|usage| usage.is_complete());
+                if let Some((prompt, usage)) = sent.prompt.as_ref().zip(complete) {
+                    worker.answered(&sent.ticket, prompt, usage.usage());
+                }
+                worker.end(sent.ticket);
+            }
             State::Waiting { pool } => self.worker.borrow_mut().forget(pool, self.id),
             State::Idle | State::Reading { .. } => {}
         }
@@ -310,23 +349,20 @@ impl HttpContext for Stream {
     }
 
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        if size > 0
-            && let State::Sent(sent) = &mut *self.state.borrow_mut()
-        {
-            self.worker.borrow_mut().first_output(&mut sent.ticket);
+        if size > 0 {
+            self.first_output();
+        }
+        let is_read = self.usage.is_some() || matches!(self.answer, Answer::Restores(_));
+        let bytes = if is_read && size > 0 { self.answer_bytes(size) } else { Vec::new() };
+        if let Some(usage) = &mut self.usage {
+            usage.push(&bytes);
         }
         match &mut self.answer {
             Answer::Passes => {}
-            Answer::Restores(answer) => match host::buffer(Buffer::ResponseBody, size) {
-                Ok(bytes) => {
-                    let restored = answer.push(&bytes.unwrap_or_default(), end_of_stream);
-                    warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &restored));
-                }
-                Err(error) => {
-                    warn("the answer", Err(error));
-                    self.answer = Answer::Passes;
-                }
-            },
+            Answer::Restores(answer) => {
+                let restored = answer.push(&bytes, end_of_stream);
+                warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &restored));
+            }
             Answer::Translates(body) => {
                 let body = std::mem::take(body);
                 warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &body));
@@ -365,7 +401,8 @@ fn act(
     publish("llm_dest", &pick.destinations);
     publish("llm_decision", &pick.explanation);
     let first_choice = pick.destinations.split(',').next().unwrap_or_default().to_owned();
-    *state.borrow_mut() = State::Sent(Sent { pool, first_choice, ticket });
+    *state.borrow_mut() =
+        State::Sent(Sent { pool, first_choice, ticket, prompt: pick.prompt, succeeded: false });
     Action::Continue
 }
 

@@ -7,11 +7,13 @@ use super::scraping::Scraping;
 use super::shared::{Exchange, SnapshotPlace};
 use crate::admission::{Admission, DrainRate};
 use crate::config::{Config, ScrapeBy};
-use crate::decide::{self, Decision, Pick, Prepared};
+use crate::decide::{self, Decision, Pick, Prepared, SentPrompt};
 use crate::load::{LoadBook, LoadId, Ticket};
+use crate::model_sizes::ModelSizes;
 use crate::models::Turns;
-use crate::openai::{ApiError, InferenceRequest};
+use crate::openai::{ApiError, InferenceRequest, Usage};
 use crate::pool::Pool;
+use crate::prefix::{BLOCK_BYTES, Learnt};
 use crate::queue::Queue;
 use crate::stats;
 
@@ -21,6 +23,7 @@ pub struct Worker<W> {
     pools: Vec<WorkerPool<W>>,
     loads: LoadBook,
     turns: Turns,
+    sizes: ModelSizes,
     rng: fastrand::Rng,
     exchange: Exchange,
     scraping: Option<Scraping>,
@@ -61,7 +64,7 @@ impl<W> Worker<W> {
         let me = host::random();
         let mut loads = LoadBook::default();
         let pools = config.pools.iter().map(|pool| WorkerPool {
-            pool: Pool::new(pool, &mut loads),
+            pool: Pool::new(pool, &mut loads, host::random()),
             snapshot: SnapshotPlace::new(pool),
             drain_rate: DrainRate::default(),
             queue: Queue::default(),
@@ -76,6 +79,7 @@ impl<W> Worker<W> {
             pools,
             loads,
             turns: Turns::new(&config),
+            sizes: ModelSizes::default(),
             rng: fastrand::Rng::with_seed(host::random()),
             exchange: Exchange::new(me),
             scraping: (config.scrape_by == ScrapeBy::Worker).then(|| Scraping::new(&config, me)),
@@ -87,7 +91,11 @@ impl<W> Worker<W> {
 
     /// Exchanges loads with the peers, takes over new snapshots, and scrapes if it is this worker's turn.
     pub fn tick(&mut self, now_ms: u64) {
+        self.dirty |= self.loads.assume_outputs(now_ms);
         self.exchange.tick(&mut self.loads, std::mem::take(&mut self.dirty), now_ms);
+        if self.pools.iter().any(|own| own.pool.prefixes().is_some()) {
+            self.exchange.take_learnt().iter().for_each(|learnt| self.learn(learnt));
+        }
         if let Some(scraping) = &mut self.scraping {
             scraping.tick(&mut self.loads, now_ms);
         }
@@ -118,7 +126,7 @@ impl<W> Worker<W> {
         user: Option<&[u8]>,
         route_pool: usize,
     ) -> Result<Prepared, ApiError> {
-        decide::prepare(&self.config, &mut self.turns, request, user, route_pool)
+        decide::prepare(&self.config, &mut self.turns, &self.sizes, request, user, route_pool)
     }
 
     /// Decides a prepared request, known by `id`; `waiter` is how it is reached should it have to wait.
@@ -194,7 +202,7 @@ impl<W> Worker<W> {
 
     /// The request goes to the pick: from now on it counts there, and every worker knows.
     pub fn send(&mut self, pick: &Pick, now_ms: u64) -> Ticket {
-        let ticket = self.loads.start(pick.load_id, pick.prompt_tokens, pick.adapter);
+        let ticket = self.loads.start(pick.load_id, pick.share, now_ms);
         self.exchange.publish(&self.loads, now_ms);
         ticket
     }
@@ -222,9 +230,63 @@ impl<W> Worker<W> {
         true
     }
 
-    pub fn first_output(&mut self, ticket: &mut Ticket) {
-        self.loads.first_output(ticket);
+    /// The answer's first output is here: the prompt has been computed, and every worker learns where.
+    pub fn first_output(&mut self, ticket: &Ticket, sent: Option<&SentPrompt>, now_ms: u64) {
+        self.loads.first_output(ticket, now_ms);
         self.dirty = true;
+        let known = sent.and_then(|sent| sent.prompt.blocks.as_ref().map(|blocks| (&sent.prompt, blocks)));
+        let Some(((prompt, blocks), address)) = known.zip(self.loads.address(ticket.load_id())) else {
+            return;
+        };
+        let hashes = blocks.hashes.clone();
+        let learnt =
+            Learnt { address, hashes, block_tokens: prompt.tokens_in(BLOCK_BYTES), unmatched_tokens: 0 };
+        self.learn(&learnt);
+        self.exchange.tell(learnt);
+    }
+
+    /// The answer is complete.
+    pub fn answered(&mut self, ticket: &Ticket, sent: &SentPrompt, usage: Option<Usage>) {
+        let prompt = &sent.prompt;
+        if let Some(usage) = usage {
+            let completion_tokens = Some(usage.completion_tokens);
+            self.sizes.observe(
+                &prompt.model,
+                prompt.estimated_tokens,
+                usage.prompt_tokens,
+                completion_tokens,
+            );
+        }
+        let Some((blocks, address)) = prompt.blocks.as_ref().zip(self.loads.address(ticket.load_id())) else {
+            return;
+        };
+        let cached_tokens = usage.and_then(|usage| usage.cached_tokens);
+        if cached_tokens.is_some_and(|cached| sent.is_missed(cached)) {
+            for own in &mut self.pools {
+                own.pool
+                    .prefixes_mut()
+                    .into_iter()
+                    .for_each(|prefixes| prefixes.correct(ticket.load_id(), sent.matched));
+            }
+        }
+        let answer_tokens =
+            usage.map_or_else(|| self.sizes.answer_tokens(&prompt.model), |usage| usage.completion_tokens);
+        let rest_tokens = prompt.tokens_in(blocks.bytes.saturating_sub(blocks.hashes.len() * BLOCK_BYTES));
+        let unmatched_tokens = rest_tokens.saturating_add(answer_tokens);
+        let block_tokens = prompt.tokens_in(BLOCK_BYTES);
+        self.learn(&Learnt { address, hashes: blocks.hashes.clone(), block_tokens, unmatched_tokens });
+        // The peers have the blocks.
+        self.exchange.tell(Learnt { address, hashes: Vec::new(), block_tokens, unmatched_tokens });
+    }
+
+    fn learn(&mut self, learnt: &Learnt) {
+        let Learnt { address, hashes, block_tokens, unmatched_tokens } = learnt;
+        let load_id = self.loads.known(address);
+        for own in &mut self.pools {
+            if let Some((prefixes, load_id)) = own.pool.prefixes_mut().zip(load_id) {
+                prefixes.learn(load_id, hashes, *block_tokens, *unmatched_tokens);
+            }
+        }
     }
 
     pub fn end(&mut self, ticket: Ticket) {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{EndpointReading, Reading};
+use crate::hash::fnv1a;
 use crate::load::{AdapterId, InFlight, LoadBook, LoadId};
 
 /// Milliseconds an endpoint stays out after requests to it failed in a row; doubled each time it fails again.
@@ -31,6 +32,8 @@ pub struct Endpoint {
     pub text: String,
     /// Its place among the loads.
     pub load_id: LoadId,
+    /// A hash of its address, by which prompts find their place.
+    pub place: u64,
     /// What the last good scrape said.
     pub reading: Option<Reading>,
     healthy: bool,
@@ -38,14 +41,17 @@ pub struct Endpoint {
     adapters: Vec<AdapterId>,
     request_failures: u32,
     ejected_until_ms: u64,
+    restarted: bool,
 }
 
 impl Endpoint {
     /// An endpoint of which nothing is known.
     pub fn new(address: SocketAddr, load_id: LoadId) -> Endpoint {
+        let text = address.to_string();
         Endpoint {
             address,
-            text: address.to_string(),
+            place: fnv1a(text.as_bytes()),
+            text,
             load_id,
             reading: None,
             healthy: true,
@@ -53,6 +59,7 @@ impl Endpoint {
             adapters: Vec::new(),
             request_failures: 0,
             ejected_until_ms: 0,
+            restarted: false,
         }
     }
 
@@ -75,6 +82,23 @@ impl Endpoint {
         let requests_fail =
             self.request_failures >= max_consecutive_failures && now_ms < self.ejected_until_ms;
         self.healthy && !scrapes_fail && !requests_fail
+    }
+
+    /// Tokens its KV cache has room for, if its metrics tell.
+    pub fn cache_capacity_tokens(&self) -> Option<u64> {
+        let cache = self.reading.as_ref()?.metrics.cache.as_ref()?;
+        (cache.capacity_tokens > 0).then_some(cache.capacity_tokens)
+    }
+
+    /// Tokens in one block of its prefix cache; 1 where its metrics do not tell.
+    pub fn cache_block_tokens(&self) -> u32 {
+        let cache = self.reading.as_ref().and_then(|reading| reading.metrics.cache.as_ref());
+        cache.map_or(1, |cache| cache.block_size_tokens).max(1)
+    }
+
+    /// Whether its server has started anew since the last time this was asked.
+    pub(super) fn take_restarted(&mut self) -> bool {
+        std::mem::take(&mut self.restarted)
     }
 
     /// The adapters it had loaded at the last scrape.
@@ -131,11 +155,19 @@ impl Endpoint {
     pub(super) fn read(&mut self, published: EndpointReading) {
         self.healthy = published.healthy;
         self.scrape_failures = published.scrape_failures;
+        self.restarted |= has_restarted(self.reading.as_ref(), published.reading.as_ref());
         self.reading = published.reading;
         let lora = self.reading.as_ref().and_then(|reading| reading.metrics.lora.as_ref());
         let names = lora.iter().flat_map(|lora| &lora.adapters);
         self.adapters = names.map(|name| AdapterId::of(name)).collect();
     }
+}
+
+/// Counters only fall when a server starts anew.
+fn has_restarted(before: Option<&Reading>, after: Option<&Reading>) -> bool {
+    let queries =
+        |reading: Option<&Reading>| reading.and_then(|reading| reading.metrics.prefix_cache_queries);
+    queries(before).zip(queries(after)).is_some_and(|(before, after)| after < before)
 }
 
 #[cfg(test)]

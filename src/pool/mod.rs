@@ -13,6 +13,7 @@ pub use snapshot::{EndpointReading, Reading, Snapshot, decode, encode};
 
 use crate::config;
 use crate::load::{AdapterId, LoadBook, LoadId};
+use crate::prefix::PrefixIndex;
 
 /// Adapters that are remembered; a pod could load more only by printing names that are none.
 const MAX_KNOWN_ADAPTERS: usize = 65_536;
@@ -31,15 +32,19 @@ pub struct Pool {
     endpoints: Option<Vec<Endpoint>>,
     discovered: bool,
     known_adapters: HashSet<AdapterId>,
+    prefixes: Option<PrefixIndex>,
 }
 
 impl Pool {
     /// A pool of which only the configuration is known yet.
-    pub fn new(config: &config::Pool, loads: &mut LoadBook) -> Pool {
+    ///
+    /// `seed` is to be drawn at random; clients must not know it.
+    pub fn new(config: &config::Pool, loads: &mut LoadBook, seed: u64) -> Pool {
         let endpoints = config.endpoints.as_ref().map(|addresses| {
             addresses.iter().map(|&address| Endpoint::new(address, loads.id(address))).collect()
         });
-        Pool {
+        let by_prefix = config.routing_strategy == config::RoutingStrategy::PrefixCache;
+        let mut pool = Pool {
             name: config.name.clone(),
             routing_strategy: config.routing_strategy,
             saturation: config.saturation,
@@ -47,7 +52,20 @@ impl Pool {
             discovered: endpoints.is_none(),
             endpoints,
             known_adapters: HashSet::new(),
-        }
+            prefixes: by_prefix.then(|| PrefixIndex::new(config.prefix_blocks_max, seed)),
+        };
+        pool.index_endpoints();
+        pool
+    }
+
+    /// Which prefixes its endpoints hold, where that decides.
+    pub fn prefixes(&self) -> Option<&PrefixIndex> {
+        self.prefixes.as_ref()
+    }
+
+    /// The same, to be taught.
+    pub fn prefixes_mut(&mut self) -> Option<&mut PrefixIndex> {
+        self.prefixes.as_mut()
     }
 
     /// The endpoints; `None` as long as discovery has not answered.
@@ -93,9 +111,32 @@ impl Pool {
             return false;
         };
         let changed = self.discovered && self.follow(&readings, loads);
+        if changed {
+            self.index_endpoints();
+        }
         self.read_all(readings);
         self.learn_adapters();
+        self.learn_caches();
         changed
+    }
+
+    fn index_endpoints(&mut self) {
+        if let Some(prefixes) = &mut self.prefixes {
+            prefixes.follow(self.endpoints.iter().flatten().map(|endpoint| endpoint.load_id));
+        }
+    }
+
+    /// Learns how large the endpoints' caches are, and which have been emptied.
+    fn learn_caches(&mut self) {
+        let Some(prefixes) = &mut self.prefixes else { return };
+        for endpoint in self.endpoints.iter_mut().flatten() {
+            if endpoint.take_restarted() {
+                prefixes.forget(endpoint.load_id);
+            }
+            if let Some(tokens) = endpoint.cache_capacity_tokens() {
+                prefixes.set_capacity(endpoint.load_id, tokens);
+            }
+        }
     }
 
     /// Remembers the adapters that endpoints have loaded.

@@ -5,22 +5,28 @@
 
 pub mod default;
 mod least_request;
+pub mod prefix_cache;
 mod round_robin;
 
 use crate::config::RoutingStrategy;
 use crate::load::{AdapterId, InFlight, LoadBook};
 use crate::pool::{Endpoint, Freshness, Pool};
+use crate::prefix::{Match, PromptBlocks};
 
 /// Endpoints named in one pick: the best, and two for Envoy's retries.
 pub const MAX_RANKED: usize = 3;
 
 /// What a request asks of an endpoint.
 #[derive(Debug, Clone, Copy)]
-pub struct Demand {
-    /// The prompt's size in estimated tokens, at least 1.
+pub struct Demand<'a> {
+    /// The prompt's size in tokens, at least 1.
     pub prompt_tokens: u32,
     /// The adapter it needs, if its model is one.
     pub adapter: Option<AdapterId>,
+    /// The prompt's blocks, where prefixes decide.
+    pub blocks: Option<&'a PromptBlocks>,
+    /// Whether the answer is streamed.
+    pub streamed: bool,
 }
 
 /// The limits by which endpoints are judged.
@@ -43,6 +49,10 @@ pub struct Candidate<'a> {
     pub in_flight: InFlight,
     /// Whether what was scraped from it can be believed.
     pub freshness: Freshness,
+    /// How much of the prompt is cached there.
+    pub matched: Match,
+    /// The same in tokens; less than the prompt has.
+    pub matched_tokens: u32,
 }
 
 /// A candidate with what decided its rank, least first.
@@ -52,20 +62,19 @@ pub struct Ranked<'a> {
     pub candidate: Candidate<'a>,
     /// The strategy's cost.
     pub cost: f64,
+    /// Whether the prompt's beginning belongs there, of those whose cost is about the lowest.
+    placed: bool,
     /// The draw that decides between equal costs.
     tie: u32,
 }
 
 impl Ranked<'_> {
-    /// Whether it goes before `other`: fresh metrics first, then the lower cost, then the draw.
+    /// Whether it goes before `other`: fresh metrics first, then where it belongs, then the lower cost, then the draw.
     fn is_before(&self, other: &Ranked<'_>) -> bool {
         let by_cost = self.cost.total_cmp(&other.cost);
-        let order = self
-            .candidate
-            .freshness
-            .cmp(&other.candidate.freshness)
-            .then(by_cost)
-            .then(self.tie.cmp(&other.tie));
+        let freshness = self.candidate.freshness.cmp(&other.candidate.freshness);
+        let order =
+            freshness.then(other.placed.cmp(&self.placed)).then(by_cost).then(self.tie.cmp(&other.tie));
         order.is_lt()
     }
 }
@@ -77,43 +86,62 @@ pub fn rank<'a>(
     strategy: RoutingStrategy,
     pool: &'a Pool,
     loads: &LoadBook,
-    demand: Demand,
+    demand: Demand<'_>,
     limits: Limits,
     now_ms: u64,
     rng: &mut fastrand::Rng,
 ) -> Vec<Ranked<'a>> {
     let endpoints = pool.endpoints().unwrap_or_default();
-    let judged = |(index, endpoint): (usize, &'a Endpoint)| Candidate {
-        index,
-        endpoint,
-        in_flight: loads.in_flight(endpoint.load_id),
-        freshness: freshness(strategy, endpoint, limits, now_ms),
+    let judged = |(index, endpoint): (usize, &'a Endpoint)| {
+        let matched = matched(pool, endpoint, demand);
+        Candidate {
+            index,
+            endpoint,
+            in_flight: loads.in_flight(endpoint.load_id),
+            freshness: freshness(strategy, endpoint, limits, now_ms),
+            matched,
+            matched_tokens: prefix_cache::matched_tokens(demand, matched, endpoint.cache_block_tokens()),
+        }
     };
     let mut weigh = |candidate: Candidate<'a>| Ranked {
         cost: match strategy {
-            RoutingStrategy::Default => default::cost(&candidate, demand, loads),
+            RoutingStrategy::Default | RoutingStrategy::PrefixCache => {
+                default::cost(&candidate, demand, loads, now_ms)
+            }
             RoutingStrategy::LeastRequest => least_request::cost(&candidate),
             RoutingStrategy::RoundRobin => {
                 round_robin::cost(&candidate, pool.round_robin_next, endpoints.len())
             }
             RoutingStrategy::Random => 0.0,
         },
+        placed: false,
         tie: rng.u32(..),
         candidate,
     };
     let usable = |endpoint: &Endpoint| endpoint.is_candidate(now_ms, limits.max_consecutive_failures);
     let candidates = endpoints.iter().enumerate().filter(|(_, endpoint)| usable(endpoint));
-    let ranked = best(candidates.map(|listed| weigh(judged(listed))));
+    let mut ranked = candidates.map(|listed| weigh(judged(listed)));
+    let ranked = match demand.blocks {
+        Some(blocks) => best(prefix_cache::place(ranked.by_ref().collect(), blocks).into_iter()),
+        None => best(ranked.by_ref()),
+    };
     if !ranked.is_empty() {
         return ranked;
     }
     best(endpoints.iter().enumerate().map(|listed| weigh(judged(listed))))
 }
 
-/// Only DEFAULT looks at metrics; to the others, and where nothing is scraped, all endpoints are alike.
+fn matched(pool: &Pool, endpoint: &Endpoint, demand: Demand<'_>) -> Match {
+    let known = pool.prefixes().zip(demand.blocks);
+    known.map_or(Match::default(), |(prefixes, blocks)| prefixes.matched(endpoint.load_id, blocks))
+}
+
+/// Only DEFAULT and PREFIX_CACHE look at metrics; to the others, and where nothing is scraped, all endpoints are alike.
 fn freshness(strategy: RoutingStrategy, endpoint: &Endpoint, limits: Limits, now_ms: u64) -> Freshness {
     match limits.metrics_stale_after_ms {
-        Some(stale_after_ms) if strategy == RoutingStrategy::Default => {
+        Some(stale_after_ms)
+            if matches!(strategy, RoutingStrategy::Default | RoutingStrategy::PrefixCache) =>
+        {
             endpoint.freshness(now_ms, stale_after_ms)
         }
         _ => Freshness::Stale,

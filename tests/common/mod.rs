@@ -8,8 +8,9 @@ use inference_picker::config::Config;
 use inference_picker::decide::{Decision, Prepared, pick, pick_unread, prepare};
 use inference_picker::load::{LoadBook, LoadTable};
 use inference_picker::metrics::{EndpointMetrics, LoraState};
+use inference_picker::model_sizes::ModelSizes;
 use inference_picker::models::Turns;
-use inference_picker::openai::{InferenceRequest, read_request};
+use inference_picker::openai::{InferenceRequest, PromptParts, read_request};
 use inference_picker::pool::{EndpointReading, Pool, Reading, Snapshot};
 
 /// The time of every decision, in milliseconds; metrics are 10 ms old unless they are stale.
@@ -98,9 +99,9 @@ impl Pod {
             Some(scraped_ms) if NOW_MS - scraped_ms < 500 => {
                 let tokens = f64::from(self.waiting) * 512.0 + prompt_tokens;
                 let requests = f64::from(self.waiting + self.running) + 1.0;
-                (0, tokens * requests * (1.0 + f64::from(self.kv)))
+                (0, tokens / 8.0 * requests * (1.0 + f64::from(self.kv)))
             }
-            _ => (1, prompt_tokens),
+            _ => (1, prompt_tokens / 8.0),
         }
     }
 
@@ -149,6 +150,7 @@ pub struct World {
     pool: Pool,
     loads: LoadBook,
     turns: Turns,
+    sizes: ModelSizes,
     rng: fastrand::Rng,
 }
 
@@ -171,8 +173,9 @@ impl World {
         let config = Config::parse(document.as_bytes()).unwrap();
         let mut loads = LoadBook::default();
         World {
-            pool: Pool::new(&config.pools[0], &mut loads),
+            pool: Pool::new(&config.pools[0], &mut loads, seed),
             turns: Turns::new(&config),
+            sizes: ModelSizes::default(),
             rng: fastrand::Rng::with_seed(seed),
             config,
             loads,
@@ -197,7 +200,7 @@ impl World {
     }
 
     fn prepare(&mut self, request: &InferenceRequest<'_>) -> Prepared {
-        prepare(&self.config, &mut self.turns, request, None, 0).unwrap()
+        prepare(&self.config, &mut self.turns, &self.sizes, request, None, 0).unwrap()
     }
 
     fn pick_prepared(&mut self, prepared: &Prepared) -> Decision {
@@ -213,6 +216,8 @@ impl World {
             prompt_tokens,
             user: None,
             stream_options: None,
+            cache_salt: b"",
+            prompt: PromptParts::default(),
         };
         let prepared = self.prepare(&request);
         match self.pick_prepared(&prepared) {
@@ -238,7 +243,7 @@ impl World {
         let decision = self.decide(model, prompt_tokens);
         let first = self.indexes(&decision)[0];
         let Decision::Send(pick) = decision else { panic!("not sent: {decision:?}") };
-        self.loads.start(pick.load_id, pick.prompt_tokens, pick.adapter);
+        self.loads.start(pick.load_id, pick.share, NOW_MS);
         first
     }
 

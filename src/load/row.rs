@@ -1,0 +1,188 @@
+//! The load of one endpoint: this worker's own, and what its peers have told.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::{AdapterId, InFlight, Oldest, Share};
+use crate::decayed_ratio::DecayedRatio;
+
+/// How fast an endpoint is taken to compute prompts until it has been seen, in tokens a millisecond: a 7B model on one
+/// large GPU.
+pub const DEFAULT_PREFILL_TOKENS_PER_MS: f64 = 8.0;
+
+/// Time that the default counts for, in milliseconds of computing prompts.
+const DEFAULT_SPEED_WEIGHT_MS: f64 = 500.0;
+
+/// Time over which a speed is learnt, in milliseconds of computing prompts.
+const SPEED_MEMORY_MS: f64 = 20_000.0;
+
+/// The least speed that is believed, in tokens a millisecond, so that no cost becomes infinite.
+const MIN_PREFILL_TOKENS_PER_MS: f64 = 0.001;
+
+/// Adapters that are told apart on one endpoint; an endpoint holds fewer at a time.
+const MAX_ADAPTERS: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) address: SocketAddr,
+    own: InFlight,
+    /// This worker's requests without an output, by number.
+    own_waiting: BTreeMap<u64, Waiting>,
+    started: u64,
+    /// This worker's requests that no longer wait, ever.
+    own_done: u64,
+    /// This worker's requests by adapter.
+    own_adapters: Vec<(AdapterId, u32)>,
+    prefill: DecayedRatio,
+    peers: InFlight,
+    peers_adapters: Vec<AdapterId>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    sent_ms: u64,
+    tokens: u32,
+    /// When its prompt is taken for done, if its answer is not streamed.
+    assumed_output_ms: Option<u64>,
+}
+
+impl Row {
+    pub fn new(address: SocketAddr) -> Row {
+        Row {
+            address,
+            own: InFlight::default(),
+            own_waiting: BTreeMap::new(),
+            started: 0,
+            own_done: 0,
+            own_adapters: Vec::new(),
+            prefill: DecayedRatio::new(
+                DEFAULT_PREFILL_TOKENS_PER_MS,
+                DEFAULT_SPEED_WEIGHT_MS,
+                SPEED_MEMORY_MS,
+            ),
+            peers: InFlight::default(),
+            peers_adapters: Vec::new(),
+        }
+    }
+
+    pub fn own(&self) -> InFlight {
+        self.own
+    }
+
+    pub fn in_flight(&self) -> InFlight {
+        self.own + self.peers
+    }
+
+    pub fn prefill_tokens_per_ms(&self) -> f64 {
+        self.prefill.value().max(MIN_PREFILL_TOKENS_PER_MS)
+    }
+
+    pub fn own_progress(&self) -> (u32, u64) {
+        (self.own.waiting, self.own_done)
+    }
+
+    pub fn own_adapters(&self) -> impl Iterator<Item = AdapterId> {
+        self.own_adapters.iter().map(|(adapter, _)| *adapter)
+    }
+
+    pub fn adapters(&self) -> impl Iterator<Item = AdapterId> {
+        self.own_adapters().chain(self.peers_adapters.iter().copied())
+    }
+
+    /// Counts a request, and numbers it.
+    pub fn start(&mut self, share: Share, now_ms: u64) -> u64 {
+        let number = self.started;
+        self.started += 1;
+        let assumed_output_ms = (!share.streamed).then(|| self.done_by_ms(share.tokens, now_ms));
+        let waiting = Waiting { sent_ms: now_ms, tokens: share.tokens, assumed_output_ms };
+        self.own_waiting.insert(number, waiting);
+        self.own.requests += 1;
+        self.own.waiting += 1;
+        self.own.waiting_tokens += u64::from(share.tokens);
+        self.own.oldest = self.oldest();
+        if let Some(adapter) = share.adapter {
+            self.count_adapter(adapter);
+        }
+        number
+    }
+
+    /// A prompt is done with. Where that was seen, it tells how fast the endpoint is: since the last one was done, or
+    /// since it had something to do, it has worked on this.
+    pub fn first_output(&mut self, number: u64, seen: bool, now_ms: u64) {
+        let working_ms = self.in_flight().working_ms(now_ms);
+        let Some(waiting) = self.stop_waiting(number) else { return };
+        if seen {
+            self.prefill.observe(f64::from(waiting.tokens), working_ms as f64);
+        }
+        self.own.last_output_ms = now_ms;
+    }
+
+    pub fn end(&mut self, number: u64, adapter: Option<AdapterId>) {
+        self.stop_waiting(number);
+        self.own.requests = self.own.requests.saturating_sub(1);
+        if let Some(adapter) = adapter {
+            self.discount_adapter(adapter);
+        }
+    }
+
+    pub fn assume_outputs(&mut self, now_ms: u64) -> bool {
+        let is_due = |waiting: &Waiting| waiting.assumed_output_ms.is_some_and(|due_ms| due_ms <= now_ms);
+        let due = self.own_waiting.iter().filter(|(_, waiting)| is_due(waiting)).map(|(number, _)| *number);
+        let due: Vec<u64> = due.collect();
+        for &number in &due {
+            self.first_output(number, false, now_ms);
+        }
+        !due.is_empty()
+    }
+
+    pub fn forget_peers(&mut self) {
+        self.peers = InFlight::default();
+        self.peers_adapters.clear();
+    }
+
+    pub fn add_peer(&mut self, load: InFlight) {
+        self.peers = self.peers + load;
+    }
+
+    pub fn add_peers_adapter(&mut self, adapter: AdapterId) {
+        if self.peers_adapters.len() < MAX_ADAPTERS {
+            self.peers_adapters.push(adapter);
+        }
+    }
+
+    /// When an endpoint that works at the learnt speed is done with all it has and `tokens` more.
+    fn done_by_ms(&self, tokens: u32, now_ms: u64) -> u64 {
+        let speed = self.prefill_tokens_per_ms();
+        let tokens = self.in_flight().backlog_tokens(speed, now_ms) + f64::from(tokens);
+        now_ms.saturating_add((tokens / speed) as u64)
+    }
+
+    fn stop_waiting(&mut self, number: u64) -> Option<Waiting> {
+        let waiting = self.own_waiting.remove(&number)?;
+        self.own_done += 1;
+        self.own.waiting = self.own.waiting.saturating_sub(1);
+        self.own.waiting_tokens = self.own.waiting_tokens.saturating_sub(u64::from(waiting.tokens));
+        self.own.oldest = self.oldest();
+        Some(waiting)
+    }
+
+    fn oldest(&self) -> Option<Oldest> {
+        let (_, waiting) = self.own_waiting.first_key_value()?;
+        Some(Oldest { sent_ms: waiting.sent_ms, tokens: waiting.tokens })
+    }
+
+    fn count_adapter(&mut self, adapter: AdapterId) {
+        if let Some((_, requests)) = self.own_adapters.iter_mut().find(|(known, _)| *known == adapter) {
+            *requests += 1;
+        } else if self.own_adapters.len() < MAX_ADAPTERS {
+            self.own_adapters.push((adapter, 1));
+        }
+    }
+
+    fn discount_adapter(&mut self, adapter: AdapterId) {
+        self.own_adapters.retain_mut(|(known, requests)| {
+            *requests -= u32::from(*known == adapter);
+            *requests > 0
+        });
+    }
+}

@@ -1,0 +1,41 @@
+//! What one worker has in flight, as it is published to the others.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{AdapterId, InFlight};
+
+/// A table not published for this long, in milliseconds, is that of a worker that is gone.
+pub const TABLE_EXPIRES_AFTER_MS: u64 = 2_000;
+
+/// Rows that are read of one table: more than one worker can have endpoints.
+const MAX_TABLE_ROWS: usize = 65_536;
+
+/// What one worker has in flight, as it is published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadTable {
+    /// When it was published, in milliseconds of the host's monotonic clock.
+    pub published_ms: u64,
+    /// The endpoints that are not idle.
+    pub rows: Vec<(SocketAddr, InFlight)>,
+    /// The adapters with requests in flight, and where.
+    pub adapters: Vec<(SocketAddr, AdapterId)>,
+    /// Batches of learnt prefixes this worker has published, ever.
+    pub learnt_batches: u64,
+}
+
+impl LoadTable {
+    /// Whether its worker still publishes.
+    pub fn is_alive(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.published_ms) < TABLE_EXPIRES_AFTER_MS
+    }
+
+    pub(super) fn rows(&self) -> impl Iterator<Item = &(SocketAddr, InFlight)> {
+        self.rows.iter().take(MAX_TABLE_ROWS)
+    }
+
+    pub(super) fn adapters(&self) -> impl Iterator<Item = &(SocketAddr, AdapterId)> {
+        self.adapters.iter().take(MAX_TABLE_ROWS)
+    }
+}

@@ -1,0 +1,135 @@
+//! How many tokens a model's prompts and answers have, learnt from the usage that servers report.
+//!
+//! ```text
+//! prompt tokens = estimate × (Σ prompt tokens reported ÷ Σ their estimates)
+//! answer tokens = Σ completion tokens reported ÷ answers
+//! ```
+//!
+//! Estimates are made of the prompt's bytes (four to a token); how far that is off depends on the model's tokenizer
+//! and the language its users write in. Both ratios start at a default and forget (see [`DecayedRatio`]).
+
+use std::collections::HashMap;
+
+use crate::decayed_ratio::DecayedRatio;
+
+/// Models that are told apart; of more, only the defaults are known.
+const MAX_MODELS: usize = 4_096;
+
+/// Estimated tokens that the default, one to one, counts for.
+const SCALE_WEIGHT_TOKENS: f64 = 2_000.0;
+/// Estimated tokens over which a scale is learnt.
+const SCALE_MEMORY_TOKENS: f64 = 1_000_000.0;
+/// The factor by which estimates may be off, either way: what a server reports beyond that is not believed.
+const MAX_SCALE: f64 = 16.0;
+
+/// Tokens of an answer until some have been seen: a paragraph or two.
+const DEFAULT_ANSWER_TOKENS: f64 = 200.0;
+/// Answers that the default counts for.
+const ANSWER_WEIGHT: f64 = 10.0;
+/// Answers over which their length is learnt.
+const ANSWER_MEMORY: f64 = 1_000.0;
+
+/// What is known of each model, by its name at the servers.
+#[derive(Debug, Default)]
+pub struct ModelSizes {
+    by_model: HashMap<String, Sizes>,
+}
+
+#[derive(Debug)]
+struct Sizes {
+    scale: DecayedRatio,
+    answer_tokens: DecayedRatio,
+}
+
+impl Default for Sizes {
+    fn default() -> Sizes {
+        Sizes {
+            scale: DecayedRatio::new(1.0, SCALE_WEIGHT_TOKENS, SCALE_MEMORY_TOKENS),
+            answer_tokens: DecayedRatio::new(DEFAULT_ANSWER_TOKENS, ANSWER_WEIGHT, ANSWER_MEMORY),
+        }
+    }
+}
+
+impl ModelSizes {
+    /// A prompt's size, at least 1, from its estimate.
+    pub fn prompt_tokens(&self, model: &str, estimated_tokens: u32) -> u32 {
+        let scale = self.by_model.get(model).map_or(1.0, |sizes| sizes.scale.value());
+        ((f64::from(estimated_tokens) * scale).round() as u32).max(1)
+    }
+
+    /// The length to expect of an answer.
+    pub fn answer_tokens(&self, model: &str) -> u32 {
+        self.by_model.get(model).map_or(DEFAULT_ANSWER_TOKENS, |sizes| sizes.answer_tokens.value()) as u32
+    }
+
+    /// A server has reported what a prompt with this estimate and its answer came to.
+    pub fn observe(
+        &mut self,
+        model: &str,
+        estimated_tokens: u32,
+        prompt_tokens: u32,
+        completion_tokens: Option<u32>,
+    ) {
+        if !self.by_model.contains_key(model) {
+            if self.by_model.len() >= MAX_MODELS {
+                return;
+            }
+            self.by_model.insert(model.to_owned(), Sizes::default());
+        }
+        let Some(sizes) = self.by_model.get_mut(model) else { return };
+        let estimated = f64::from(estimated_tokens);
+        let reported = f64::from(prompt_tokens).clamp(estimated / MAX_SCALE, estimated * MAX_SCALE);
+        sizes.scale.observe(reported, estimated);
+        if let Some(tokens) = completion_tokens {
+            sizes.answer_tokens.observe(f64::from(tokens), 1.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn sizes_are_guesses_until_servers_have_reported_and_each_model_has_its_own() {
+        let mut sizes = ModelSizes::default();
+        assert_eq!((sizes.prompt_tokens("m", 300), sizes.answer_tokens("m")), (300, 200));
+        for _ in 0..2_000 {
+            sizes.observe("m", 1_000, 1_500, Some(20));
+        }
+        assert_eq!((sizes.prompt_tokens("m", 300), sizes.answer_tokens("m")), (450, 20));
+        assert_eq!((sizes.prompt_tokens("n", 300), sizes.answer_tokens("n")), (300, 200));
+    }
+
+    #[test]
+    fn an_answer_whose_length_is_not_told_teaches_nothing_about_lengths() {
+        let mut sizes = ModelSizes::default();
+        sizes.observe("m", 10, 10, None);
+        assert_eq!(sizes.answer_tokens("m"), 200);
+    }
+
+    #[test]
+    fn what_cannot_be_is_not_believed() {
+        let mut sizes = ModelSizes::default();
+        for _ in 0..1_000 {
+            sizes.observe("m", 1_000, u32::MAX, Some(1));
+        }
+        assert!(sizes.prompt_tokens("m", 100) <= 1_600);
+        for _ in 0..5_000 {
+            sizes.observe("m", 1_000, 0, Some(1));
+        }
+        assert!(sizes.prompt_tokens("m", 160) >= 10);
+        assert_eq!(sizes.prompt_tokens("m", 0), 1);
+    }
+
+    #[test]
+    fn no_number_of_names_makes_it_grow_without_end() {
+        let mut sizes = ModelSizes::default();
+        for name in 0..MAX_MODELS + 10 {
+            sizes.observe(&name.to_string(), 1, 1, Some(1));
+        }
+        assert_eq!(sizes.by_model.len(), MAX_MODELS);
+    }
+}

@@ -1,0 +1,216 @@
+//! The text of a prompt, in the order in which a server puts it before the model.
+//!
+//! Chat templates begin with the tools, then comes what is said for all turns, then the turns. What is handed out is not
+//! what the model reads: the template is the server's. It is such that two prompts share about as much of their start
+//! here as they do there:
+//! - strings decoded, each followed by a quote, keys too; no white space or commas between values;
+//! - a number as four bytes, because a prompt may be a list of token ids;
+//! - a medium (by URL or by value) as a hash of its string, over as many bytes as stand for its tokens.
+
+use twox_hash::XxHash64;
+
+use super::fields::Key;
+use super::json_string::read_string;
+use super::prompt::{BYTES_PER_TOKEN, MEDIA_TOKENS, is_media_key};
+
+/// The raw JSON of what a prompt is made of; empty where a request has no such field.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct PromptParts<'a> {
+    tools: &'a [u8],
+    system: &'a [u8],
+    turns: &'a [u8],
+}
+
+impl<'a> PromptParts<'a> {
+    /// The part a field is.
+    pub(super) fn of(&mut self, key: Key) -> &mut &'a [u8] {
+        match key {
+            Key::Tools => &mut self.tools,
+            Key::System => &mut self.system,
+            _ => &mut self.turns,
+        }
+    }
+
+    /// Hands out the text in pieces.
+    pub fn visit(&self, mut sink: impl FnMut(&[u8])) {
+        for part in [self.tools, self.system, self.turns] {
+            visit_value(part, &mut sink);
+        }
+    }
+}
+
+/// Hands out the text of a JSON value, which is known to be valid: one flat pass, without recursion.
+fn visit_value(json: &[u8], sink: &mut impl FnMut(&[u8])) {
+    let mut rest = json;
+    let mut under_media = false;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = match byte {
+            b'"' => visit_string(tail, &mut under_media, sink),
+            b'0'..=b'9' => visit_number(rest, sink),
+            b' ' | b'\n' | b'\r' | b'\t' | b',' => tail,
+            _ => {
+                sink(&[byte]);
+                tail
+            }
+        };
+    }
+}
+
+/// Hands out the string whose opening quote was just read, and returns what follows it.
+fn visit_string<'a>(text: &'a [u8], under_media: &mut bool, sink: &mut impl FnMut(&[u8])) -> &'a [u8] {
+    let Some(string) = read_string(text) else { return &[] };
+    let is_key = string.rest.trim_ascii_start().first() == Some(&b':');
+    if !is_key && std::mem::take(under_media) {
+        visit_medium(string.content, sink);
+        return string.rest;
+    }
+    if is_key {
+        *under_media = is_media_key(string.content);
+    }
+    if string.decoded_bytes == string.content.len() {
+        sink(string.content);
+    } else {
+        visit_escaped(string.content, sink);
+    }
+    sink(b"\"");
+    string.rest
+}
+
+fn visit_medium(content: &[u8], sink: &mut impl FnMut(&[u8])) {
+    let hash = XxHash64::oneshot(0, content).to_le_bytes();
+    for _ in 0..MEDIA_TOKENS * BYTES_PER_TOKEN / hash.len() {
+        sink(&hash);
+    }
+}
+
+/// Hands out digits as a number; a sign, a point and an exponent are handed out as they stand.
+fn visit_number<'a>(text: &'a [u8], sink: &mut impl FnMut(&[u8])) -> &'a [u8] {
+    let mut rest = text;
+    let mut number = 0_u32;
+    while let Some((digit @ b'0'..=b'9', tail)) = rest.split_first() {
+        number = number.wrapping_mul(10).wrapping_add(u32::from(digit - b'0'));
+        rest = tail;
+    }
+    sink(&number.to_le_bytes());
+    rest
+}
+
+/// Hands out what escapes stand for, so that clients that escape differently share what they say. Halves of surrogate
+/// pairs that stand alone are handed out as they are written.
+fn visit_escaped(content: &[u8], sink: &mut impl FnMut(&[u8])) {
+    let mut rest = content;
+    while let Some(place) = memchr::memchr(b'\\', rest) {
+        let (plain, escape) = rest.split_at(place);
+        if !plain.is_empty() {
+            sink(plain);
+        }
+        rest = match escape {
+            [_, b'u', ..] => visit_unicode(escape, sink),
+            [_, letter, tail @ ..] => {
+                sink(&[escaped(*letter)]);
+                tail
+            }
+            _ => &[],
+        };
+    }
+    sink(rest);
+}
+
+/// What a backslash and this letter stand for.
+fn escaped(letter: u8) -> u8 {
+    match letter {
+        b'b' => 0x08,
+        b'f' => 0x0c,
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        itself => itself,
+    }
+}
+
+fn visit_unicode<'a>(escape: &'a [u8], sink: &mut impl FnMut(&[u8])) -> &'a [u8] {
+    let unit = |text: &[u8]| {
+        let digits = str::from_utf8(text.strip_prefix(b"\\u")?.get(..4)?).ok()?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let (first, second) = (unit(escape), escape.get(6..).and_then(unit));
+    let units = [first.unwrap_or_default(), second.unwrap_or_default()];
+    let decoded = char::decode_utf16(units.into_iter().take(1 + usize::from(second.is_some()))).next();
+    match decoded {
+        Some(Ok(character)) => {
+            sink(character.encode_utf8(&mut [0; 4]).as_bytes());
+            escape.get(6 * character.len_utf16()..).unwrap_or_default()
+        }
+        _ => {
+            sink(escape.get(..6).unwrap_or(escape));
+            escape.get(6..).unwrap_or_default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::openai::read_request;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn text_of(body: &str) -> Vec<u8> {
+        let request = read_request(body.as_bytes()).unwrap_or_else(|error| panic!("{body}: {error:?}"));
+        let mut text = Vec::new();
+        request.prompt.visit(|piece| text.extend_from_slice(piece));
+        text
+    }
+
+    fn check(body: &str, text: &[u8]) {
+        assert_eq!(String::from_utf8_lossy(&text_of(body)), String::from_utf8_lossy(text), "{body}");
+    }
+
+    #[test]
+    fn tools_come_first_then_what_is_said_for_all_turns_then_the_turns() {
+        let messages = r#""messages":[{"role":"user","content":"Hi"}]"#;
+        check(
+            &format!(r#"{{"model":"m",{messages},"system":"Be brief.","tools":["t"]}}"#),
+            br#"[t"]Be brief."[{role":user"content":Hi"}]"#,
+        );
+        check(r#"{"model":"m","input":"Hi","instructions":"Be brief."}"#, br#"Be brief."Hi""#);
+        check(r#"{"model":"m","prompt":"Once"}"#, br#"Once""#);
+        check(r#"{"model":"m"}"#, b"");
+    }
+
+    #[test]
+    fn the_same_prompt_written_otherwise_is_the_same_text() {
+        let one = r#"{"model":"m","messages":[{"role":"user","content":"a\n\"é\" 😀/ \ud800 \t"}]}"#;
+        let other = "{\"model\" : \"m\", \"messages\" :\n [ { \"role\" : \"\\u0075ser\",\r\n \"content\" : \
+            \"a\\u000A\\\"\\u00e9\\\" \\ud83d\\ude00\\/ \\ud800 \\u0009\" } ] }";
+        check(other, &text_of(one));
+    }
+
+    #[test]
+    fn a_turn_more_keeps_the_text_of_those_before() {
+        let turn = |role: &str, text: &str| format!(r#"{{"role":"{role}","content":"{text}"}}"#);
+        let (one, two) = (turn("user", "One"), turn("assistant", "Two"));
+        let before = text_of(&format!(r#"{{"model":"m","messages":[{one}]}}"#));
+        let after = text_of(&format!(r#"{{"model":"m","messages":[{one}, {two}]}}"#));
+        assert!(after.starts_with(before.strip_suffix(b"]").unwrap()));
+    }
+
+    #[test]
+    fn token_ids_are_four_bytes_each() {
+        check(r#"{"model":"m","prompt":[1, 300,70000]}"#, b"[\x01\0\0\0\x2c\x01\0\0\x70\x11\x01\0]");
+    }
+
+    #[test]
+    fn media_differ_by_their_content_and_count_the_same_however_long() {
+        let image = |url: &str| {
+            text_of(&format!(
+                r#"{{"model":"m","messages":[{{"type":"image_url","image_url":{{"url":"{url}"}}}}]}}"#
+            ))
+        };
+        let (short, long) = (image("http://x/y.png"), image(&format!("data:{}", "A".repeat(100_000))));
+        assert_eq!(short.len(), long.len());
+        assert!(short.len() > MEDIA_TOKENS * BYTES_PER_TOKEN);
+        assert_ne!(short, long);
+        assert_eq!(image("http://x/y.png"), short);
+    }
+}

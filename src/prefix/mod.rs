@@ -1,0 +1,19 @@
+//! Which start of a prompt is cached where.
+//!
+//! A prompt is cut into blocks of fixed size, each known by a hash over itself and all before it ([`PromptBlocks`]), so
+//! that two prompts share as many hashes as they share of their start. For each endpoint is kept which blocks its KV
+//! cache holds, as far as can be told from what was sent there ([`PrefixIndex`]); workers tell each other what they have
+//! learnt ([`Batch`]).
+//!
+//! It deliberately knows neither tokens nor templates: blocks are bytes of the prompt's text, and a share of the bytes
+//! stands for the same share of the tokens.
+
+mod block_cache;
+mod blocks;
+mod index;
+mod learnt;
+
+pub use block_cache::BYTES_PER_BLOCK;
+pub use blocks::{BLOCK_BYTES, BlockHasher, MAX_PROMPT_BLOCKS, PromptBlocks};
+pub use index::{Match, PrefixIndex};
+pub use learnt::{Batch, Learnt, MAX_BATCH_BLOCKS};

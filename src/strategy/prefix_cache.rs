@@ -1,0 +1,43 @@
+//! PREFIX_CACHE: the endpoint where the request costs least, given what is cached there; what is new has its place.
+//!
+//! ```text
+//! cost          = that of DEFAULT, with own tokens = prompt tokens − matched tokens
+//! matched tokens = prompt tokens × bytes of the matched blocks ÷ bytes of the prompt, in whole blocks of the server
+//!
+//! place = of the endpoints whose cost is at most PLACEMENT_SLACK × the least:
+//!         the one with the highest hash(first block that no endpoint holds, endpoint)
+//! ```
+//!
+//! The cost lets a prompt follow its prefix as long as that saves more than waiting there costs: a hot prefix spreads by
+//! itself. The place is bounded-load consistent hashing: where several endpoints are about as good, workers and gateways
+//! that have not told each other yet send what begins alike to the same one, and few prompts move when an endpoint comes
+//! or goes.
+
+use super::{Demand, Ranked};
+use crate::hash::mix;
+use crate::prefix::{BLOCK_BYTES, Match, PromptBlocks};
+
+/// How much more than the least an endpoint's cost may be for a prompt to go where it belongs.
+const PLACEMENT_SLACK: f64 = 1.25;
+
+/// The tokens of a prompt that are cached where `matched` blocks are; servers share whole blocks of `block_tokens`.
+pub(super) fn matched_tokens(demand: Demand<'_>, matched: Match, block_tokens: u32) -> u32 {
+    let Some(blocks) = demand.blocks else { return 0 };
+    let share = (matched.blocks * BLOCK_BYTES) as f64 / blocks.bytes.max(1) as f64;
+    let tokens = (f64::from(demand.prompt_tokens) * share) as u32;
+    tokens - tokens % block_tokens
+}
+
+/// Marks the endpoint to which the prompt's first block that is nowhere cached belongs.
+pub(super) fn place<'a>(mut ranked: Vec<Ranked<'a>>, blocks: &PromptBlocks) -> Vec<Ranked<'a>> {
+    let most_matched = ranked.iter().map(|ranked| ranked.candidate.matched.blocks).max().unwrap_or(0);
+    let Some(first_new) = blocks.hashes.get(most_matched).copied() else { return ranked };
+    let Some(freshest) = ranked.iter().map(|ranked| ranked.candidate.freshness).min() else { return ranked };
+    let eligible = |ranked: &&mut Ranked<'_>| ranked.candidate.freshness == freshest;
+    let least = ranked.iter_mut().filter(eligible).map(|ranked| ranked.cost).fold(f64::INFINITY, f64::min);
+    let near = ranked.iter_mut().filter(eligible).filter(|ranked| ranked.cost <= least * PLACEMENT_SLACK);
+    if let Some(place) = near.max_by_key(|ranked| mix(first_new ^ ranked.candidate.endpoint.place)) {
+        place.placed = true;
+    }
+    ranked
+}
