@@ -37,6 +37,7 @@ pub mod metrics;
 pub mod model_sizes;
 pub mod models;
 pub mod openai;
+pub mod picker;
 pub mod pool;
 pub mod prefix;
 pub mod queue;

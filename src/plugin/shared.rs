@@ -83,9 +83,7 @@ const LEARNT_SLOTS: u64 = 16;
 /// The exchange of loads, and of what was learnt, between workers.
 pub struct Exchange {
     me: u64,
-    /// What this worker has learnt since it was last published.
-    batch: Batch,
-    /// Batches published.
+    /// Batches of what was learnt, published so far.
     batches: u64,
     published_ms: Option<u64>,
     /// When the peers' tables were last read.
@@ -142,19 +140,13 @@ impl Exchange {
         if read_value(&workers_key()).is_none() {
             write(&workers_key(), &encode(&Vec::<u64>::new()), None);
         }
-        Exchange {
-            me,
-            batch: Batch::default(),
-            batches: 0,
-            published_ms: None,
-            read_ms: 0,
-            peers: Vec::new(),
-        }
+        Exchange { me, batches: 0, published_ms: None, read_ms: 0, peers: Vec::new() }
     }
 
-    /// Remembers what this worker has learnt, to be published with the next tick.
-    pub fn tell(&mut self, learnt: Learnt) {
-        self.batch.push(learnt);
+    /// Publishes what this worker has learnt; its next table says so.
+    pub fn tell(&mut self, batch: &Batch) {
+        write(&learnt_key(self.me, batch.number), &encode(batch), None);
+        self.batches = batch.number;
     }
 
     /// Publishes what this worker has in flight.
@@ -178,14 +170,9 @@ impl Exchange {
         }
     }
 
-    /// Publishes what was learnt, follows which workers there are, and says that this one is alive. `dirty`: its load
+    /// Follows which workers there are, and says that this one is alive. `dirty`: its load
     /// has changed since it was published.
-    pub fn tick(&mut self, loads: &mut LoadBook, mut dirty: bool, now_ms: u64) {
-        if let Some(batch) = self.batch.take() {
-            write(&learnt_key(self.me, batch.number), &encode(&batch), None);
-            self.batches = batch.number;
-            dirty = true;
-        }
+    pub fn tick(&mut self, loads: &mut LoadBook, dirty: bool, now_ms: u64) {
         if let Some(published_ms) = self.published_ms
             && (dirty || now_ms.saturating_sub(published_ms) >= HEARTBEAT_MS)
         {

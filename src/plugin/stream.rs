@@ -13,7 +13,7 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use super::host::{self, Buffer, Headers, HostError, LogLevel};
-use super::worker::{Outcome, Released, Worker};
+use super::worker::Worker;
 use crate::config::{PickTo, StickyBy};
 use crate::decide::{Decision, Prepared, SentPrompt};
 use crate::load::Ticket;
@@ -21,6 +21,7 @@ use crate::openai::{
     AnswerFormat, AnswerModel, AnswerUsage, ApiError, InferenceRequest, is_inference_path, is_json,
     is_model_list_path, list_models, read_request, replace_model,
 };
+use crate::picker::{Outcome, Released};
 
 /// The header that names the endpoints, best first, to Envoy's override_host load balancing.
 const PICK_HEADER: &str = "x-gateway-destination-endpoint";
@@ -81,13 +82,13 @@ pub type Waiter = Rc<RefCell<State>>;
 
 /// Does what was decided for a request that has waited, outside of the request's own callbacks.
 pub fn release(released: Released<Waiter>, worker: &RefCell<Worker<Waiter>>, now_ms: u64) {
-    let Released { id, waiter: state, pool, decision } = released;
+    let Released { id, waiter: state, decision, prepared } = released;
     if let Err(error) = host::set_effective_context(id) {
         host::log(LogLevel::Error, &format!("inference-picker: a request that waited is lost: {error:?}"));
         return;
     }
     *state.borrow_mut() = State::Idle;
-    if act(&state, worker, pool, decision, now_ms) == Action::Continue {
+    if act(&state, worker, prepared.pool, decision, now_ms) == Action::Continue {
         warn("the request", host::resume_request());
     }
 }
@@ -101,7 +102,7 @@ impl Stream {
     /// The headers of an inference request are here: wait for the body.
     fn start_reading(&mut self, pool: usize) -> Action {
         let worker = self.worker.borrow();
-        let config = &worker.config;
+        let config = worker.config();
         if let Some(StickyBy::Header(name)) = &config.sticky_by {
             self.user = request_header(name).map(|mut value| {
                 value.truncate(MAX_USER_BYTES);
@@ -139,7 +140,7 @@ impl Stream {
     /// The whole body is here: read it, decide, act.
     fn finish_reading(&mut self, route_pool: usize) -> Action {
         *self.state.borrow_mut() = State::Idle;
-        let limit = self.worker.borrow().config.max_body_bytes;
+        let limit = self.worker.borrow().config().max_body_bytes;
         let body = host::buffer(Buffer::RequestBody, limit).ok().flatten().unwrap_or_default();
         let request = match read_request(&body) {
             Ok(request) => request,
@@ -147,7 +148,7 @@ impl Stream {
         };
         publish("llm_model", &request.model);
         let user = self.user_of(&request);
-        let prepared = self.worker.borrow_mut().prepare(&request, user.as_deref(), route_pool);
+        let prepared = self.worker.borrow_mut().picker.prepare(&request, user.as_deref(), route_pool);
         let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(error) => return refuse(&error),
@@ -162,7 +163,7 @@ impl Stream {
 
     fn decide(&mut self, prepared: Prepared) -> Action {
         let (now_ms, pool) = (host::now_ms(), prepared.pool);
-        let outcome = self.worker.borrow_mut().decide(self.id, prepared, || self.state.clone(), now_ms);
+        let outcome = self.worker.borrow_mut().decide(self.id, &prepared, || self.state.clone(), now_ms);
         match outcome {
             Outcome::Decided(decision) => act(&self.state, &self.worker, pool, decision, now_ms),
             Outcome::Waits => {
@@ -174,7 +175,7 @@ impl Stream {
 
     /// What tells this user from others, where users are kept on one target.
     fn user_of(&mut self, request: &InferenceRequest<'_>) -> Option<Vec<u8>> {
-        match self.worker.borrow().config.sticky_by {
+        match self.worker.borrow().config().sticky_by {
             None => None,
             Some(StickyBy::Header(_)) => self.user.take(),
             Some(StickyBy::User) => request.user.map(|user| user.as_bytes().to_vec()),
@@ -185,12 +186,12 @@ impl Stream {
     fn rewrite(&mut self, body: &[u8], request: &InferenceRequest<'_>, prepared: &Prepared) {
         let Some(target) = &prepared.target else { return };
         let worker = self.worker.borrow();
-        if worker.config.restore_requested_model {
+        if worker.config().restore_requested_model {
             self.answer = Answer::Restores(Box::new(AnswerModel::new(target, &request.model)));
         }
         let rewritten = replace_model(body, &request.model_spans, target);
         warn("the body", host::replace_buffer(Buffer::RequestBody, body.len(), &rewritten));
-        if worker.config.pick_to == PickTo::Header && request_header("content-length").is_some() {
+        if worker.config().pick_to == PickTo::Header && request_header("content-length").is_some() {
             let length = rewritten.len().to_string();
             warn("content-length", host::set_header(Headers::Request, "content-length", &length));
         }
@@ -198,7 +199,7 @@ impl Stream {
 
     /// Another pool than the route's serves the model: has the route chosen anew, by the model's name.
     fn change_route(&self, model: &str) {
-        match self.worker.borrow().config.pick_to {
+        match self.worker.borrow().config().pick_to {
             PickTo::Header => warn(MODEL_HEADER, host::set_header(Headers::Request, MODEL_HEADER, model)),
             // Routes can match on filter state `wasm.llm_model`, which has been published.
             PickTo::FilterState => {}
@@ -284,7 +285,7 @@ impl Stream {
                 }
                 worker.end(sent.ticket);
             }
-            State::Waiting { pool } => self.worker.borrow_mut().forget(pool, self.id),
+            State::Waiting { pool } => self.worker.borrow_mut().picker.forget(pool, self.id),
             State::Idle | State::Reading { .. } => {}
         }
     }
@@ -297,13 +298,13 @@ impl HttpContext for Stream {
         // Whatever the route: no client chooses its host.
         warn(PICK_HEADER, host::remove_header(Headers::Request, PICK_HEADER));
         let cluster = host::property(&["xds", "cluster_name"]).ok().flatten().unwrap_or_default();
-        let pool = self.worker.borrow().config.pool_of_cluster(&cluster);
+        let pool = self.worker.borrow().config().pool_of_cluster(&cluster);
         let Some(pool) = pool else { return Action::Continue };
         let method = request_header(":method").unwrap_or_default();
         if method == b"POST" && is_inference() {
             return if end_of_stream { self.finish_reading(pool) } else { self.start_reading(pool) };
         }
-        if method == b"GET" && self.worker.borrow().config.answer_models && is_model_list() {
+        if method == b"GET" && self.worker.borrow().config().answer_models && is_model_list() {
             return answer_models(&self.worker.borrow());
         }
         let now_ms = host::now_ms();
@@ -316,7 +317,7 @@ impl HttpContext for Stream {
             Ok(pool) => pool,
             Err(action) => return action,
         };
-        let limit = self.worker.borrow().config.max_body_bytes;
+        let limit = self.worker.borrow().config().max_body_bytes;
         if size > limit {
             *self.state.borrow_mut() = State::Idle;
             return refuse(&ApiError::body_too_large(limit));
@@ -395,7 +396,7 @@ fn act(
     };
     let mut worker = worker.borrow_mut();
     let ticket = worker.send(&pick, now_ms);
-    if worker.config.pick_to == PickTo::Header {
+    if worker.config().pick_to == PickTo::Header {
         warn(PICK_HEADER, host::set_header(Headers::Request, PICK_HEADER, &pick.destinations));
     }
     publish("llm_dest", &pick.destinations);
@@ -419,7 +420,7 @@ fn refuse(error: &ApiError) -> Action {
 /// Answers with the list of the published models.
 fn answer_models(worker: &Worker<Waiter>) -> Action {
     publish("llm_decision", "answered: models");
-    let body = list_models(worker.config.models.iter().map(|model| model.name.as_str()));
+    let body = list_models(worker.config().models.iter().map(|model| model.name.as_str()));
     warn("the answer", host::respond(200, "models", &[("content-type", "application/json")], &body));
     Action::Pause
 }
