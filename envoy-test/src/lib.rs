@@ -3,6 +3,8 @@
 //!
 //! - [`envoy`] starts an Envoy on a configuration, and talks to it as a client and as an operator.
 //! - [`model_server`] simulates model servers that behave like vLLM where routing can tell.
+//! - [`simulation`] compares picks in virtual time, without an Envoy.
 
 pub mod envoy;
 pub mod model_server;
+pub mod simulation;

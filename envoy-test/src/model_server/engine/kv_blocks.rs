@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 pub type BlockId = usize;
 
 /// All blocks of one engine.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct KvBlocks {
     blocks: Vec<Block>,
     cached: HashMap<u64, BlockId>,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 /// The adapter slots of one engine.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LoraSlots {
     slots: usize,
     /// Running sequences by adapter; no entry is zero.

@@ -40,7 +40,7 @@ pub enum Refusal {
 }
 
 /// One engine. See the module's documentation.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Engine {
     settings: EngineSettings,
     scheduler: Scheduler,

@@ -15,7 +15,7 @@ use super::sequence::{RequestId, Sequence};
 use super::settings::{EngineSettings, StepWork};
 
 /// The queue, the running batch and what they hold.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Scheduler {
     pub waiting: VecDeque<Sequence>,
     pub running: Vec<Sequence>,

@@ -24,7 +24,7 @@ pub struct EngineRequest {
 }
 
 /// What the engine keeps for a request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Sequence {
     pub id: RequestId,
     pub adapter: Option<String>,

@@ -1,0 +1,115 @@
+//! The reference endpoint picker of the Gateway API's inference extension, as far as its picks go: a weighted sum of
+//! scores from 0 to 1, of which the highest wins.
+//!
+//! ```text
+//! score  = 2 × queue + 2 × KV cache + 3 × prefix
+//! queue  = (longest queue − its queue) ÷ (longest − shortest queue), 1 where all are equal
+//! KV     = 1 − KV-cache utilization
+//! prefix = blocks of the prompt that were last sent there ÷ blocks of the prompt
+//! ```
+//!
+//! Queues and utilization are as of the last scrape: what has been sent since does not count. Which blocks are where is
+//! remembered from its own picks, for each pod the last ones used.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use fastrand::Rng;
+use lru::LruCache;
+
+use super::{Picker, Request};
+use crate::model_server::engine::{Engine, Gauges};
+
+const QUEUE_WEIGHT: f64 = 2.0;
+const KV_CACHE_WEIGHT: f64 = 2.0;
+const PREFIX_WEIGHT: f64 = 3.0;
+
+const SCRAPE_INTERVAL: Duration = Duration::from_millis(50);
+/// Tokens of a block: as in the engines' caches.
+const BLOCK_TOKENS: usize = 16;
+/// Blocks of a prompt that are looked at.
+const PROMPT_BLOCKS_MAX: usize = 256;
+/// Blocks remembered for each pod.
+const POD_BLOCKS: NonZeroUsize = NonZeroUsize::new(31_250).unwrap();
+
+pub struct EndpointPicker {
+    pods: Vec<Pod>,
+    next_scrape: Duration,
+    rng: Rng,
+}
+
+struct Pod {
+    gauges: Gauges,
+    blocks: LruCache<u64, ()>,
+}
+
+impl EndpointPicker {
+    pub fn new(pods: usize, rng: Rng) -> EndpointPicker {
+        let pod = || Pod { gauges: Gauges::default(), blocks: LruCache::new(POD_BLOCKS) };
+        EndpointPicker {
+            pods: std::iter::repeat_with(pod).take(pods).collect(),
+            next_scrape: Duration::ZERO,
+            rng,
+        }
+    }
+
+    fn scores(&self, blocks: &[u64]) -> Vec<f64> {
+        let queues = || self.pods.iter().map(|pod| pod.gauges.waiting);
+        let (shortest, longest) = (queues().min().unwrap_or(0), queues().max().unwrap_or(0));
+        let score = |pod: &Pod| {
+            let queue = match longest - shortest {
+                0 => 1.0,
+                range => (longest - pod.gauges.waiting) as f64 / range as f64,
+            };
+            QUEUE_WEIGHT * queue
+                + KV_CACHE_WEIGHT * (1.0 - pod.gauges.kv_cache_usage)
+                + PREFIX_WEIGHT * pod.prefix_share(blocks)
+        };
+        self.pods.iter().map(score).collect()
+    }
+}
+
+impl Pod {
+    fn prefix_share(&self, blocks: &[u64]) -> f64 {
+        let known = blocks.iter().take_while(|block| self.blocks.contains(block)).count();
+        known as f64 / blocks.len().max(1) as f64
+    }
+}
+
+impl Picker for EndpointPicker {
+    fn pick(&mut self, request: &Request<'_>, _engines: &[Engine], _now: Duration) -> usize {
+        let blocks = block_hashes(request.prompt);
+        let scores = self.scores(&blocks);
+        let highest = scores.iter().copied().fold(f64::MIN, f64::max);
+        let best = (0..scores.len()).filter(|&pod| scores[pod] == highest);
+        let picked = self.rng.choice(best.collect::<Vec<_>>()).unwrap_or_default();
+        for block in blocks {
+            self.pods[picked].blocks.put(block, ());
+        }
+        picked
+    }
+
+    fn next_tick(&self) -> Option<Duration> {
+        Some(self.next_scrape)
+    }
+
+    fn tick(&mut self, engines: &[Engine], _now: Duration) {
+        self.next_scrape += SCRAPE_INTERVAL;
+        for (pod, engine) in self.pods.iter_mut().zip(engines) {
+            pod.gauges = engine.gauges().clone();
+        }
+    }
+}
+
+/// Of each full block, with all before it.
+fn block_hashes(prompt: &[u32]) -> Vec<u64> {
+    let mut parent = 0;
+    let hashes = prompt.chunks_exact(BLOCK_TOKENS).take(PROMPT_BLOCKS_MAX).map(|block| {
+        let mut hasher = DefaultHasher::new();
+        (parent, block).hash(&mut hasher);
+        parent = hasher.finish();
+        parent
+    });
+    hashes.collect()
+}

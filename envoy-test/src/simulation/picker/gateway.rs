@@ -1,0 +1,280 @@
+//! The routing core in front of the engines: gateways of one or more workers, joined as the plugin's shell joins them.
+//!
+//! A worker decides each request with the core's own functions, from a real configuration and a real request body. It
+//! publishes its load at each pick, reads its peers' at most once a millisecond at a pick and at every tick, and takes
+//! over at its tick what the gateway's scraper has published. Gateways share nothing but the engines.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use fastrand::Rng;
+use inference_picker::admission::{Admission, DrainRate};
+use inference_picker::config::Config;
+use inference_picker::decide::{self, Decision, Pick, Prepared};
+use inference_picker::load::{LoadBook, LoadTable, Ticket};
+use inference_picker::metrics::ModelServer;
+use inference_picker::models::Turns;
+use inference_picker::openai::read_request;
+use inference_picker::pool::{DiscoveredEndpoint, Pool, Snapshot};
+use inference_picker::scrape::Scraper;
+use serde_json::json;
+
+use super::{Gateways, Picker, Request};
+use crate::model_server::engine::{Engine, Output};
+
+/// The plugin's own tick.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Some gateways that use the core.
+pub struct CorePicker {
+    gateways: Vec<Gateway>,
+    /// What counts in whose books.
+    in_flight: HashMap<usize, InFlight>,
+    rng: Rng,
+}
+
+struct InFlight {
+    gateway: usize,
+    worker: usize,
+    ticket: Ticket,
+}
+
+struct Gateway {
+    config: Config,
+    workers: Vec<Worker>,
+    /// What each worker has published.
+    tables: Vec<LoadTable>,
+    scraping: Scraping,
+}
+
+/// What one of the plugin's workers keeps.
+struct Worker {
+    pool: Pool,
+    loads: LoadBook,
+    turns: Turns,
+    drain_rate: DrainRate,
+    rng: Rng,
+    /// The time of the last look at the peers' tables.
+    read_ms: u64,
+    next_tick: Duration,
+}
+
+/// The companion service.
+struct Scraping {
+    scraper: Scraper,
+    loads: LoadBook,
+    published: Option<Snapshot>,
+    next_tick: Duration,
+}
+
+impl CorePicker {
+    pub fn new(strategy: &str, pods: usize, gateways: Gateways, mut rng: Rng) -> CorePicker {
+        let config = configuration(strategy, pods);
+        let gateway = |_| Gateway::new(config.clone(), gateways.workers, &mut rng);
+        CorePicker { gateways: (0..gateways.gateways).map(gateway).collect(), in_flight: HashMap::new(), rng }
+    }
+}
+
+impl Picker for CorePicker {
+    fn pick(&mut self, request: &Request<'_>, _engines: &[Engine], now: Duration) -> usize {
+        let gateway = self.rng.usize(..self.gateways.len());
+        let worker = self.rng.usize(..self.gateways[gateway].workers.len());
+        let (pick, ticket) = self.gateways[gateway].pick(worker, request.prompt, milliseconds(now));
+        self.in_flight.insert(request.key, InFlight { gateway, worker, ticket });
+        pod_of(&pick)
+    }
+
+    fn first_output(&mut self, key: usize, _output: &Output) {
+        let Some(InFlight { gateway, worker, ticket }) = self.in_flight.get_mut(&key) else { return };
+        self.gateways[*gateway].workers[*worker].loads.first_output(ticket);
+    }
+
+    fn ended(&mut self, key: usize, _output: &Output) {
+        let Some(InFlight { gateway, worker, ticket }) = self.in_flight.remove(&key) else { return };
+        self.gateways[gateway].workers[worker].loads.end(ticket);
+    }
+
+    fn next_tick(&self) -> Option<Duration> {
+        self.gateways.iter().map(Gateway::next_tick).min()
+    }
+
+    fn tick(&mut self, engines: &[Engine], now: Duration) {
+        for gateway in &mut self.gateways {
+            gateway.tick(engines, now);
+        }
+    }
+}
+
+impl Gateway {
+    fn new(config: Config, workers: usize, rng: &mut Rng) -> Gateway {
+        let scraping = Scraping::new(&config);
+        // Workers and the companion tick as often, but not together.
+        let phase = TICK / (workers as u32 + 1);
+        let worker = |index: usize| Worker::new(&config, phase * (index as u32 + 1), rng.fork());
+        Gateway {
+            workers: (0..workers).map(worker).collect(),
+            tables: vec![LoadTable { published_ms: 0, rows: vec![], adapters: vec![] }; workers],
+            scraping,
+            config,
+        }
+    }
+
+    fn next_tick(&self) -> Duration {
+        let workers = self.workers.iter().map(|worker| worker.next_tick);
+        workers.fold(self.scraping.next_tick, Duration::min)
+    }
+
+    fn pick(&mut self, index: usize, prompt: &[u32], now_ms: u64) -> (Pick, Ticket) {
+        let worker = &mut self.workers[index];
+        if std::mem::replace(&mut worker.read_ms, now_ms) != now_ms {
+            worker.read_peers(index, &self.tables, now_ms);
+        }
+        let picked = worker.pick(&self.config, prompt, now_ms);
+        self.tables[index] = worker.loads.table(now_ms);
+        picked
+    }
+
+    fn tick(&mut self, engines: &[Engine], now: Duration) {
+        let now_ms = milliseconds(now);
+        if self.scraping.next_tick <= now {
+            self.scraping.next_tick += TICK;
+            self.scraping.tick(engines, &self.tables, now_ms);
+        }
+        for (index, worker) in self.workers.iter_mut().enumerate() {
+            if worker.next_tick <= now {
+                worker.next_tick += TICK;
+                worker.tick(index, &mut self.tables, self.scraping.published.as_ref(), now_ms);
+            }
+        }
+    }
+}
+
+impl Worker {
+    fn new(config: &Config, next_tick: Duration, rng: Rng) -> Worker {
+        let mut loads = LoadBook::default();
+        Worker {
+            pool: Pool::new(&config.pools[0], &mut loads),
+            loads,
+            turns: Turns::new(config),
+            drain_rate: DrainRate::default(),
+            rng,
+            read_ms: 0,
+            next_tick,
+        }
+    }
+
+    /// Decides a request, and counts it where it goes.
+    fn pick(&mut self, config: &Config, prompt: &[u32], now_ms: u64) -> (Pick, Ticket) {
+        let prepared = self.prepare(config, prompt);
+        let admitted = decide::admit(config, &self.pool, &self.loads, &self.drain_rate, &prepared, now_ms);
+        assert_eq!(admitted, Ok(Admission::Send), "nothing is held back here");
+        match decide::pick(config, &mut self.pool, &self.loads, &prepared, now_ms, &mut self.rng) {
+            Decision::Send(pick) => {
+                let ticket = self.loads.start(pick.load_id, pick.prompt_tokens, pick.adapter);
+                (pick, ticket)
+            }
+            other => panic!("a pool with endpoints picks one of them, but: {other:?}"),
+        }
+    }
+
+    fn prepare(&mut self, config: &Config, prompt: &[u32]) -> Prepared {
+        let body = json!({"model": "model", "prompt": prompt}).to_string();
+        let request = read_request(body.as_bytes()).expect("the body is a request");
+        decide::prepare(config, &mut self.turns, &request, None, 0).expect("any model is served")
+    }
+
+    fn read_peers(&mut self, me: usize, tables: &[LoadTable], now_ms: u64) {
+        let peers = tables.iter().enumerate().filter(|(index, _)| *index != me);
+        self.loads.set_peers(peers.map(|(_, table)| table), now_ms);
+    }
+
+    fn tick(&mut self, me: usize, tables: &mut [LoadTable], published: Option<&Snapshot>, now_ms: u64) {
+        tables[me] = self.loads.table(now_ms);
+        self.read_peers(me, tables, now_ms);
+        if let Some(snapshot) = published {
+            self.pool.apply(snapshot.clone(), &mut self.loads);
+        }
+    }
+}
+
+impl Scraping {
+    fn new(config: &Config) -> Scraping {
+        let addresses = config.pools[0].endpoints.iter().flatten();
+        let endpoints: Vec<_> =
+            addresses.map(|&address| DiscoveredEndpoint { address, healthy: true }).collect();
+        let mut scraper = Scraper::new(
+            ModelServer::Vllm,
+            config.scrape_interval_ms,
+            config.max_consecutive_failures,
+        );
+        scraper.follow(&endpoints, 0);
+        let mut loads = LoadBook::default();
+        for endpoint in endpoints {
+            loads.id(endpoint.address);
+        }
+        Scraping { scraper, loads, published: None, next_tick: Duration::ZERO }
+    }
+
+    fn tick(&mut self, engines: &[Engine], tables: &[LoadTable], now_ms: u64) {
+        self.loads.set_peers(tables.iter(), now_ms);
+        self.scraper.observe_in_flight(|address| self.loads.in_flight_at(address));
+        for address in self.scraper.due(now_ms) {
+            let page = metrics_page(&engines[pod_at(address)]);
+            let in_flight = self.loads.in_flight_at(&address);
+            let news = self.scraper.answered(address, Ok(page.as_bytes()), in_flight, now_ms);
+            assert_eq!(news, None, "a scrape of an engine succeeds");
+        }
+        if let Some(snapshot) = self.scraper.take_snapshot() {
+            self.published = Some(snapshot);
+        }
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    time.as_millis() as u64
+}
+
+/// Nothing is shed or held back: what is compared is picks.
+fn configuration(strategy: &str, pods: usize) -> Config {
+    let endpoints: Vec<_> = (0..pods).map(|pod| address_of(pod).to_string()).collect();
+    let document = json!({
+        "scrapeCluster": "pods",
+        "pools": [{"name": "pool", "cluster": "pool", "endpoints": endpoints, "routingStrategy": strategy}],
+    });
+    Config::parse(document.to_string().as_bytes()).expect("the configuration is valid")
+}
+
+/// The pod is in the port: no request is ever sent there.
+fn address_of(pod: usize) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], FIRST_PORT + pod as u16))
+}
+
+fn pod_at(address: SocketAddr) -> usize {
+    usize::from(address.port() - FIRST_PORT)
+}
+
+const FIRST_PORT: u16 = 8000;
+
+/// The first of the destinations.
+fn pod_of(pick: &Pick) -> usize {
+    let first = pick.destinations.split(',').next().unwrap_or_default();
+    pod_at(first.parse().expect("a destination is an address"))
+}
+
+/// What the core reads of vLLM's page.
+fn metrics_page(engine: &Engine) -> String {
+    let (gauges, cache, settings) = (engine.gauges(), engine.cache_totals(), engine.settings());
+    format!(
+        "vllm:num_requests_waiting {}\nvllm:num_requests_running {}\nvllm:kv_cache_usage_perc {}\n\
+         vllm:prefix_cache_queries_total {}\nvllm:prefix_cache_hits_total {}\n\
+         vllm:cache_config_info{{block_size=\"{}\",num_gpu_blocks=\"{}\"}} 1\n",
+        gauges.waiting,
+        gauges.running,
+        gauges.kv_cache_usage,
+        cache.prefix_queried_tokens,
+        cache.prefix_hit_tokens,
+        settings.block_tokens,
+        settings.blocks,
+    )
+}

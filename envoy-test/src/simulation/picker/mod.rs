@@ -1,0 +1,97 @@
+//! Who picks: the routing core with each of its strategies, and others to compare it with.
+
+mod endpoint_picker;
+mod gateway;
+mod oracle;
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use super::Scenario;
+use crate::model_server::engine::{Engine, Output};
+
+/// A request as a picker sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Names it until it has ended.
+    pub key: usize,
+    pub prompt: &'a [u32],
+}
+
+/// Picks an engine for each request. It is told what a gateway sees of the answers, and may ask the engines' gauges at a
+/// tick; only the oracle looks further into an engine.
+pub trait Picker {
+    /// The place of the engine to send it to.
+    fn pick(&mut self, request: &Request<'_>, engines: &[Engine], now: Duration) -> usize;
+
+    fn first_output(&mut self, _key: usize, _output: &Output) {}
+
+    /// The answer is complete; `output` is its last token.
+    fn ended(&mut self, _key: usize, _output: &Output) {}
+
+    /// When it next wants [`Picker::tick`].
+    fn next_tick(&self) -> Option<Duration> {
+        None
+    }
+
+    fn tick(&mut self, _engines: &[Engine], _now: Duration) {}
+}
+
+/// How many gateways stand in front of the pool, and how many workers each has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gateways {
+    pub gateways: usize,
+    pub workers: usize,
+}
+
+impl Default for Gateways {
+    fn default() -> Self {
+        Self { gateways: 1, workers: 1 }
+    }
+}
+
+/// A rule by which engines are picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PickerKind {
+    /// The core's ROUND_ROBIN.
+    RoundRobin,
+    /// The core's LEAST_REQUEST.
+    LeastRequest,
+    /// The core's DEFAULT.
+    Default,
+    /// The weighted scores of the Gateway API's reference endpoint picker.
+    EndpointPicker,
+    /// Knows every engine's true state, and takes the earliest first token.
+    Oracle,
+}
+
+impl PickerKind {
+    pub const ALL: [PickerKind; 5] = [
+        PickerKind::RoundRobin,
+        PickerKind::LeastRequest,
+        PickerKind::Default,
+        PickerKind::EndpointPicker,
+        PickerKind::Oracle,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            PickerKind::RoundRobin => "ROUND_ROBIN",
+            PickerKind::LeastRequest => "LEAST_REQUEST",
+            PickerKind::Default => "DEFAULT",
+            PickerKind::EndpointPicker => "endpoint picker",
+            PickerKind::Oracle => "oracle",
+        }
+    }
+
+    pub fn build(self, scenario: &Scenario) -> Box<dyn Picker> {
+        let Scenario { seed, pool, gateways, .. } = scenario;
+        let rng = fastrand::Rng::with_seed(*seed);
+        match self {
+            PickerKind::EndpointPicker => Box::new(endpoint_picker::EndpointPicker::new(pool.pods, rng)),
+            PickerKind::Oracle => Box::new(oracle::Oracle::new(rng)),
+            _ => Box::new(gateway::CorePicker::new(self.name(), pool.pods, *gateways, rng)),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The loop: arrivals, ticks and engines' steps, in the order of virtual time.
+//!
+//! At one instant requests arrive first, then the picker ticks, then engines end and start steps, so that requests that
+//! come at once start in one step. The run ends when every request has been answered.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+
+use super::picker::{Picker, Request};
+use super::workload::Session;
+use crate::model_server::engine::{CacheTotals, Engine, EngineRequest, Output, RequestId};
+use crate::model_server::tokens::output_token;
+
+/// A request that was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    pub pod: usize,
+    pub arrived: Duration,
+    pub first_output: Duration,
+    pub ended: Duration,
+    pub prompt_tokens: usize,
+    pub cached_tokens: usize,
+    pub output_tokens: usize,
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// In the order in which they ended.
+    pub answers: Vec<Answer>,
+    /// Of each pod.
+    pub caches: Vec<CacheTotals>,
+}
+
+struct Run<'a> {
+    sessions: Vec<Progress>,
+    /// The session's place and the time of its next turn, the next first.
+    due: BinaryHeap<Reverse<(Duration, usize)>>,
+    engines: Vec<Engine>,
+    picker: &'a mut dyn Picker,
+    /// Of each engine: the request's key and its session's place.
+    in_flight: Vec<HashMap<RequestId, (usize, usize)>>,
+    sent: usize,
+    answers: Vec<Answer>,
+}
+
+/// How far a session has come.
+struct Progress {
+    session: Session,
+    next_turn: usize,
+    /// All that was said.
+    said: Vec<u32>,
+}
+
+/// Plays the sessions to their end.
+pub fn run(sessions: Vec<Session>, engines: Vec<Engine>, picker: &mut dyn Picker) -> Result<Record> {
+    let due = sessions.iter().enumerate().map(|(place, session)| Reverse((session.starts, place)));
+    let mut run = Run {
+        due: due.collect(),
+        sessions: sessions.into_iter().map(Progress::new).collect(),
+        in_flight: vec![HashMap::new(); engines.len()],
+        engines,
+        picker,
+        sent: 0,
+        answers: Vec::new(),
+    };
+    while let Some(now) = run.next_event() {
+        run.send_due(now)?;
+        run.tick(now);
+        for pod in 0..run.engines.len() {
+            run.advance(pod, now);
+        }
+    }
+    let caches = run.engines.iter().map(Engine::cache_totals).collect();
+    Ok(Record { answers: run.answers, caches })
+}
+
+impl Progress {
+    fn new(session: Session) -> Progress {
+        Progress { session, next_turn: 0, said: Vec::new() }
+    }
+}
+
+impl Run<'_> {
+    /// When something happens next; nothing, once nobody arrives and no engine works.
+    fn next_event(&self) -> Option<Duration> {
+        let arrival = self.due.peek().map(|Reverse((at, _))| *at);
+        let step = self.engines.iter().filter_map(Engine::next_event).min();
+        let next = [arrival, step].into_iter().flatten().min()?;
+        Some(self.picker.next_tick().map_or(next, |tick| tick.min(next)))
+    }
+
+    fn tick(&mut self, now: Duration) {
+        if self.picker.next_tick().is_some_and(|tick| tick <= now) {
+            self.picker.tick(&self.engines, now);
+        }
+    }
+
+    fn send_due(&mut self, now: Duration) -> Result<()> {
+        while let Some(&Reverse((at, place))) = self.due.peek()
+            && at <= now
+        {
+            self.due.pop();
+            self.send(place, now)?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, place: usize, now: Duration) -> Result<()> {
+        let progress = &mut self.sessions[place];
+        let turn = &progress.session.turns[progress.next_turn];
+        progress.said.extend(&turn.text);
+        let output_tokens = turn.output_tokens;
+        let request = Request { key: self.sent, prompt: &progress.said };
+        let pod = self.picker.pick(&request, &self.engines, now);
+        let prompt = progress.said.clone();
+        let request = EngineRequest { prompt, output_tokens, adapter: None, cache_salt: None };
+        let id = self.engines[pod].submit(now, request).map_err(|refusal| anyhow!("refused: {refusal:?}"))?;
+        self.in_flight[pod].insert(id, (self.sent, place));
+        self.sent += 1;
+        Ok(())
+    }
+
+    fn advance(&mut self, pod: usize, now: Duration) {
+        for output in self.engines[pod].advance(now) {
+            let Some(&(key, place)) = self.in_flight[pod].get(&output.request) else { continue };
+            if output.previous.is_none() {
+                self.picker.first_output(key, &output);
+            }
+            if output.finished {
+                self.in_flight[pod].remove(&output.request);
+                self.picker.ended(key, &output);
+                self.answers.push(Answer::new(pod, &output));
+                self.follow_up(place, &output);
+            }
+        }
+    }
+
+    /// Has the session's next turn come after a pause.
+    fn follow_up(&mut self, place: usize, output: &Output) {
+        let progress = &mut self.sessions[place];
+        progress.next_turn += 1;
+        match progress.session.turns.get(progress.next_turn) {
+            Some(turn) => {
+                progress.said.extend((0..output.output_tokens).map(output_token));
+                self.due.push(Reverse((output.at + turn.pause, place)));
+            }
+            // A long run need not remember what was said.
+            None => progress.said = Vec::new(),
+        }
+    }
+}
+
+impl Answer {
+    fn new(pod: usize, output: &Output) -> Answer {
+        Answer {
+            pod,
+            arrived: output.arrived,
+            first_output: output.first,
+            ended: output.at,
+            prompt_tokens: output.prompt_tokens,
+            cached_tokens: output.cached_tokens,
+            output_tokens: output.output_tokens,
+        }
+    }
+}

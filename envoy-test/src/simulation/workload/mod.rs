@@ -1,0 +1,103 @@
+//! What arrives: sessions of one or more turns, drawn from a seed.
+//!
+//! Sessions come in whatever state the pool is (an open loop); the turns of one session follow each other, each a
+//! pause after the answer before it. A turn's prompt is all that was said before, answers included, and its own text.
+
+mod azure;
+mod bursts;
+mod conversation;
+mod draw;
+mod hot_prompt;
+mod multi_turn;
+mod random;
+mod shared_prefixes;
+mod trace;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+/// What a user says and how much is answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Turn {
+    /// Between the answer before this and this; for the first turn nothing.
+    pub pause: Duration,
+    /// What is added to the prompt, as token ids.
+    pub text: Vec<u32>,
+    pub output_tokens: usize,
+}
+
+/// A user's turns, one after the other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Session {
+    pub starts: Duration,
+    pub turns: Vec<Turn>,
+}
+
+impl Session {
+    /// A session of a single request.
+    fn single(starts: Duration, text: Vec<u32>, output_tokens: usize) -> Session {
+        Session { starts, turns: vec![Turn { pause: Duration::ZERO, text, output_tokens }] }
+    }
+}
+
+/// A kind of traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    /// Mooncake's trace of conversations: long prompts that share their starts.
+    Conversation,
+    /// Azure's trace of conversations: its sizes and arrivals, nothing shared.
+    Azure,
+    /// Chats: each turn repeats all before it.
+    MultiTurn,
+    /// One long system prompt for all.
+    HotPrompt,
+    /// Prompts of unequal length, nothing shared.
+    Random,
+    /// Questions about documents, some of which are popular.
+    SharedPrefixes,
+    /// 24 requests at once, over and over.
+    Bursts,
+}
+
+impl Workload {
+    pub const ALL: [Workload; 7] = [
+        Workload::Conversation,
+        Workload::Azure,
+        Workload::MultiTurn,
+        Workload::HotPrompt,
+        Workload::Random,
+        Workload::SharedPrefixes,
+        Workload::Bursts,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Workload::Conversation => "conversation",
+            Workload::Azure => "azure",
+            Workload::MultiTurn => "multi-turn",
+            Workload::HotPrompt => "hot-prompt",
+            Workload::Random => "random",
+            Workload::SharedPrefixes => "shared-prefixes",
+            Workload::Bursts => "bursts",
+        }
+    }
+}
+
+/// Draws traffic of so many requests; arrivals come at `rate_per_s` in the mean, in the order of their time.
+///
+/// # Errors
+/// A trace that cannot be read.
+pub fn sessions(workload: Workload, requests: usize, rate_per_s: f64, seed: u64) -> Result<Vec<Session>> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    match workload {
+        Workload::Conversation => conversation::sessions(requests, rate_per_s, &mut rng),
+        Workload::Azure => azure::sessions(requests, rate_per_s, &mut rng),
+        Workload::MultiTurn => Ok(multi_turn::sessions(requests, rate_per_s, &mut rng)),
+        Workload::HotPrompt => Ok(hot_prompt::sessions(requests, rate_per_s, &mut rng)),
+        Workload::Random => Ok(random::sessions(requests, rate_per_s, &mut rng)),
+        Workload::SharedPrefixes => Ok(shared_prefixes::sessions(requests, rate_per_s, &mut rng)),
+        Workload::Bursts => Ok(bursts::sessions(requests, rate_per_s, &mut rng)),
+    }
+}
