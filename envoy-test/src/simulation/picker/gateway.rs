@@ -203,11 +203,8 @@ impl Scraping {
         let addresses = config.pools[0].endpoints.iter().flatten();
         let endpoints: Vec<_> =
             addresses.map(|&address| DiscoveredEndpoint { address, healthy: true }).collect();
-        let mut scraper = Scraper::new(
-            ModelServer::Vllm,
-            config.scrape_interval_ms,
-            config.max_consecutive_failures,
-        );
+        let mut scraper =
+            Scraper::new(ModelServer::Vllm, config.scrape_interval_ms, config.max_consecutive_failures);
         scraper.follow(&endpoints, 0);
         let mut loads = LoadBook::default();
         for endpoint in endpoints {

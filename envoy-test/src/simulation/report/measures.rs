@@ -57,9 +57,7 @@ impl Measures {
             first_token_ms: Times::of(answers.iter().map(|answer| answer.first_output - answer.arrived)),
             end_to_end_ms: Times::of(answers.iter().map(|answer| answer.ended - answer.arrived)),
             output_tokens_per_s: rounded(output_tokens as f64 / last.as_secs_f64()),
-            cache_hit_share: rounded(
-                sum(|answer| answer.cached_tokens) / sum(|answer| answer.prompt_tokens),
-            ),
+            cache_hit_share: rounded(sum(|answer| answer.cached_tokens) / sum(|answer| answer.prompt_tokens)),
             busiest_by_tokens: busiest(answers, pods, |answer| answer.prompt_tokens - answer.cached_tokens),
             busiest_by_requests: busiest(answers, pods, |_| 1),
         }

@@ -14,6 +14,8 @@ use super::Session;
 use super::trace::{self, TracedRequest};
 
 const SCALE: usize = 16;
+/// Of the answers: with it they take about a second, as long as several prompts.
+const OUTPUT_SCALE: usize = 6;
 const BLOCK_TOKENS: u32 = 512 / SCALE as u32;
 const GRID: Duration = Duration::from_secs(3);
 
@@ -30,7 +32,7 @@ pub fn sessions(requests: usize, rate_per_s: f64, rng: &mut Rng) -> Result<Vec<S
 fn session(request: &TracedRequest) -> Session {
     let tokens = (request.prompt_tokens / SCALE).max(1);
     let text = request.blocks.iter().cloned().flatten().flat_map(block).take(tokens);
-    let output_tokens = (request.output_tokens / SCALE).max(1);
+    let output_tokens = (request.output_tokens / OUTPUT_SCALE).max(1);
     Session::single(request.arrival, text.collect(), output_tokens)
 }
 

@@ -5,6 +5,7 @@
 
 mod azure;
 mod bursts;
+mod capacity;
 mod conversation;
 mod draw;
 mod hot_prompt;
@@ -17,6 +18,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::ValueEnum;
+
+pub use capacity::find_capacity;
 
 /// What a user says and how much is answered.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,8 +8,7 @@ use super::{Session, draw};
 const DOCUMENTS: usize = 200;
 
 pub fn sessions(requests: usize, rate_per_s: f64, rng: &mut Rng) -> Vec<Session> {
-    let documents: Vec<_> =
-        (0..DOCUMENTS).map(|_| draw::fresh_text(rng.usize(500..=2_500), rng)).collect();
+    let documents: Vec<_> = (0..DOCUMENTS).map(|_| draw::fresh_text(rng.usize(500..=2_500), rng)).collect();
     let popularity = draw::Popularity::of(DOCUMENTS);
     let arrivals: Vec<_> = draw::poisson(rate_per_s, rng).take(requests).collect();
     let session = |starts| {
