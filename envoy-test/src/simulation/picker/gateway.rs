@@ -9,14 +9,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use fastrand::Rng;
-use inference_picker::admission::{Admission, DrainRate};
 use inference_picker::config::Config;
-use inference_picker::decide::{self, Decision, Pick, Prepared};
+use inference_picker::decide::{Decision, Pick, SentPrompt};
 use inference_picker::load::{LoadBook, LoadTable, Ticket};
 use inference_picker::metrics::ModelServer;
-use inference_picker::models::Turns;
-use inference_picker::openai::read_request;
-use inference_picker::pool::{DiscoveredEndpoint, Pool, Snapshot};
+use inference_picker::openai::{Usage, read_request};
+use inference_picker::picker::{Outcome, Picker as CoreWorker};
+use inference_picker::pool::{DiscoveredEndpoint, Snapshot};
+use inference_picker::prefix::Batch;
 use inference_picker::scrape::Scraper;
 use serde_json::json;
 
@@ -38,25 +38,25 @@ struct InFlight {
     gateway: usize,
     worker: usize,
     ticket: Ticket,
+    prompt: Option<SentPrompt>,
 }
 
 struct Gateway {
-    config: Config,
     workers: Vec<Worker>,
     /// What each worker has published.
     tables: Vec<LoadTable>,
+    /// What each worker has learnt and told, until all others have heard it.
+    batches: Vec<(usize, Batch, usize)>,
     scraping: Scraping,
 }
 
 /// What one of the plugin's workers keeps.
 struct Worker {
-    pool: Pool,
-    loads: LoadBook,
-    turns: Turns,
-    drain_rate: DrainRate,
-    rng: Rng,
+    core: CoreWorker<()>,
     /// The time of the last look at the peers' tables.
     read_ms: u64,
+    /// The number of the last batch heard of each other worker.
+    heard: HashMap<usize, u64>,
     next_tick: Duration,
 }
 
@@ -81,18 +81,29 @@ impl Picker for CorePicker {
         let gateway = self.rng.usize(..self.gateways.len());
         let worker = self.rng.usize(..self.gateways[gateway].workers.len());
         let (pick, ticket) = self.gateways[gateway].pick(worker, request.prompt, milliseconds(now));
-        self.in_flight.insert(request.key, InFlight { gateway, worker, ticket });
+        let prompt = pick.prompt.clone();
+        self.in_flight.insert(request.key, InFlight { gateway, worker, ticket, prompt });
         pod_of(&pick)
     }
 
-    fn first_output(&mut self, key: usize, _output: &Output) {
-        let Some(InFlight { gateway, worker, ticket }) = self.in_flight.get_mut(&key) else { return };
-        self.gateways[*gateway].workers[*worker].loads.first_output(ticket);
+    fn first_output(&mut self, key: usize, output: &Output) {
+        let Some(InFlight { gateway, worker, ticket, prompt }) = self.in_flight.get(&key) else { return };
+        let core = &mut self.gateways[*gateway].workers[*worker].core;
+        core.first_output(ticket, prompt.as_ref(), milliseconds(output.at));
     }
 
-    fn ended(&mut self, key: usize, _output: &Output) {
-        let Some(InFlight { gateway, worker, ticket }) = self.in_flight.remove(&key) else { return };
-        self.gateways[gateway].workers[worker].loads.end(ticket);
+    fn ended(&mut self, key: usize, output: &Output) {
+        let Some(InFlight { gateway, worker, ticket, prompt }) = self.in_flight.remove(&key) else { return };
+        let core = &mut self.gateways[gateway].workers[worker].core;
+        let usage = Usage {
+            prompt_tokens: output.prompt_tokens as u32,
+            completion_tokens: output.output_tokens as u32,
+            cached_tokens: Some(output.cached_tokens as u32),
+        };
+        if let Some(prompt) = &prompt {
+            core.answered(&ticket, prompt, Some(usage));
+        }
+        core.end(ticket);
     }
 
     fn next_tick(&self) -> Option<Duration> {
@@ -114,9 +125,9 @@ impl Gateway {
         let worker = |index: usize| Worker::new(&config, phase * (index as u32 + 1), rng.fork());
         Gateway {
             workers: (0..workers).map(worker).collect(),
-            tables: vec![LoadTable { published_ms: 0, rows: vec![], adapters: vec![] }; workers],
+            tables: vec![LoadTable { published_ms: 0, rows: vec![], adapters: vec![], learnt_batches: 0 }; workers],
+            batches: Vec::new(),
             scraping,
-            config,
         }
     }
 
@@ -130,8 +141,8 @@ impl Gateway {
         if std::mem::replace(&mut worker.read_ms, now_ms) != now_ms {
             worker.read_peers(index, &self.tables, now_ms);
         }
-        let picked = worker.pick(&self.config, prompt, now_ms);
-        self.tables[index] = worker.loads.table(now_ms);
+        let picked = worker.pick(prompt, now_ms);
+        self.tables[index] = worker.core.loads().table(now_ms);
         picked
     }
 
@@ -145,56 +156,56 @@ impl Gateway {
             if worker.next_tick <= now {
                 worker.next_tick += TICK;
                 worker.tick(index, &mut self.tables, self.scraping.published.as_ref(), now_ms);
+                exchange(index, worker, &mut self.batches);
             }
         }
+        let others = self.workers.len() - 1;
+        self.batches.retain(|(_, _, heard)| *heard < others);
     }
+}
+
+/// Tells what the worker has learnt, and hears what the others have.
+fn exchange(me: usize, worker: &mut Worker, batches: &mut Vec<(usize, Batch, usize)>) {
+    for (other, batch, heard) in batches.iter_mut().filter(|(other, ..)| *other != me) {
+        let number = worker.heard.entry(*other).or_default();
+        if batch.number > *number {
+            *number = batch.number;
+            *heard += 1;
+            batch.learnt.iter().for_each(|learnt| worker.core.learn(learnt));
+        }
+    }
+    batches.extend(worker.core.take_learnt().map(|batch| (me, batch, 0)));
 }
 
 impl Worker {
     fn new(config: &Config, next_tick: Duration, rng: Rng) -> Worker {
-        let mut loads = LoadBook::default();
-        Worker {
-            pool: Pool::new(&config.pools[0], &mut loads),
-            loads,
-            turns: Turns::new(config),
-            drain_rate: DrainRate::default(),
-            rng,
-            read_ms: 0,
-            next_tick,
-        }
+        Worker { core: CoreWorker::new(config.clone(), rng), heard: HashMap::new(), read_ms: 0, next_tick }
     }
 
     /// Decides a request, and counts it where it goes.
-    fn pick(&mut self, config: &Config, prompt: &[u32], now_ms: u64) -> (Pick, Ticket) {
-        let prepared = self.prepare(config, prompt);
-        let admitted = decide::admit(config, &self.pool, &self.loads, &self.drain_rate, &prepared, now_ms);
-        assert_eq!(admitted, Ok(Admission::Send), "nothing is held back here");
-        match decide::pick(config, &mut self.pool, &self.loads, &prepared, now_ms, &mut self.rng) {
-            Decision::Send(pick) => {
-                let ticket = self.loads.start(pick.load_id, pick.prompt_tokens, pick.adapter);
+    fn pick(&mut self, prompt: &[u32], now_ms: u64) -> (Pick, Ticket) {
+        let body = json!({"model": "model", "stream": true, "prompt": prompt}).to_string();
+        let request = read_request(body.as_bytes()).expect("the body is a request");
+        let prepared = self.core.prepare(&request, None, 0).expect("any model is served");
+        match self.core.decide(0, &prepared, || (), now_ms) {
+            Outcome::Decided(Decision::Send(pick)) => {
+                let ticket = self.core.send(&pick, now_ms);
                 (pick, ticket)
             }
             other => panic!("a pool with endpoints picks one of them, but: {other:?}"),
         }
     }
 
-    fn prepare(&mut self, config: &Config, prompt: &[u32]) -> Prepared {
-        let body = json!({"model": "model", "prompt": prompt}).to_string();
-        let request = read_request(body.as_bytes()).expect("the body is a request");
-        decide::prepare(config, &mut self.turns, &request, None, 0).expect("any model is served")
-    }
-
     fn read_peers(&mut self, me: usize, tables: &[LoadTable], now_ms: u64) {
         let peers = tables.iter().enumerate().filter(|(index, _)| *index != me);
-        self.loads.set_peers(peers.map(|(_, table)| table), now_ms);
+        self.core.set_peers(peers.map(|(_, table)| table), now_ms);
     }
 
     fn tick(&mut self, me: usize, tables: &mut [LoadTable], published: Option<&Snapshot>, now_ms: u64) {
-        tables[me] = self.loads.table(now_ms);
+        self.core.tick(now_ms);
+        tables[me] = self.core.loads().table(now_ms);
         self.read_peers(me, tables, now_ms);
-        if let Some(snapshot) = published {
-            self.pool.apply(snapshot.clone(), &mut self.loads);
-        }
+        self.core.apply(published.cloned().into_iter().map(|snapshot| (0, snapshot)));
     }
 }
 

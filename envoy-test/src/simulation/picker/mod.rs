@@ -60,6 +60,8 @@ pub enum PickerKind {
     LeastRequest,
     /// The core's DEFAULT.
     Default,
+    /// The core's PREFIX_CACHE.
+    PrefixCache,
     /// The weighted scores of the Gateway API's reference endpoint picker.
     EndpointPicker,
     /// Knows every engine's true state, and takes the earliest first token.
@@ -67,10 +69,11 @@ pub enum PickerKind {
 }
 
 impl PickerKind {
-    pub const ALL: [PickerKind; 5] = [
+    pub const ALL: [PickerKind; 6] = [
         PickerKind::RoundRobin,
         PickerKind::LeastRequest,
         PickerKind::Default,
+        PickerKind::PrefixCache,
         PickerKind::EndpointPicker,
         PickerKind::Oracle,
     ];
@@ -80,6 +83,7 @@ impl PickerKind {
             PickerKind::RoundRobin => "ROUND_ROBIN",
             PickerKind::LeastRequest => "LEAST_REQUEST",
             PickerKind::Default => "DEFAULT",
+            PickerKind::PrefixCache => "PREFIX_CACHE",
             PickerKind::EndpointPicker => "endpoint picker",
             PickerKind::Oracle => "oracle",
         }
