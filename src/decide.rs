@@ -14,7 +14,7 @@ use crate::model_sizes::ModelSizes;
 use crate::models::Turns;
 use crate::openai::{ApiError, InferenceRequest};
 use crate::pool::{Freshness, Pool};
-use crate::prefix::{BlockHasher, Match, PromptBlocks};
+use crate::prefix::{BLOCK_BYTES, BlockHasher, Match, PromptBlocks};
 use crate::strategy::{Candidate, Demand, Limits, Ranked, rank};
 
 /// An inference request of which it is known what to send and where.
@@ -35,7 +35,7 @@ pub struct Prepared {
 }
 
 /// A prompt as it will be computed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Prompt {
     /// The model that computes it, by its name at the servers.
     pub model: String,
@@ -74,7 +74,7 @@ pub struct Pick {
 }
 
 /// A prompt, and what was known of it where it was sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SentPrompt {
     /// The prompt.
     pub prompt: Rc<Prompt>,
@@ -89,6 +89,12 @@ impl Prompt {
     pub fn tokens_in(&self, bytes: usize) -> u32 {
         let all_bytes = self.blocks.as_ref().map_or(0, |blocks| blocks.bytes).max(1);
         (f64::from(self.tokens) * bytes as f64 / all_bytes as f64).round() as u32
+    }
+
+    /// The tokens behind its last block.
+    pub fn tokens_behind_blocks(&self) -> u32 {
+        let behind = |blocks: &PromptBlocks| blocks.bytes.saturating_sub(blocks.hashes.len() * BLOCK_BYTES);
+        self.blocks.as_ref().map_or(0, |blocks| self.tokens_in(behind(blocks)))
     }
 }
 
@@ -225,8 +231,8 @@ fn send(
     let Some(first) = ranking.first() else {
         return Decision::Refuse(ApiError::no_endpoint(&pool.name));
     };
-    let Candidate { matched, matched_tokens, .. } = first.candidate;
-    let tokens = demand.prompt_tokens.saturating_sub(matched_tokens).max(1);
+    let Candidate { matched, uncached_tokens: tokens, .. } = first.candidate;
+    let matched_tokens = demand.prompt_tokens.saturating_sub(tokens);
     let pick = Pick {
         load_id: first.candidate.endpoint.load_id,
         destinations: destinations(&ranking),
@@ -265,7 +271,7 @@ fn explain(strategy: RoutingStrategy, first: &Ranked<'_>, demand: Demand<'_>, no
             " matched_blocks={}/{} uncached_tokens={}",
             candidate.matched.blocks,
             blocks.hashes.len(),
-            demand.prompt_tokens.saturating_sub(candidate.matched_tokens).max(1),
+            candidate.uncached_tokens,
         );
     }
     let in_flight = candidate.in_flight;

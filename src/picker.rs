@@ -4,6 +4,8 @@
 //! decided or learnt goes out as values. The plugin's shell joins it to the host; a simulation joins it to simulated
 //! servers.
 
+use std::rc::Rc;
+
 use crate::admission::{Admission, DrainRate};
 use crate::config::Config;
 use crate::decide::{self, Decision, Pick, Prepared, SentPrompt};
@@ -12,7 +14,7 @@ use crate::model_sizes::ModelSizes;
 use crate::models::Turns;
 use crate::openai::{ApiError, InferenceRequest, Usage};
 use crate::pool::{Pool, Snapshot};
-use crate::prefix::{BLOCK_BYTES, Batch, Learnt};
+use crate::prefix::{BLOCK_BYTES, Batch, PrefixIndex, PromptEvent, PromptKey};
 use crate::queue::Queue;
 
 /// One worker's knowledge. `W` is how a request that waits is reached later.
@@ -24,8 +26,12 @@ pub struct Picker<W> {
     turns: Turns,
     sizes: ModelSizes,
     rng: fastrand::Rng,
-    /// What was learnt and not told yet.
-    learnt: Batch,
+    /// What happened to prompts and was not told yet.
+    events: Batch,
+    /// Prompts sent, which numbers them.
+    prompts: u64,
+    /// When prompts of which nothing is heard are next looked for.
+    expire_ms: u64,
 }
 
 /// A pool, and what this worker keeps for it.
@@ -45,6 +51,27 @@ pub enum Outcome {
     Waits,
 }
 
+/// A request that was sent, until it has ended.
+#[derive(Debug)]
+pub struct Sent {
+    ticket: Ticket,
+    prompt: Option<SentPrompt>,
+    /// The number by which peers know the prompt, until it has been computed or dropped.
+    number: Option<u64>,
+}
+
+impl Sent {
+    /// The endpoint it counts on.
+    pub fn load_id(&self) -> LoadId {
+        self.ticket.load_id()
+    }
+
+    /// Whether its prompt was read.
+    pub fn is_read(&self) -> bool {
+        self.prompt.is_some()
+    }
+}
+
 /// A request that need not wait any longer.
 #[derive(Debug)]
 pub struct Released<W> {
@@ -57,6 +84,12 @@ pub struct Released<W> {
     /// The request.
     pub prepared: Prepared,
 }
+
+/// The worker itself, where workers tell each other of prompts.
+const MYSELF: u64 = 0;
+
+/// Time between two looks for prompts of which nothing is heard, in milliseconds.
+const EXPIRY_INTERVAL_MS: u64 = 1_000;
 
 /// A route leads to a pool that is configured; should it not, Envoy balances.
 const NO_POOL: Decision = Decision::Fallback("no such pool");
@@ -79,7 +112,9 @@ impl<W> Picker<W> {
             turns: Turns::new(&config),
             sizes: ModelSizes::default(),
             rng,
-            learnt: Batch::default(),
+            events: Batch::default(),
+            prompts: 0,
+            expire_ms: 0,
             config,
         }
     }
@@ -115,6 +150,10 @@ impl<W> Picker<W> {
         for own in &mut self.pools {
             own.observe_drain_rate(&self.loads, now_ms);
         }
+        if now_ms >= self.expire_ms {
+            self.expire_ms = now_ms + EXPIRY_INTERVAL_MS;
+            self.prefixes().for_each(|prefixes| prefixes.expire(now_ms));
+        }
         changed
     }
 
@@ -138,20 +177,37 @@ impl<W> Picker<W> {
         self.loads.set_peers(tables, now_ms);
     }
 
-    /// Learns which prompt was computed where, from a peer or from an answer.
-    pub fn learn(&mut self, learnt: &Learnt) {
-        let Learnt { address, hashes, block_tokens, unmatched_tokens } = learnt;
-        let Some(load_id) = self.loads.known(address) else { return };
-        for own in &mut self.pools {
-            if let Some(prefixes) = own.pool.prefixes_mut() {
-                prefixes.learn(load_id, hashes, *block_tokens, *unmatched_tokens);
+    /// Takes over what has happened to a prompt at a peer.
+    pub fn hear(&mut self, peer: u64, event: &PromptEvent, now_ms: u64) {
+        let key = |number: u64| PromptKey { worker: peer, number };
+        match event {
+            PromptEvent::Sent { number, address, hashes, block_tokens } => {
+                let Some(load_id) = self.loads.known(address) else { return };
+                self.prefixes().for_each(|prefixes| {
+                    prefixes.sent(key(*number), load_id, hashes, *block_tokens, now_ms);
+                });
+            }
+            PromptEvent::Computed { number, other_tokens } => {
+                self.prefixes().for_each(|prefixes| prefixes.computed(key(*number), *other_tokens));
+            }
+            PromptEvent::Dropped { number } => {
+                self.prefixes().for_each(|prefixes| prefixes.dropped(key(*number)));
             }
         }
     }
 
-    /// Takes out what this worker has learnt, to be told to its peers.
-    pub fn take_learnt(&mut self) -> Option<Batch> {
-        self.learnt.take()
+    /// Takes out what has happened to prompts at this worker, to be told to its peers.
+    pub fn take_events(&mut self) -> Option<Batch> {
+        self.events.take()
+    }
+
+    fn tell(&mut self, event: PromptEvent, now_ms: u64) {
+        self.hear(MYSELF, &event, now_ms);
+        self.events.push(event);
+    }
+
+    fn prefixes(&mut self) -> impl Iterator<Item = &mut PrefixIndex> {
+        self.pools.iter_mut().filter_map(|own| own.pool.prefixes_mut())
     }
 
     /// Resolves the model of a request on a route to the pool at `route_pool`.
@@ -231,58 +287,74 @@ impl<W> Picker<W> {
     }
 
     /// The request goes to the pick: from now on it counts there.
-    pub fn send(&mut self, pick: &Pick, now_ms: u64) -> Ticket {
-        self.loads.start(pick.load_id, pick.share, now_ms)
+    pub fn send(&mut self, pick: &Pick, now_ms: u64) -> Sent {
+        let ticket = self.loads.start(pick.load_id, pick.share, now_ms);
+        let mut sent = Sent { ticket, prompt: pick.prompt.clone(), number: None };
+        self.tell_sent(&mut sent, now_ms);
+        sent
+    }
+
+    fn tell_sent(&mut self, sent: &mut Sent, now_ms: u64) {
+        let Some(prompt) = sent.prompt.as_ref().map(|sent| &sent.prompt) else { return };
+        let Some((blocks, address)) = prompt.blocks.as_ref().zip(self.loads.address(sent.ticket.load_id()))
+        else {
+            return;
+        };
+        self.prompts += 1;
+        let (number, block_tokens) = (self.prompts, prompt.tokens_in(BLOCK_BYTES));
+        let event = PromptEvent::Sent { number, address, hashes: blocks.hashes.clone(), block_tokens };
+        sent.number = Some(number);
+        self.tell(event, now_ms);
+    }
+
+    fn tell_dropped(&mut self, sent: &mut Sent, now_ms: u64) {
+        if let Some(number) = sent.number.take() {
+            self.tell(PromptEvent::Dropped { number }, now_ms);
+        }
     }
 
     /// Another endpoint than the one picked has answered: the request counts there from now on. `false` if the
     /// pool has no endpoint of this address.
-    pub fn move_to(&mut self, ticket: &mut Ticket, pool: usize, address: &[u8]) -> bool {
+    pub fn move_to(&mut self, sent: &mut Sent, pool: usize, address: &[u8], now_ms: u64) -> bool {
+        self.tell_dropped(sent, now_ms);
         let found = self.pool(pool).and_then(|pool| pool.endpoint_at(address));
         let Some(load_id) = found.map(|endpoint| endpoint.load_id) else { return false };
-        self.loads.move_to(ticket, load_id);
+        self.loads.move_to(&mut sent.ticket, load_id);
+        // What was matched was matched elsewhere.
+        if let Some(prompt) = &mut sent.prompt {
+            *prompt = SentPrompt { prompt: Rc::clone(&prompt.prompt), ..SentPrompt::default() };
+        }
+        self.tell_sent(sent, now_ms);
         true
     }
 
     /// The first output of an answer that is no error: the prompt has been computed.
-    pub fn first_output(&mut self, ticket: &Ticket, sent: Option<&SentPrompt>, now_ms: u64) {
-        self.loads.first_output(ticket, now_ms);
-        let Some(sent) = sent else { return };
-        if let Some(learnt) = self.learnt_of(ticket, sent, 0) {
-            self.learn(&learnt);
-            self.learnt.push(learnt);
-        }
+    pub fn first_output(&mut self, sent: &mut Sent, now_ms: u64) {
+        self.loads.first_output(&sent.ticket, now_ms);
+        let Some((number, SentPrompt { prompt, .. })) = sent.number.take().zip(sent.prompt.as_ref()) else {
+            return;
+        };
+        let other_tokens =
+            prompt.tokens_behind_blocks().saturating_add(self.sizes.answer_tokens(&prompt.model));
+        self.tell(PromptEvent::Computed { number, other_tokens }, now_ms);
     }
 
-    /// The answer is complete, and no error.
-    pub fn answered(&mut self, ticket: &Ticket, sent: &SentPrompt, usage: Option<Usage>) {
-        let prompt = &sent.prompt;
-        if let Some(usage) = usage {
-            let completion_tokens = Some(usage.completion_tokens);
-            self.sizes.observe(
-                &prompt.model,
-                prompt.estimated_tokens,
-                usage.prompt_tokens,
-                completion_tokens,
-            );
-        }
-        let cached_tokens = usage.and_then(|usage| usage.cached_tokens);
-        if cached_tokens.is_some_and(|cached| sent.is_missed(cached)) {
-            let prefixes = self.pools.iter_mut().filter_map(|own| own.pool.prefixes_mut());
-            prefixes.for_each(|prefixes| prefixes.correct(ticket.load_id(), sent.matched));
-        }
-        let expected_tokens = self.sizes.answer_tokens(&prompt.model);
-        let answer_tokens = usage.map_or(expected_tokens, |usage| usage.completion_tokens);
-        if let Some(learnt) = self.learnt_of(ticket, sent, answer_tokens) {
-            self.learn(&learnt);
-            // The peers have the blocks since the first output.
-            self.learnt.push(Learnt { hashes: Vec::new(), ..learnt });
+    /// The answer is complete, no error, and tells what it has cost.
+    pub fn learn_usage(&mut self, sent: &Sent, usage: Usage) {
+        let Some(SentPrompt { prompt, matched, .. }) = &sent.prompt else { return };
+        let completion_tokens = Some(usage.completion_tokens);
+        self.sizes.observe(&prompt.model, prompt.estimated_tokens, usage.prompt_tokens, completion_tokens);
+        let is_missed = |cached: u32| sent.prompt.as_ref().is_some_and(|prompt| prompt.is_missed(cached));
+        if usage.cached_tokens.is_some_and(is_missed) {
+            let (load_id, matched) = (sent.ticket.load_id(), *matched);
+            self.prefixes().for_each(|prefixes| prefixes.correct(load_id, matched));
         }
     }
 
     /// The request is over, however it ended.
-    pub fn end(&mut self, ticket: Ticket) {
-        self.loads.end(ticket);
+    pub fn end(&mut self, mut sent: Sent, now_ms: u64) {
+        self.tell_dropped(&mut sent, now_ms);
+        self.loads.end(sent.ticket);
     }
 
     /// An endpoint has answered, or failed to. Gives its name if it is to be left alone for a while now.
@@ -301,22 +373,6 @@ impl<W> Picker<W> {
         }
         endpoint.request_failed(now_ms, limit);
         (!endpoint.is_candidate(now_ms, limit)).then(|| endpoint.text.clone())
-    }
-
-    /// What there is to learn of a prompt that was computed, and of `answer_tokens` of output.
-    fn learnt_of(&self, ticket: &Ticket, sent: &SentPrompt, answer_tokens: u32) -> Option<Learnt> {
-        let prompt = &sent.prompt;
-        let blocks = prompt.blocks.as_ref()?;
-        let rest_bytes = blocks.bytes.saturating_sub(blocks.hashes.len() * BLOCK_BYTES);
-        Some(Learnt {
-            address: self.loads.address(ticket.load_id())?,
-            hashes: blocks.hashes.clone(),
-            block_tokens: prompt.tokens_in(BLOCK_BYTES),
-            unmatched_tokens: match answer_tokens {
-                0 => 0,
-                tokens => prompt.tokens_in(rest_bytes).saturating_add(tokens),
-            },
-        })
     }
 }
 

@@ -19,8 +19,37 @@ struct Target {
     published: EndpointReading,
     due_ms: u64,
     in_progress: bool,
-    /// The most this gateway had in flight there at the last scrape and since.
-    recent_in_flight: InFlight,
+    /// The most this gateway had in flight there of late.
+    peak: RecentPeak,
+}
+
+/// Time for which a peak of what this gateway had in flight counts at least, and twice that at most, in milliseconds: a
+/// server's numbers are those of the end of its last step, and a step may take a quarter of a second.
+const PEAK_MS: u64 = 250;
+
+/// The most that was in flight, over the time that is running and the one before.
+#[derive(Debug, Default)]
+struct RecentPeak {
+    running: InFlight,
+    before: InFlight,
+    started_ms: u64,
+}
+
+impl RecentPeak {
+    fn observe(&mut self, in_flight: InFlight) {
+        self.running = most(self.running, in_flight);
+    }
+
+    /// The peak; what is in flight now begins a new time if the one that is running is over.
+    fn value(&mut self, in_flight: InFlight, now_ms: u64) -> InFlight {
+        self.observe(in_flight);
+        let peak = most(self.running, self.before);
+        if now_ms.saturating_sub(self.started_ms) >= PEAK_MS {
+            self.before = std::mem::replace(&mut self.running, in_flight);
+            self.started_ms = now_ms;
+        }
+        peak
+    }
 }
 
 /// The scrapes of one pool.
@@ -106,7 +135,7 @@ impl Scraper {
     /// Notes what this gateway has in flight, so that its own requests can be told from those of others.
     pub fn observe_in_flight(&mut self, in_flight: impl Fn(&SocketAddr) -> InFlight) {
         for target in self.targets.iter_mut().flatten() {
-            target.recent_in_flight = most(target.recent_in_flight, in_flight(&target.published.address));
+            target.peak.observe(in_flight(&target.published.address));
         }
     }
 
@@ -161,7 +190,7 @@ fn most(one: InFlight, other: InFlight) -> InFlight {
 impl Target {
     fn new(address: SocketAddr, due_ms: u64) -> Target {
         let published = EndpointReading { address, healthy: true, scrape_failures: 0, reading: None };
-        Target { published, due_ms, in_progress: false, recent_in_flight: InFlight::default() }
+        Target { published, due_ms, in_progress: false, peak: RecentPeak::default() }
     }
 
     /// What others have there is what the server counts beyond the most this gateway had there of late: the
@@ -173,7 +202,7 @@ impl Target {
         interval_ms: u64,
         now_ms: u64,
     ) {
-        let own = most(self.recent_in_flight, in_flight);
+        let own = self.peak.value(in_flight, now_ms);
         let all = metrics.waiting.saturating_add(metrics.running);
         self.published.reading = Some(Reading {
             scraped_ms: now_ms,
@@ -183,7 +212,6 @@ impl Target {
             metrics,
         });
         self.published.scrape_failures = 0;
-        self.recent_in_flight = in_flight;
         // A server that answers slowly is given a rest of half an interval.
         self.due_ms = (self.due_ms + interval_ms).max(now_ms + interval_ms / 2);
     }

@@ -177,7 +177,7 @@ impl LoadBook {
             published_ms: now_ms,
             rows: busy().map(|row| (row.address, row.own())).collect(),
             adapters: adapters.collect(),
-            learnt_batches: 0,
+            batches: 0,
         }
     }
 
@@ -284,7 +284,7 @@ mod tests {
             published_ms,
             rows: vec![(address(1), load(2, 1, 50)), (address(9), load(1, 1, 1))],
             adapters: vec![],
-            learnt_batches: 0,
+            batches: 0,
         };
         book.set_peers([table(5_000), table(4_000), table(1_000)].iter(), 5_000);
         assert_eq!(sums(book.in_flight(id)), (5, 3, 110));
@@ -303,7 +303,7 @@ mod tests {
                 published_ms: 1,
                 rows: vec![(address(2), load(1, 1, 1))],
                 adapters: vec![],
-                learnt_batches: 0,
+                batches: 0,
             }]
             .iter(),
             1,

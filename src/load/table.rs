@@ -21,8 +21,8 @@ pub struct LoadTable {
     pub rows: Vec<(SocketAddr, InFlight)>,
     /// The adapters with requests in flight, and where.
     pub adapters: Vec<(SocketAddr, AdapterId)>,
-    /// Batches of learnt prefixes this worker has published, ever.
-    pub learnt_batches: u64,
+    /// Batches of what happened to prompts that this worker has published, ever.
+    pub batches: u64,
 }
 
 impl LoadTable {

@@ -6,7 +6,7 @@
 //! | `…/lease/NAME/CLUSTER` | workers, by compare-and-swap | who scrapes the pool |
 //! | `…/workers` | workers, by compare-and-swap | the ids of the workers that have sent requests |
 //! | `…/load/ID` | the worker ID alone | its [`LoadTable`] |
-//! | `…/learnt/ID/SLOT` | the worker ID alone | a [`Batch`] of what it has learnt, in the slot of its number |
+//! | `…/prompts/ID/SLOT` | the worker ID alone | a [`Batch`] of what happened to prompts, in the slot of its number |
 //!
 //! Shared data is keyed by `vm_id` alone: other plugins may share it, so keys carry a prefix, with the format's
 //! number, and what is read is decoded as bytes from a stranger.
@@ -16,7 +16,7 @@ use crate::config;
 use crate::lease::{self, Lease, LeaseStep};
 use crate::load::{LoadBook, LoadTable};
 use crate::pool::{Snapshot, decode, encode};
-use crate::prefix::{Batch, Learnt};
+use crate::prefix::Batch;
 
 /// Changes with the format of what is stored.
 const PREFIX: &str = "inference-picker/2";
@@ -78,12 +78,12 @@ impl LeasePlace {
 }
 
 /// Batches of a worker that are kept for its peers to read: 160 ms of them, at one a tick.
-const LEARNT_SLOTS: u64 = 16;
+const BATCH_SLOTS: u64 = 16;
 
-/// The exchange of loads, and of what was learnt, between workers.
+/// The exchange of loads, and of what happened to prompts, between workers.
 pub struct Exchange {
     me: u64,
-    /// Batches of what was learnt, published so far.
+    /// Batches of what happened to prompts, published so far.
     batches: u64,
     published_ms: Option<u64>,
     /// When the peers' tables were last read.
@@ -105,19 +105,16 @@ impl Peer {
         Peer { id, key: load_key(id), seen: None, table: None, batches_read: None }
     }
 
-    /// What it has learnt since the last time. Batches that have been written over are lost, which costs no more than not
-    /// having learnt.
-    fn take_learnt(&mut self) -> Vec<Learnt> {
-        let Some(published) = self.table.as_ref().map(|table| table.learnt_batches) else {
-            return Vec::new();
-        };
+    /// What it has told since the last time. Batches that have been written over are lost; what they told of expires.
+    fn take_told(&mut self) -> Vec<(u64, Batch)> {
+        let Some(published) = self.table.as_ref().map(|table| table.batches) else { return Vec::new() };
         let read = self.batches_read.replace(published).unwrap_or(published);
-        let first = (read + 1).max((published + 1).saturating_sub(LEARNT_SLOTS));
+        let first = (read + 1).max((published + 1).saturating_sub(BATCH_SLOTS));
         let batches = (first..=published).filter_map(|number| {
-            let (bytes, _) = read_value(&learnt_key(self.id, number))?;
+            let (bytes, _) = read_value(&batch_key(self.id, number))?;
             decode::<Batch>(&bytes).filter(|batch| batch.number == number)
         });
-        batches.flat_map(|batch| batch.learnt).collect()
+        batches.map(|batch| (self.id, batch)).collect()
     }
 
     /// Reads its table; whether it is another than before.
@@ -143,15 +140,15 @@ impl Exchange {
         Exchange { me, batches: 0, published_ms: None, read_ms: 0, peers: Vec::new() }
     }
 
-    /// Publishes what this worker has learnt; its next table says so.
+    /// Publishes what happened to prompts; the next table says so.
     pub fn tell(&mut self, batch: &Batch) {
-        write(&learnt_key(self.me, batch.number), &encode(batch), None);
+        write(&batch_key(self.me, batch.number), &encode(batch), None);
         self.batches = batch.number;
     }
 
     /// Publishes what this worker has in flight.
     pub fn publish(&mut self, loads: &LoadBook, now_ms: u64) {
-        let table = LoadTable { learnt_batches: self.batches, ..loads.table(now_ms) };
+        let table = LoadTable { batches: self.batches, ..loads.table(now_ms) };
         write(&load_key(self.me), &encode(&table), None);
         if self.published_ms.replace(now_ms).is_none() {
             self.follow_workers(now_ms);
@@ -185,9 +182,9 @@ impl Exchange {
         loads.set_peers(self.peers.iter().filter_map(|peer| peer.table.as_ref()), now_ms);
     }
 
-    /// What the peers have learnt since the last time.
-    pub fn take_learnt(&mut self) -> Vec<Learnt> {
-        self.peers.iter_mut().flat_map(Peer::take_learnt).collect()
+    /// What the peers have told of prompts since the last time, and who.
+    pub fn take_told(&mut self) -> Vec<(u64, Batch)> {
+        self.peers.iter_mut().flat_map(Peer::take_told).collect()
     }
 
     /// Reads the list of workers; adds this one once it has published, and drops those that are gone.
@@ -224,8 +221,8 @@ fn load_key(id: u64) -> String {
     format!("{PREFIX}/load/{id:016x}")
 }
 
-fn learnt_key(id: u64, batch: u64) -> String {
-    format!("{PREFIX}/learnt/{id:016x}/{}", batch % LEARNT_SLOTS)
+fn batch_key(id: u64, batch: u64) -> String {
+    format!("{PREFIX}/prompts/{id:016x}/{}", batch % BATCH_SLOTS)
 }
 
 /// A value and its version. Shared data that cannot be read is as if it were not there.

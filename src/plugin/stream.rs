@@ -15,13 +15,12 @@ use proxy_wasm::types::Action;
 use super::host::{self, Buffer, Headers, HostError, LogLevel};
 use super::worker::Worker;
 use crate::config::{PickTo, StickyBy};
-use crate::decide::{Decision, Prepared, SentPrompt};
-use crate::load::Ticket;
+use crate::decide::{Decision, Prepared};
 use crate::openai::{
     AnswerFormat, AnswerModel, AnswerUsage, ApiError, InferenceRequest, is_inference_path, is_json,
     is_model_list_path, list_models, read_request, replace_model,
 };
-use crate::picker::{Outcome, Released};
+use crate::picker::{Outcome, Released, Sent};
 
 /// The header that names the endpoints, best first, to Envoy's override_host load balancing.
 const PICK_HEADER: &str = "x-gateway-destination-endpoint";
@@ -53,16 +52,15 @@ pub enum State {
     /// It waits in the queue of the pool at this place.
     Waiting { pool: usize },
     /// It was sent to a pick.
-    Sent(Sent),
+    Sent(SentStream),
 }
 
 /// A request that was sent to a pick.
-pub struct Sent {
+pub struct SentStream {
     pool: usize,
     /// The first choice as Envoy writes addresses.
     first_choice: String,
-    ticket: Ticket,
-    prompt: Option<SentPrompt>,
+    sent: Sent,
     /// Whether the answer is one of the server's, and no error.
     succeeded: bool,
 }
@@ -216,15 +214,15 @@ impl Stream {
         let served_by = host::property(&["upstream", "address"]).ok().flatten().unwrap_or_default();
         if !served_by.is_empty() && served_by != sent.first_choice.as_bytes() {
             // A retry, or the fallback policy: the first choice did not answer.
-            worker.endpoint_answered(sent.pool, sent.ticket.load_id(), false, now_ms);
-            if !worker.move_to(&mut sent.ticket, sent.pool, &served_by) {
+            worker.endpoint_answered(sent.pool, sent.sent.load_id(), false, now_ms);
+            if !worker.move_to(&mut sent.sent, sent.pool, &served_by, now_ms) {
                 return;
             }
         }
         let class = response_header(":status").first().copied();
-        worker.endpoint_answered(sent.pool, sent.ticket.load_id(), class != Some(b'5'), now_ms);
+        worker.endpoint_answered(sent.pool, sent.sent.load_id(), class != Some(b'5'), now_ms);
         sent.succeeded = class == Some(b'2');
-        if sent.succeeded && sent.prompt.is_some() && response_header("content-encoding").is_empty() {
+        if sent.succeeded && sent.sent.is_read() && response_header("content-encoding").is_empty() {
             let format = AnswerFormat::of(&response_header("content-type"));
             self.usage = format.map(|format| Box::new(AnswerUsage::new(format)));
         }
@@ -232,11 +230,11 @@ impl Stream {
 
     /// More of the answer's body is here: the first of it is the first output, unless it is an error.
     fn first_output(&mut self) {
-        let state = self.state.borrow();
-        let State::Sent(sent) = &*state else { return };
+        let mut state = self.state.borrow_mut();
+        let State::Sent(sent) = &mut *state else { return };
         if sent.succeeded && !std::mem::replace(&mut self.has_output, true) {
             let now_ms = host::now_ms();
-            self.worker.borrow_mut().first_output(&sent.ticket, sent.prompt.as_ref(), now_ms);
+            self.worker.borrow_mut().first_output(&mut sent.sent, now_ms);
         }
     }
 
@@ -280,10 +278,10 @@ impl Stream {
             State::Sent(sent) => {
                 let mut worker = self.worker.borrow_mut();
                 let complete = self.usage.take().filter(|usage| usage.is_complete());
-                if let Some((prompt, usage)) = sent.prompt.as_ref().zip(complete) {
-                    worker.answered(&sent.ticket, prompt, usage.usage());
+                if let Some(usage) = complete.and_then(|usage| usage.usage()) {
+                    worker.picker.learn_usage(&sent.sent, usage);
                 }
-                worker.end(sent.ticket);
+                worker.end(sent.sent, host::now_ms());
             }
             State::Waiting { pool } => self.worker.borrow_mut().picker.forget(pool, self.id),
             State::Idle | State::Reading { .. } => {}
@@ -395,15 +393,14 @@ fn act(
         Decision::Refuse(error) => return refuse(&error),
     };
     let mut worker = worker.borrow_mut();
-    let ticket = worker.send(&pick, now_ms);
+    let sent = worker.send(&pick, now_ms);
     if worker.config().pick_to == PickTo::Header {
         warn(PICK_HEADER, host::set_header(Headers::Request, PICK_HEADER, &pick.destinations));
     }
     publish("llm_dest", &pick.destinations);
     publish("llm_decision", &pick.explanation);
     let first_choice = pick.destinations.split(',').next().unwrap_or_default().to_owned();
-    *state.borrow_mut() =
-        State::Sent(Sent { pool, first_choice, ticket, prompt: pick.prompt, succeeded: false });
+    *state.borrow_mut() = State::Sent(SentStream { pool, first_choice, sent, succeeded: false });
     Action::Continue
 }
 

@@ -6,10 +6,9 @@ use super::host::{self, LogLevel};
 use super::scraping::Scraping;
 use super::shared::{Exchange, SnapshotPlace};
 use crate::config::{Config, ScrapeBy};
-use crate::decide::{Decision, Pick, Prepared, SentPrompt};
-use crate::load::{LoadId, Ticket};
-use crate::openai::Usage;
-use crate::picker::{Outcome, Picker, Released};
+use crate::decide::{Decision, Pick, Prepared};
+use crate::load::LoadId;
+use crate::picker::{Outcome, Picker, Released, Sent};
 use crate::stats;
 
 /// One worker's state, shared by its streams. `W` is how a request that waits is reached later.
@@ -41,17 +40,19 @@ impl<W> Worker<W> {
         self.picker.config()
     }
 
-    /// Exchanges with the peers what is in flight and what was learnt, takes over new snapshots, and scrapes if it is this
+    /// Exchanges with the peers what is in flight and what was sent where, takes over new snapshots, and scrapes if it is this
     /// worker's turn.
     pub fn tick(&mut self, now_ms: u64) {
         self.dirty |= self.picker.tick(now_ms);
-        if let Some(batch) = self.picker.take_learnt() {
+        if let Some(batch) = self.picker.take_events() {
             self.exchange.tell(&batch);
             self.dirty = true;
         }
         self.exchange.tick(self.picker.loads_mut(), std::mem::take(&mut self.dirty), now_ms);
         if self.picker.learns_prefixes() {
-            self.exchange.take_learnt().iter().for_each(|learnt| self.picker.learn(learnt));
+            for (peer, batch) in self.exchange.take_told() {
+                batch.events.iter().for_each(|event| self.picker.hear(peer, event, now_ms));
+            }
         }
         if let Some(scraping) = &mut self.scraping {
             scraping.tick(self.picker.loads_mut(), now_ms);
@@ -98,30 +99,26 @@ impl<W> Worker<W> {
     }
 
     /// The request goes to the pick: from now on it counts there, and every worker knows.
-    pub fn send(&mut self, pick: &Pick, now_ms: u64) -> Ticket {
-        let ticket = self.picker.send(pick, now_ms);
+    pub fn send(&mut self, pick: &Pick, now_ms: u64) -> Sent {
+        let sent = self.picker.send(pick, now_ms);
         self.exchange.publish(self.picker.loads(), now_ms);
-        ticket
+        sent
     }
 
     /// As [`Picker::move_to`].
-    pub fn move_to(&mut self, ticket: &mut Ticket, pool: usize, address: &[u8]) -> bool {
+    pub fn move_to(&mut self, sent: &mut Sent, pool: usize, address: &[u8], now_ms: u64) -> bool {
         self.dirty = true;
-        self.picker.move_to(ticket, pool, address)
+        self.picker.move_to(sent, pool, address, now_ms)
     }
 
-    pub fn first_output(&mut self, ticket: &Ticket, sent: Option<&SentPrompt>, now_ms: u64) {
-        self.picker.first_output(ticket, sent, now_ms);
+    pub fn first_output(&mut self, sent: &mut Sent, now_ms: u64) {
         self.dirty = true;
+        self.picker.first_output(sent, now_ms);
     }
 
-    pub fn answered(&mut self, ticket: &Ticket, sent: &SentPrompt, usage: Option<Usage>) {
-        self.picker.answered(ticket, sent, usage);
-    }
-
-    pub fn end(&mut self, ticket: Ticket) {
-        self.picker.end(ticket);
+    pub fn end(&mut self, sent: Sent, now_ms: u64) {
         self.dirty = true;
+        self.picker.end(sent, now_ms);
     }
 
     /// An endpoint has answered, or failed to.

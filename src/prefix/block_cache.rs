@@ -81,24 +81,16 @@ impl BlockCache {
         self.blocks
     }
 
-    /// How many blocks of `hashes` are held, from the first on.
-    pub fn matched(&self, hashes: &[u64]) -> usize {
-        if hashes.first().is_none_or(|first| !self.holds(*first)) {
-            return 0;
-        }
-        hashes.partition_point(|hash| self.holds(*hash))
-    }
-
     /// When the block was last used.
     pub fn last_use(&self, hash: u64) -> Option<Use> {
         self.find(hash).and_then(|place| self.node(place)).map(|node| node.used)
     }
 
-    /// A prompt was computed there: its blocks, of `block_tokens` each, and `unmatched_tokens` of output and rest.
-    pub fn use_blocks(&mut self, hashes: &[u64], block_tokens: u32, unmatched_tokens: u32) {
+    /// A prompt was computed there: its blocks, of `block_tokens` each, and so many other tokens behind them.
+    pub fn use_blocks(&mut self, hashes: &[u64], block_tokens: u32, other_tokens: u32) {
         self.uses = self.uses.wrapping_add(1);
-        if unmatched_tokens > 0 {
-            self.insert(UNMATCHED, unmatched_tokens);
+        if other_tokens > 0 {
+            self.insert(UNMATCHED, other_tokens);
         }
         for &hash in hashes.iter().rev() {
             match self.find(hash) {
@@ -134,7 +126,8 @@ impl BlockCache {
         }
     }
 
-    fn holds(&self, hash: u64) -> bool {
+    /// Whether it holds the block.
+    pub fn holds(&self, hash: u64) -> bool {
         self.find(hash).is_some()
     }
 
@@ -242,57 +235,48 @@ mod tests {
         BlockCache::new(blocks_max, 42)
     }
 
-    #[test]
-    fn a_prompt_matches_as_far_as_it_was_used_before() {
-        let mut cache = cache(100);
-        cache.use_blocks(&[1, 2, 3], 64, 0);
-        for (hashes, matched) in
-            [(&[1, 2, 3, 4][..], 3), (&[1, 2, 9], 2), (&[1], 1), (&[2, 3], 2), (&[9, 1], 0), (&[], 0)]
-        {
-            assert_eq!(cache.matched(hashes), matched, "{hashes:?}");
-        }
+    fn held(cache: &BlockCache, hashes: &[u64]) -> Vec<u64> {
+        hashes.iter().copied().filter(|hash| cache.holds(*hash)).collect()
     }
 
     #[test]
     fn the_end_of_what_was_unused_for_longest_leaves_first() {
         let mut cache = cache(5);
-        cache.use_blocks(&[1, 2, 3], 64, 0);
-        cache.use_blocks(&[7, 8], 64, 0);
-        cache.use_blocks(&[1, 2, 3], 64, 0);
-        cache.use_blocks(&[9], 64, 0);
-        assert_eq!((cache.matched(&[1, 2, 3]), cache.matched(&[7, 8]), cache.len()), (3, 1, 5));
+        for hashes in [&[1, 2, 3][..], &[7, 8], &[1, 2, 3], &[9]] {
+            cache.use_blocks(hashes, 64, 0);
+        }
+        assert_eq!((held(&cache, &[1, 2, 3, 7, 8, 9]), cache.len()), (vec![1, 2, 3, 7, 9], 5));
         cache.use_blocks(&[10, 11, 12], 64, 0);
-        assert_eq!((cache.matched(&[1, 2, 3]), cache.matched(&[7, 8]), cache.len()), (1, 0, 5));
+        assert_eq!((held(&cache, &[1, 2, 3, 7, 8, 9, 10, 11, 12]), cache.len()), (vec![1, 9, 10, 11, 12], 5));
     }
 
     #[test]
-    fn output_takes_room_as_prompts_do() {
+    fn output_takes_room_and_leaves_before_its_prompt() {
         let mut cache = cache(100);
         cache.set_tokens_max(640);
         cache.use_blocks(&[1, 2, 3], 64, 448);
-        assert_eq!(cache.matched(&[1, 2, 3]), 3);
         cache.use_blocks(&[9], 64, 0);
-        assert_eq!(cache.matched(&[1, 2, 3]), 3, "the output went first");
+        assert_eq!(held(&cache, &[1, 2, 3, 9]), [1, 2, 3, 9]);
         cache.use_blocks(&[10], 64, 400);
-        assert_eq!((cache.matched(&[1, 2, 3]), cache.matched(&[9])), (1, 1));
+        assert_eq!(held(&cache, &[1, 2, 3, 9, 10]), [1, 9, 10]);
     }
 
     #[test]
     fn a_prompt_larger_than_the_cache_keeps_its_start() {
         let mut cache = cache(3);
         cache.use_blocks(&[1, 2, 3, 4, 5], 64, 9);
-        assert_eq!((cache.matched(&[1, 2, 3, 4, 5]), cache.len()), (3, 3));
+        assert_eq!((held(&cache, &[1, 2, 3, 4, 5]), cache.len()), (vec![1, 2, 3], 3));
     }
 
     #[test]
     fn what_an_endpoint_no_longer_holds_goes_with_all_that_is_older() {
         let mut cache = cache(100);
-        cache.use_blocks(&[1, 2], 64, 0);
-        cache.use_blocks(&[3, 4], 64, 0);
-        cache.use_blocks(&[5, 6], 64, 0);
+        for hashes in [&[1, 2][..], &[3, 4], &[5, 6]] {
+            cache.use_blocks(hashes, 64, 0);
+        }
         let last = cache.last_use(4).unwrap();
         cache.forget_until(last);
-        assert_eq!((cache.matched(&[1]), cache.matched(&[3]), cache.matched(&[5, 6])), (0, 0, 2));
+        assert_eq!(held(&cache, &[1, 2, 3, 4, 5, 6]), [5, 6]);
         assert_eq!(cache.last_use(4), None);
     }
 }

@@ -1,15 +1,20 @@
-//! Which blocks every endpoint of a pool holds.
+//! Which blocks every endpoint of a pool holds, or is about to.
 
 use std::collections::HashMap;
 
 use super::PromptBlocks;
 use super::block_cache::{BlockCache, Use};
+use super::pending::{Pending, PendingPrompts, PromptKey};
 use crate::load::LoadId;
+
+/// Of so many blocks, one may be that of a prompt that has no output yet.
+const BLOCKS_OF_ONE_PENDING: usize = 4;
 
 /// The caches of a pool's endpoints, within a bound on all of them together, of which each endpoint has an equal part.
 #[derive(Debug)]
 pub struct PrefixIndex {
     caches: HashMap<LoadId, BlockCache>,
+    pending: PendingPrompts,
     blocks_max: usize,
     seed: u64,
 }
@@ -19,19 +24,25 @@ pub struct PrefixIndex {
 pub struct Match {
     /// Blocks, from the first on.
     pub blocks: usize,
-    /// When the last of them was used.
+    /// When the last of them was used, unless it is only about to be there.
     last_use: Option<Use>,
 }
 
 impl PrefixIndex {
     /// An index of at most so many blocks. `seed` is to be drawn at random.
     pub fn new(blocks_max: usize, seed: u64) -> PrefixIndex {
-        PrefixIndex { caches: HashMap::new(), blocks_max, seed }
+        let pending_max = blocks_max / BLOCKS_OF_ONE_PENDING;
+        PrefixIndex {
+            caches: HashMap::new(),
+            pending: PendingPrompts::new(pending_max),
+            blocks_max: blocks_max - pending_max,
+            seed,
+        }
     }
 
     /// Blocks held, over all endpoints.
     pub fn len(&self) -> usize {
-        self.caches.values().map(BlockCache::len).sum()
+        self.pending.len() + self.caches.values().map(BlockCache::len).sum::<usize>()
     }
 
     /// Whether nothing has been learnt yet.
@@ -57,19 +68,38 @@ impl PrefixIndex {
         }
     }
 
-    /// How much of a prompt an endpoint holds.
+    /// How much of a prompt an endpoint holds, or will have computed before this prompt's turn comes.
+    ///
+    /// Found by halving: an endpoint that holds a block holds all before it, whether it has them or is about to.
     pub fn matched(&self, id: LoadId, prompt: &PromptBlocks) -> Match {
         let Some(cache) = self.caches.get(&id) else { return Match::default() };
-        let blocks = cache.matched(&prompt.hashes);
+        let holds = |hash: &u64| cache.holds(*hash) || self.pending.holds(id, *hash);
+        if prompt.hashes.first().is_none_or(|first| !holds(first)) {
+            return Match::default();
+        }
+        let blocks = prompt.hashes.partition_point(holds);
         let last = blocks.checked_sub(1).and_then(|last| prompt.hashes.get(last));
         Match { blocks, last_use: last.and_then(|hash| cache.last_use(*hash)) }
     }
 
-    /// A prompt was computed at an endpoint: blocks of `block_tokens` each, and so many tokens that nothing matches.
-    pub fn learn(&mut self, id: LoadId, hashes: &[u64], block_tokens: u32, unmatched_tokens: u32) {
-        if let Some(cache) = self.caches.get_mut(&id) {
-            cache.use_blocks(hashes, block_tokens, unmatched_tokens);
+    /// A prompt was sent to an endpoint.
+    pub fn sent(&mut self, key: PromptKey, id: LoadId, hashes: &[u64], block_tokens: u32, now_ms: u64) {
+        if self.caches.contains_key(&id) {
+            self.pending.add(key, id, hashes, block_tokens, now_ms);
         }
+    }
+
+    /// A prompt has been computed where it was sent; so many other tokens take room there with it.
+    pub fn computed(&mut self, key: PromptKey, other_tokens: u32) {
+        let Some(Pending { load_id, hashes, block_tokens, .. }) = self.pending.take(key) else { return };
+        if let Some(cache) = self.caches.get_mut(&load_id) {
+            cache.use_blocks(&hashes, block_tokens, other_tokens);
+        }
+    }
+
+    /// A prompt has failed, or went elsewhere.
+    pub fn dropped(&mut self, key: PromptKey) {
+        self.pending.take(key);
     }
 
     /// An endpoint did not hold what was matched: it holds nothing, then, that was last used before that.
@@ -84,5 +114,11 @@ impl PrefixIndex {
         if let Some(cache) = self.caches.get_mut(&id) {
             *cache = cache.emptied();
         }
+    }
+
+    /// Drops prompts of which nothing was heard for too long.
+    pub fn expire(&mut self, now_ms: u64) {
+        let caches = &self.caches;
+        self.pending.retain(|id| caches.contains_key(&id), now_ms);
     }
 }

@@ -2,18 +2,20 @@
 //!
 //! A prompt is cut into blocks of fixed size, each known by a hash over itself and all before it ([`PromptBlocks`]), so
 //! that two prompts share as many hashes as they share of their start. For each endpoint is kept which blocks its KV
-//! cache holds, as far as can be told from what was sent there ([`PrefixIndex`]); workers tell each other what they have
-//! learnt ([`Batch`]).
+//! cache holds, as far as can be told from what was sent there ([`PrefixIndex`]); workers tell each other where they send
+//! what ([`Batch`]).
 //!
 //! It deliberately knows neither tokens nor templates: blocks are bytes of the prompt's text, and a share of the bytes
 //! stands for the same share of the tokens.
 
 mod block_cache;
 mod blocks;
+mod events;
 mod index;
-mod learnt;
+mod pending;
 
 pub use block_cache::BYTES_PER_BLOCK;
 pub use blocks::{BLOCK_BYTES, BlockHasher, MAX_PROMPT_BLOCKS, PromptBlocks};
+pub use events::{Batch, MAX_BATCH_BLOCKS, PromptEvent};
 pub use index::{Match, PrefixIndex};
-pub use learnt::{Batch, Learnt, MAX_BATCH_BLOCKS};
+pub use pending::PromptKey;

@@ -1,26 +1,30 @@
 //! DEFAULT: the endpoint where the request costs least.
 //!
 //! ```text
-//! cost = (backlog + own tokens + adapter tokens) ÷ prefill speed × (requests + 1) × (1 + KV-cache utilization)
+//! cost = (backlog + work + avoidable work × delayed + DECODE_TOKENS × requests) ÷ prefill speed × (1 + KV-cache utilization)
 //!
 //! backlog        = prompt tokens this gateway sent there that the endpoint has yet to compute
 //!                + queued requests of others × FOREIGN_PROMPT_TOKENS
-//! own tokens     = prompt tokens of this request that are not cached there
-//! adapter tokens = 0 if the adapter is loaded or being loaded there (or the model is not an adapter),
+//! work           = prompt tokens of this request that are not cached there
+//!                + 0 if its adapter is loaded or being loaded there (or its model is not an adapter),
 //!                  FREE_SLOT_TOKENS if there is a free slot for it, EVICTION_TOKENS if another must go
-//! requests       = this gateway's requests in flight there + those of others, queued and running
+//! avoidable work = work − the least work at any endpoint
+//! delayed        = requests that wait there + RUNNING_SHARE × those that run, of this gateway and of others
+//! requests       = this gateway's requests in flight there + those of others
 //! ```
 //!
-//! The quotient is the time to first token. The next factor
-//! stands for the whole answer: every request in the batch makes the others slower. What this gateway has in
-//! flight is known at once and exactly; scraped numbers are as of a step that has ended, so they serve only for what
-//! the gateway cannot know: the requests of others, the KV cache, the adapters. A product has no weights to tune.
+//! Backlog and work are the time to first token. Work that would be done elsewhere already also delays the others there,
+//! now and those that come next, of which there are as many as there are now; so the fuller the endpoints, the more it
+//! counts where a prefix or an adapter is. Without that term a full pool forgets what is cached where just when it can
+//! least afford to. Requests that run cost a little each, because they make each other slower.
 //!
-//! An endpoint with stale metrics is judged by this gateway's own numbers alone, and ranked behind the fresh ones.
+//! What this gateway has in flight is known at once and exactly; scraped numbers are as of a step that has ended, so they
+//! serve only for what the gateway cannot know: the requests of others, the KV cache, the adapters. An endpoint with stale
+//! metrics is judged by this gateway's own numbers alone, and ranked behind the fresh ones.
 
 use super::{Candidate, Demand};
 use crate::load::LoadBook;
-use crate::pool::Freshness;
+use crate::pool::{Endpoint, Freshness, Reading};
 
 /// Prompt tokens taken for a queued request of another gateway, whose size nobody tells: a typical chat turn.
 const FOREIGN_PROMPT_TOKENS: f64 = 512.0;
@@ -31,27 +35,67 @@ const FREE_SLOT_TOKENS: f64 = 2_048.0;
 /// What loading it in place of another costs: the other's next request has to load again too, and from further away.
 const EVICTION_TOKENS: f64 = 8_192.0;
 
-/// The cost of sending a request to an endpoint, in milliseconds × requests; always finite and above zero.
-pub fn cost(candidate: &Candidate<'_>, demand: Demand<'_>, loads: &LoadBook, now_ms: u64) -> f64 {
-    let in_flight = candidate.in_flight;
-    let tokens_per_ms = loads.prefill_tokens_per_ms(candidate.endpoint.load_id);
-    let uncached_tokens = demand.prompt_tokens.saturating_sub(candidate.matched_tokens).max(1);
-    let own_tokens = in_flight.backlog_tokens(tokens_per_ms, now_ms) + f64::from(uncached_tokens);
-    let own_requests = f64::from(in_flight.requests) + 1.0;
-    let fresh = candidate.endpoint.reading.as_ref().filter(|_| candidate.freshness == Freshness::Fresh);
-    let Some(reading) = fresh else { return own_tokens / tokens_per_ms * own_requests };
-    let foreign_tokens = f64::from(reading.foreign_waiting) * FOREIGN_PROMPT_TOKENS;
-    let tokens = own_tokens + foreign_tokens + adapter_tokens(candidate, demand, loads);
-    let requests = own_requests + f64::from(reading.foreign_requests);
-    let kv_cache_utilization = f64::from(reading.metrics.kv_cache_utilization.unwrap_or(0.0));
-    tokens / tokens_per_ms * requests * (1.0 + kv_cache_utilization)
+/// What a request in flight costs those beside it, in prompt tokens: a few milliseconds over its answer. Anything from 8 to
+/// 64 is about as good.
+const DECODE_TOKENS: f64 = 32.0;
+
+/// How much a running request is delayed by a prompt that is computed beside it, where a waiting one is by all of it.
+const RUNNING_SHARE: f64 = 0.3;
+
+/// The tokens an endpoint has to compute for a request of which `uncached_tokens` are not cached there, with what loading
+/// its adapter costs; at least 1.
+pub(super) fn work_tokens(
+    endpoint: &Endpoint,
+    freshness: Freshness,
+    uncached_tokens: u32,
+    demand: Demand<'_>,
+    loads: &LoadBook,
+) -> f64 {
+    let adapter_tokens = match demand.adapter {
+        Some(adapter) if freshness == Freshness::Fresh => {
+            if endpoint.has_adapter(adapter, loads) {
+                0.0
+            } else if endpoint.has_free_adapter_slot(loads) {
+                FREE_SLOT_TOKENS
+            } else {
+                EVICTION_TOKENS
+            }
+        }
+        _ => 0.0,
+    };
+    f64::from(uncached_tokens) + adapter_tokens
 }
 
-fn adapter_tokens(candidate: &Candidate<'_>, demand: Demand<'_>, loads: &LoadBook) -> f64 {
-    match demand.adapter {
-        Some(adapter) if candidate.endpoint.has_adapter(adapter, loads) => 0.0,
-        Some(_) if candidate.endpoint.has_free_adapter_slot(loads) => FREE_SLOT_TOKENS,
-        Some(_) => EVICTION_TOKENS,
-        None => 0.0,
+/// The cost of sending a request to an endpoint, in milliseconds; always finite and above zero. `least_work_tokens` is the
+/// least [`work_tokens`] at any endpoint.
+pub(super) fn cost(candidate: &Candidate<'_>, least_work_tokens: f64, loads: &LoadBook, now_ms: u64) -> f64 {
+    let Candidate { endpoint, in_flight, work_tokens, .. } = candidate;
+    let tokens_per_ms = loads.prefill_tokens_per_ms(endpoint.load_id);
+    let foreign = endpoint.reading.as_ref().filter(|_| candidate.freshness == Freshness::Fresh);
+    let foreign = foreign.map_or(Foreign::default(), Foreign::of);
+    let waiting = f64::from(in_flight.waiting) + foreign.waiting;
+    let requests = f64::from(in_flight.requests) + foreign.requests;
+    let backlog = in_flight.backlog_tokens(tokens_per_ms, now_ms) + foreign.waiting * FOREIGN_PROMPT_TOKENS;
+    let delayed = waiting + RUNNING_SHARE * (requests - waiting).max(0.0);
+    let avoidable = work_tokens - least_work_tokens;
+    let tokens = backlog + work_tokens + avoidable * delayed + DECODE_TOKENS * requests;
+    tokens / tokens_per_ms * (1.0 + foreign.kv_cache_utilization)
+}
+
+/// What only a scrape can tell.
+#[derive(Default)]
+struct Foreign {
+    waiting: f64,
+    requests: f64,
+    kv_cache_utilization: f64,
+}
+
+impl Foreign {
+    fn of(reading: &Reading) -> Foreign {
+        Foreign {
+            waiting: f64::from(reading.foreign_waiting),
+            requests: f64::from(reading.foreign_requests),
+            kv_cache_utilization: f64::from(reading.metrics.kv_cache_utilization.unwrap_or(0.0)),
+        }
     }
 }

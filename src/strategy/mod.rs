@@ -51,8 +51,10 @@ pub struct Candidate<'a> {
     pub freshness: Freshness,
     /// How much of the prompt is cached there.
     pub matched: Match,
-    /// The same in tokens; less than the prompt has.
-    pub matched_tokens: u32,
+    /// Tokens of the prompt that are not, at least 1.
+    pub uncached_tokens: u32,
+    /// What the endpoint has to do for it, in prompt tokens.
+    work_tokens: f64,
 }
 
 /// A candidate with what decided its rank, least first.
@@ -92,21 +94,20 @@ pub fn rank<'a>(
     rng: &mut fastrand::Rng,
 ) -> Vec<Ranked<'a>> {
     let endpoints = pool.endpoints().unwrap_or_default();
-    let judged = |(index, endpoint): (usize, &'a Endpoint)| {
-        let matched = matched(pool, endpoint, demand);
-        Candidate {
-            index,
-            endpoint,
-            in_flight: loads.in_flight(endpoint.load_id),
-            freshness: freshness(strategy, endpoint, limits, now_ms),
-            matched,
-            matched_tokens: prefix_cache::matched_tokens(demand, matched, endpoint.cache_block_tokens()),
-        }
-    };
+    let usable = |endpoint: &Endpoint| endpoint.is_candidate(now_ms, limits.max_consecutive_failures);
+    let any_usable = endpoints.iter().any(usable);
+    let judged = endpoints.iter().enumerate().filter(|(_, endpoint)| !any_usable || usable(endpoint));
+    let candidates: Vec<Candidate<'a>> = judged
+        .map(|(index, endpoint)| {
+            let freshness = freshness(strategy, endpoint, limits, now_ms);
+            judge(index, endpoint, freshness, pool, demand, loads)
+        })
+        .collect();
+    let least_work = candidates.iter().map(|candidate| candidate.work_tokens).fold(f64::INFINITY, f64::min);
     let mut weigh = |candidate: Candidate<'a>| Ranked {
         cost: match strategy {
             RoutingStrategy::Default | RoutingStrategy::PrefixCache => {
-                default::cost(&candidate, demand, loads, now_ms)
+                default::cost(&candidate, least_work, loads, now_ms)
             }
             RoutingStrategy::LeastRequest => least_request::cost(&candidate),
             RoutingStrategy::RoundRobin => {
@@ -118,17 +119,33 @@ pub fn rank<'a>(
         tie: rng.u32(..),
         candidate,
     };
-    let usable = |endpoint: &Endpoint| endpoint.is_candidate(now_ms, limits.max_consecutive_failures);
-    let candidates = endpoints.iter().enumerate().filter(|(_, endpoint)| usable(endpoint));
-    let mut ranked = candidates.map(|listed| weigh(judged(listed)));
-    let ranked = match demand.blocks {
-        Some(blocks) => best(prefix_cache::place(ranked.by_ref().collect(), blocks).into_iter()),
-        None => best(ranked.by_ref()),
-    };
-    if !ranked.is_empty() {
-        return ranked;
+    let ranked = candidates.into_iter().map(&mut weigh);
+    match demand.blocks {
+        Some(blocks) => best(prefix_cache::place(ranked.collect(), blocks).into_iter()),
+        None => best(ranked),
     }
-    best(endpoints.iter().enumerate().map(|listed| weigh(judged(listed))))
+}
+
+fn judge<'a>(
+    index: usize,
+    endpoint: &'a Endpoint,
+    freshness: Freshness,
+    pool: &Pool,
+    demand: Demand<'_>,
+    loads: &LoadBook,
+) -> Candidate<'a> {
+    let matched = matched(pool, endpoint, demand);
+    let matched_tokens = prefix_cache::matched_tokens(demand, matched, endpoint.cache_block_tokens());
+    let uncached_tokens = demand.prompt_tokens.saturating_sub(matched_tokens).max(1);
+    Candidate {
+        index,
+        endpoint,
+        in_flight: loads.in_flight(endpoint.load_id),
+        freshness,
+        matched,
+        uncached_tokens,
+        work_tokens: default::work_tokens(endpoint, freshness, uncached_tokens, demand, loads),
+    }
 }
 
 fn matched(pool: &Pool, endpoint: &Endpoint, demand: Demand<'_>) -> Match {

@@ -1,7 +1,7 @@
 //! PREFIX_CACHE: the endpoint where the request costs least, given what is cached there; what is new has its place.
 //!
 //! ```text
-//! cost          = that of DEFAULT, with own tokens = prompt tokens − matched tokens
+//! cost           = that of DEFAULT, where prompt tokens − matched tokens are not cached
 //! matched tokens = prompt tokens × bytes of the matched blocks ÷ bytes of the prompt, in whole blocks of the server
 //!
 //! place = of the endpoints whose cost is at most PLACEMENT_SLACK × the least:
@@ -18,7 +18,7 @@ use crate::hash::mix;
 use crate::prefix::{BLOCK_BYTES, Match, PromptBlocks};
 
 /// How much more than the least an endpoint's cost may be for a prompt to go where it belongs.
-const PLACEMENT_SLACK: f64 = 1.25;
+const PLACEMENT_SLACK: f64 = 1.05;
 
 /// The tokens of a prompt that are cached where `matched` blocks are; servers share whole blocks of `block_tokens`.
 pub(super) fn matched_tokens(demand: Demand<'_>, matched: Match, block_tokens: u32) -> u32 {

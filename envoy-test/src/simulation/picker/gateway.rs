@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use inference_picker::config::Config;
-use inference_picker::decide::{Decision, Pick, SentPrompt};
-use inference_picker::load::{LoadBook, LoadTable, Ticket};
+use inference_picker::decide::{Decision, Pick};
+use inference_picker::load::{LoadBook, LoadTable};
 use inference_picker::metrics::ModelServer;
 use inference_picker::openai::{Usage, read_request};
-use inference_picker::picker::{Outcome, Picker as CoreWorker};
+use inference_picker::picker::{Outcome, Picker as CoreWorker, Sent};
 use inference_picker::pool::{DiscoveredEndpoint, Snapshot};
 use inference_picker::prefix::Batch;
 use inference_picker::scrape::Scraper;
@@ -37,15 +37,14 @@ pub struct CorePicker {
 struct InFlight {
     gateway: usize,
     worker: usize,
-    ticket: Ticket,
-    prompt: Option<SentPrompt>,
+    sent: Sent,
 }
 
 struct Gateway {
     workers: Vec<Worker>,
     /// What each worker has published.
     tables: Vec<LoadTable>,
-    /// What each worker has learnt and told, until all others have heard it.
+    /// What each worker has told of its prompts, until all others have heard it.
     batches: Vec<(usize, Batch, usize)>,
     scraping: Scraping,
 }
@@ -80,30 +79,26 @@ impl Picker for CorePicker {
     fn pick(&mut self, request: &Request<'_>, _engines: &[Engine], now: Duration) -> usize {
         let gateway = self.rng.usize(..self.gateways.len());
         let worker = self.rng.usize(..self.gateways[gateway].workers.len());
-        let (pick, ticket) = self.gateways[gateway].pick(worker, request.prompt, milliseconds(now));
-        let prompt = pick.prompt.clone();
-        self.in_flight.insert(request.key, InFlight { gateway, worker, ticket, prompt });
+        let (pick, sent) = self.gateways[gateway].pick(worker, request.prompt, milliseconds(now));
+        self.in_flight.insert(request.key, InFlight { gateway, worker, sent });
         pod_of(&pick)
     }
 
     fn first_output(&mut self, key: usize, output: &Output) {
-        let Some(InFlight { gateway, worker, ticket, prompt }) = self.in_flight.get(&key) else { return };
-        let core = &mut self.gateways[*gateway].workers[*worker].core;
-        core.first_output(ticket, prompt.as_ref(), milliseconds(output.at));
+        let Some(InFlight { gateway, worker, sent }) = self.in_flight.get_mut(&key) else { return };
+        self.gateways[*gateway].workers[*worker].core.first_output(sent, milliseconds(output.at));
     }
 
     fn ended(&mut self, key: usize, output: &Output) {
-        let Some(InFlight { gateway, worker, ticket, prompt }) = self.in_flight.remove(&key) else { return };
+        let Some(InFlight { gateway, worker, sent }) = self.in_flight.remove(&key) else { return };
         let core = &mut self.gateways[gateway].workers[worker].core;
         let usage = Usage {
             prompt_tokens: output.prompt_tokens as u32,
             completion_tokens: output.output_tokens as u32,
             cached_tokens: Some(output.cached_tokens as u32),
         };
-        if let Some(prompt) = &prompt {
-            core.answered(&ticket, prompt, Some(usage));
-        }
-        core.end(ticket);
+        core.learn_usage(&sent, usage);
+        core.end(sent, milliseconds(output.at));
     }
 
     fn next_tick(&self) -> Option<Duration> {
@@ -125,7 +120,7 @@ impl Gateway {
         let worker = |index: usize| Worker::new(&config, phase * (index as u32 + 1), rng.fork());
         Gateway {
             workers: (0..workers).map(worker).collect(),
-            tables: vec![LoadTable { published_ms: 0, rows: vec![], adapters: vec![], learnt_batches: 0 }; workers],
+            tables: vec![LoadTable { published_ms: 0, rows: vec![], adapters: vec![], batches: 0 }; workers],
             batches: Vec::new(),
             scraping,
         }
@@ -136,7 +131,7 @@ impl Gateway {
         workers.fold(self.scraping.next_tick, Duration::min)
     }
 
-    fn pick(&mut self, index: usize, prompt: &[u32], now_ms: u64) -> (Pick, Ticket) {
+    fn pick(&mut self, index: usize, prompt: &[u32], now_ms: u64) -> (Pick, Sent) {
         let worker = &mut self.workers[index];
         if std::mem::replace(&mut worker.read_ms, now_ms) != now_ms {
             worker.read_peers(index, &self.tables, now_ms);
@@ -156,7 +151,7 @@ impl Gateway {
             if worker.next_tick <= now {
                 worker.next_tick += TICK;
                 worker.tick(index, &mut self.tables, self.scraping.published.as_ref(), now_ms);
-                exchange(index, worker, &mut self.batches);
+                exchange(index, worker, &mut self.batches, now_ms);
             }
         }
         let others = self.workers.len() - 1;
@@ -164,17 +159,17 @@ impl Gateway {
     }
 }
 
-/// Tells what the worker has learnt, and hears what the others have.
-fn exchange(me: usize, worker: &mut Worker, batches: &mut Vec<(usize, Batch, usize)>) {
+/// Tells what happened to the worker's prompts, and hears it of the others.
+fn exchange(me: usize, worker: &mut Worker, batches: &mut Vec<(usize, Batch, usize)>, now_ms: u64) {
     for (other, batch, heard) in batches.iter_mut().filter(|(other, ..)| *other != me) {
         let number = worker.heard.entry(*other).or_default();
         if batch.number > *number {
             *number = batch.number;
             *heard += 1;
-            batch.learnt.iter().for_each(|learnt| worker.core.learn(learnt));
+            batch.events.iter().for_each(|event| worker.core.hear(*other as u64 + 1, event, now_ms));
         }
     }
-    batches.extend(worker.core.take_learnt().map(|batch| (me, batch, 0)));
+    batches.extend(worker.core.take_events().map(|batch| (me, batch, 0)));
 }
 
 impl Worker {
@@ -183,14 +178,14 @@ impl Worker {
     }
 
     /// Decides a request, and counts it where it goes.
-    fn pick(&mut self, prompt: &[u32], now_ms: u64) -> (Pick, Ticket) {
+    fn pick(&mut self, prompt: &[u32], now_ms: u64) -> (Pick, Sent) {
         let body = json!({"model": "model", "stream": true, "prompt": prompt}).to_string();
         let request = read_request(body.as_bytes()).expect("the body is a request");
         let prepared = self.core.prepare(&request, None, 0).expect("any model is served");
         match self.core.decide(0, &prepared, || (), now_ms) {
             Outcome::Decided(Decision::Send(pick)) => {
-                let ticket = self.core.send(&pick, now_ms);
-                (pick, ticket)
+                let sent = self.core.send(&pick, now_ms);
+                (pick, sent)
             }
             other => panic!("a pool with endpoints picks one of them, but: {other:?}"),
         }
