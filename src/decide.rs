@@ -98,14 +98,6 @@ impl Prompt {
     }
 }
 
-impl SentPrompt {
-    /// Whether a server that had so many tokens cached has shown that it did not hold what was matched. Half is enough:
-    /// what is matched is an estimate.
-    pub fn is_missed(&self, cached_tokens: u32) -> bool {
-        cached_tokens < self.matched_tokens / 2
-    }
-}
-
 /// Resolves the model of a request whose route leads to the pool at `route_pool`, and measures its prompt. `user` keeps
 /// it on one target.
 ///

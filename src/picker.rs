@@ -56,7 +56,7 @@ pub enum Outcome {
 pub struct Sent {
     ticket: Ticket,
     prompt: Option<SentPrompt>,
-    /// The number by which peers know the prompt, until it has been computed or dropped.
+    /// The number by which peers know the prompt, until it has been answered or dropped.
     number: Option<u64>,
 }
 
@@ -187,8 +187,8 @@ impl<W> Picker<W> {
                     prefixes.sent(key(*number), load_id, hashes, *block_tokens, now_ms);
                 });
             }
-            PromptEvent::Computed { number, other_tokens } => {
-                self.prefixes().for_each(|prefixes| prefixes.computed(key(*number), *other_tokens));
+            PromptEvent::Answered { number, other_tokens } => {
+                self.prefixes().for_each(|prefixes| prefixes.answered(key(*number), *other_tokens));
             }
             PromptEvent::Dropped { number } => {
                 self.prefixes().for_each(|prefixes| prefixes.dropped(key(*number)));
@@ -329,26 +329,32 @@ impl<W> Picker<W> {
     }
 
     /// The first output of an answer that is no error: the prompt has been computed.
-    pub fn first_output(&mut self, sent: &mut Sent, now_ms: u64) {
+    pub fn first_output(&mut self, sent: &Sent, now_ms: u64) {
         self.loads.first_output(&sent.ticket, now_ms);
-        let Some((number, SentPrompt { prompt, .. })) = sent.number.take().zip(sent.prompt.as_ref()) else {
-            return;
-        };
-        let other_tokens =
-            prompt.tokens_behind_blocks().saturating_add(self.sizes.answer_tokens(&prompt.model));
-        self.tell(PromptEvent::Computed { number, other_tokens }, now_ms);
     }
 
-    /// The answer is complete, no error, and tells what it has cost.
-    pub fn learn_usage(&mut self, sent: &Sent, usage: Usage) {
-        let Some(SentPrompt { prompt, matched, .. }) = &sent.prompt else { return };
-        let completion_tokens = Some(usage.completion_tokens);
-        self.sizes.observe(&prompt.model, prompt.estimated_tokens, usage.prompt_tokens, completion_tokens);
-        let is_missed = |cached: u32| sent.prompt.as_ref().is_some_and(|prompt| prompt.is_missed(cached));
-        if usage.cached_tokens.is_some_and(is_missed) {
-            let (load_id, matched) = (sent.ticket.load_id(), *matched);
+    /// The answer is complete, and no error; what it says it has cost, if it does.
+    pub fn answered(&mut self, sent: &mut Sent, usage: Option<Usage>, now_ms: u64) {
+        let Some(SentPrompt { prompt, matched, matched_tokens }) = sent.prompt.take() else { return };
+        if let Some(usage) = usage {
+            let completion_tokens = Some(usage.completion_tokens);
+            self.sizes.observe(
+                &prompt.model,
+                prompt.estimated_tokens,
+                usage.prompt_tokens,
+                completion_tokens,
+            );
+        }
+        if usage.and_then(|usage| usage.cached_tokens).is_some_and(|cached| is_missed(matched_tokens, cached))
+        {
+            let load_id = sent.load_id();
             self.prefixes().for_each(|prefixes| prefixes.correct(load_id, matched));
         }
+        let Some(number) = sent.number.take() else { return };
+        let usual_tokens = self.sizes.answer_tokens(&prompt.model);
+        let answer_tokens = usage.map_or(usual_tokens, |usage| usage.completion_tokens);
+        let other_tokens = prompt.tokens_behind_blocks().saturating_add(answer_tokens);
+        self.tell(PromptEvent::Answered { number, other_tokens }, now_ms);
     }
 
     /// The request is over, however it ended.
@@ -374,6 +380,12 @@ impl<W> Picker<W> {
         endpoint.request_failed(now_ms, limit);
         (!endpoint.is_candidate(now_ms, limit)).then(|| endpoint.text.clone())
     }
+}
+
+/// Whether a server that had so many tokens cached has shown that it did not hold what was matched. Less than half is
+/// enough: what is matched is an estimate.
+fn is_missed(matched_tokens: u32, cached_tokens: u32) -> bool {
+    cached_tokens < matched_tokens / 2
 }
 
 impl<W> PickerPool<W> {

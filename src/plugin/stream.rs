@@ -234,7 +234,7 @@ impl Stream {
         let State::Sent(sent) = &mut *state else { return };
         if sent.succeeded && !std::mem::replace(&mut self.has_output, true) {
             let now_ms = host::now_ms();
-            self.worker.borrow_mut().first_output(&mut sent.sent, now_ms);
+            self.worker.borrow_mut().first_output(&sent.sent, now_ms);
         }
     }
 
@@ -275,13 +275,13 @@ impl Stream {
     /// Gives back what the request had in flight, or its place in the queue.
     fn end(&mut self) {
         match self.state.replace(State::Idle) {
-            State::Sent(sent) => {
+            State::Sent(mut sent) => {
                 let mut worker = self.worker.borrow_mut();
-                let complete = self.usage.take().filter(|usage| usage.is_complete());
-                if let Some(usage) = complete.and_then(|usage| usage.usage()) {
-                    worker.picker.learn_usage(&sent.sent, usage);
+                let now_ms = host::now_ms();
+                if let Some(usage) = self.usage.take().filter(|usage| usage.is_complete()) {
+                    worker.picker.answered(&mut sent.sent, usage.usage(), now_ms);
                 }
-                worker.end(sent.sent, host::now_ms());
+                worker.end(sent.sent, now_ms);
             }
             State::Waiting { pool } => self.worker.borrow_mut().picker.forget(pool, self.id),
             State::Idle | State::Reading { .. } => {}

@@ -111,7 +111,7 @@ impl<W> Worker<W> {
         self.picker.move_to(sent, pool, address, now_ms)
     }
 
-    pub fn first_output(&mut self, sent: &mut Sent, now_ms: u64) {
+    pub fn first_output(&mut self, sent: &Sent, now_ms: u64) {
         self.dirty = true;
         self.picker.first_output(sent, now_ms);
     }

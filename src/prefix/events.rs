@@ -22,11 +22,11 @@ pub enum PromptEvent {
         /// Tokens in one of them.
         block_tokens: u32,
     },
-    /// It has its first output: its blocks are there.
-    Computed {
+    /// It is answered: its blocks are free to be used again, or to be dropped for others.
+    Answered {
         /// The worker's number for it.
         number: u64,
-        /// Tokens that take room there besides: those behind its last block, and the answer's, as many as is usual.
+        /// Tokens that take room there besides: those behind its last block, and the answer's.
         other_tokens: u32,
     },
     /// It failed, or went elsewhere: nothing is known of what it left.

@@ -1,20 +1,21 @@
-//! Which blocks every endpoint of a pool holds, or is about to.
+//! Which blocks every endpoint of a pool holds, or is about to: those of prompts in flight, and those of others as long as
+//! they are likely to be left.
 
 use std::collections::HashMap;
 
 use super::PromptBlocks;
 use super::block_cache::{BlockCache, Use};
-use super::pending::{Pending, PendingPrompts, PromptKey};
+use super::in_flight::{PromptInFlight, PromptKey, PromptsInFlight};
 use crate::load::LoadId;
 
-/// Of so many blocks, one may be that of a prompt that has no output yet.
-const BLOCKS_OF_ONE_PENDING: usize = 4;
+/// Of so many blocks, one may be that of a prompt in flight.
+const BLOCKS_OF_ONE_IN_FLIGHT: usize = 4;
 
 /// The caches of a pool's endpoints, within a bound on all of them together, of which each endpoint has an equal part.
 #[derive(Debug)]
 pub struct PrefixIndex {
     caches: HashMap<LoadId, BlockCache>,
-    pending: PendingPrompts,
+    in_flight: PromptsInFlight,
     blocks_max: usize,
     seed: u64,
 }
@@ -31,18 +32,18 @@ pub struct Match {
 impl PrefixIndex {
     /// An index of at most so many blocks. `seed` is to be drawn at random.
     pub fn new(blocks_max: usize, seed: u64) -> PrefixIndex {
-        let pending_max = blocks_max / BLOCKS_OF_ONE_PENDING;
+        let in_flight_max = blocks_max / BLOCKS_OF_ONE_IN_FLIGHT;
         PrefixIndex {
             caches: HashMap::new(),
-            pending: PendingPrompts::new(pending_max),
-            blocks_max: blocks_max - pending_max,
+            in_flight: PromptsInFlight::new(in_flight_max),
+            blocks_max: blocks_max - in_flight_max,
             seed,
         }
     }
 
     /// Blocks held, over all endpoints.
     pub fn len(&self) -> usize {
-        self.pending.len() + self.caches.values().map(BlockCache::len).sum::<usize>()
+        self.in_flight.len() + self.caches.values().map(BlockCache::len).sum::<usize>()
     }
 
     /// Whether nothing has been learnt yet.
@@ -73,7 +74,7 @@ impl PrefixIndex {
     /// Found by halving: an endpoint that holds a block holds all before it, whether it has them or is about to.
     pub fn matched(&self, id: LoadId, prompt: &PromptBlocks) -> Match {
         let Some(cache) = self.caches.get(&id) else { return Match::default() };
-        let holds = |hash: &u64| cache.holds(*hash) || self.pending.holds(id, *hash);
+        let holds = |hash: &u64| cache.holds(*hash) || self.in_flight.holds(id, *hash);
         if prompt.hashes.first().is_none_or(|first| !holds(first)) {
             return Match::default();
         }
@@ -85,13 +86,15 @@ impl PrefixIndex {
     /// A prompt was sent to an endpoint.
     pub fn sent(&mut self, key: PromptKey, id: LoadId, hashes: &[u64], block_tokens: u32, now_ms: u64) {
         if self.caches.contains_key(&id) {
-            self.pending.add(key, id, hashes, block_tokens, now_ms);
+            self.in_flight.add(key, id, hashes, block_tokens, now_ms);
         }
     }
 
-    /// A prompt has been computed where it was sent; so many other tokens take room there with it.
-    pub fn computed(&mut self, key: PromptKey, other_tokens: u32) {
-        let Some(Pending { load_id, hashes, block_tokens, .. }) = self.pending.take(key) else { return };
+    /// A prompt has been answered where it was sent; so many other tokens take room there with it.
+    pub fn answered(&mut self, key: PromptKey, other_tokens: u32) {
+        let Some(PromptInFlight { load_id, hashes, block_tokens, .. }) = self.in_flight.take(key) else {
+            return;
+        };
         if let Some(cache) = self.caches.get_mut(&load_id) {
             cache.use_blocks(&hashes, block_tokens, other_tokens);
         }
@@ -99,7 +102,7 @@ impl PrefixIndex {
 
     /// A prompt has failed, or went elsewhere.
     pub fn dropped(&mut self, key: PromptKey) {
-        self.pending.take(key);
+        self.in_flight.take(key);
     }
 
     /// An endpoint did not hold what was matched: it holds nothing, then, that was last used before that.
@@ -119,6 +122,6 @@ impl PrefixIndex {
     /// Drops prompts of which nothing was heard for too long.
     pub fn expire(&mut self, now_ms: u64) {
         let caches = &self.caches;
-        self.pending.retain(|id| caches.contains_key(&id), now_ms);
+        self.in_flight.retain(|id| caches.contains_key(&id), now_ms);
     }
 }

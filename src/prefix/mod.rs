@@ -11,11 +11,11 @@
 mod block_cache;
 mod blocks;
 mod events;
+mod in_flight;
 mod index;
-mod pending;
 
 pub use block_cache::BYTES_PER_BLOCK;
 pub use blocks::{BLOCK_BYTES, BlockHasher, MAX_PROMPT_BLOCKS, PromptBlocks};
 pub use events::{Batch, MAX_BATCH_BLOCKS, PromptEvent};
+pub use in_flight::PromptKey;
 pub use index::{Match, PrefixIndex};
-pub use pending::PromptKey;

@@ -85,19 +85,19 @@ impl Picker for CorePicker {
     }
 
     fn first_output(&mut self, key: usize, output: &Output) {
-        let Some(InFlight { gateway, worker, sent }) = self.in_flight.get_mut(&key) else { return };
+        let Some(InFlight { gateway, worker, sent }) = self.in_flight.get(&key) else { return };
         self.gateways[*gateway].workers[*worker].core.first_output(sent, milliseconds(output.at));
     }
 
     fn ended(&mut self, key: usize, output: &Output) {
-        let Some(InFlight { gateway, worker, sent }) = self.in_flight.remove(&key) else { return };
+        let Some(InFlight { gateway, worker, mut sent }) = self.in_flight.remove(&key) else { return };
         let core = &mut self.gateways[gateway].workers[worker].core;
         let usage = Usage {
             prompt_tokens: output.prompt_tokens as u32,
             completion_tokens: output.output_tokens as u32,
             cached_tokens: Some(output.cached_tokens as u32),
         };
-        core.learn_usage(&sent, usage);
+        core.answered(&mut sent, Some(usage), milliseconds(output.at));
         core.end(sent, milliseconds(output.at));
     }
 

@@ -1,15 +1,15 @@
-//! Prompts that were sent and have had no output: their blocks are about to be where they were sent.
+//! Prompts in flight: their blocks are where they were sent, or about to be.
 //!
-//! They count as cached as long as nothing else is heard, because a prompt that begins like one that is being computed
-//! does not have to be computed twice; and they leave no trace if it fails.
+//! They count as cached there, because a prompt that begins like one that is being computed does not have to be computed
+//! twice, and an endpoint drops nothing that is in use. They leave no trace if they fail.
 
 use std::collections::HashMap;
 
 use crate::load::LoadId;
 
-/// Time in milliseconds after which a prompt of which nothing was heard is dropped: its worker is gone, or what it told
-/// was lost.
-const EXPIRES_AFTER_MS: u64 = 120_000;
+/// Time in milliseconds after which a prompt of which nothing was heard is dropped: longer than answers take, so its worker
+/// is gone, or what it told was lost.
+const EXPIRES_AFTER_MS: u64 = 600_000;
 
 /// A prompt, by the worker that sent it and the worker's number for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,7 +22,7 @@ pub struct PromptKey {
 
 /// A prompt that was sent.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(super) struct PromptInFlight {
     pub load_id: LoadId,
     pub hashes: Vec<u64>,
     pub block_tokens: u32,
@@ -31,16 +31,16 @@ pub(super) struct Pending {
 
 /// All of them, and their blocks by endpoint.
 #[derive(Debug)]
-pub(super) struct PendingPrompts {
-    prompts: HashMap<PromptKey, Pending>,
+pub(super) struct PromptsInFlight {
+    prompts: HashMap<PromptKey, PromptInFlight>,
     /// How many prompts have a block at an endpoint.
     blocks: HashMap<(LoadId, u64), u32>,
     blocks_max: usize,
 }
 
-impl PendingPrompts {
-    pub fn new(blocks_max: usize) -> PendingPrompts {
-        PendingPrompts { prompts: HashMap::new(), blocks: HashMap::new(), blocks_max }
+impl PromptsInFlight {
+    pub fn new(blocks_max: usize) -> PromptsInFlight {
+        PromptsInFlight { prompts: HashMap::new(), blocks: HashMap::new(), blocks_max }
     }
 
     /// Blocks held.
@@ -60,34 +60,34 @@ impl PendingPrompts {
         for hash in hashes {
             *self.blocks.entry((load_id, *hash)).or_default() += 1;
         }
-        let pending = Pending { load_id, hashes: hashes.to_vec(), block_tokens, sent_ms: now_ms };
-        if let Some(before) = self.prompts.insert(key, pending) {
+        let prompt = PromptInFlight { load_id, hashes: hashes.to_vec(), block_tokens, sent_ms: now_ms };
+        if let Some(before) = self.prompts.insert(key, prompt) {
             self.release(&before);
         }
     }
 
-    /// A prompt is no longer pending.
-    pub fn take(&mut self, key: PromptKey) -> Option<Pending> {
-        let pending = self.prompts.remove(&key)?;
-        self.release(&pending);
-        Some(pending)
+    /// A prompt is no longer in flight.
+    pub fn take(&mut self, key: PromptKey) -> Option<PromptInFlight> {
+        let prompt = self.prompts.remove(&key)?;
+        self.release(&prompt);
+        Some(prompt)
     }
 
     /// Drops those of which nothing was heard for too long, and those at endpoints that are gone.
     pub fn retain(&mut self, is_known: impl Fn(LoadId) -> bool, now_ms: u64) {
-        let is_over = |pending: &Pending| {
-            now_ms.saturating_sub(pending.sent_ms) >= EXPIRES_AFTER_MS || !is_known(pending.load_id)
+        let is_over = |prompt: &PromptInFlight| {
+            now_ms.saturating_sub(prompt.sent_ms) >= EXPIRES_AFTER_MS || !is_known(prompt.load_id)
         };
         let over: Vec<PromptKey> =
-            self.prompts.iter().filter(|(_, pending)| is_over(pending)).map(|(key, _)| *key).collect();
+            self.prompts.iter().filter(|(_, prompt)| is_over(prompt)).map(|(key, _)| *key).collect();
         over.into_iter().for_each(|key| {
             self.take(key);
         });
     }
 
-    fn release(&mut self, pending: &Pending) {
-        for hash in &pending.hashes {
-            let place = (pending.load_id, *hash);
+    fn release(&mut self, prompt: &PromptInFlight) {
+        for hash in &prompt.hashes {
+            let place = (prompt.load_id, *hash);
             if let Some(prompts) = self.blocks.get_mut(&place) {
                 *prompts -= 1;
                 if *prompts == 0 {
