@@ -106,13 +106,15 @@ impl Row {
         number
     }
 
-    /// A prompt is done with. Where that was seen, it tells how fast the endpoint is: since the last one was done, or
-    /// since it had something to do, it has worked on this.
+    /// A prompt is done with. Where that was seen, it tells how fast the endpoint is.
     pub fn first_output(&mut self, number: u64, seen: bool, now_ms: u64) {
-        let working_ms = self.in_flight().working_ms(now_ms);
+        let (own, all) = (self.own, self.in_flight());
         let Some(waiting) = self.stop_waiting(number) else { return };
         if seen {
-            self.prefill.observe(f64::from(waiting.tokens), working_ms as f64);
+            // Since this worker's last one was done, or since it had something to do there, the endpoint has worked on
+            // this and on what peers had there, of which they tell later.
+            let share = own.waiting_tokens as f64 / all.waiting_tokens.max(1) as f64;
+            self.prefill.observe(f64::from(waiting.tokens), own.working_ms(now_ms) as f64 * share);
         }
         self.own.last_output_ms = now_ms;
     }
