@@ -169,7 +169,7 @@ impl AnswerUsage {
         while let Some(token) = self.tokens.next(&mut rest) {
             match token {
                 Token::Open(bracket) => self.enter(bracket),
-                Token::Close => {
+                Token::Close { .. } => {
                     self.complete |= self.format == AnswerFormat::Document && self.tokens.depth() == 0;
                 }
                 Token::Key => {

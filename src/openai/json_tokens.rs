@@ -15,7 +15,10 @@ pub(super) enum Token {
     /// `{` or `[`; the depth is that inside of it.
     Open(Bracket),
     /// `}` or `]`; the depth is that outside of it.
-    Close,
+    Close {
+        /// Whether nothing stood between the brackets. One that was skipped is not called empty.
+        empty: bool,
+    },
     /// A string and its colon.
     Key,
     /// A string that is the value of a key.
@@ -37,6 +40,8 @@ pub(super) struct JsonTokens {
     /// Whether the next byte stands behind a backslash.
     escaped: bool,
     depth: u64,
+    /// Whether a bracket was opened, and nothing but whitespace has come since.
+    just_opened: bool,
     text: Vec<u8>,
 }
 
@@ -60,8 +65,14 @@ impl JsonTokens {
             state: State::Between,
             escaped: false,
             depth: 0,
+            just_opened: false,
             text: Vec::with_capacity(MAX_TEXT_BYTES),
         }
+    }
+
+    /// Whether the document is closed, or there is none.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
     }
 
     /// Forgets the document: the next byte begins another.
@@ -81,9 +92,10 @@ impl JsonTokens {
         &self.text
     }
 
-    /// Passes over what is in the bracket just opened: the next token is its [`Token::Close`].
+    /// Passes over what is in the bracket just opened: the next token is its `Close`.
     pub(super) fn skip(&mut self, bracket: Bracket) {
         self.state = State::Skipped(bracket, 1);
+        self.just_opened = false;
     }
 
     /// Reads on to the end of the next token and takes what was read off `bytes`. `None` when they are used up.
@@ -114,15 +126,18 @@ impl JsonTokens {
 
     fn read_byte(&mut self, bytes: &mut &[u8]) -> Option<Token> {
         let byte = take(bytes, 1).first()?;
+        if matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
+            return None;
+        }
+        let empty = std::mem::take(&mut self.just_opened);
         match byte {
-            b' ' | b'\t' | b'\r' | b'\n' => None,
             b'{' => Some(self.open(Bracket::Object)),
             b'[' => Some(self.open(Bracket::List)),
             _ if self.depth == 0 => {
                 self.state = State::Ended;
                 None
             }
-            b'}' | b']' => Some(self.close()),
+            b'}' | b']' => Some(self.close(empty)),
             b',' => {
                 self.state = State::Between;
                 None
@@ -148,14 +163,15 @@ impl JsonTokens {
 
     fn open(&mut self, bracket: Bracket) -> Token {
         self.depth += 1;
+        self.just_opened = true;
         self.state = State::Between;
         Token::Open(bracket)
     }
 
-    fn close(&mut self) -> Token {
+    fn close(&mut self, empty: bool) -> Token {
         self.depth = self.depth.saturating_sub(1);
         self.state = if self.depth == 0 { State::Ended } else { State::Between };
-        Token::Close
+        Token::Close { empty }
     }
 
     fn read_text(&mut self, bytes: &mut &[u8]) -> Option<Token> {
@@ -190,7 +206,7 @@ impl JsonTokens {
         self.state = match byte {
             b'"' => State::SkippedText(bracket, depth),
             _ if byte == open => State::Skipped(bracket, depth + 1),
-            _ if byte == close && depth == 1 => return Some(self.close()),
+            _ if byte == close && depth == 1 => return Some(self.close(false)),
             _ if byte == close => State::Skipped(bracket, depth - 1),
             _ => self.state,
         };
