@@ -1,0 +1,184 @@
+//! What an answer costs and what is hidden of it, against a slow reader of whole answers.
+#![cfg(not(target_family = "wasm"))]
+
+mod usage_oracle;
+
+use inference_picker::openai::{AnswerFormat, apply_edits, include_usage, read_request};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use usage_oracle::{account, hide, lines, read, visible};
+
+const KEYS: &str = "usage usage usage response message choices choices delta type content text arguments
+    prompt_tokens completion_tokens input_tokens output_tokens prompt_tokens_details input_tokens_details
+    cached_tokens cache_read_input_tokens cache_creation_input_tokens usages model é";
+const WORDS: &str = r#"null null 0 7 12 345 4294967295 4294967296 -1 1.5 1e2 true [] {} "" "a" "message_stop"
+    "response.completed" "}]\\" "\"usage\":{\"prompt_tokens\":9}" "zwölf""#;
+const SPACES: [&str; 6] = ["", "", "", "", " ", "\r \t"];
+/// Bytes that have a meaning in JSON or events.
+const BYTES: &[u8] = b"{}[]\",:\\ \r\n019-nda\xff";
+
+fn one_of(words: &'static str) -> impl Strategy<Value = String> {
+    select(words.split_whitespace().collect::<Vec<_>>()).prop_map(str::to_owned)
+}
+
+fn spaced(text: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
+    (select(&SPACES[..]), text, select(&SPACES[..])).prop_map(|(a, text, b)| format!("{a}{text}{b}"))
+}
+
+fn value() -> impl Strategy<Value = String> {
+    spaced(one_of(WORDS)).prop_recursive(4, 30, 5, |value| {
+        let list = vec(value.clone(), 1..4).prop_map(|values| format!("[{}]", values.join(",")));
+        prop_oneof![1 => spaced(list), 4 => object(value)]
+    })
+}
+
+fn object(value: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
+    let key = spaced(one_of(KEYS).prop_map(|key| format!("\"{key}\"")));
+    let member = (key, value).prop_map(|(key, value)| format!("{key}:{value}"));
+    spaced(vec(member, 1..6).prop_map(|members| format!("{{{}}}", members.join(","))))
+}
+
+/// Documents that are more often to be hidden than others are.
+fn document() -> impl Strategy<Value = String> {
+    let last = object(value()).prop_map(|usage| format!(r#"{{"choices":[ ],"usage":{usage}}}"#));
+    prop_oneof![4 => object(value()), 1 => last]
+}
+
+fn stream() -> impl Strategy<Value = String> {
+    let line = prop_oneof![
+        6 => document().prop_map(|document| format!("data: {document}")),
+        1 => select(vec!["data: [DONE]", ": usage", "event: message_stop", "data", "id: {\"usage\":null}", ""])
+            .prop_map(str::to_owned),
+    ];
+    let end = select(vec!["\n\n", "\n\n", "\r\n\r\n", "\n"]);
+    vec((line, end), 0..6).prop_map(|lines| lines.iter().map(|(line, end)| format!("{line}{end}")).collect())
+}
+
+fn lengths() -> impl Strategy<Value = Vec<usize>> {
+    vec(1..40_usize, 1..8)
+}
+
+/// Pieces of the given lengths, over and over.
+fn cut<'a>(answer: &'a [u8], lengths: &[usize]) -> Vec<&'a [u8]> {
+    let (mut rest, mut pieces) = (answer, vec![]);
+    for length in lengths.iter().cycle() {
+        let (piece, behind) = rest.split_at(rest.len().min(*length));
+        pieces.push(piece);
+        rest = behind;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    pieces
+}
+
+/// The same whole and in pieces; and what the slow reader finds, where it reads the answer.
+fn check(answer: &[u8], lengths: &[usize]) -> Result<bool, TestCaseError> {
+    for format in [AnswerFormat::Document, AnswerFormat::Events] {
+        let found = read(format, cut(answer, lengths));
+        prop_assert_eq!(found, read(format, [answer]));
+        prop_assert_eq!(found, account(format, answer).unwrap_or(found));
+    }
+    let rewritten = hide(cut(answer, lengths));
+    prop_assert_eq!(&rewritten, &hide([answer]));
+    let expected = visible(answer);
+    let is_readable = expected.is_some();
+    if is_readable {
+        prop_assert_eq!(lines(&rewritten), expected);
+    }
+    Ok(is_readable)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+
+    #[test]
+    fn a_document_is_read_as_the_slow_reader_reads_it(document in document(), lengths in lengths()) {
+        prop_assert!(account(AnswerFormat::Document, document.as_bytes()).is_some());
+        check(document.as_bytes(), &lengths)?;
+    }
+
+    #[test]
+    fn so_is_a_stream_and_what_is_to_be_hidden_is_gone(stream in stream(), lengths in lengths()) {
+        prop_assert!(check(stream.as_bytes(), &lengths)?);
+    }
+
+    #[test]
+    fn a_damaged_answer_is_read_the_same_however_cut(
+        stream in stream(),
+        damage in vec((any::<Index>(), 0..3_usize, select(BYTES)), 1..4),
+        bytes in any::<Index>(),
+        lengths in lengths(),
+    ) {
+        let mut stream = stream.into_bytes();
+        for (place, removed, byte) in damage {
+            let start = place.index(stream.len() + 1);
+            let end = (start + removed).min(stream.len());
+            stream.splice(start..end, [byte]);
+        }
+        check(&stream, &lengths)?;
+        check(&stream[..bytes.index(stream.len() + 1)], &lengths)?;
+    }
+
+    #[test]
+    fn so_are_any_bytes(bytes in vec(prop_oneof![any::<u8>(), select(BYTES)], 0..200), lengths in lengths()) {
+        check(&bytes, &lengths)?;
+        check(&[b"data: {\"choices\":[],\"usage\":{", &bytes[..]].concat(), &lengths)?;
+    }
+
+    /// The same stream is written with usage and without; the first, however cut, must become the second.
+    #[test]
+    fn the_client_sees_byte_for_byte_what_it_would_have_seen_without(
+        chunks in vec((".{0,20}", any::<bool>(), any::<bool>(), value()), 0..6),
+        nulls in any::<bool>(),
+        end in select(vec!["\n\n", "\r\n\r\n"]),
+        lengths in lengths(),
+    ) {
+        let stream = |with_usage: bool| -> String {
+            let null = if with_usage && nulls { r#","usage":null"# } else { "" };
+            let mut events: Vec<String> = chunks.iter().map(|(text, early, late, other)| {
+                let text = serde_json::Value::from(text.as_str());
+                let (early, late) = (if *early { null } else { "" }, if *late { null } else { "" });
+                format!(r#"{{"id":"1"{early},"choices":[{{"text":{text},"x":{other}}}]{late},"x":{other}}}"#)
+            }).collect();
+            if with_usage {
+                events.push(r#"{"id":"1","choices":[],"usage":{"prompt_tokens":9,"x":{"y":[1]}},"z":1}"#.to_owned());
+            }
+            events.push("[DONE]".to_owned());
+            events.iter().map(|event| format!("data: {event}{end}")).collect()
+        };
+        let with_usage = stream(true);
+        prop_assert_eq!(String::from_utf8(hide(cut(with_usage.as_bytes(), &lengths))).unwrap(), stream(false));
+        let untouched = hide(cut(stream(false).as_bytes(), &lengths));
+        prop_assert_eq!(String::from_utf8(untouched).unwrap(), stream(false));
+    }
+
+    /// A request asks for its usage afterwards, and differs in nothing else.
+    #[test]
+    fn a_stream_is_made_to_ask_for_its_usage(
+        before in object(value()),
+        options in prop::option::of(prop_oneof![
+            select(vec!["null", "{}", " { } ", r#"{"include_usage":false}"#, r#"{"x":{},"include_usage" : null }"#])
+                .prop_map(str::to_owned),
+            object(value()),
+        ]),
+        after in object(value()),
+    ) {
+        let body = |options: Option<&str>| {
+            let options = options.map(|options| format!(r#","stream_options":{options}"#)).unwrap_or_default();
+            format!(r#" {{"before":{before},"model":"m"{options},"stream":true,"after":{after}}}"#)
+        };
+        let original = body(options.as_deref());
+        let request = read_request(original.as_bytes()).unwrap();
+        let edit = include_usage(b"/v1/completions", original.as_bytes(), &request);
+        let edited = apply_edits(original.as_bytes(), edit.into_iter().collect());
+        let edited: serde_json::Value = serde_json::from_slice(&edited).unwrap();
+        let mut expected: serde_json::Value = serde_json::from_str(&original).unwrap();
+        if expected["stream_options"].is_null() {
+            expected["stream_options"] = serde_json::json!({});
+        }
+        expected["stream_options"]["include_usage"] = true.into();
+        prop_assert_eq!(edited, expected);
+    }
+}
