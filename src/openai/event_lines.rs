@@ -76,3 +76,58 @@ impl EventLines {
         (!start.is_empty()).then_some(start)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    /// The lines of a stream that comes in such pieces: what is behind `data:` in brackets, `!` ahead of other text.
+    fn lines<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
+        let (mut lines, mut found, mut all) = (EventLines::new(), String::new(), vec![]);
+        let mut kind = ' ';
+        for mut piece in pieces {
+            while let Some(part) = lines.next(&mut piece) {
+                let (part_kind, text) = match part {
+                    Part::Start(text) => (' ', text),
+                    Part::Data(text) => ('=', text),
+                    Part::Other(text) => ('!', text),
+                    Part::End { blank } => (' ', if blank { &b"(blank)\n"[..] } else { b"\n" }),
+                };
+                if part_kind != kind && part_kind != ' ' {
+                    found.push(part_kind);
+                }
+                kind = part_kind;
+                found.push_str(str::from_utf8(text).unwrap());
+                all.extend(text.strip_prefix(b"(blank)").unwrap_or(text));
+            }
+        }
+        assert_eq!(String::from_utf8(all).unwrap(), found.replace(['=', '!'], "").replace("(blank)", ""));
+        found
+    }
+
+    /// The same whole, byte by byte, and in two pieces however cut.
+    fn check(stream: &str, expected: &str) {
+        let bytes = stream.as_bytes();
+        assert_eq!(lines([bytes]), expected, "{stream:?}");
+        assert_eq!(lines(bytes.chunks(1)), expected, "{stream:?}");
+        for cut in 0..=bytes.len() {
+            let (first, second) = bytes.split_at(cut);
+            assert_eq!(lines([first, second]), expected, "cut at {cut}: {stream:?}");
+        }
+    }
+
+    #[test]
+    fn data_is_told_from_other_lines() {
+        check("data: {}\ndata:x\n", "data:= {}\ndata:=x\n");
+        check("event: data: x\n: y\ndatas: z\n data: a\n", "!event: data: x\n!: y\ndata!s: z\n! data: a\n");
+        check("data\ndat", "data\ndat");
+    }
+
+    #[test]
+    fn a_blank_line_ends_in_either_way() {
+        check("\n\r\ndata:\n\r\n", "(blank)\n\r(blank)\ndata:\n\r(blank)\n");
+        check("data:a\r\n\r\n", "data:=a\r\n\r(blank)\n");
+    }
+}

@@ -241,3 +241,89 @@ fn take<'a>(bytes: &mut &'a [u8], count: usize) -> &'a [u8] {
     *bytes = rest;
     taken
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    /// The tokens of a document that comes in such pieces, in short; what stands under a key `skip` is skipped.
+    fn tokens<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
+        let mut tokens = JsonTokens::new();
+        let (mut found, mut skips) = (vec![], false);
+        for mut piece in pieces {
+            while let Some(token) = tokens.next(&mut piece) {
+                let text = String::from_utf8_lossy(tokens.text()).into_owned();
+                found.push(match token {
+                    Token::Open(bracket) if skips => {
+                        tokens.skip(bracket);
+                        format!("skip{}", tokens.depth())
+                    }
+                    Token::Open(Bracket::Object) => format!("{{{}", tokens.depth()),
+                    Token::Open(Bracket::List) => format!("[{}", tokens.depth()),
+                    Token::Close { empty: true } => "empty".to_owned(),
+                    Token::Close { empty: false } => format!("close{}", tokens.depth()),
+                    Token::Key => format!("{text}:"),
+                    Token::Text => format!("'{text}'"),
+                    Token::Word => text.clone(),
+                });
+                skips = token == Token::Key && text == "skip";
+            }
+        }
+        if tokens.has_ended() {
+            found.push("ended".to_owned());
+        }
+        found.join(" ")
+    }
+
+    /// The same whole, byte by byte, and in two pieces however cut.
+    fn check(document: &str, expected: &str) {
+        let bytes = document.as_bytes();
+        assert_eq!(tokens([bytes]), expected, "{document}");
+        assert_eq!(tokens(bytes.chunks(1)), expected, "{document}");
+        for cut in 0..=bytes.len() {
+            let (first, second) = bytes.split_at(cut);
+            assert_eq!(tokens([first, second]), expected, "cut at {cut}: {document}");
+        }
+    }
+
+    #[test]
+    fn every_bracket_key_and_value_is_told_but_strings_in_lists() {
+        check("{}", "{1 empty ended");
+        check(" [ 1 , \"a\" , null ] ", "[1 1 null close0 ended");
+        check(
+            "{\"a\":\"é\", \"b\" : -1.5e3,\"c\":[true,{\"d\":\"\"}],\"e\":[ ]}",
+            "{1 a: 'é' b: -1.5e3 c: [2 true {3 d: '' close2 close1 e: [2 empty close0 ended",
+        );
+    }
+
+    #[test]
+    fn strings_end_at_the_quote_that_is_not_escaped_and_are_kept_as_they_are_spelled() {
+        check(r#"{"\"a\\":"\\\"{"}"#, r#"{1 "a\: '\"{' close0 ended"#);
+        let text = format!("{}b", "a".repeat(MAX_TEXT_BYTES));
+        let kept = "a".repeat(MAX_TEXT_BYTES);
+        check(
+            &format!("{{\"{text}\":\"{text}\",\"x\":{text}}}"),
+            &format!("{{1 {kept}: '{kept}' x: {kept} close0 ended"),
+        );
+    }
+
+    #[test]
+    fn what_is_skipped_gives_no_token_but_its_end() {
+        check(
+            r#"{"skip":{"a":["}"],"b":{"c":"\"}"}},"skip":[[1],"]\\",{"a":[2]}],"b":3}"#,
+            "{1 skip: skip2 close1 skip: skip2 close1 b: 3 close0 ended",
+        );
+        check(r#"{"skip":[],"a":[]}"#, "{1 skip: skip2 close1 a: [2 empty close0 ended");
+    }
+
+    #[test]
+    fn nothing_is_read_behind_a_document_or_of_what_is_none() {
+        check("{\"a\":1}{\"a\":1}", "{1 a: 1 close0 ended");
+        for none in ["x{}", "\"a\":{}", "}", ",[]", "1"] {
+            check(none, "ended");
+        }
+        check("{\"a\":1", "{1 a:");
+    }
+}
