@@ -359,6 +359,10 @@ mod tests {
             r#"{"type":"message","usage":{"input_tokens":9,"cache_creation_input_tokens":20,"cache_read_input_tokens":300,"output_tokens":2}}"#,
             usage(329, 2, 300),
         );
+        check_document(
+            r#"{"usage":{"input_tokens":9,"input_tokens_details":{"cache_read_input_tokens":300}}}"#,
+            usage(9, 0, None),
+        );
         check_document(r#"{"response":{"usage":{"input_tokens":9}}}"#, usage(9, 0, None));
         check_document(r#"{"message":{"usage":{"input_tokens":9}}}"#, usage(9, 0, None));
     }
@@ -375,6 +379,7 @@ mod tests {
             r#"{"usage":null,"Usage":{"prompt_tokens":9},"usage ":{"prompt_tokens":9}}"#,
             r#"{"usage":"{\"prompt_tokens\":9}","prompt_tokens_details":{"cached_tokens":9}}"#,
             r#"{"usage":{"prompt_tokens_details":{"prompt_tokens":9},"completion_tokens":9,"cached_tokens":1}}"#,
+            r#"{"usage":{"completion_tokens":9,"input_tokens_details":{"x":{"input_tokens":9}}}}"#,
         ] {
             check_document(document, NONE);
         }
@@ -428,6 +433,18 @@ mod tests {
         check(AnswerFormat::Events, stream, (usage(9, 0, None), 1, true));
         check(AnswerFormat::Events, stream.replace('\n', "\r\n"), (usage(9, 0, None), 1, true));
         check(AnswerFormat::Document, stream, (NONE, 0, false));
+    }
+
+    #[test]
+    fn a_line_begins_anew_wherever_the_one_before_was_cut_off() {
+        for cut_off in
+            [r#"{"x":"\"#, r#"{"x":"a"#, r#"{"usage":{"#, r#"{"x":[{"#, r#"{"delta""#, "[", "{} {", "x"]
+        {
+            let stream = format!(
+                "data: {cut_off}\ndata: {{\"\":0,\"delta\":\"a\",\"usage\":{{\"prompt_tokens\":9}}}}\n\n"
+            );
+            check(AnswerFormat::Events, stream, (usage(9, 0, None), 1, false));
+        }
     }
 
     #[test]

@@ -369,6 +369,7 @@ mod tests {
             r#"[{"choices":[],"usage":{}}]"#,
             r#"{"x":"{\"choices\":[],\"usage\":{}}","y":[{"a":1,"usage":null}]}"#,
             r#"{"choices":[{}],"choices":[],"usage":{}}"#,
+            r#"{"choices":["a"],"choices":[],"usage":{}}"#,
             r#"{"choices":[],"usage":{}"#,
             r#"{"error":{"message":"a","code":500}}"#,
             "hello, \"usage\":null",
@@ -376,6 +377,18 @@ mod tests {
             "",
         ] {
             check_untouched(&events([OUTPUT, other, OUTPUT, "[DONE]"]));
+        }
+    }
+
+    #[test]
+    fn a_line_begins_anew_wherever_the_one_before_was_cut_off() {
+        for cut_off in
+            [r#"{"x":"\"#, r#"{"x":"a"#, r#"{"choices":[],"usage":{"#, r#"{"a":1,"usage":nul"#, "[", "x"]
+        {
+            check(
+                format!("data: {cut_off}\n\n{}", events([USAGE, OUTPUT])),
+                format!("data: {cut_off}\n\n{}", events([OUTPUT])),
+            );
         }
     }
 

@@ -316,6 +316,7 @@ mod tests {
             "{1 skip: skip2 close1 skip: skip2 close1 b: 3 close0 ended",
         );
         check(r#"{"skip":[],"a":[]}"#, "{1 skip: skip2 close1 a: [2 empty close0 ended");
+        check(r#"{"skip":[]}"#, "{1 skip: skip2 close1 close0 ended");
     }
 
     #[test]
