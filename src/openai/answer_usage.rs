@@ -15,6 +15,7 @@
 //! In memory are a few words and 32 bytes of the key or value being read, however the answer is cut. A compressed
 //! answer is the caller's to keep away.
 
+use super::answer_format::AnswerFormat;
 use super::event_lines::{EventLines, Part};
 use super::json_tokens::{Bracket, JsonTokens, Token};
 use super::usage::{Counts, Usage};
@@ -28,26 +29,6 @@ const DONE: &[u8] = b"DONE";
 /// The types of the last events of OpenAI's responses and Anthropic's messages.
 const LAST_EVENTS: [&[u8]; 4] =
     [b"response.completed", b"response.incomplete", b"response.failed", b"message_stop"];
-
-/// How an answer's body is made up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AnswerFormat {
-    /// One JSON document.
-    Document,
-    /// Server-sent events, with a JSON document in each `data:` line.
-    Events,
-}
-
-impl AnswerFormat {
-    /// The format that a `content-type` names, if it is one of the two.
-    pub fn of(content_type: &[u8]) -> Option<AnswerFormat> {
-        if super::is_json_type(content_type) {
-            return Some(AnswerFormat::Document);
-        }
-        let is_stream = super::media_type(content_type).eq_ignore_ascii_case(b"text/event-stream");
-        is_stream.then_some(AnswerFormat::Events)
-    }
-}
 
 /// The reading of one answer.
 #[derive(Debug)]
@@ -514,14 +495,5 @@ mod tests {
                 assert_eq!((answer.usage(), answer.is_complete()), (usage(9, 0, None), true));
             }
         }
-    }
-
-    #[test]
-    fn the_content_type_names_the_format() {
-        let of = |content_type: &str| AnswerFormat::of(content_type.as_bytes());
-        assert_eq!(of("application/json"), Some(AnswerFormat::Document));
-        assert_eq!(of("Text/Event-Stream; charset=utf-8"), Some(AnswerFormat::Events));
-        assert_eq!(of("text/plain"), None);
-        assert_eq!(of(""), None);
     }
 }

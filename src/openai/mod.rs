@@ -1,6 +1,7 @@
 //! The OpenAI API as far as a gateway must know it: which requests carry a prompt, what is in them, and what an
 //! error looks like. The only module that knows these formats; it decides nothing.
 
+mod answer_format;
 mod answer_model;
 mod answer_usage;
 mod error;
@@ -19,8 +20,9 @@ mod rewrite;
 mod scan;
 mod usage;
 
+pub use answer_format::AnswerFormat;
 pub use answer_model::AnswerModel;
-pub use answer_usage::{AnswerFormat, AnswerUsage};
+pub use answer_usage::AnswerUsage;
 pub use error::ApiError;
 pub use hidden_usage::HiddenUsage;
 pub use include_usage::include_usage;
