@@ -42,3 +42,7 @@ test-vllm: build ## tests it in front of two real vLLM servers on the CPU; takes
 	@sh envoy-test/setup/envoy.sh
 	@sh envoy-test/real-vllm/setup.sh
 	cargo test --locked --package envoy-test --test real_vllm -- --ignored --nocapture
+
+.PHONY: bench-routing
+bench-routing: ## compares picks in a simulation and writes docs/routing.md; takes a few minutes
+	cargo run --locked --release --package envoy-test --bin routing -- --write

@@ -1,36 +1,45 @@
 //! Compares picks in virtual time: every picker on every kind of traffic, or those that are named.
+//!
+//! It prints the figures of what the arguments name. With `--write` it plays the whole comparison instead and writes
+//! `docs/routing.md`, its plots and `docs/routing.json`.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::io::Write;
 
 use anyhow::Result;
 use clap::Parser;
+use envoy_test::envoy::binary::project_root;
+use envoy_test::simulation::comparison::{Case, Repetition, compare};
 use envoy_test::simulation::picker::{Gateways, PickerKind};
 use envoy_test::simulation::pool::PoolSettings;
-use envoy_test::simulation::report::Measures;
+use envoy_test::simulation::report::{self, Section, Timeline};
+use envoy_test::simulation::simulate;
 use envoy_test::simulation::workload::{Workload, find_capacity};
-use envoy_test::simulation::{Scenario, simulate};
 
 /// Compares picks in virtual time.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Traffic; all kinds if none is named.
+    /// Traffic, several times for several kinds; all kinds if none is named.
     #[arg(long)]
     workload: Vec<Workload>,
     /// Who picks; everybody if nobody is named.
     #[arg(long)]
     picker: Vec<PickerKind>,
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Share of the pool's capacity that arrives; may be given several times.
+    /// Share of the pool's capacity that arrives.
     #[arg(long, default_values_t = [0.7, 0.9])]
     load: Vec<f64>,
     /// Requests a second, in place of a load.
     #[arg(long)]
     rate: Option<f64>,
+    /// Requests in each run.
     #[arg(long, default_value_t = 4000)]
     requests: usize,
+    /// Seed of the first run; the next has the next one.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Runs of which the mean is taken.
+    #[arg(long, default_value_t = 3)]
+    runs: u64,
+    /// Model servers.
     #[arg(long, default_value_t = 4)]
     pods: usize,
     /// Has the first pod three times slower than the others.
@@ -39,118 +48,116 @@ struct Arguments {
     /// Part of the usual KV cache that each pod has.
     #[arg(long, default_value_t = 1.0)]
     kv_share: f64,
+    /// Workers in each gateway.
     #[arg(long, default_value_t = 1)]
     workers: usize,
+    /// Gateways in front of the pool.
     #[arg(long, default_value_t = 1)]
     gateways: usize,
-    /// Searches the capacity for each kind of traffic instead.
+    /// Plays the whole comparison and writes docs/routing.md, its plots and docs/routing.json.
+    #[arg(long)]
+    write: bool,
+    /// Searches the pool's capacity for each kind of traffic instead.
     #[arg(long)]
     find_capacity: bool,
 }
 
-impl Arguments {
-    fn pool(&self) -> PoolSettings {
-        PoolSettings { pods: self.pods, slow_pod: self.slow_pod, kv_share: self.kv_share }
-    }
-
-    fn rates(&self, workload: Workload) -> Vec<f64> {
-        let capacity_per_s =
-            workload.capacity_per_s() * self.pool().speed() / PoolSettings::default().speed();
-        match self.rate {
-            Some(rate) => vec![rate],
-            None => self.load.iter().map(|load| load * capacity_per_s).collect(),
-        }
-    }
-
-    fn scenarios(&self) -> Vec<Scenario> {
-        let workloads = if self.workload.is_empty() { &Workload::ALL[..] } else { &self.workload };
-        let pickers = if self.picker.is_empty() { &PickerKind::ALL[..] } else { &self.picker };
-        let mut scenarios = Vec::new();
-        for &workload in workloads {
-            for rate_per_s in self.rates(workload) {
-                scenarios.extend(pickers.iter().map(|&picker| self.scenario(workload, rate_per_s, picker)));
-            }
-        }
-        scenarios
-    }
-
-    fn scenario(&self, workload: Workload, rate_per_s: f64, picker: PickerKind) -> Scenario {
-        Scenario {
-            workload,
-            picker,
-            rate_per_s,
-            requests: self.requests,
-            seed: self.seed,
-            pool: self.pool(),
-            gateways: Gateways { gateways: self.gateways, workers: self.workers },
-        }
-    }
-}
-
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let scenarios = arguments.scenarios();
     if arguments.find_capacity {
-        return print_capacities(scenarios);
+        return print_capacities(&arguments);
     }
-    println!(
-        "| workload | req/s | picker | TTFT mean | p50 | p90 | p99 | E2E mean | p90 | out tok/s | hits | max/mean tokens | max/mean requests |"
-    );
-    println!("|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
-    for (scenario, measures) in
-        scenarios.iter().zip(in_parallel(&scenarios, |s| Ok(Measures::of(&simulate(s)?)))?)
-    {
-        let (ttft, end) = (measures.first_token_ms, measures.end_to_end_ms);
-        println!(
-            "| {} | {:.1} | {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} | {:.2} | {:.2} |",
-            scenario.workload.name(),
-            scenario.rate_per_s,
-            scenario.picker.name(),
-            ttft.mean,
-            ttft.p50,
-            ttft.p90,
-            ttft.p99,
-            end.mean,
-            end.p90,
-            measures.output_tokens_per_s,
-            measures.cache_hit_share,
-            measures.busiest_by_tokens,
-            measures.busiest_by_requests
-        );
+    if arguments.write {
+        return write_comparison(arguments.repetition());
     }
+    let outcomes = compare(&arguments.cases(), arguments.repetition(), show_progress)?;
+    println!("{}", report::details(&outcomes));
     Ok(())
 }
 
-fn print_capacities(mut scenarios: Vec<Scenario>) -> Result<()> {
-    scenarios.dedup_by_key(|scenario| scenario.workload);
-    for (scenario, capacity) in scenarios.iter().zip(in_parallel(&scenarios, find_capacity)?) {
-        println!("{:16} {capacity:6.1} requests/s", scenario.workload.name());
+impl Arguments {
+    fn repetition(&self) -> Repetition {
+        Repetition { requests: self.requests, first_seed: self.seed, runs: self.runs }
     }
-    Ok(())
-}
 
-/// Does the work for each scenario, on all cores; results in the order of the scenarios.
-fn in_parallel<R: Send>(
-    scenarios: &[Scenario],
-    work: impl Fn(&Scenario) -> Result<R> + Sync,
-) -> Result<Vec<R>> {
-    let next = AtomicUsize::new(0);
-    let results = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let result = work(scenario);
-                    let mut results = results.lock().unwrap();
-                    let place = scenarios.iter().position(|other| std::ptr::eq(other, scenario));
-                    results.push((place, result));
-                    eprint!("\r{}/{} ", results.len(), scenarios.len());
-                }
-            });
+    fn workloads(&self) -> &[Workload] {
+        if self.workload.is_empty() { &Workload::ALL } else { &self.workload }
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let loads = if self.rate.is_some() { &[1.0][..] } else { &self.load };
+        let workloads = self.workloads().iter();
+        workloads.flat_map(|&workload| loads.iter().map(move |&load| self.case(workload, load))).collect()
+    }
+
+    fn case(&self, workload: Workload, load: f64) -> Case {
+        let pool = PoolSettings { pods: self.pods, slow_pod: self.slow_pod, kv_share: self.kv_share };
+        let usual = Case::with_pool(workload, load, pool);
+        Case {
+            rate_per_s: self.rate.unwrap_or(usual.rate_per_s),
+            gateways: Gateways { gateways: self.gateways, workers: self.workers },
+            pickers: if self.picker.is_empty() { usual.pickers } else { self.picker.clone() },
+            ..usual
         }
-    });
-    let mut results = results.into_inner().unwrap();
-    eprintln!();
-    results.sort_by_key(|(place, _)| *place);
-    results.into_iter().map(|(_, result)| result).collect()
+    }
+}
+
+fn print_capacities(arguments: &Arguments) -> Result<()> {
+    for &workload in arguments.workloads() {
+        let scenario =
+            arguments.case(workload, 1.0).scenario(PickerKind::Oracle, arguments.requests, arguments.seed);
+        println!("{:16} {:6.1} requests/s", workload.name(), find_capacity(&scenario)?);
+    }
+    Ok(())
+}
+
+fn write_comparison(repetition: Repetition) -> Result<()> {
+    let mut sections = Vec::new();
+    for (title, cases) in comparison() {
+        eprintln!("{title}");
+        sections.push(Section { title, outcomes: compare(&cases, repetition, show_progress)? });
+    }
+    let hot_prompt = Case::usual(Workload::HotPrompt, 0.7);
+    let timeline = |picker: PickerKind| {
+        let record = simulate(&hot_prompt.scenario(picker, repetition.requests, repetition.first_seed))?;
+        Ok(Timeline::new(picker.name(), &record))
+    };
+    let timelines = [PickerKind::EndpointPicker, PickerKind::Default].map(timeline);
+    let timelines = timelines.into_iter().collect::<Result<Vec<_>>>()?;
+    report::write(&project_root().join("docs"), &sections, &timelines)
+}
+
+/// What `docs/routing.md` shows.
+fn comparison() -> Vec<(String, Vec<Case>)> {
+    let all_at = |load| Workload::ALL.map(|workload| Case::usual(workload, load)).to_vec();
+    let usual = PoolSettings::default();
+    let other_pools = [
+        PoolSettings { slow_pod: true, ..usual.clone() },
+        PoolSettings { kv_share: 1.0 / 6.0, ..usual.clone() },
+        PoolSettings { pods: 16, ..usual },
+    ];
+    let other_pools = other_pools.map(|pool| Case::with_pool(Workload::Conversation, 0.7, pool));
+    vec![
+        ("At 70 % of the capacity".to_owned(), all_at(0.7)),
+        ("At 90 % of the capacity".to_owned(), all_at(0.9)),
+        ("Other pools, at 70 % of their speed".to_owned(), other_pools.to_vec()),
+        ("Several workers, several gateways, at 70 %".to_owned(), several_gateways()),
+    ]
+}
+
+fn several_gateways() -> Vec<Case> {
+    let counts = [(1, 1), (1, 2), (1, 4), (2, 1), (4, 1)];
+    let counts = counts.map(|(gateways, workers)| Gateways { gateways, workers });
+    let workloads = [Workload::Conversation, Workload::MultiTurn].into_iter();
+    let case = |workload, gateways| Case {
+        gateways,
+        pickers: PickerKind::CORE.to_vec(),
+        ..Case::usual(workload, 0.7)
+    };
+    workloads.flat_map(|workload| counts.map(|gateways| case(workload, gateways))).collect()
+}
+
+fn show_progress(done: usize, all: usize) {
+    // That nobody sees it is no failure.
+    let _ = write!(std::io::stderr(), "\r{done} of {all}{}", if done == all { "\n" } else { "" });
 }

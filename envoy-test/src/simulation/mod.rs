@@ -6,6 +6,7 @@
 //! It deliberately does not model what lies between gateway and engine: a request is there the moment it is sent, and
 //! a first output is known the moment it appears. What the plugin itself costs is measured elsewhere.
 
+pub mod comparison;
 pub mod picker;
 pub mod pool;
 pub mod report;

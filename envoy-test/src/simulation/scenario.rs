@@ -27,6 +27,7 @@ pub struct Scenario {
 pub fn simulate(scenario: &Scenario) -> Result<Record> {
     let &Scenario { workload, rate_per_s, requests, seed, .. } = scenario;
     let sessions = workload::sessions(workload, requests, rate_per_s, seed)?;
-    let mut picker = scenario.picker.build(scenario);
-    run::run(sessions, scenario.pool.engines(), picker.as_mut())
+    let engines = scenario.pool.engines();
+    let mut picker = scenario.picker.build(&engines, scenario.gateways, seed);
+    run::run(sessions, engines, picker.as_mut())
 }

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Queues and utilization are as of the last scrape: what has been sent since does not count. Which blocks are where is
-//! remembered from its own picks, for each pod the last ones used.
+//! remembered from its own picks: for each pod the last ones used, as many as its cache has.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroUsize;
@@ -30,8 +30,6 @@ const SCRAPE_INTERVAL: Duration = Duration::from_millis(50);
 const BLOCK_TOKENS: usize = 16;
 /// Blocks of a prompt that are looked at.
 const PROMPT_BLOCKS_MAX: usize = 256;
-/// Blocks remembered for each pod.
-const POD_BLOCKS: NonZeroUsize = NonZeroUsize::new(31_250).unwrap();
 
 pub struct EndpointPicker {
     pods: Vec<Pod>,
@@ -45,13 +43,12 @@ struct Pod {
 }
 
 impl EndpointPicker {
-    pub fn new(pods: usize, rng: Rng) -> EndpointPicker {
-        let pod = || Pod { gauges: Gauges::default(), blocks: LruCache::new(POD_BLOCKS) };
-        EndpointPicker {
-            pods: std::iter::repeat_with(pod).take(pods).collect(),
-            next_scrape: Duration::ZERO,
-            rng,
-        }
+    pub fn new(engines: &[Engine], rng: Rng) -> EndpointPicker {
+        let pod = |engine: &Engine| {
+            let blocks = NonZeroUsize::new(engine.settings().blocks).unwrap_or(NonZeroUsize::MIN);
+            Pod { gauges: Gauges::default(), blocks: LruCache::new(blocks) }
+        };
+        EndpointPicker { pods: engines.iter().map(pod).collect(), next_scrape: Duration::ZERO, rng }
     }
 
     fn scores(&self, blocks: &[u64]) -> Vec<f64> {

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::Scenario;
 use crate::model_server::engine::{Engine, Output};
 
 /// A request as a picker sees it.
@@ -78,6 +77,9 @@ impl PickerKind {
         PickerKind::Oracle,
     ];
 
+    /// Those that are the core's.
+    pub const CORE: [PickerKind; 3] = [PickerKind::RoundRobin, PickerKind::LeastRequest, PickerKind::Default];
+
     pub fn name(self) -> &'static str {
         match self {
             PickerKind::RoundRobin => "ROUND_ROBIN",
@@ -89,13 +91,13 @@ impl PickerKind {
         }
     }
 
-    pub fn build(self, scenario: &Scenario) -> Box<dyn Picker> {
-        let Scenario { seed, pool, gateways, .. } = scenario;
-        let rng = fastrand::Rng::with_seed(*seed);
+    /// One that picks among these engines; the core does it in so many gateways.
+    pub fn build(self, engines: &[Engine], gateways: Gateways, seed: u64) -> Box<dyn Picker> {
+        let rng = fastrand::Rng::with_seed(seed);
         match self {
-            PickerKind::EndpointPicker => Box::new(endpoint_picker::EndpointPicker::new(pool.pods, rng)),
+            PickerKind::EndpointPicker => Box::new(endpoint_picker::EndpointPicker::new(engines, rng)),
             PickerKind::Oracle => Box::new(oracle::Oracle::new(rng)),
-            _ => Box::new(gateway::CorePicker::new(self.name(), pool.pods, *gateways, rng)),
+            _ => Box::new(gateway::CorePicker::new(self.name(), engines.len(), gateways, rng)),
         }
     }
 }

@@ -18,7 +18,6 @@ pub struct Times {
 /// What a run is judged by.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Measures {
-    pub requests: usize,
     pub first_token_ms: Times,
     pub end_to_end_ms: Times,
     pub output_tokens_per_s: f64,
@@ -31,37 +30,59 @@ pub struct Measures {
 }
 
 impl Times {
-    /// Of at least one time.
     fn of(times: impl Iterator<Item = Duration>) -> Times {
         let mut ms: Vec<f64> = times.map(|time| time.as_secs_f64() * 1000.0).collect();
         ms.sort_by(f64::total_cmp);
         let quantile = |share: f64| ms.get((ms.len() as f64 * share) as usize).copied().unwrap_or_default();
+        let mean = ms.iter().sum::<f64>() / ms.len().max(1) as f64;
+        Times { mean, p50: quantile(0.5), p90: quantile(0.9), p99: quantile(0.99) }
+    }
+
+    fn mean(all: &[Times]) -> Times {
         Times {
-            mean: rounded(ms.iter().sum::<f64>() / ms.len().max(1) as f64),
-            p50: rounded(quantile(0.5)),
-            p90: rounded(quantile(0.9)),
-            p99: rounded(quantile(0.99)),
+            mean: mean(all, |times| times.mean),
+            p50: mean(all, |times| times.p50),
+            p90: mean(all, |times| times.p90),
+            p99: mean(all, |times| times.p99),
         }
     }
 }
 
 impl Measures {
+    /// Of one run.
     pub fn of(record: &Record) -> Measures {
         let answers = &record.answers;
-        let last = answers.iter().map(|answer| answer.ended).max().unwrap_or_default();
-        let output_tokens: usize = answers.iter().map(|answer| answer.output_tokens).sum();
         let sum = |of: fn(&Answer) -> usize| answers.iter().map(of).sum::<usize>() as f64;
+        let last = answers.iter().map(|answer| answer.ended).max().unwrap_or_default();
+        let hit_tokens: u64 = record.caches.iter().map(|cache| cache.prefix_hit_tokens).sum();
+        let queried_tokens: u64 = record.caches.iter().map(|cache| cache.prefix_queried_tokens).sum();
         let pods = record.caches.len();
         Measures {
-            requests: answers.len(),
             first_token_ms: Times::of(answers.iter().map(|answer| answer.first_output - answer.arrived)),
             end_to_end_ms: Times::of(answers.iter().map(|answer| answer.ended - answer.arrived)),
-            output_tokens_per_s: rounded(output_tokens as f64 / last.as_secs_f64()),
-            cache_hit_share: rounded(sum(|answer| answer.cached_tokens) / sum(|answer| answer.prompt_tokens)),
+            output_tokens_per_s: sum(|answer| answer.output_tokens) / last.as_secs_f64(),
+            cache_hit_share: hit_tokens as f64 / queried_tokens as f64,
             busiest_by_tokens: busiest(answers, pods, |answer| answer.prompt_tokens - answer.cached_tokens),
             busiest_by_requests: busiest(answers, pods, |_| 1),
         }
     }
+
+    /// Of several runs, at least one: the mean of each figure.
+    pub fn mean(runs: &[Measures]) -> Measures {
+        let times = |of: fn(&Measures) -> Times| Times::mean(&runs.iter().map(of).collect::<Vec<_>>());
+        Measures {
+            first_token_ms: times(|run| run.first_token_ms),
+            end_to_end_ms: times(|run| run.end_to_end_ms),
+            output_tokens_per_s: mean(runs, |run| run.output_tokens_per_s),
+            cache_hit_share: mean(runs, |run| run.cache_hit_share),
+            busiest_by_tokens: mean(runs, |run| run.busiest_by_tokens),
+            busiest_by_requests: mean(runs, |run| run.busiest_by_requests),
+        }
+    }
+}
+
+fn mean<T>(all: &[T], figure: fn(&T) -> f64) -> f64 {
+    all.iter().map(figure).sum::<f64>() / all.len() as f64
 }
 
 /// The most that any pod had of something, over the mean.
@@ -71,10 +92,36 @@ fn busiest(answers: &[Answer], pods: usize, amount: fn(&Answer) -> usize) -> f64
         loads[answer.pod] += amount(answer);
     }
     let most = loads.iter().max().copied().unwrap_or_default();
-    rounded(most as f64 * pods as f64 / loads.iter().sum::<usize>().max(1) as f64)
+    most as f64 * pods as f64 / loads.iter().sum::<usize>().max(1) as f64
 }
 
-/// Three digits behind the point: a microsecond of a millisecond, a tenth of a percent of a share.
-fn rounded(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model_server::engine::CacheTotals;
+
+    fn answer(pod: usize, first_ms: u64, cached_tokens: usize) -> Answer {
+        Answer {
+            pod,
+            arrived: Duration::ZERO,
+            first_output: Duration::from_millis(first_ms),
+            ended: Duration::from_millis(1_000),
+            prompt_tokens: 100,
+            cached_tokens,
+            output_tokens: 5,
+        }
+    }
+
+    #[test]
+    fn the_figures_of_a_run_are_those_of_its_answers() {
+        let answers = vec![answer(0, 10, 0), answer(0, 20, 80), answer(1, 60, 40)];
+        let cache = CacheTotals { prefix_queried_tokens: 100, prefix_hit_tokens: 40, preemptions: 0 };
+        let measures = Measures::of(&Record { answers, caches: vec![cache, cache] });
+        let times = measures.first_token_ms;
+        assert_eq!((times.mean, times.p50, times.p90, times.p99), (30.0, 20.0, 60.0, 60.0));
+        assert_eq!(measures.output_tokens_per_s, 15.0);
+        assert_eq!(measures.cache_hit_share, 0.4);
+        assert_eq!(measures.busiest_by_tokens, 120.0 * 2.0 / 180.0);
+        assert_eq!(measures.busiest_by_requests, 2.0 * 2.0 / 3.0);
+    }
 }

@@ -1,5 +1,11 @@
 //! What came of the runs, in numbers, for people and for programs.
 
+mod document;
 mod measures;
+mod plots;
+mod tables;
 
+pub use document::{Section, write};
 pub use measures::{Measures, Times};
+pub use plots::Timeline;
+pub use tables::{details, first_tokens};

@@ -1,0 +1,107 @@
+//! Writes `docs/routing.md` between its markers, its plots, and `docs/routing.json`. What stands around the markers is
+//! written by hand and kept.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::plots::{self, Timeline};
+use super::tables;
+use crate::simulation::comparison::Outcome;
+
+const BEGIN: &str = "<!-- results: written by `make bench-routing` -->\n";
+const END: &str = "<!-- end of results -->\n";
+
+/// Cases that are shown together.
+pub struct Section {
+    pub title: String,
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Writes all files into `folder`. The plot of first tokens is of the first section.
+///
+/// # Errors
+/// A file that cannot be read or written, or has no markers.
+pub fn write(folder: &Path, sections: &[Section], timelines: &[Timeline]) -> Result<()> {
+    let first = sections.first().context("there is nothing to write")?;
+    let file = |name: &str| folder.join(name);
+    put(&file("routing-first-token.svg"), &plots::first_tokens(&first.outcomes)?)?;
+    put(&file("routing-hot-prompt.svg"), &plots::timelines(timelines)?)?;
+    put(&file("routing.json"), &format!("{:#}\n", as_json(sections)))?;
+    let page = file("routing.md");
+    let text = fs::read_to_string(&page).with_context(|| format!("reading {}", page.display()))?;
+    let results: Vec<String> = sections.iter().map(markdown).collect();
+    let text = between_markers(&text, &results.join("\n"))
+        .with_context(|| format!("{} has no markers", page.display()))?;
+    put(&page, &text)
+}
+
+fn put(file: &Path, text: &str) -> Result<()> {
+    fs::write(file, text).with_context(|| format!("writing {}", file.display()))
+}
+
+fn between_markers(text: &str, results: &str) -> Option<String> {
+    let (before, rest) = text.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n{results}\n{END}{after}"))
+}
+
+fn markdown(section: &Section) -> String {
+    let Section { title, outcomes } = section;
+    let (summary, details) = (tables::first_tokens(outcomes), tables::details(outcomes));
+    format!("### {title}\n\n{summary}\n<details><summary>All figures</summary>\n\n{details}\n</details>\n")
+}
+
+fn as_json(sections: &[Section]) -> Value {
+    let outcomes = sections.iter().flat_map(|section| {
+        section.outcomes.iter().flat_map(|outcome| {
+            outcome.measures.iter().map(|(picker, measures)| {
+                let case = &outcome.case;
+                json!({
+                    "section": section.title,
+                    "workload": case.workload.name(),
+                    "requests_per_s": rounded(case.rate_per_s),
+                    "pods": case.pool.pods,
+                    "slow_pod": case.pool.slow_pod,
+                    "kv_share": case.pool.kv_share,
+                    "gateways": case.gateways.gateways,
+                    "workers": case.gateways.workers,
+                    "picker": picker.name(),
+                    "measures": rounded_all(json!(measures)),
+                })
+            })
+        })
+    });
+    outcomes.collect()
+}
+
+/// All numbers of a tree with three digits behind the point.
+fn rounded_all(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, value)| (name, rounded_all(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        other => other.as_f64().map_or(other.clone(), |number| json!(rounded(number))),
+    }
+}
+
+fn rounded(number: f64) -> f64 {
+    (number * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_around_the_markers_is_kept() {
+        let page = format!("before\n{BEGIN}old\n{END}after\n");
+        let expected = format!("before\n{BEGIN}\nnew\n{END}after\n");
+        assert_eq!(between_markers(&page, "new"), Some(expected));
+        assert_eq!(between_markers("no markers", "new"), None);
+    }
+}

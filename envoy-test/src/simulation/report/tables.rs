@@ -1,0 +1,98 @@
+//! Markdown tables.
+
+use std::fmt::Write;
+
+use super::Measures;
+use crate::simulation::comparison::{Case, Outcome};
+use crate::simulation::pool::PoolSettings;
+
+/// One line a case: the mean times to first token and end to end of everybody who picks. All cases must have the same
+/// pickers.
+pub fn first_tokens(outcomes: &[Outcome]) -> String {
+    let pickers = outcomes.first().map_or(&[][..], |outcome| &outcome.case.pickers);
+    let names: Vec<&str> = pickers.iter().map(|picker| picker.name()).collect();
+    let mut table = format!(
+        "| first token / end to end, mean ms | {} |\n|---|{}\n",
+        names.join(" | "),
+        "--:|".repeat(names.len())
+    );
+    for outcome in outcomes {
+        let cell = |measures: &Measures| {
+            format!("{:.0} / {:.0}", measures.first_token_ms.mean, measures.end_to_end_ms.mean)
+        };
+        let cells: Vec<String> = outcome.measures.iter().map(|(_, measures)| cell(measures)).collect();
+        line(&mut table, &title(&outcome.case), &cells);
+    }
+    table
+}
+
+/// One line a picker: everything that was measured.
+pub fn details(outcomes: &[Outcome]) -> String {
+    const HEAD: &str = "\
+        | traffic | picker | first token: mean ms | p50 | p90 | p99 | end to end: mean ms | output tokens/s \
+        | cache hits | busiest pod by tokens | by requests |\n\
+        |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n";
+    let mut table = HEAD.to_owned();
+    for outcome in outcomes {
+        for (picker, measures) in &outcome.measures {
+            let title = format!("{} | {}", title(&outcome.case), picker.name());
+            line(&mut table, &title, &detail_cells(measures));
+        }
+    }
+    table
+}
+
+fn detail_cells(measures: &Measures) -> [String; 9] {
+    let times = measures.first_token_ms;
+    [
+        format!("{:.0}", times.mean),
+        format!("{:.0}", times.p50),
+        format!("{:.0}", times.p90),
+        format!("{:.0}", times.p99),
+        format!("{:.0}", measures.end_to_end_ms.mean),
+        format!("{:.0}", measures.output_tokens_per_s),
+        format!("{:.0} %", measures.cache_hit_share * 100.0),
+        format!("{:.2}", measures.busiest_by_tokens),
+        format!("{:.2}", measures.busiest_by_requests),
+    ]
+}
+
+fn line(table: &mut String, title: &str, cells: &[String]) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(table, "| {title} | {} |", cells.join(" | "));
+}
+
+/// `conversation, 24.0/s, 2 gateways`: the traffic, and what is unusual.
+fn title(case: &Case) -> String {
+    let PoolSettings { pods, slow_pod, kv_share } = case.pool;
+    let usual = PoolSettings::default();
+    let mut title = format!("{}, {:.1}/s", case.workload.name(), case.rate_per_s);
+    let mut add = |unusual: bool, text: String| {
+        if unusual {
+            title += ", ";
+            title += &text;
+        }
+    };
+    add(pods != usual.pods, format!("{pods} pods"));
+    add(slow_pod, "one pod three times slower".to_owned());
+    add(kv_share != usual.kv_share, format!("KV cache of {:.0} %", kv_share * 100.0));
+    add(case.gateways.workers > 1, format!("{} workers", case.gateways.workers));
+    add(case.gateways.gateways > 1, format!("{} gateways", case.gateways.gateways));
+    title
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulation::workload::Workload;
+
+    #[test]
+    fn a_title_says_what_is_unusual() {
+        let mut case = Case::usual(Workload::Random, 1.0);
+        case.rate_per_s = 24.0;
+        assert_eq!(title(&case), "random, 24.0/s");
+        case.pool.slow_pod = true;
+        case.gateways.gateways = 2;
+        assert_eq!(title(&case), "random, 24.0/s, one pod three times slower, 2 gateways");
+    }
+}
