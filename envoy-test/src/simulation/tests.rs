@@ -1,1 +1,126 @@
+//! Claims about whole runs, small ones.
 
+use super::comparison::{Case, Repetition, compare};
+use super::picker::{Gateways, PickerKind};
+use super::pool::PoolSettings;
+use super::report::Measures;
+use super::workload::Workload;
+use std::time::Duration;
+
+use super::*;
+use crate::model_server::engine::{Engine, EngineSettings};
+
+const REQUESTS: usize = 120;
+
+fn scenario(workload: Workload, picker: PickerKind) -> Scenario {
+    Case::usual(workload, 0.7).scenario(picker, REQUESTS, 1)
+}
+
+fn first_token_ms(scenario: &Scenario) -> f64 {
+    Measures::of(&simulate(scenario).unwrap()).first_token_ms.mean
+}
+
+#[test]
+fn the_same_scenario_gives_the_same_record_and_another_seed_another() {
+    for picker in PickerKind::ALL {
+        let scenario = scenario(Workload::Conversation, picker);
+        let record = simulate(&scenario).unwrap();
+        assert_eq!(simulate(&scenario).unwrap(), record, "{}", picker.name());
+        assert_ne!(simulate(&Scenario { seed: 2, ..scenario }).unwrap(), record, "{}", picker.name());
+    }
+}
+
+#[test]
+fn every_request_is_answered_once_in_its_time() {
+    for workload in Workload::ALL {
+        for picker in PickerKind::ALL {
+            let record = simulate(&scenario(workload, picker)).unwrap();
+            assert_eq!(record.answers.len(), REQUESTS, "{} {}", workload.name(), picker.name());
+            for answer in record.answers {
+                assert!(answer.arrived < answer.first_output && answer.first_output <= answer.ended);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_oracle_is_no_worse_than_round_robin_on_any_traffic() {
+    // A request more or less in a batch is not a difference; neither is who first has the hot prompt.
+    const NOISE: f64 = 1.03;
+    const REQUESTS: usize = 480;
+    for workload in Workload::ALL {
+        let [oracle, round_robin] = [PickerKind::Oracle, PickerKind::RoundRobin]
+            .map(|picker| first_token_ms(&Case::usual(workload, 0.7).scenario(picker, REQUESTS, 1)));
+        assert!(oracle <= round_robin * NOISE, "{}: {oracle} {round_robin}", workload.name());
+    }
+}
+
+#[test]
+fn round_robin_gives_every_pod_as_many_requests() {
+    for workload in Workload::ALL {
+        let record = simulate(&scenario(workload, PickerKind::RoundRobin)).unwrap();
+        for pod in 0..PoolSettings::default().pods {
+            let requests = record.answers.iter().filter(|answer| answer.pod == pod).count();
+            assert_eq!(requests, REQUESTS / PoolSettings::default().pods, "{}", workload.name());
+        }
+    }
+}
+
+#[test]
+fn workers_know_of_each_other_and_gateways_do_not() {
+    let requests = 1_000;
+    let with = |gateways, workers| {
+        let gateways = Gateways { gateways, workers };
+        let case = Case { gateways, ..Case::usual(Workload::Conversation, 0.7) };
+        first_token_ms(&case.scenario(PickerKind::Default, requests, 1))
+    };
+    let (alone, four_workers, four_gateways) = (with(1, 1), with(1, 4), with(4, 1));
+    assert!(four_workers < alone * 1.1, "{four_workers} {alone}");
+    assert!(four_gateways > alone * 1.2, "{four_gateways} {alone}");
+}
+
+#[test]
+fn a_slow_pod_gets_fewer_requests_from_whoever_looks() {
+    let pool = PoolSettings { slow_pod: true, ..PoolSettings::default() };
+    let case = Case::with_pool(Workload::Conversation, 0.7, pool);
+    let requests = 480;
+    let share = |picker| {
+        let answers = simulate(&case.scenario(picker, requests, 1)).unwrap().answers;
+        answers.iter().filter(|answer| answer.pod == 0).count() as f64 / requests as f64
+    };
+    assert_eq!(share(PickerKind::RoundRobin), 0.25);
+    for picker in [PickerKind::LeastRequest, PickerKind::Default, PickerKind::Oracle] {
+        assert!(share(picker) < 0.2, "{}", picker.name());
+    }
+}
+
+#[test]
+fn a_turn_finds_the_chat_before_it_in_the_cache_answers_included() {
+    let turn = |text: std::ops::Range<u32>| workload::Turn {
+        pause: Duration::from_secs(1),
+        text: text.collect(),
+        output_tokens: 40,
+    };
+    let session = workload::Session { starts: Duration::ZERO, turns: vec![turn(0..100), turn(100..130)] };
+    let engines = vec![Engine::new(EngineSettings::default())];
+    let mut picker = PickerKind::RoundRobin.build(&engines, Gateways::default(), 1);
+    let record = run::run(vec![session], engines, picker.as_mut()).unwrap();
+    let [first, second] = record.answers[..] else { panic!("two answers: {record:?}") };
+    assert_eq!((first.prompt_tokens, second.prompt_tokens), (100, 170));
+    // All but the last token that was generated, in blocks of 16.
+    assert_eq!((first.cached_tokens, second.cached_tokens), (0, 128));
+    assert_eq!(second.arrived, first.ended + Duration::from_secs(1));
+}
+
+#[test]
+fn a_comparison_has_the_mean_of_its_runs_for_every_picker() {
+    let case = Case::usual(Workload::Random, 0.7);
+    let repetition = Repetition { requests: REQUESTS, first_seed: 1, runs: 2 };
+    let outcomes = compare(std::slice::from_ref(&case), repetition, |_, _| ()).unwrap();
+    let expected = PickerKind::ALL.map(|picker| {
+        let runs =
+            [1, 2].map(|seed| Measures::of(&simulate(&case.scenario(picker, REQUESTS, seed)).unwrap()));
+        (picker, Measures::mean(&runs))
+    });
+    assert_eq!(outcomes[0].measures, expected);
+}

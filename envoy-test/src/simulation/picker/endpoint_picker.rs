@@ -110,3 +110,48 @@ fn block_hashes(prompt: &[u32]) -> Vec<u64> {
     });
     hashes.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model_server::engine::{EngineRequest, EngineSettings};
+
+    fn engines() -> Vec<Engine> {
+        vec![Engine::new(EngineSettings::default()); 4]
+    }
+
+    fn pick(picker: &mut EndpointPicker, prompt: &[u32], engines: &[Engine]) -> usize {
+        picker.pick(&Request { key: 0, prompt }, engines, Duration::ZERO)
+    }
+
+    #[test]
+    fn a_prompt_goes_where_its_start_went() {
+        let engines = engines();
+        let mut picker = EndpointPicker::new(&engines, Rng::with_seed(1));
+        let prompt: Vec<u32> = (0..320).collect();
+        let first = pick(&mut picker, &prompt, &engines);
+        for length in [320, 160, 48] {
+            assert_eq!(pick(&mut picker, &prompt[..length], &engines), first, "{length} tokens");
+        }
+    }
+
+    #[test]
+    fn queues_count_as_of_the_last_scrape() {
+        let mut engines = engines();
+        let mut picker = EndpointPicker::new(&engines, Rng::with_seed(1));
+        for engine in &mut engines[..3] {
+            let request =
+                EngineRequest { prompt: vec![1; 40_000], output_tokens: 1, adapter: None, cache_salt: None };
+            engine.submit(Duration::ZERO, request.clone()).unwrap();
+            engine.submit(Duration::ZERO, request).unwrap();
+            engine.advance(Duration::from_secs(1));
+        }
+        let fresh_prompts = |from: u32| (0..50).map(move |prompt| vec![from + prompt; 16]);
+        let before: Vec<_> = fresh_prompts(0).map(|prompt| pick(&mut picker, &prompt, &engines)).collect();
+        assert!(before.iter().any(|&pod| pod != 3), "it cannot know yet");
+        picker.tick(&engines, Duration::ZERO);
+        for prompt in fresh_prompts(1_000) {
+            assert_eq!(pick(&mut picker, &prompt, &engines), 3);
+        }
+    }
+}

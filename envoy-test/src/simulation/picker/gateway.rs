@@ -11,20 +11,19 @@ use std::time::Duration;
 use fastrand::Rng;
 use inference_picker::config::Config;
 use inference_picker::decide::{Decision, Pick};
-use inference_picker::load::{LoadBook, LoadTable};
-use inference_picker::metrics::ModelServer;
+use inference_picker::load::LoadTable;
 use inference_picker::openai::{Usage, read_request};
 use inference_picker::picker::{Outcome, Picker as CoreWorker, Sent};
-use inference_picker::pool::{DiscoveredEndpoint, Snapshot};
+use inference_picker::pool::Snapshot;
 use inference_picker::prefix::Batch;
-use inference_picker::scrape::Scraper;
 use serde_json::json;
 
+use super::scraping::Scraping;
 use super::{Gateways, Picker, Request};
 use crate::model_server::engine::{Engine, Output};
 
 /// The plugin's own tick.
-const TICK: Duration = Duration::from_millis(10);
+pub(super) const TICK: Duration = Duration::from_millis(10);
 
 /// Some gateways that use the core.
 pub struct CorePicker {
@@ -56,14 +55,6 @@ struct Worker {
     read_ms: u64,
     /// The number of the last batch heard of each other worker.
     heard: HashMap<usize, u64>,
-    next_tick: Duration,
-}
-
-/// The companion service.
-struct Scraping {
-    scraper: Scraper,
-    loads: LoadBook,
-    published: Option<Snapshot>,
     next_tick: Duration,
 }
 
@@ -144,12 +135,10 @@ impl Gateway {
     fn tick(&mut self, engines: &[Engine], now: Duration) {
         let now_ms = milliseconds(now);
         if self.scraping.next_tick <= now {
-            self.scraping.next_tick += TICK;
             self.scraping.tick(engines, &self.tables, now_ms);
         }
         for (index, worker) in self.workers.iter_mut().enumerate() {
             if worker.next_tick <= now {
-                worker.next_tick += TICK;
                 worker.tick(index, &mut self.tables, self.scraping.published.as_ref(), now_ms);
                 exchange(index, worker, &mut self.batches, now_ms);
             }
@@ -197,40 +186,11 @@ impl Worker {
     }
 
     fn tick(&mut self, me: usize, tables: &mut [LoadTable], published: Option<&Snapshot>, now_ms: u64) {
+        self.next_tick += TICK;
         self.core.tick(now_ms);
         tables[me] = self.core.loads().table(now_ms);
         self.read_peers(me, tables, now_ms);
         self.core.apply(published.cloned().into_iter().map(|snapshot| (0, snapshot)));
-    }
-}
-
-impl Scraping {
-    fn new(config: &Config) -> Scraping {
-        let addresses = config.pools[0].endpoints.iter().flatten();
-        let endpoints: Vec<_> =
-            addresses.map(|&address| DiscoveredEndpoint { address, healthy: true }).collect();
-        let mut scraper =
-            Scraper::new(ModelServer::Vllm, config.scrape_interval_ms, config.max_consecutive_failures);
-        scraper.follow(&endpoints, 0);
-        let mut loads = LoadBook::default();
-        for endpoint in endpoints {
-            loads.id(endpoint.address);
-        }
-        Scraping { scraper, loads, published: None, next_tick: Duration::ZERO }
-    }
-
-    fn tick(&mut self, engines: &[Engine], tables: &[LoadTable], now_ms: u64) {
-        self.loads.set_peers(tables.iter(), now_ms);
-        self.scraper.observe_in_flight(|address| self.loads.in_flight_at(address));
-        for address in self.scraper.due(now_ms) {
-            let page = metrics_page(&engines[pod_at(address)]);
-            let in_flight = self.loads.in_flight_at(&address);
-            let news = self.scraper.answered(address, Ok(page.as_bytes()), in_flight, now_ms);
-            assert_eq!(news, None, "a scrape of an engine succeeds");
-        }
-        if let Some(snapshot) = self.scraper.take_snapshot() {
-            self.published = Some(snapshot);
-        }
     }
 }
 
@@ -253,7 +213,7 @@ fn address_of(pod: usize) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], FIRST_PORT + pod as u16))
 }
 
-fn pod_at(address: SocketAddr) -> usize {
+pub(super) fn pod_at(address: SocketAddr) -> usize {
     usize::from(address.port() - FIRST_PORT)
 }
 
@@ -263,21 +223,4 @@ const FIRST_PORT: u16 = 8000;
 fn pod_of(pick: &Pick) -> usize {
     let first = pick.destinations.split(',').next().unwrap_or_default();
     pod_at(first.parse().expect("a destination is an address"))
-}
-
-/// What the core reads of vLLM's page.
-fn metrics_page(engine: &Engine) -> String {
-    let (gauges, cache, settings) = (engine.gauges(), engine.cache_totals(), engine.settings());
-    format!(
-        "vllm:num_requests_waiting {}\nvllm:num_requests_running {}\nvllm:kv_cache_usage_perc {}\n\
-         vllm:prefix_cache_queries_total {}\nvllm:prefix_cache_hits_total {}\n\
-         vllm:cache_config_info{{block_size=\"{}\",num_gpu_blocks=\"{}\"}} 1\n",
-        gauges.waiting,
-        gauges.running,
-        gauges.kv_cache_usage,
-        cache.prefix_queried_tokens,
-        cache.prefix_hit_tokens,
-        settings.block_tokens,
-        settings.blocks,
-    )
 }

@@ -3,6 +3,7 @@
 mod endpoint_picker;
 mod gateway;
 mod oracle;
+mod scraping;
 
 use std::time::Duration;
 

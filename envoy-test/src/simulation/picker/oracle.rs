@@ -47,3 +47,33 @@ fn first_output(engine: &Engine, prompt: &[u32], now: Duration, limit: Duration)
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model_server::engine::EngineSettings;
+
+    fn busy_with(prompt: &[u32], output_tokens: usize) -> Engine {
+        let mut engine = Engine::new(EngineSettings::default());
+        let request =
+            EngineRequest { prompt: prompt.to_vec(), output_tokens, adapter: None, cache_salt: None };
+        engine.submit(Duration::ZERO, request).unwrap();
+        engine
+    }
+
+    fn check(prompt: &[u32], engines: &[Engine], now: Duration, expected: usize) {
+        let mut oracle = Oracle::new(Rng::with_seed(1));
+        assert_eq!(oracle.pick(&Request { key: 0, prompt }, engines, now), expected);
+    }
+
+    #[test]
+    fn it_takes_the_engine_that_is_idle_or_the_one_that_knows_the_prompt() {
+        let (prompt, other): (Vec<u32>, Vec<u32>) = ((0..1_000).collect(), (1_000..2_000).collect());
+        let idle = Engine::new(EngineSettings::default());
+        check(&prompt, &[busy_with(&other, 10), idle.clone()], Duration::ZERO, 1);
+        let mut knows = busy_with(&prompt, 1);
+        knows.advance(Duration::from_secs(1));
+        check(&prompt, &[idle.clone(), knows.clone()], Duration::from_secs(1), 1);
+        check(&other, &[busy_with(&prompt, 10), idle], Duration::ZERO, 1);
+    }
+}

@@ -59,15 +59,17 @@ pub fn first_tokens(outcomes: &[Outcome]) -> Result<String> {
             .x_label_area_size(30)
             .y_label_area_size(60)
             .build_cartesian_2d(0.0..outcomes.len() as f64, (10.0..highest * 4.0).log_scale())?;
-        let name = |place: &f64| {
-            outcomes.get(*place as usize).map_or("", |outcome| outcome.case.workload.name()).to_owned()
+        // There is a mark at every half; the whole ones stand between two groups.
+        let name = |place: &f64| match outcomes.get(*place as usize) {
+            Some(outcome) if place.fract() == 0.5 => outcome.case.workload.name().to_owned(),
+            _ => String::new(),
         };
         chart
             .configure_mesh()
             .disable_x_mesh()
-            .x_labels(outcomes.len())
+            .x_labels(2 * outcomes.len() + 1)
             .x_label_formatter(&name)
-            .x_label_offset(60)
+            .y_label_formatter(&|ms| format!("{ms:.0}"))
             .y_desc("ms, logarithmic")
             .draw()?;
         let pickers = outcomes.first().map_or(&[][..], |outcome| &outcome.case.pickers);

@@ -104,3 +104,60 @@ pub fn sessions(workload: Workload, requests: usize, rate_per_s: f64, seed: u64)
         Workload::Bursts => Ok(bursts::sessions(requests, rate_per_s, &mut rng)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUESTS: usize = 2_000;
+
+    fn drawn(workload: Workload, rate_per_s: f64, seed: u64) -> Vec<Session> {
+        sessions(workload, REQUESTS, rate_per_s, seed).unwrap()
+    }
+
+    #[test]
+    fn traffic_has_the_requests_asked_for_in_the_order_of_time() {
+        for workload in Workload::ALL {
+            let sessions = drawn(workload, 10.0, 1);
+            let turns: usize = sessions.iter().map(|session| session.turns.len()).sum();
+            assert_eq!(turns, REQUESTS, "{}", workload.name());
+            assert!(sessions.is_sorted_by_key(|session| session.starts), "{}", workload.name());
+        }
+    }
+
+    #[test]
+    fn it_comes_at_the_rate_asked_for() {
+        for workload in Workload::ALL {
+            for rate_per_s in [5.0, 80.0] {
+                let last = drawn(workload, rate_per_s, 1).last().unwrap().starts;
+                let found = REQUESTS as f64 / last.as_secs_f64();
+                assert!((0.85..1.15).contains(&(found / rate_per_s)), "{}: {found}", workload.name());
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_seed_draws_the_same() {
+        for workload in Workload::ALL {
+            assert_eq!(drawn(workload, 10.0, 1), drawn(workload, 10.0, 1), "{}", workload.name());
+        }
+    }
+
+    #[test]
+    fn what_is_said_to_be_shared_is_shared_and_nothing_else() {
+        let check = |workload: Workload, expected: fn(usize) -> bool| {
+            let sessions = drawn(workload, 10.0, 1);
+            let starts =
+                sessions.iter().map(|session| &session.turns[0].text[..16.min(session.turns[0].text.len())]);
+            let distinct = starts.collect::<std::collections::HashSet<_>>().len();
+            assert!(expected(distinct), "{}: {distinct}", workload.name());
+        };
+        check(Workload::HotPrompt, |distinct| distinct == 1);
+        check(Workload::MultiTurn, |distinct| distinct == 1);
+        check(Workload::SharedPrefixes, |distinct| (50..=200).contains(&distinct));
+        check(Workload::Conversation, |distinct| distinct < REQUESTS / 2);
+        for alone in [Workload::Azure, Workload::Random, Workload::Bursts] {
+            check(alone, |distinct| distinct == REQUESTS);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! A gateway's companion service: the core's scraper, for which the engines print their gauges as vLLM does.
+
+use std::time::Duration;
+
+use inference_picker::config::Config;
+use inference_picker::load::{LoadBook, LoadTable};
+use inference_picker::metrics::ModelServer;
+use inference_picker::pool::{DiscoveredEndpoint, Snapshot};
+use inference_picker::scrape::Scraper;
+
+use super::gateway::{TICK, pod_at};
+use crate::model_server::engine::Engine;
+
+/// What the companion service keeps.
+pub struct Scraping {
+    scraper: Scraper,
+    loads: LoadBook,
+    pub published: Option<Snapshot>,
+    pub next_tick: Duration,
+}
+
+impl Scraping {
+    pub fn new(config: &Config) -> Scraping {
+        let addresses = config.pools[0].endpoints.iter().flatten();
+        let endpoints: Vec<_> =
+            addresses.map(|&address| DiscoveredEndpoint { address, healthy: true }).collect();
+        let mut scraper =
+            Scraper::new(ModelServer::Vllm, config.scrape_interval_ms, config.max_consecutive_failures);
+        scraper.follow(&endpoints, 0);
+        let mut loads = LoadBook::default();
+        for endpoint in endpoints {
+            loads.id(endpoint.address);
+        }
+        Scraping { scraper, loads, published: None, next_tick: Duration::ZERO }
+    }
+
+    pub fn tick(&mut self, engines: &[Engine], tables: &[LoadTable], now_ms: u64) {
+        self.next_tick += TICK;
+        self.loads.set_peers(tables.iter(), now_ms);
+        self.scraper.observe_in_flight(|address| self.loads.in_flight_at(address));
+        for address in self.scraper.due(now_ms) {
+            let page = metrics_page(&engines[pod_at(address)]);
+            let in_flight = self.loads.in_flight_at(&address);
+            let news = self.scraper.answered(address, Ok(page.as_bytes()), in_flight, now_ms);
+            assert_eq!(news, None, "a scrape of an engine succeeds");
+        }
+        if let Some(snapshot) = self.scraper.take_snapshot() {
+            self.published = Some(snapshot);
+        }
+    }
+}
+
+/// What the core reads of vLLM's page.
+fn metrics_page(engine: &Engine) -> String {
+    let (gauges, cache, settings) = (engine.gauges(), engine.cache_totals(), engine.settings());
+    format!(
+        "vllm:num_requests_waiting {}\nvllm:num_requests_running {}\nvllm:kv_cache_usage_perc {}\n\
+         vllm:prefix_cache_queries_total {}\nvllm:prefix_cache_hits_total {}\n\
+         vllm:cache_config_info{{block_size=\"{}\",num_gpu_blocks=\"{}\"}} 1\n",
+        gauges.waiting,
+        gauges.running,
+        gauges.kv_cache_usage,
+        cache.prefix_queried_tokens,
+        cache.prefix_hit_tokens,
+        settings.block_tokens,
+        settings.blocks,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use inference_picker::metrics::read;
+
+    use super::*;
+    use crate::model_server::engine::{EngineRequest, EngineSettings};
+
+    #[test]
+    fn the_core_reads_the_gauges_of_an_engine() {
+        let mut engine = Engine::new(EngineSettings { sequences_max: 1, ..EngineSettings::default() });
+        for _ in 0..3 {
+            let request =
+                EngineRequest { prompt: vec![7; 600], output_tokens: 9, adapter: None, cache_salt: None };
+            engine.submit(Duration::ZERO, request).unwrap();
+        }
+        engine.advance(Duration::from_millis(100));
+        let metrics = read(ModelServer::Vllm, metrics_page(&engine).as_bytes()).unwrap();
+        assert_eq!((metrics.running, metrics.waiting), (1, 2));
+        assert!(metrics.kv_cache_utilization.unwrap() > 0.0);
+        assert_eq!(metrics.prefix_cache_queries, Some(600.0));
+        assert_eq!(metrics.cache.unwrap().capacity_tokens, 60_000);
+    }
+}
