@@ -97,9 +97,10 @@ impl Pod {
     pub fn naive_key(&self, prompt_tokens: f64) -> (u8, f64) {
         match self.scraped_ms {
             Some(scraped_ms) if NOW_MS - scraped_ms < 500 => {
-                let tokens = f64::from(self.waiting) * 512.0 + prompt_tokens;
-                let requests = f64::from(self.waiting + self.running) + 1.0;
-                (0, tokens / 8.0 * requests * (1.0 + f64::from(self.kv)))
+                let requests = f64::from(self.waiting + self.running);
+                let tokens = f64::from(self.waiting) * 512.0 + prompt_tokens + 32.0 * requests;
+
+                (0, tokens / 8.0 * (1.0 + f64::from(self.kv)))
             }
             _ => (1, prompt_tokens / 8.0),
         }

@@ -79,12 +79,8 @@ impl PickerKind {
     ];
 
     /// Those that are the core's.
-    pub const CORE: [PickerKind; 4] = [
-        PickerKind::RoundRobin,
-        PickerKind::LeastRequest,
-        PickerKind::Default,
-        PickerKind::PrefixCache,
-    ];
+    pub const CORE: [PickerKind; 4] =
+        [PickerKind::RoundRobin, PickerKind::LeastRequest, PickerKind::Default, PickerKind::PrefixCache];
 
     pub fn name(self) -> &'static str {
         match self {
