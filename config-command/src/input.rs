@@ -27,8 +27,14 @@ pub struct Text {
 impl Text {
     /// Its documents; empty ones are left out. The reader bounds depth, nodes and aliases.
     pub fn documents(&self) -> anyhow::Result<Vec<Value>> {
-        serde_saphyr::from_multiple(&self.yaml).with_context(|| format!("{}: is not YAML", self.source))
+        serde_saphyr::from_multiple_with_options(&self.yaml, options())
+            .with_context(|| format!("{}: is not YAML", self.source))
     }
+}
+
+/// A pool may be called `n` or `on`: what is true or false in YAML 1.1 alone is text.
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! { strict_booleans: true }
 }
 
 /// Reads all files, those of a folder in the order of their names.
@@ -74,7 +80,8 @@ fn read_file(path: &Path) -> anyhow::Result<Text> {
 /// Reads one YAML or JSON document.
 pub fn read_document(path: &Path) -> anyhow::Result<Value> {
     let text = read_file(path)?;
-    serde_saphyr::from_str(&text.yaml).with_context(|| format!("{}: is not YAML", text.source))
+    serde_saphyr::from_str_with_options(&text.yaml, options())
+        .with_context(|| format!("{}: is not YAML", text.source))
 }
 
 fn read_bounded(from: impl Read) -> anyhow::Result<String> {

@@ -60,6 +60,7 @@ pub fn plan<'a>(inventory: &'a Inventory, inputs: &Inputs, findings: &mut Findin
 
 fn service(pool: &Pool, inputs: &Inputs, findings: &mut Findings) -> Option<Service> {
     if let Some(given) = inputs.services.iter().find(|given| given.pool == pool.identity.name) {
+        remind_of_label(pool, "--service", &given.service, inputs, findings);
         return Some(Service { host: host(&given.service, pool, inputs), port: given.port });
     }
     if pool.is_stable && inputs.deployment == Deployment::WasmPlugin {
@@ -74,22 +75,22 @@ fn service(pool: &Pool, inputs: &Inputs, findings: &mut Findings) -> Option<Serv
         );
         return None;
     };
-    note_assumption(pool, app, inputs.deployment, findings);
-    Some(Service { host: host(app, pool, inputs), port: pool.port })
-}
-
-fn note_assumption(pool: &Pool, app: &str, deployment: Deployment, findings: &mut Findings) {
-    if deployment == Deployment::WasmPlugin {
-        let problem = format!(
-            "Istio knows no {} pools, so its Service `{app}` needs a label: kubectl --namespace {} label service {app} \
-             {INFERENCE_LABEL}",
-            pool.identity.api_version, pool.identity.namespace
-        );
-        findings.warn(&pool.identity, "apiVersion", problem);
-    } else if pool.is_stable {
+    remind_of_label(pool, "spec.selector", app, inputs, findings);
+    if pool.is_stable {
         let problem =
             format!("the pool's Service is taken to be `{app}`, by the label `app`; else give --service");
         findings.warn(&pool.identity, "spec.selector", problem);
+    }
+    Some(Service { host: host(app, pool, inputs), port: pool.port })
+}
+
+/// A WasmPlugin's pick reaches clusters of pools only, and this Service is not one that Istio made for a pool.
+fn remind_of_label(pool: &Pool, path: &str, service: &str, inputs: &Inputs, findings: &mut Findings) {
+    if inputs.deployment == Deployment::WasmPlugin {
+        let problem = format!(
+            "Istio makes a pool's cluster of the Service `{service}` if it has the label {INFERENCE_LABEL}"
+        );
+        findings.warn(&pool.identity, path, problem);
     }
 }
 

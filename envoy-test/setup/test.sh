@@ -3,7 +3,7 @@
 . "$(dirname "$0")/common.sh"
 
 ALL_STEPS="set_up formatting lints lints_of_the_plugin documentation dependencies
-    core_tests core_tests_as_wasm plugin end_to_end_tests"
+    core_tests core_tests_as_wasm config_command_tests plugin end_to_end_tests"
 
 set_up() {
     for part in rust envoy openai_client wasm_test_runner cargo_deny; do
@@ -52,6 +52,10 @@ core_tests_as_wasm() {
     cargo test "$@" >.build/core_tests_as_wasm.log 2>&1 || { cat .build/core_tests_as_wasm.log; return 1; }
     cat .build/core_tests_as_wasm.log
     grep -q '^test result: ok\. [1-9]' .build/core_tests_as_wasm.log || { echo "no test ran as wasm"; return 1; }
+}
+
+config_command_tests() {
+    cargo test --locked --package inference-picker-config
 }
 
 plugin() {

@@ -37,8 +37,7 @@ pub struct Resource {
 struct Object {
     api_version: Option<String>,
     kind: String,
-    #[serde(default)]
-    metadata: Metadata,
+    metadata: Option<Metadata>,
     #[serde(default)]
     spec: Value,
     items: Option<Vec<Value>>,
@@ -73,15 +72,16 @@ pub fn in_document(document: Value, source: &str, namespace: &str, findings: &mu
 }
 
 fn resource(object: Object, source: &str, namespace: &str) -> Resource {
+    let metadata = object.metadata.unwrap_or_default();
     Resource {
         identity: Identity {
             source: source.to_owned(),
             api_version: object.api_version.unwrap_or_default(),
             kind: object.kind,
-            namespace: object.metadata.namespace.unwrap_or_else(|| namespace.to_owned()),
-            name: object.metadata.name.unwrap_or_default(),
+            namespace: metadata.namespace.unwrap_or_else(|| namespace.to_owned()),
+            name: metadata.name.unwrap_or_default(),
         },
-        annotations: object.metadata.annotations.unwrap_or_default(),
+        annotations: metadata.annotations.unwrap_or_default(),
         spec: object.spec,
     }
 }
