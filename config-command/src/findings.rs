@@ -1,6 +1,7 @@
 //! What there is to say about the resources: what is refused, what to know, what is passed over. One line each.
 
 use std::fmt::Display;
+use std::io::{self, Write};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Severity {
@@ -43,10 +44,8 @@ impl Findings {
         self.0.iter().any(|(severity, _)| *severity == Severity::Error)
     }
 
-    /// Writes them to stderr.
-    pub fn print(&self) {
-        for (severity, text) in &self.0 {
-            eprintln!("{}: {text}", severity.name());
-        }
+    /// Writes them, a line each.
+    pub fn write(&self, mut to: impl Write) -> io::Result<()> {
+        self.0.iter().try_for_each(|(severity, text)| writeln!(to, "{}: {text}", severity.name()))
     }
 }

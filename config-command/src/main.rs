@@ -30,7 +30,7 @@ mod routes;
 mod settings;
 mod validation;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -45,7 +45,8 @@ fn main() -> ExitCode {
     match run(&Arguments::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // There is nothing to be done where not even this can be said.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -54,11 +55,11 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> anyhow::Result<ExitCode> {
     let mut findings = Findings::default();
     let text = text(command, &mut findings)?;
-    findings.print();
+    findings.write(io::stderr())?;
     if findings.has_errors() {
         return Ok(ExitCode::FAILURE);
     }
-    std::io::stdout().write_all(text.as_bytes())?;
+    io::stdout().write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -374,6 +374,17 @@ fn files_that_cannot_be_read_are_named() {
 }
 
 #[test]
+fn a_document_without_end_is_refused() {
+    let aliases =
+        |level: usize| format!("l{level}: &l{level} [{}]\n", format!("*l{}, ", level - 1).repeat(20));
+    let billions = format!("l0: &l0 [x]\n{}", (1..12).map(aliases).collect::<String>());
+    for document in ["[".repeat(100_000), "a: ".repeat(100_000), billions] {
+        let run = run_with_input(&["check", "-"], &document);
+        assert!(!run.succeeded && run.messages.starts_with("error: -: is not YAML"), "{}", run.messages);
+    }
+}
+
+#[test]
 fn a_folder_is_its_yaml_and_json_files() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
