@@ -28,7 +28,7 @@ impl Text {
     /// Its documents; empty ones are left out. The reader bounds depth, nodes and aliases.
     pub fn documents(&self) -> anyhow::Result<Vec<Value>> {
         serde_saphyr::from_multiple_with_options(&self.yaml, options())
-            .with_context(|| format!("{}: is not YAML", self.source))
+            .with_context(|| format!("{}: cannot be read as YAML", self.source))
     }
 }
 
@@ -81,7 +81,7 @@ fn read_file(path: &Path) -> anyhow::Result<Text> {
 pub fn read_document(path: &Path) -> anyhow::Result<Value> {
     let text = read_file(path)?;
     serde_saphyr::from_str_with_options(&text.yaml, options())
-        .with_context(|| format!("{}: is not YAML", text.source))
+        .with_context(|| format!("{}: cannot be read as YAML", text.source))
 }
 
 fn read_bounded(from: impl Read) -> anyhow::Result<String> {

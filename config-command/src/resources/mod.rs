@@ -65,8 +65,7 @@ impl Inventory {
             }
             (STABLE, "v1", "InferencePool") => self.pools.extend(Pool::stable(resource, findings)),
             (EXPERIMENTAL, "v1alpha1" | "v1alpha2", "InferenceModel") => {
-                let model = resource.spec(findings).map(|model| (resource.identity.clone(), model));
-                self.models.extend(model);
+                self.models.extend(Model::read(resource, findings));
             }
             (EXPERIMENTAL, "v1alpha2", "InferenceObjective") => {
                 self.objectives.extend(Objective::read(resource, findings));

@@ -155,6 +155,14 @@ fn a_model_that_is_not_right_is_refused_by_field_path() {
 }
 
 #[test]
+fn the_first_word_for_standard_is_understood() {
+    let documents =
+        format!("{POOL}{}", model("m", "{modelName: x, poolRef: {name: pool}, criticality: Default}"));
+    let run = run_with_input(&["plugin", "-"], &documents.replace("v1alpha2", "v1alpha1"));
+    assert!(run.printed.contains(r#""criticality": "Standard""#), "{}{}", run.printed, run.messages);
+}
+
+#[test]
 fn a_model_sees_the_pools_of_its_own_namespace_only() {
     let elsewhere =
         model("m", "{modelName: x, poolRef: {name: pool}}").replace("{name: m}", "{name: m, namespace: b}");
@@ -370,7 +378,11 @@ fn files_that_cannot_be_read_are_named() {
         assert!(!run.succeeded && run.messages.starts_with(message), "{}", run.messages);
     }
     let run = run_with_input(&["check", "-"], "a: [");
-    assert!(!run.succeeded && run.messages.starts_with("error: -: is not YAML"), "{}", run.messages);
+    assert!(
+        !run.succeeded && run.messages.starts_with("error: -: cannot be read as YAML"),
+        "{}",
+        run.messages
+    );
 }
 
 #[test]
@@ -380,7 +392,11 @@ fn a_document_without_end_is_refused() {
     let billions = format!("l0: &l0 [x]\n{}", (1..12).map(aliases).collect::<String>());
     for document in ["[".repeat(100_000), "a: ".repeat(100_000), billions] {
         let run = run_with_input(&["check", "-"], &document);
-        assert!(!run.succeeded && run.messages.starts_with("error: -: is not YAML"), "{}", run.messages);
+        assert!(
+            !run.succeeded && run.messages.starts_with("error: -: cannot be read as YAML"),
+            "{}",
+            run.messages
+        );
     }
 }
 
