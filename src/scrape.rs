@@ -336,8 +336,10 @@ mod tests {
             (1, 2),
             "those that have just ended may still be counted there"
         );
-        assert_eq!(foreign(in_flight(0, 0), 150), (5, 8));
-        assert_eq!(foreign(in_flight(99, 99), 200), (0, 0));
+        foreign(in_flight(0, 0), 50 + PEAK_MS);
+        foreign(in_flight(0, 0), 50 + 2 * PEAK_MS);
+        assert_eq!(foreign(in_flight(0, 0), 50 + 3 * PEAK_MS), (5, 8));
+        assert_eq!(foreign(in_flight(99, 99), 1_000), (0, 0));
     }
 
     #[test]
