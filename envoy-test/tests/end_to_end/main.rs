@@ -10,6 +10,7 @@ mod log;
 mod models;
 mod overload;
 mod picking;
+mod prefixes;
 mod pushes;
 mod readme;
 mod recorded;

@@ -1,0 +1,154 @@
+//! PREFIX_CACHE, seen at the pods: what their own prefix caches found, and where requests went.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use envoy_test::envoy::Request;
+use serde_json::{Value, json};
+
+use crate::gateway::{ALL, Gateway, STOP_ITERATION, Setup};
+
+/// Longer than workers take to hear of each other: two ticks.
+const HEARD: Duration = Duration::from_millis(60);
+
+fn by_prefix(configuration: &str) -> Setup {
+    Setup::new(configuration).plugin(|plugin| plugin["pools"][0]["routingStrategy"] = "PREFIX_CACHE".into())
+}
+
+/// Some 750 tokens of text that begins like no other.
+fn text(name: &str) -> String {
+    format!("{name}: {}", "a long document, of which everybody asks something. ".repeat(60))
+}
+
+/// The same prompt in every form the APIs have, and a question behind it.
+fn forms(name: &str, question: &str) -> Vec<(&'static str, Value)> {
+    let (document, limit) = (text(name), 2);
+    let turns = json!([
+        {"role": "system", "content": document},
+        {"role": "user", "content": question},
+    ]);
+    let ids: Vec<usize> = (0..800).map(|id| id * name.len()).chain([question.len()]).collect();
+    vec![
+        ("/v1/chat/completions", json!({"model": "tiny", "max_tokens": limit, "messages": turns})),
+        (
+            "/v1/completions",
+            json!({"model": "tiny", "max_tokens": limit, "prompt": format!("{document}{question}")}),
+        ),
+        ("/v1/completions", json!({"model": "tiny", "max_tokens": limit, "prompt": ids})),
+        (
+            "/v1/responses",
+            json!({"model": "tiny", "max_output_tokens": limit, "instructions": document, "input": question}),
+        ),
+        (
+            "/v1/messages",
+            json!({
+                "model": "tiny", "max_tokens": limit, "system": document,
+                "messages": [{"role": "user", "content": question}],
+            }),
+        ),
+    ]
+}
+
+fn ask(gateway: &Gateway, path: &str, body: &Value) -> usize {
+    let answer = gateway.send(Request::post(path).json(body));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    std::thread::sleep(HEARD);
+    gateway.served_by(&answer)
+}
+
+/// Prompt tokens that pods had cached, by their own counters.
+fn cached_tokens(gateway: &Gateway) -> u64 {
+    gateway.pods.servers().map(|pod| pod.counters().cached_tokens).sum()
+}
+
+/// Every form of prompt, asked five times with another question each, stays with one pod, which has it cached.
+fn check(configuration: &str, workers: u32) {
+    let gateway = by_prefix(configuration).concurrency(workers).start();
+    for form in 0..forms("", "").len() {
+        let name = format!("{configuration} {workers} {form}");
+        let before = cached_tokens(&gateway);
+        let questions = ["Who?", "What is it?", "Where was that?", "And when was it?", "Why is that so?"];
+        let pods: BTreeSet<usize> = questions
+            .iter()
+            .map(|question| {
+                let (path, body) = &forms(&name, question)[form];
+                ask(&gateway, path, body)
+            })
+            .collect();
+        assert_eq!(pods.len(), 1, "{name}: {pods:?}");
+        assert!(cached_tokens(&gateway) - before > 4 * 600, "{name}");
+    }
+}
+
+#[test]
+fn a_prompt_goes_to_the_pod_that_has_its_beginning_in_every_api() {
+    for configuration in ALL {
+        check(configuration, 1);
+    }
+}
+
+#[test]
+fn workers_know_of_each_others_prompts() {
+    check(STOP_ITERATION, 4);
+}
+
+#[test]
+fn the_log_says_how_much_was_matched() {
+    let gateway = by_prefix(STOP_ITERATION).start();
+    let (path, body) = &forms("document", "Who?")[0];
+    ask(&gateway, path, body);
+    ask(&gateway, path, body);
+    let lines = gateway.envoy.access_log_until(2).unwrap();
+    let decisions: Vec<&str> = lines.iter().map(|line| line["decision"].as_str().unwrap()).collect();
+    assert!(decisions[0].starts_with("PREFIX_CACHE cost="), "{decisions:?}");
+    assert!(decisions[0].contains(" matched_blocks=0/12 "), "{decisions:?}");
+    assert!(decisions[1].contains(" matched_blocks=12/12 uncached_tokens="), "{decisions:?}");
+}
+
+#[test]
+fn nothing_is_learnt_from_requests_that_failed() {
+    let gateway = by_prefix(STOP_ITERATION).start();
+    gateway.pods.servers().for_each(|pod| pod.set(|knobs| knobs.fail_status = Some(500)));
+    let (path, body) = &forms("document", "Who?")[0];
+    let answer = gateway.send(Request::post(path).json(body));
+    assert_eq!(answer.status, 500);
+    gateway.pods.servers().for_each(|pod| pod.set(|knobs| knobs.fail_status = None));
+    std::thread::sleep(HEARD);
+    ask(&gateway, path, body);
+    let lines = gateway.envoy.access_log_until(2).unwrap();
+    let decision = lines[1]["decision"].as_str().unwrap();
+    assert!(decision.contains(" matched_blocks=0/"), "{decision}");
+}
+
+/// One system prompt for all: no pod gets more than 1.5 times the mean, and nearly all of it is found cached.
+#[test]
+fn a_hot_prompt_is_spread_over_the_pods() {
+    let gateway = by_prefix(STOP_ITERATION).concurrency(4).start();
+    let request = |number: usize| {
+        let (path, body) = &forms("hot", &format!("Question number {number}?"))[0];
+        Request::post(path).json(body)
+    };
+    let mut shares = vec![0; 4];
+    for round in 0..6 {
+        let answers = gateway.burst((0..40).map(|number| request(round * 40 + number)).collect());
+        gateway.shares(&answers).iter().zip(&mut shares).for_each(|(share, sum)| *sum += share);
+    }
+    assert!(shares.iter().all(|share| *share <= 90), "{shares:?}");
+    let (prompt, cached) = gateway.pods.servers().fold((0, 0), |(prompt, cached), pod| {
+        let counters = pod.counters();
+        (prompt + counters.prompt_tokens, cached + counters.cached_tokens)
+    });
+    assert!(cached * 10 > prompt * 8, "{cached} of {prompt}");
+}
+
+/// Prompts that have nothing in common are spread as by DEFAULT.
+#[test]
+fn prompts_that_share_nothing_are_spread_evenly() {
+    let gateway = by_prefix(STOP_ITERATION).concurrency(4).start();
+    let request = |number: usize| {
+        let (path, body) = &forms(&format!("document {number}"), "Who?")[0];
+        Request::post(path).json(body)
+    };
+    let shares = gateway.shares(&gateway.burst((0..64).map(request).collect()));
+    assert!(shares.iter().all(|share| (11..=21).contains(share)), "{shares:?}");
+}

@@ -1,0 +1,352 @@
+//! Which start of a prompt is where: claims about the index, held against a naive one, and about picks that go by it.
+#![cfg(not(target_family = "wasm"))]
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+
+use inference_picker::config::Config;
+use inference_picker::decide::{Decision, Pick};
+use inference_picker::load::{LoadBook, LoadId};
+use inference_picker::metrics::{CacheConfig, EndpointMetrics};
+use inference_picker::openai::{Usage, read_request};
+use inference_picker::picker::{Outcome, Picker, Sent};
+use inference_picker::pool::{EndpointReading, Reading, Snapshot};
+use inference_picker::prefix::{BLOCK_BYTES, BlockHasher, PrefixIndex, PromptBlocks, PromptKey};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn address(endpoint: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, endpoint as u8], 8000))
+}
+
+/// A prompt whose blocks are these letters.
+fn prompt(letters: &[u8]) -> PromptBlocks {
+    let mut hasher = BlockHasher::new("model", b"");
+    letters.iter().for_each(|letter| hasher.push(&[*letter; BLOCK_BYTES]));
+    hasher.finish()
+}
+
+/// Something that happens to a prompt at one of three endpoints.
+#[derive(Debug, Clone)]
+enum Step {
+    Sent { endpoint: usize, letters: Vec<u8> },
+    Answered { which: usize },
+    Dropped { which: usize },
+    Restarted { endpoint: usize },
+}
+
+fn any_prompt() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(0..2_u8, 0..8)
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..3_usize, any_prompt()).prop_map(|(endpoint, letters)| Step::Sent { endpoint, letters }),
+        3 => (0..8_usize).prop_map(|which| Step::Answered { which }),
+        1 => (0..8_usize).prop_map(|which| Step::Dropped { which }),
+        1 => (0..3_usize).prop_map(|endpoint| Step::Restarted { endpoint }),
+    ]
+}
+
+/// The index, and beside it every block that was ever there and not forgotten.
+struct World {
+    index: PrefixIndex,
+    ids: Vec<LoadId>,
+    in_flight: Vec<(PromptKey, usize, PromptBlocks)>,
+    answered: HashSet<(usize, u64)>,
+    numbers: u64,
+}
+
+impl World {
+    fn new(blocks_max: usize) -> World {
+        let mut loads = LoadBook::default();
+        let ids: Vec<LoadId> = (0..3).map(|endpoint| loads.id(address(endpoint))).collect();
+        let mut index = PrefixIndex::new(blocks_max, 42);
+        index.follow(ids.iter().copied());
+        World { index, ids, in_flight: Vec::new(), answered: HashSet::new(), numbers: 0 }
+    }
+
+    fn take(&mut self, which: usize) -> Option<(PromptKey, usize, PromptBlocks)> {
+        let which = which % self.in_flight.len().max(1);
+        (which < self.in_flight.len()).then(|| self.in_flight.swap_remove(which))
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Sent { endpoint, letters } => {
+                self.numbers += 1;
+                let (key, blocks) = (PromptKey { worker: 0, number: self.numbers }, prompt(&letters));
+                self.index.sent(key, self.ids[endpoint], &blocks.hashes, 64, 0);
+                self.in_flight.push((key, endpoint, blocks));
+            }
+            Step::Answered { which } => {
+                let Some((key, endpoint, blocks)) = self.take(which) else { return };
+                self.index.answered(key, 0);
+                self.answered.extend(blocks.hashes.iter().map(|hash| (endpoint, *hash)));
+            }
+            Step::Dropped { which } => {
+                let Some((key, ..)) = self.take(which) else { return };
+                self.index.dropped(key);
+            }
+            Step::Restarted { endpoint } => {
+                self.index.forget(self.ids[endpoint]);
+                self.answered.retain(|(known, _)| *known != endpoint);
+            }
+        }
+    }
+
+    /// The longest start that is at an endpoint, by looking at one block after the other.
+    fn naive_match(&self, endpoint: usize, blocks: &PromptBlocks) -> usize {
+        let flying = |hash: &u64| {
+            self.in_flight.iter().any(|(_, at, blocks)| *at == endpoint && blocks.hashes.contains(hash))
+        };
+        blocks
+            .hashes
+            .iter()
+            .take_while(|hash| flying(hash) || self.answered.contains(&(endpoint, **hash)))
+            .count()
+    }
+
+    fn matched(&self, endpoint: usize, blocks: &PromptBlocks) -> usize {
+        self.index.matched(self.ids[endpoint], blocks).blocks
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
+
+    #[test]
+    fn a_match_is_the_longest_start_that_a_naive_search_finds(
+        steps in prop::collection::vec(any_step(), 0..60),
+        asked in prop::collection::vec(any_prompt(), 1..6),
+    ) {
+        let mut world = World::new(100_000);
+        steps.into_iter().for_each(|step| world.step(step));
+        for blocks in asked.iter().map(|letters| prompt(letters)) {
+            for endpoint in 0..3 {
+                prop_assert_eq!(world.matched(endpoint, &blocks), world.naive_match(endpoint, &blocks));
+            }
+        }
+    }
+
+    #[test]
+    fn an_index_that_is_full_never_exceeds_its_bound_and_matches_no_more_than_was_there(
+        steps in prop::collection::vec(any_step(), 0..80),
+        asked in prop::collection::vec(any_prompt(), 1..6),
+        blocks_max in 1..24_usize,
+    ) {
+        let mut world = World::new(blocks_max);
+        for step in steps {
+            world.step(step);
+            prop_assert!(world.index.len() <= blocks_max);
+        }
+        for blocks in asked.iter().map(|letters| prompt(letters)) {
+            for endpoint in 0..3 {
+                let matched = world.matched(endpoint, &blocks);
+                prop_assert!(matched <= world.naive_match(endpoint, &blocks));
+                // What is found by halving is what would be found block by block.
+                for length in 0..=blocks.hashes.len() {
+                    let start = PromptBlocks { hashes: blocks.hashes[..length].to_vec(), bytes: 0 };
+                    prop_assert_eq!(world.matched(endpoint, &start), matched.min(length));
+                }
+            }
+        }
+    }
+}
+
+/// One worker of a gateway, with three endpoints and PREFIX_CACHE.
+struct Worker(Picker<()>);
+
+const NOW_MS: u64 = 100_000;
+
+impl Worker {
+    fn new(seed: u64) -> Worker {
+        let endpoints: Vec<String> = (0..3).map(|endpoint| address(endpoint).to_string()).collect();
+        let document = json!({
+            "scrapeCluster": "s",
+            "pools": [{"name": "p", "cluster": "c", "endpoints": endpoints, "routingStrategy": "PREFIX_CACHE"}],
+        });
+        let config = Config::parse(document.to_string().as_bytes()).unwrap();
+        let mut worker = Worker(Picker::new(config, fastrand::Rng::with_seed(seed)));
+        worker.scrape(0.0);
+        worker
+    }
+
+    /// Every endpoint is idle and has looked up so many tokens.
+    fn scrape(&mut self, prefix_cache_queries: f64) {
+        let cache = CacheConfig { block_size_tokens: 16, num_blocks: 3_750, capacity_tokens: 60_000 };
+        let reading = |endpoint| EndpointReading {
+            address: address(endpoint),
+            healthy: true,
+            scrape_failures: 0,
+            reading: Some(Reading {
+                scraped_ms: NOW_MS,
+                metrics: EndpointMetrics {
+                    prefix_cache_queries: Some(prefix_cache_queries),
+                    cache: Some(cache.clone()),
+                    ..EndpointMetrics::default()
+                },
+                own_waiting: 0,
+                foreign_waiting: 0,
+                foreign_requests: 0,
+            }),
+        };
+        let snapshot = Snapshot { endpoints: Some((0..3).map(reading).collect()) };
+        self.0.apply([(0, snapshot)].into_iter());
+    }
+
+    fn pick(&mut self, body: &Value) -> Pick {
+        let body = body.to_string();
+        let request = read_request(body.as_bytes()).unwrap();
+        let prepared = self.0.prepare(&request, None, 0).unwrap();
+        match self.0.decide(0, &prepared, || (), NOW_MS) {
+            Outcome::Decided(Decision::Send(pick)) => pick,
+            other => panic!("not sent: {other:?}"),
+        }
+    }
+
+    fn send(&mut self, body: &Value) -> (SocketAddr, Sent) {
+        let pick = self.pick(body);
+        (first(&pick), self.0.send(&pick, NOW_MS))
+    }
+
+    /// Sends a prompt that is answered at once; where it went.
+    fn ask(&mut self, body: &Value, cached_tokens: Option<u32>) -> SocketAddr {
+        let (endpoint, mut sent) = self.send(body);
+        self.0.first_output(&sent, NOW_MS);
+        let usage = Usage { prompt_tokens: 500, completion_tokens: 10, cached_tokens };
+        self.0.answered(&mut sent, Some(usage), NOW_MS);
+        self.0.end(sent, NOW_MS);
+        endpoint
+    }
+
+    /// How much of a prompt is taken to be where it would go.
+    fn matched_blocks(&mut self, body: &Value) -> usize {
+        self.pick(body).prompt.unwrap().matched.blocks
+    }
+}
+
+fn first(pick: &Pick) -> SocketAddr {
+    pick.destinations.split(',').next().unwrap().parse().unwrap()
+}
+
+/// A prompt of about 500 tokens that begins like no other of another name.
+fn document(name: &str) -> Value {
+    json!({"model": "m", "stream": true, "prompt": name.repeat(2_000 / name.len())})
+}
+
+#[test]
+fn a_prompt_goes_where_its_start_was_answered() {
+    for seed in 0..20 {
+        let mut worker = Worker::new(seed);
+        let endpoints: HashMap<&str, SocketAddr> =
+            ["one ", "two ", "three "].map(|name| (name, worker.ask(&document(name), None))).into();
+        for (name, endpoint) in endpoints {
+            let question = format!("{} And now?", document(name)["prompt"].as_str().unwrap());
+            let pick = worker.pick(&json!({"model": "m", "prompt": question}));
+            assert_eq!(first(&pick), endpoint, "{name}: {}", pick.explanation);
+            assert!(pick.share.tokens < 80, "{}", pick.explanation);
+        }
+    }
+}
+
+#[test]
+fn a_prompt_in_flight_counts_as_cached_where_it_was_sent_until_it_fails() {
+    let mut worker = Worker::new(1);
+    let (_, sent) = worker.send(&document("one "));
+    let blocks = worker.pick(&document("one ")).prompt.unwrap().prompt.blocks.clone().unwrap();
+    let prefixes = worker.0.pool(0).unwrap().prefixes().unwrap();
+    assert_eq!(prefixes.matched(sent.load_id(), &blocks).blocks, 7);
+    worker.0.end(sent, NOW_MS);
+    assert_eq!(worker.matched_blocks(&document("one ")), 0, "nothing is learnt from a request that failed");
+}
+
+#[test]
+fn models_and_salts_share_nothing() {
+    let mut worker = Worker::new(1);
+    worker.ask(&document("one "), None);
+    assert_eq!(worker.matched_blocks(&document("one ")), 7);
+    for (field, value) in [("model", "other"), ("cache_salt", "a tenant's")] {
+        let mut other = document("one ");
+        other[field] = value.into();
+        assert_eq!(worker.matched_blocks(&other), 0, "{field}");
+    }
+}
+
+#[test]
+fn an_endpoint_whose_counters_fall_has_an_empty_cache() {
+    let mut worker = Worker::new(1);
+    worker.scrape(1_000.0);
+    worker.ask(&document("one "), None);
+    worker.scrape(1_500.0);
+    assert_eq!(worker.matched_blocks(&document("one ")), 7);
+    worker.scrape(20.0);
+    assert_eq!(worker.matched_blocks(&document("one ")), 0);
+}
+
+#[test]
+fn an_endpoint_that_says_it_had_nothing_cached_is_believed() {
+    let mut worker = Worker::new(1);
+    worker.ask(&document("one "), Some(0));
+    worker.ask(&document("two "), Some(0));
+    let both = |worker: &mut Worker| {
+        (worker.matched_blocks(&document("one ")), worker.matched_blocks(&document("two ")))
+    };
+    assert_eq!(both(&mut worker), (7, 7));
+    let before = worker.ask(&document("one "), Some(450));
+    assert_eq!(both(&mut worker), (7, 7), "it had nearly all");
+    assert_eq!(worker.ask(&document("one "), Some(0)), before);
+    assert_eq!(worker.matched_blocks(&document("one ")), 7, "it has computed it since");
+}
+
+#[test]
+fn workers_that_tell_each_other_go_by_the_same_prefixes() {
+    let (mut one, mut other) = (Worker::new(1), Worker::new(2));
+    let (endpoint, mut sent) = one.send(&document("one "));
+    let tell = |from: &mut Worker, to: &mut Worker| {
+        let batch = from.0.take_events().unwrap();
+        batch.events.iter().for_each(|event| to.0.hear(7, event, NOW_MS));
+    };
+    tell(&mut one, &mut other);
+    assert_eq!(other.matched_blocks(&document("one ")), 7, "while it is in flight");
+    one.0.answered(&mut sent, None, NOW_MS);
+    one.0.end(sent, NOW_MS);
+    tell(&mut one, &mut other);
+    assert_eq!(
+        (other.matched_blocks(&document("one ")), first(&other.pick(&document("one ")))),
+        (7, endpoint)
+    );
+    let (_, failing) = one.send(&document("two "));
+    tell(&mut one, &mut other);
+    one.0.end(failing, NOW_MS);
+    tell(&mut one, &mut other);
+    assert_eq!(other.matched_blocks(&document("two ")), 0);
+}
+
+#[test]
+fn what_nobody_has_seen_goes_to_the_same_place_in_every_gateway() {
+    for name in ["one ", "two ", "three ", "four ", "five ", "six "] {
+        let places: HashSet<SocketAddr> =
+            (0..10).map(|seed| first(&Worker::new(seed).pick(&document(name)))).collect();
+        assert_eq!(places.len(), 1, "{name}");
+    }
+    let names: Vec<String> = (0..60).map(|number| format!("document {number} ")).collect();
+    let places: HashSet<SocketAddr> =
+        names.iter().map(|name| first(&Worker::new(1).pick(&document(name)))).collect();
+    assert_eq!(places.len(), 3, "and not all of it to one");
+}
+
+#[test]
+fn a_hot_prefix_spreads_when_its_endpoint_is_worse_off() {
+    let mut worker = Worker::new(1);
+    worker.ask(&document("hot "), None);
+    let mut shares: HashMap<SocketAddr, usize> = HashMap::new();
+    let mut open = Vec::new();
+    for _ in 0..300 {
+        let (endpoint, sent) = worker.send(&document("hot "));
+        *shares.entry(endpoint).or_default() += 1;
+        open.push(sent);
+    }
+    assert_eq!(shares.len(), 3);
+    assert!(shares.values().all(|share| *share <= 150), "1.5 times the mean: {shares:?}");
+}
