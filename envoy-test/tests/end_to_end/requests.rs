@@ -12,7 +12,7 @@ fn one_idle(configuration: &str) -> Gateway {
     let lasting = |plugin: &mut Value| plugin["metricsStaleAfter"] = "10s".into();
     let gateway = Setup::new(configuration).pods(vec![pod(); 3]).plugin(lasting).start();
     for busy in [0, 2] {
-        let gauges = FixedGauges { waiting: Some(50.0), running: Some(50.0), ..Default::default() };
+        let gauges = FixedGauges { waiting: Some(500.0), running: Some(50.0), ..Default::default() };
         gateway.pods.server(busy).set(|knobs| knobs.gauges = gauges);
     }
     gateway.wait_until_scraped();
