@@ -36,6 +36,8 @@ pub(super) struct Row {
     prefill: DecayedRatio,
     peers: InFlight,
     peers_adapters: Vec<AdapterId>,
+    /// This worker's and its peers' together, which every pick asks for.
+    all: InFlight,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,7 @@ impl Row {
             ),
             peers: InFlight::default(),
             peers_adapters: Vec::new(),
+            all: InFlight::default(),
         }
     }
 
@@ -70,7 +73,11 @@ impl Row {
     }
 
     pub fn in_flight(&self) -> InFlight {
-        self.own + self.peers
+        self.all
+    }
+
+    fn add_up(&mut self) {
+        self.all = self.own + self.peers;
     }
 
     pub fn prefill_tokens_per_ms(&self) -> f64 {
@@ -100,6 +107,7 @@ impl Row {
         self.own.waiting += 1;
         self.own.waiting_tokens += u64::from(share.tokens);
         self.own.oldest = self.oldest();
+        self.add_up();
         if let Some(adapter) = share.adapter {
             self.count_adapter(adapter);
         }
@@ -117,11 +125,13 @@ impl Row {
             self.prefill.observe(f64::from(waiting.tokens), own.working_ms(now_ms) as f64 * share);
         }
         self.own.last_output_ms = now_ms;
+        self.add_up();
     }
 
     pub fn end(&mut self, number: u64, adapter: Option<AdapterId>) {
         self.stop_waiting(number);
         self.own.requests = self.own.requests.saturating_sub(1);
+        self.add_up();
         if let Some(adapter) = adapter {
             self.discount_adapter(adapter);
         }
@@ -140,10 +150,12 @@ impl Row {
     pub fn forget_peers(&mut self) {
         self.peers = InFlight::default();
         self.peers_adapters.clear();
+        self.add_up();
     }
 
     pub fn add_peer(&mut self, load: InFlight) {
         self.peers = self.peers + load;
+        self.add_up();
     }
 
     pub fn add_peers_adapter(&mut self, adapter: AdapterId) {

@@ -97,14 +97,11 @@ pub fn rank<'a>(
     let usable = |endpoint: &Endpoint| endpoint.is_candidate(now_ms, limits.max_consecutive_failures);
     let any_usable = endpoints.iter().any(usable);
     let judged = endpoints.iter().enumerate().filter(|(_, endpoint)| !any_usable || usable(endpoint));
-    let candidates: Vec<Candidate<'a>> = judged
-        .map(|(index, endpoint)| {
-            let freshness = freshness(strategy, endpoint, limits, now_ms);
-            judge(index, endpoint, freshness, pool, demand, loads)
-        })
-        .collect();
-    let least_work = candidates.iter().map(|candidate| candidate.work_tokens).fold(f64::INFINITY, f64::min);
-    let mut weigh = |candidate: Candidate<'a>| Ranked {
+    let candidates = judged.map(|(index, endpoint)| {
+        let freshness = freshness(strategy, endpoint, limits, now_ms);
+        judge(index, endpoint, freshness, pool, demand, loads)
+    });
+    let mut weigh = |candidate: Candidate<'a>, least_work: f64| Ranked {
         cost: match strategy {
             RoutingStrategy::Default | RoutingStrategy::PrefixCache => {
                 default::cost(&candidate, least_work, loads, now_ms)
@@ -119,10 +116,16 @@ pub fn rank<'a>(
         tie: rng.u32(..),
         candidate,
     };
-    let ranked = candidates.into_iter().map(&mut weigh);
+    if demand.adapter.is_none() && demand.blocks.is_none() {
+        // The same work everywhere: nothing has to be kept to find the least.
+        return best(candidates.map(|candidate| weigh(candidate, f64::from(demand.prompt_tokens))));
+    }
+    let candidates: Vec<Candidate<'a>> = candidates.collect();
+    let least_work = candidates.iter().map(|candidate| candidate.work_tokens).fold(f64::INFINITY, f64::min);
+    let mut ranked = candidates.into_iter().map(|candidate| weigh(candidate, least_work));
     match demand.blocks {
         Some(blocks) => best(prefix_cache::place(ranked.collect(), blocks).into_iter()),
-        None => best(ranked),
+        None => best(ranked.by_ref()),
     }
 }
 
