@@ -20,4 +20,5 @@ mod tests;
 pub use binary::{NEWEST, OLDEST};
 pub use client::{Client, Connection, Protocol, RawConnection, Request, Response};
 pub use configuration::Configuration;
+pub use ports::free_address;
 pub use process::{Envoy, EnvoySettings, validate};

@@ -13,7 +13,7 @@ const PORTS: Range<u16> = 12_000..32_000;
 static CHOSEN_COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// An address of 127.0.0.1 that nothing listens on and that this program has not chosen before.
-pub(super) fn free_address() -> Result<SocketAddr> {
+pub fn free_address() -> Result<SocketAddr> {
     for _ in PORTS {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, next_port()));
         if TcpListener::bind(address).is_ok() {

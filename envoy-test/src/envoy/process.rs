@@ -68,7 +68,8 @@ impl Envoy {
         let mut configuration = settings.configuration.clone();
         let (listeners, admin) = choose_addresses(&mut configuration, settings.keep_addresses)?;
         configuration.set_access_log_file(&folder.path().join(ACCESS_LOG));
-        let log = File::create(folder.path().join(LOG))?;
+        // Appended to, as an access log that goes to /dev/stdout is written to the same file.
+        let log = File::options().create(true).append(true).open(folder.path().join(LOG))?;
         let child = command(&settings, &configuration.write(folder.path())?)?
             .args(["--file-flush-interval-msec", ACCESS_LOG_FLUSH_MS])
             .stdout(log.try_clone()?)
