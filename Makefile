@@ -46,3 +46,13 @@ test-vllm: build ## tests it in front of two real vLLM servers on the CPU; takes
 .PHONY: bench-routing
 bench-routing: ## compares picks in a simulation and writes docs/routing.md; takes a few minutes
 	cargo run --locked --release --package envoy-test --bin routing -- --write
+
+.PHONY: image
+image: build ## packs the plugin as an image for Istio and Envoy Gateway: target/image, an OCI layout to push
+	@cargo run --locked --quiet --package plugin-image -- \
+		$${CARGO_TARGET_DIR:-target}/wasm32-wasip1/release/inference_picker.wasm $${CARGO_TARGET_DIR:-target}/image
+
+.PHONY: test-istio
+test-istio: build ## tests the deployments for Istio with istiod's own generators, without Kubernetes; needs Go
+	@sh envoy-test/setup/envoy.sh
+	@sh envoy-test/setup/test.sh istio

@@ -3,7 +3,7 @@
 . "$(dirname "$0")/common.sh"
 
 ALL_STEPS="set_up formatting lints lints_of_the_plugin documentation dependencies
-    core_tests core_tests_as_wasm config_command_tests plugin end_to_end_tests"
+    core_tests core_tests_as_wasm config_command_tests plugin end_to_end_tests istio"
 
 set_up() {
     for part in rust envoy openai_client wasm_test_runner cargo_deny; do
@@ -60,10 +60,26 @@ config_command_tests() {
 
 plugin() {
     cargo build --locked --package inference-picker --release --target wasm32-wasip1
+    cargo test --locked --package plugin-image
 }
 
 end_to_end_tests() {
     cargo test --locked --package envoy-test
+}
+
+istio() {
+    if ! command -v go >/dev/null; then
+        skip "the deployments for Istio: istiod is built from source, and there is no Go on this machine"
+        return
+    fi
+    sh istio/test/setup.sh
+    set -- --ignored
+    if ! unshare --user --map-root-user --mount true 2>/dev/null; then
+        skip "the deployments under Istio's agent: it needs a /var/lib/istio/data, and this machine gives it none of its" \
+            "own (unshare --user --mount)"
+        set -- "$@" --skip under_the_agent::
+    fi
+    cargo test --locked --package envoy-test --test istio -- "$@"
 }
 
 skip() {

@@ -1,0 +1,197 @@
+//! What a Kubernetes cluster would hold besides Istio's resources: pods, services and routes, and what controllers make
+//! of them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde_json::{Value, json};
+
+/// The Service that the deployments name, its host, and its port.
+pub const SERVICE: &str = "vllm-llama2-7b";
+pub const HOST: &str = "vllm-llama2-7b.default.svc.cluster.local";
+pub const SERVICE_PORT: u16 = 8000;
+/// Another one in front of the same servers, and the published model that is served there.
+pub const SECOND_SERVICE: &str = "vllm-qwen";
+pub const MODEL_OF_SECOND_SERVICE: &str = "qwen";
+/// The InferencePool that the deployments name, and the Service that istiod makes for it.
+const POOL: &str = "vllm-llama2-7b-pool";
+const POOL_SERVICE: &str = "vllm-llama2-7b-pool-ip-ae496019";
+const POOL_SERVICE_PORT: u16 = 54321;
+/// The Gateway that the deployments name.
+const GATEWAY: &str = "inference-gateway";
+
+/// Where requests come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Front {
+    IngressGateway,
+    /// A gateway of the Gateway API.
+    GatewayApi,
+    /// A client's sidecar. It listens at the Service's port, as there are no rules that redirect what clients send.
+    Sidecar,
+}
+
+/// What the route leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    Service,
+    /// One that has Istio's own mark of an InferencePool.
+    MarkedService,
+    InferencePool,
+}
+
+impl Front {
+    /// The labels of the proxy's pod.
+    pub fn labels(self) -> Value {
+        match self {
+            Front::IngressGateway => json!({"istio": "ingressgateway"}),
+            Front::GatewayApi => json!({"gateway.networking.k8s.io/gateway-name": GATEWAY}),
+            Front::Sidecar => json!({"app": "client"}),
+        }
+    }
+
+    /// What a proxy of this kind tells Istio of itself.
+    pub fn node(self) -> (&'static str, Value) {
+        match self {
+            Front::Sidecar => ("sidecar", json!({"LABELS": self.labels(), "INTERCEPTION_MODE": "NONE"})),
+            _ => ("router", json!({"LABELS": self.labels()})),
+        }
+    }
+}
+
+/// The model servers, and the Services in front of them.
+pub fn model_servers(backend: Backend, service_port: u16, servers: &[SocketAddr]) -> Vec<Value> {
+    let labels = match backend {
+        Backend::MarkedService => json!({"internal.istio.io/service-semantics": "inferencepool"}),
+        _ => json!({}),
+    };
+    let selector = json!({"app": "vllm"});
+    let mut resources = service(SERVICE, labels.clone(), selector.clone(), service_port, servers);
+    resources.extend(service(SECOND_SERVICE, labels, selector.clone(), SERVICE_PORT, servers));
+    resources.extend(servers.iter().map(|server| pod(server.ip().to_string(), selector.clone())));
+    resources
+}
+
+/// Istio's Gateway on this port, a route from there to the Service, and one to the second for what it serves.
+pub fn ingress_gateway(port: u16) -> Vec<Value> {
+    let destination = |service: &str| {
+        let host = format!("{service}.default.svc.cluster.local");
+        json!([{"destination": {"host": host, "port": {"number": SERVICE_PORT}}}])
+    };
+    let of_second = json!([{"headers": {"x-gateway-model-name": {"exact": MODEL_OF_SECOND_SERVICE}}}]);
+    vec![
+        json!({"apiVersion": "networking.istio.io/v1", "kind": "Gateway", "metadata": metadata("gateway", json!({})),
+            "spec": {"selector": Front::IngressGateway.labels(), "servers": [{"hosts": ["*"],
+                "port": {"number": port, "name": "http", "protocol": "HTTP"}}]}}),
+        json!({"apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+            "metadata": metadata("models", json!({})), "spec": {"hosts": ["*"], "gateways": ["gateway"],
+            "http": [{"match": of_second, "route": destination(SECOND_SERVICE)}, {"route": destination(SERVICE)}]}}),
+    ]
+}
+
+/// A Gateway of the Gateway API on this port, and a route from there to the Service or to an InferencePool.
+pub fn gateway_api(port: u16, backend: Backend, servers: &[SocketAddr]) -> Vec<Value> {
+    let gateway = [SocketAddr::from((Ipv4Addr::LOCALHOST, port))];
+    let labels = Front::GatewayApi.labels();
+    let reference = match backend {
+        Backend::InferencePool => {
+            json!({"group": "inference.networking.k8s.io", "kind": "InferencePool", "name": POOL})
+        }
+        _ => json!({"name": SERVICE, "port": SERVICE_PORT}),
+    };
+    let mut resources = vec![
+        json!({"apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": "default", "labels": {"kubernetes.io/metadata.name": "default"}}}),
+        json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "istio"},
+            "spec": {"controllerName": "istio.io/gateway-controller"}}),
+        json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+            "metadata": metadata(GATEWAY, json!({})), "spec": {"gatewayClassName": "istio",
+                "listeners": [{"name": "http", "port": port, "protocol": "HTTP"}]}}),
+        http_route(reference),
+        pod("127.0.0.1".into(), labels.clone()),
+    ];
+    resources.extend(service(&format!("{GATEWAY}-istio"), labels.clone(), labels, port, &gateway));
+    if backend == Backend::InferencePool {
+        resources.extend(inference_pool(servers));
+    }
+    resources
+}
+
+/// A route that its gateway has accepted.
+fn http_route(backend: Value) -> Value {
+    let parent = json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": GATEWAY});
+    let accepted = json!({"type": "Accepted", "status": "True", "reason": "Accepted", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": metadata("models", json!({})),
+        "spec": {"parentRefs": [parent], "rules": [{"backendRefs": [backend]}]},
+        "status": {"parents": [{"parentRef": parent, "controllerName": "istio.io/gateway-controller",
+            "conditions": [accepted]}]}})
+}
+
+/// An InferencePool, and the Service that istiod makes for it. The pool's endpoint picker, which the resource must name,
+/// has a Service and not one pod.
+fn inference_pool(servers: &[SocketAddr]) -> Vec<Value> {
+    let picker = json!({"kind": "Service", "name": "endpoint-picker", "port": {"number": 9002},
+        "failureMode": "FailOpen"});
+    let mut resources = vec![json!({"apiVersion": "inference.networking.k8s.io/v1", "kind": "InferencePool",
+        "metadata": metadata(POOL, json!({})), "spec": {"selector": {"matchLabels": {"app": "vllm"}},
+            "targetPorts": [{"number": servers[0].port()}], "endpointPickerRef": picker}})];
+    resources.extend(service("endpoint-picker", json!({}), json!({"app": "none"}), 9002, &[]));
+    resources.extend(service(
+        POOL_SERVICE,
+        pool_labels(),
+        json!({"app": "vllm"}),
+        POOL_SERVICE_PORT,
+        servers,
+    ));
+    resources
+}
+
+/// How istiod labels the Service that it makes for an InferencePool.
+fn pool_labels() -> Value {
+    json!({"internal.istio.io/service-semantics": "inferencepool",
+        "istio.io/inferencepool-name": POOL,
+        "istio.io/inferencepool-extension-service": "endpoint-picker",
+        "istio.io/inferencepool-extension-port": "9002",
+        "istio.io/inferencepool-extension-failure-mode": "FailOpen"})
+}
+
+/// A Service with one endpoint, as the folders name it.
+pub fn a_service() -> Vec<Value> {
+    service(SERVICE, json!({}), json!({}), SERVICE_PORT, &[([127, 0, 1, 1], SERVICE_PORT).into()])
+}
+
+/// A Service and its EndpointSlice. Istio makes those for InferencePools without an address, and only those: a sidecar
+/// does not balance what goes to a Service that has none.
+fn service(name: &str, labels: Value, selector: Value, port: u16, pods: &[SocketAddr]) -> Vec<Value> {
+    let target_port = pods.first().map_or(port, SocketAddr::port);
+    let endpoints: Vec<Value> = pods.iter().map(|pod| endpoint(pod.ip().to_string())).collect();
+    let address = if name == POOL_SERVICE { "None" } else { "10.96.0.1" };
+    let slice_labels = json!({"kubernetes.io/service-name": name});
+    vec![
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata(name, labels),
+            "spec": {"clusterIP": address, "selector": selector,
+                "ports": [{"name": "http", "protocol": "TCP", "port": port, "targetPort": target_port}]}}),
+        json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata(name, slice_labels),
+            "addressType": "IPv4", "ports": [{"name": "http", "protocol": "TCP", "port": target_port}],
+            "endpoints": endpoints}),
+    ]
+}
+
+fn endpoint(ip: String) -> Value {
+    let pod = json!({"kind": "Pod", "name": pod_name(&ip), "namespace": "default"});
+    json!({"addresses": [ip], "conditions": {"ready": true}, "targetRef": pod})
+}
+
+fn pod(ip: String, labels: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata(&pod_name(&ip), labels),
+        "spec": {"nodeName": "node", "containers": [{"name": "server", "image": "server"}]},
+        "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
+            "conditions": [{"type": "Ready", "status": "True"}]}})
+}
+
+fn pod_name(ip: &str) -> String {
+    format!("pod-{}", ip.replace('.', "-"))
+}
+
+fn metadata(name: &str, labels: Value) -> Value {
+    json!({"name": name, "namespace": "default", "labels": labels})
+}
