@@ -1,8 +1,8 @@
 //! What is counted, and under which names.
 //!
-//! A name carries its labels as `.LABEL=.VALUE;`, which `stats_config` in Envoy's bootstrap (or Istio's
-//! `extraStatTags`) takes apart into real labels. Only configured names become values, everything else is `unknown`: a
-//! client must not be able to make the statistics grow.
+//! A name begins with its labels, as `LABEL=.=VALUE;.;`, which `stats_config` in Envoy's bootstrap takes apart into real
+//! labels, or Istio's `extraStatTags`, which knows this form alone. Only configured names become values, everything else
+//! is `unknown`: a client must not be able to make the statistics grow.
 
 use crate::config::Config;
 
@@ -22,7 +22,8 @@ pub fn requests_sent(config: &Config, model: &str, target: Option<&str>) -> Stri
             .find(|name| *name == target)
     });
     let model = model.map_or(UNKNOWN, |model| model.name.as_str());
-    format!("inference_picker_requests_sent.model=.{model};.target_model=.{};", target.unwrap_or(UNKNOWN))
+    let target = target.unwrap_or(UNKNOWN);
+    format!("model=.={model};.;target_model=.={target};.;inference_picker_requests_sent")
 }
 
 #[cfg(test)]
@@ -38,8 +39,8 @@ mod tests {
         let config = Config::parse(document.as_bytes()).unwrap();
         let check = |model, target, expected_model, expected_target| {
             let name = requests_sent(&config, model, target);
-            let expected = format!("model=.{expected_model};.target_model=.{expected_target};");
-            assert!(name.ends_with(&expected), "{name}");
+            let expected = format!("model=.={expected_model};.;target_model=.={expected_target};.;");
+            assert!(name.starts_with(&expected), "{name}");
         };
         check("m", Some("a"), "m", "a");
         check("m", None, "m", "m");

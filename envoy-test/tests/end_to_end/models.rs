@@ -75,8 +75,8 @@ fn answered_model(gateway: &Gateway, request: Request) -> String {
 /// Has Envoy take the labels of the plugin's statistics out of their names, as `filter-config/models` does.
 fn with_labels(envoy: &mut Configuration) {
     envoy.at("")["stats_config"] = json!({"stats_tags": [
-        {"tag_name": "model", "regex": "(\\.model=\\.(.*?);)"},
-        {"tag_name": "target_model", "regex": "(\\.target_model=\\.(.*?);)"}]});
+        {"tag_name": "model", "regex": "(model=\\.=(.*?);\\.;)"},
+        {"tag_name": "target_model", "regex": "(target_model=\\.=(.*?);\\.;)"}]});
 }
 
 /// How many requests for `lora-request` the statistics count as sent to this target.

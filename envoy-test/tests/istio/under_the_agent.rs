@@ -63,13 +63,14 @@ fn the_companion_service_comes_with_the_bootstrap_and_reads_the_metrics() {
 
 #[test]
 #[ignore = "needs Istio: make test-istio"]
-fn the_plugins_statistics_are_among_envoys() {
+fn the_plugins_statistics_are_among_envoys_with_their_labels() {
     for deployment in Deployment::ALL {
         let models = json!([{"modelName": "tiny", "poolRef": {"name": "vllm-llama2-7b-pool"}}]);
         let gateway =
             Setup::new(deployment).plugin(|plugin| plugin["models"] = models).under_the_agent().start();
         gateway.send(chat("tiny"));
         let statistics = gateway.proxy.admin_get("/stats/prometheus");
-        assert!(statistics.contains("inference_picker_requests_sent"), "{deployment:?}: {statistics}");
+        let line = r#"inference_picker_requests_sent{model="tiny",target_model="tiny"} 1"#;
+        assert!(statistics.contains(line), "{deployment:?}: {statistics}");
     }
 }
