@@ -1,5 +1,6 @@
 //! Which pod gets a request, seen at the pods and in the log.
 
+use envoy_test::envoy::{NEWEST, OLDEST};
 use envoy_test::model_server::FixedGauges;
 use serde_json::Value;
 
@@ -44,11 +45,17 @@ fn the_pick_in_the_log_is_the_pod_that_served_and_the_pods_counters_agree() {
 
 #[test]
 #[ignore = "needs Istio: make test-istio"]
-fn a_burst_is_spread_evenly() {
-    for deployment in Deployment::ALL {
-        let gateway = Setup::new(deployment).concurrency(4).start();
-        let shares = gateway.shares(&gateway.burst(vec![chat("tiny"); 32]));
-        assert!(shares.iter().all(|share| (6..=10).contains(share)), "{deployment:?}: {shares:?}");
+fn a_burst_is_spread_evenly_in_the_oldest_and_the_newest_envoy() {
+    for version in [OLDEST, NEWEST] {
+        for deployment in Deployment::ALL {
+            let gateway = Setup::new(deployment).concurrency(4).version(version).start();
+            let shares = gateway.shares(&gateway.burst(vec![chat("tiny"); 32]));
+            assert!(
+                shares.iter().all(|share| (6..=10).contains(share)),
+                "{version}, {deployment:?}: {shares:?}"
+            );
+            check_log(&gateway, 32);
+        }
     }
 }
 

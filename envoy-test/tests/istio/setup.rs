@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use envoy_test::envoy::{Configuration, Envoy, EnvoySettings, free_address};
+use envoy_test::envoy::{Configuration, Envoy, EnvoySettings, NEWEST, free_address};
 use envoy_test::model_server::{ModelServers, ServerSettings};
 use serde_json::Value;
 
@@ -69,6 +69,7 @@ pub struct Setup {
     resources: Resources,
     mesh: Value,
     concurrency: u32,
+    version: &'static str,
     is_under_the_agent: bool,
     bootstrap_override: Option<String>,
 }
@@ -91,6 +92,7 @@ impl Setup {
             resources,
             mesh: mesh(),
             concurrency: 2,
+            version: NEWEST,
             is_under_the_agent: false,
             bootstrap_override: None,
         }
@@ -122,6 +124,12 @@ impl Setup {
 
     pub fn concurrency(mut self, workers: u32) -> Setup {
         self.concurrency = workers;
+        self
+    }
+
+    /// The version of Envoy, if it does not run under Istio's agent.
+    pub fn version(mut self, version: &'static str) -> Setup {
+        self.version = version;
         self
     }
 
@@ -157,6 +165,7 @@ impl Setup {
         }
         let mut settings = EnvoySettings::new(bootstrap(xds, self.front));
         settings.concurrency = self.concurrency;
+        settings.version = self.version;
         Proxy::Envoy(Envoy::start(settings).unwrap())
     }
 
