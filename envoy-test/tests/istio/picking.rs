@@ -40,6 +40,8 @@ fn the_pick_in_the_log_is_the_pod_that_served_and_the_pods_counters_agree() {
             let logged = lines.iter().filter(|line| first_pick(line) == address.to_string()).count();
             assert_eq!(pod.counters().requests_for("tiny"), logged as u64, "{deployment:?}: {address}");
         }
+        let said = gateway.proxy.log_text();
+        assert!(!said.contains("[error]") && !said.contains("the host refused"), "{deployment:?}: {said}");
     }
 }
 
