@@ -14,7 +14,7 @@ edition() {
 }
 
 build_programs() {
-    echo "            (built from source, once: 13 minutes of processor time, if Go has none of it yet)" >&2
+    echo "            (built from source, once: 12 minutes of processor time, if Go has none of it yet)" >&2
     mkdir -p "$TARGET/bin"
     programs=$(cd "$TARGET/bin" && pwd)
     # The control plane is by far the largest; what follows shares most of it.
