@@ -9,6 +9,8 @@ pub(super) struct JsonString<'a> {
     pub content: &'a [u8],
     /// The bytes it stands for in UTF-8; each half of a surrogate pair counts as three.
     pub decoded_bytes: usize,
+    /// Whether characters are escaped by number, as in `\u00e9`.
+    pub has_numbered_escapes: bool,
     /// What follows the closing quote.
     pub rest: &'a [u8],
 }
@@ -18,13 +20,15 @@ pub(super) struct JsonString<'a> {
 pub(super) fn read_string(text: &[u8]) -> Option<JsonString<'_>> {
     let mut rest = text;
     let mut escaping_bytes = 0;
+    let mut has_numbered_escapes = false;
     loop {
         let special = skip_plain(rest);
         rest = match special {
             [b'"', rest @ ..] => {
                 let length = text.len() - special.len();
                 let content = text.get(..length)?;
-                return Some(JsonString { content, decoded_bytes: length - escaping_bytes, rest });
+                let decoded_bytes = length - escaping_bytes;
+                return Some(JsonString { content, decoded_bytes, has_numbered_escapes, rest });
             }
             [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', rest @ ..] => {
                 escaping_bytes += 1;
@@ -33,6 +37,7 @@ pub(super) fn read_string(text: &[u8]) -> Option<JsonString<'_>> {
             [b'\\', b'u', rest @ ..] => {
                 let (digits, rest) = rest.split_first_chunk::<4>()?;
                 escaping_bytes += 3;
+                has_numbered_escapes = true;
                 digits.iter().all(u8::is_ascii_hexdigit).then_some(rest)?
             }
             _ => return None,
@@ -81,6 +86,7 @@ mod tests {
             let expected = JsonString {
                 content: content.as_bytes(),
                 decoded_bytes: decoded_bytes + 2 * plain,
+                has_numbered_escapes: content.contains(r"\u"),
                 rest: b", \"next\"",
             };
             assert_eq!(read_string(text.as_bytes()), Some(expected), "{text}");
@@ -108,6 +114,7 @@ mod tests {
         check(r"\b\f\n\r\t\/", 6);
         check(r"\u4e2D\u0041", 6);
         check(r"\ud83d\ude00", 6);
+        assert!(!read_string(br#"\\u0041""#).unwrap().has_numbered_escapes, "the backslash is escaped");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Chat templates begin with the tools, then comes what is said for all turns, then the turns. What is handed out is not
 //! what the model reads: the template is the server's. It is such that two prompts share about as much of their start
 //! here as they do there:
-//! - strings decoded, each followed by a quote, keys too; no white space or commas between values;
+//! - strings with characters in place of their numbers, each followed by a quote, keys too; no white space or commas
+//!   between values;
 //! - a number as four bytes, because a prompt may be a list of token ids;
 //! - a medium (by URL or by value) as a hash of its string, over as many bytes as stand for its tokens.
 
@@ -67,10 +68,10 @@ fn visit_string<'a>(text: &'a [u8], under_media: &mut bool, sink: &mut impl FnMu
     if is_key {
         *under_media = is_media_key(string.content);
     }
-    if string.decoded_bytes == string.content.len() {
-        sink(string.content);
-    } else {
+    if string.has_numbered_escapes {
         visit_escaped(string.content, sink);
+    } else {
+        sink(string.content);
     }
     sink(b"\"");
     string.rest
@@ -95,19 +96,17 @@ fn visit_number<'a>(text: &'a [u8], sink: &mut impl FnMut(&[u8])) -> &'a [u8] {
     rest
 }
 
-/// Hands out what escapes stand for, so that clients that escape differently share what they say. Halves of surrogate
-/// pairs that stand alone are handed out as they are written.
+/// Hands out what numbered escapes stand for, because clients differ in which characters they write so; others stay as
+/// they are. Halves of surrogate pairs that stand alone are handed out as they are written.
 fn visit_escaped(content: &[u8], sink: &mut impl FnMut(&[u8])) {
     let mut rest = content;
     while let Some(place) = memchr::memchr(b'\\', rest) {
         let (plain, escape) = rest.split_at(place);
-        if !plain.is_empty() {
-            sink(plain);
-        }
+        sink(plain);
         rest = match escape {
-            [_, b'u', ..] => visit_unicode(escape, sink),
-            [_, letter, tail @ ..] => {
-                sink(&[escaped(*letter)]);
+            [_, b'u', ..] => visit_numbered(escape, sink),
+            [_, _, tail @ ..] => {
+                sink(escape.get(..2).unwrap_or(escape));
                 tail
             }
             _ => &[],
@@ -116,19 +115,7 @@ fn visit_escaped(content: &[u8], sink: &mut impl FnMut(&[u8])) {
     sink(rest);
 }
 
-/// What a backslash and this letter stand for.
-fn escaped(letter: u8) -> u8 {
-    match letter {
-        b'b' => 0x08,
-        b'f' => 0x0c,
-        b'n' => b'\n',
-        b'r' => b'\r',
-        b't' => b'\t',
-        itself => itself,
-    }
-}
-
-fn visit_unicode<'a>(escape: &'a [u8], sink: &mut impl FnMut(&[u8])) -> &'a [u8] {
+fn visit_numbered<'a>(escape: &'a [u8], sink: &mut impl FnMut(&[u8])) -> &'a [u8] {
     let unit = |text: &[u8]| {
         let digits = str::from_utf8(text.strip_prefix(b"\\u")?.get(..4)?).ok()?;
         u16::from_str_radix(digits, 16).ok()
@@ -180,9 +167,9 @@ mod tests {
 
     #[test]
     fn the_same_prompt_written_otherwise_is_the_same_text() {
-        let one = r#"{"model":"m","messages":[{"role":"user","content":"a\n\"é\" 😀/ \ud800 \t"}]}"#;
+        let one = r#"{"model":"m","messages":[{"role":"user","content":"a\n\"é\" 😀 \ud800 \t\\u00e9"}]}"#;
         let other = "{\"model\" : \"m\", \"messages\" :\n [ { \"role\" : \"\\u0075ser\",\r\n \"content\" : \
-            \"a\\u000A\\\"\\u00e9\\\" \\ud83d\\ude00\\/ \\ud800 \\u0009\" } ] }";
+            \"a\\n\\\"\\u00e9\\\" \\ud83d\\ude00 \\ud800 \\t\\\\u00e9\" } ] }";
         check(other, &text_of(one));
     }
 

@@ -29,7 +29,9 @@ pub struct PromptBlocks {
 pub struct BlockHasher {
     blocks: PromptBlocks,
     last: u64,
-    partial: Vec<u8>,
+    /// The beginning of the next block.
+    partial: [u8; BLOCK_BYTES],
+    partial_bytes: usize,
 }
 
 impl BlockHasher {
@@ -37,32 +39,25 @@ impl BlockHasher {
     pub fn new(model: &str, cache_salt: &[u8]) -> BlockHasher {
         let salt = XxHash64::oneshot(0, cache_salt);
         let last = XxHash64::oneshot(salt, model.as_bytes());
-        BlockHasher { blocks: PromptBlocks::default(), last, partial: Vec::with_capacity(BLOCK_BYTES) }
+        BlockHasher { blocks: PromptBlocks::default(), last, partial: [0; BLOCK_BYTES], partial_bytes: 0 }
     }
 
     /// Adds text.
     pub fn push(&mut self, text: &[u8]) {
         self.blocks.bytes += text.len();
-        let missing = BLOCK_BYTES - self.partial.len();
-        let Some((first, rest)) = text.split_at_checked(missing).filter(|_| !self.is_full()) else {
-            // Behind the last block that counts, there is nothing to collect for.
-            if !self.is_full() {
-                self.partial.extend_from_slice(text);
+        let mut rest = text;
+        if self.partial_bytes > 0 {
+            rest = self.fill(text);
+            if self.partial_bytes < BLOCK_BYTES {
+                return;
             }
-            return;
-        };
-        if self.partial.is_empty() {
-            self.end_block(first);
-        } else {
-            let mut block = std::mem::take(&mut self.partial);
-            block.extend_from_slice(first);
+            let block = self.partial;
             self.end_block(&block);
-            block.clear();
-            self.partial = block;
+            self.partial_bytes = 0;
         }
         let (blocks, tail) = rest.as_chunks::<BLOCK_BYTES>();
         blocks.iter().for_each(|block| self.end_block(block));
-        self.partial.extend_from_slice(tail);
+        self.fill(tail);
     }
 
     /// The blocks of what was pushed.
@@ -70,12 +65,17 @@ impl BlockHasher {
         self.blocks
     }
 
-    fn is_full(&self) -> bool {
-        self.blocks.hashes.len() >= MAX_PROMPT_BLOCKS
+    /// Takes as much of the text as the next block has room for, and returns what is left.
+    fn fill<'a>(&mut self, text: &'a [u8]) -> &'a [u8] {
+        let room = self.partial.get_mut(self.partial_bytes..).unwrap_or_default();
+        let (taken, rest) = text.split_at(room.len().min(text.len()));
+        room.iter_mut().zip(taken).for_each(|(place, byte)| *place = *byte);
+        self.partial_bytes += taken.len();
+        rest
     }
 
-    fn end_block(&mut self, block: &[u8]) {
-        if !self.is_full() {
+    fn end_block(&mut self, block: &[u8; BLOCK_BYTES]) {
+        if self.blocks.hashes.len() < MAX_PROMPT_BLOCKS {
             self.last = XxHash64::oneshot(self.last, block);
             self.blocks.hashes.push(self.last);
         }

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::FixedState;
+
 use crate::load::LoadId;
 
 /// Time in milliseconds after which a prompt of which nothing was heard is dropped: longer than answers take, so its worker
@@ -34,13 +36,15 @@ pub(super) struct PromptInFlight {
 pub(super) struct PromptsInFlight {
     prompts: HashMap<PromptKey, PromptInFlight>,
     /// How many prompts have a block at an endpoint.
-    blocks: HashMap<(LoadId, u64), u32>,
+    blocks: HashMap<(LoadId, u64), u32, FixedState>,
     blocks_max: usize,
 }
 
 impl PromptsInFlight {
-    pub fn new(blocks_max: usize) -> PromptsInFlight {
-        PromptsInFlight { prompts: HashMap::new(), blocks: HashMap::new(), blocks_max }
+    /// None, and room for so many blocks. `seed` keeps clients from choosing blocks that crowd a hash table.
+    pub fn new(blocks_max: usize, seed: u64) -> PromptsInFlight {
+        let blocks = HashMap::with_hasher(FixedState::with_seed(seed));
+        PromptsInFlight { prompts: HashMap::new(), blocks, blocks_max }
     }
 
     /// Blocks held.

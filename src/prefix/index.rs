@@ -35,7 +35,7 @@ impl PrefixIndex {
         let in_flight_max = blocks_max / BLOCKS_OF_ONE_IN_FLIGHT;
         PrefixIndex {
             caches: HashMap::new(),
-            in_flight: PromptsInFlight::new(in_flight_max),
+            in_flight: PromptsInFlight::new(in_flight_max, seed),
             blocks_max: blocks_max - in_flight_max,
             seed,
         }

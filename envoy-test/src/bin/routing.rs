@@ -122,7 +122,7 @@ fn write_comparison(repetition: Repetition) -> Result<()> {
         let record = simulate(&hot_prompt.scenario(picker, repetition.requests, repetition.first_seed))?;
         Ok(Timeline::new(picker.name(), &record))
     };
-    let timelines = [PickerKind::EndpointPicker, PickerKind::Default].map(timeline);
+    let timelines = [PickerKind::EndpointPicker, PickerKind::PrefixCache].map(timeline);
     let timelines = timelines.into_iter().collect::<Result<Vec<_>>>()?;
     report::write(&project_root().join("docs"), &sections, &timelines)
 }
@@ -136,11 +136,13 @@ fn comparison() -> Vec<(String, Vec<Case>)> {
         PoolSettings { kv_share: 1.0 / 6.0, ..usual.clone() },
         PoolSettings { pods: 16, ..usual },
     ];
+    let slow_and_unshared = Case::with_pool(Workload::Random, 0.7, other_pools[0].clone());
     let other_pools = other_pools.map(|pool| Case::with_pool(Workload::Conversation, 0.7, pool));
+    let other_pools = other_pools.into_iter().chain([slow_and_unshared]);
     vec![
         ("At 70 % of the capacity".to_owned(), all_at(0.7)),
         ("At 90 % of the capacity".to_owned(), all_at(0.9)),
-        ("Other pools, at 70 % of their speed".to_owned(), other_pools.to_vec()),
+        ("Other pools, at 70 % of their speed".to_owned(), other_pools.collect()),
         ("Several workers, several gateways, at 70 %".to_owned(), several_gateways()),
     ]
 }
@@ -148,10 +150,17 @@ fn comparison() -> Vec<(String, Vec<Case>)> {
 fn several_gateways() -> Vec<Case> {
     let counts = [(1, 1), (1, 2), (1, 4), (2, 1), (4, 1)];
     let counts = counts.map(|(gateways, workers)| Gateways { gateways, workers });
-    let workloads = [Workload::Conversation, Workload::MultiTurn].into_iter();
+    let workloads = [
+        Workload::Conversation,
+        Workload::MultiTurn,
+        Workload::SharedPrefixes,
+        Workload::HotPrompt,
+        Workload::Random,
+    ]
+    .into_iter();
     let case = |workload, gateways| Case {
         gateways,
-        pickers: PickerKind::CORE.to_vec(),
+        pickers: vec![PickerKind::Default, PickerKind::PrefixCache],
         ..Case::usual(workload, 0.7)
     };
     workloads.flat_map(|workload| counts.map(|gateways| case(workload, gateways))).collect()

@@ -19,6 +19,8 @@ pub enum Variant {
     /// The stop-iteration configuration without the plugin: neither the filter nor the companion service.
     Plain,
     StopIteration,
+    /// As stop-iteration, with the strategy that goes by prefixes.
+    PrefixCache,
     Deferred,
 }
 
@@ -27,6 +29,15 @@ impl Variant {
         match self {
             Variant::Plain => "plain",
             Variant::StopIteration => "stop-iteration",
+            Variant::PrefixCache => "PREFIX_CACHE",
+            Variant::Deferred => "deferred",
+        }
+    }
+
+    /// The folder of its configuration.
+    fn configuration(self) -> &'static str {
+        match self {
+            Variant::Plain | Variant::StopIteration | Variant::PrefixCache => "stop-iteration",
             Variant::Deferred => "deferred",
         }
     }
@@ -58,6 +69,11 @@ impl Gateway {
         } else {
             configuration.set_plugin_file(&plugin_file());
             configuration.edit_plugin(|plugin| set_up_plugin(plugin, endpoints, scraping));
+            if variant == Variant::PrefixCache {
+                configuration.edit_plugin(|plugin| {
+                    plugin["pools"][0]["routingStrategy"] = "PREFIX_CACHE".into();
+                });
+            }
         }
         let settings = EnvoySettings { concurrency: 1, ..EnvoySettings::new(configuration) };
         Ok(Gateway { envoy: Envoy::start(settings)?, variant, process_id: newest_child()? })
@@ -74,8 +90,7 @@ impl Gateway {
 }
 
 fn load(variant: Variant) -> Result<Configuration> {
-    let name = if variant == Variant::Plain { Variant::StopIteration } else { variant }.name();
-    let file = project_root().join("filter-config").join(name).join("envoy.yaml");
+    let file = project_root().join("filter-config").join(variant.configuration()).join("envoy.yaml");
     let mut configuration = Configuration::load(&file)?;
     configuration.at(CONNECTION_MANAGER)["access_log"] = json!([]);
     Ok(configuration)

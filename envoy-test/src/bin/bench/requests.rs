@@ -33,7 +33,7 @@ pub struct Memory {
 /// Requests that are not read, and chats of several sizes, in every mode.
 pub fn by_size(runtime: &Runtime, rounds: usize) -> Result<(Vec<RequestCost>, Vec<Memory>)> {
     let servers = ModelServers::start(runtime, ENDPOINTS)?;
-    let variants = [Variant::Plain, Variant::StopIteration, Variant::Deferred];
+    let variants = [Variant::Plain, Variant::StopIteration, Variant::PrefixCache, Variant::Deferred];
     let gateways = start(&variants, &servers, Scraping::Rarely)?;
     let mut results = Vec::new();
     for (name, request) in requests() {

@@ -78,10 +78,6 @@ impl PickerKind {
         PickerKind::Oracle,
     ];
 
-    /// Those that are the core's.
-    pub const CORE: [PickerKind; 4] =
-        [PickerKind::RoundRobin, PickerKind::LeastRequest, PickerKind::Default, PickerKind::PrefixCache];
-
     pub fn name(self) -> &'static str {
         match self {
             PickerKind::RoundRobin => "ROUND_ROBIN",

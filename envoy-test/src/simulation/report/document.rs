@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::plots::{self, Timeline};
 use super::tables;
 use crate::simulation::comparison::Outcome;
+use crate::simulation::picker::PickerKind;
 
 const BEGIN: &str = "<!-- results: written by `make bench-routing` -->\n";
 const END: &str = "<!-- end of results -->\n";
@@ -51,7 +52,12 @@ fn between_markers(text: &str, results: &str) -> Option<String> {
 fn markdown(section: &Section) -> String {
     let Section { title, outcomes } = section;
     let (summary, details) = (tables::first_tokens(outcomes), tables::details(outcomes));
-    format!("### {title}\n\n{summary}\n<details><summary>All figures</summary>\n\n{details}\n</details>\n")
+    let with_oracle = outcomes.iter().any(|outcome| outcome.case.pickers.contains(&PickerKind::Oracle));
+    let against = with_oracle.then(|| tables::against_others(outcomes, PickerKind::PrefixCache) + "\n");
+    let against = against.unwrap_or_default();
+    format!(
+        "### {title}\n\n{summary}\n{against}<details><summary>All figures</summary>\n\n{details}\n</details>\n"
+    )
 }
 
 fn as_json(sections: &[Section]) -> Value {

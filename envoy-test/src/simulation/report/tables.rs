@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::Measures;
 use crate::simulation::comparison::{Case, Outcome};
+use crate::simulation::picker::PickerKind;
 use crate::simulation::pool::PoolSettings;
 
 /// One line a case: the mean times to first token and end to end of everybody who picks. All cases must have the same
@@ -24,6 +25,40 @@ pub fn first_tokens(outcomes: &[Outcome]) -> String {
         line(&mut table, &title(&outcome.case), &cells);
     }
     table
+}
+
+/// One line a case: how much less, or more, one picker's times are than the others', in percent.
+pub fn against_others(outcomes: &[Outcome], picker: PickerKind) -> String {
+    const OTHERS: [PickerKind; 3] =
+        [PickerKind::Oracle, PickerKind::EndpointPicker, PickerKind::LeastRequest];
+    let mut table = format!("| {} against | ", picker.name());
+    for other in OTHERS {
+        // Writing to a string cannot fail.
+        let _ = write!(table, "{0}: first token, mean | p90 | end to end, mean | ", other.name());
+    }
+    table += &format!("\n|---|{}\n", "--:|".repeat(3 * OTHERS.len()));
+    for outcome in outcomes {
+        let measured = |picker| outcome.measures.iter().find(|(other, _)| *other == picker);
+        let Some((_, own)) = measured(picker) else { continue };
+        let cells = OTHERS.iter().flat_map(|&other| {
+            measured(other).map_or([const { String::new() }; 3], |(_, other)| {
+                [
+                    percent(own.first_token_ms.mean, other.first_token_ms.mean),
+                    percent(own.first_token_ms.p90, other.first_token_ms.p90),
+                    percent(own.end_to_end_ms.mean, other.end_to_end_ms.mean),
+                ]
+            })
+        });
+        line(&mut table, &title(&outcome.case), &cells.collect::<Vec<_>>());
+    }
+    table
+}
+
+/// `−12 %`, `+3 %`.
+fn percent(own: f64, other: f64) -> String {
+    let percent = ((own / other - 1.0) * 100.0).round();
+    // Minus zero is zero.
+    if percent < 0.0 { format!("−{:.0} %", -percent) } else { format!("+{:.0} %", percent.abs()) }
 }
 
 /// One line a picker: everything that was measured.
@@ -85,6 +120,11 @@ fn title(case: &Case) -> String {
 mod tests {
     use super::*;
     use crate::simulation::workload::Workload;
+
+    #[test]
+    fn less_and_more_are_told_apart() {
+        assert_eq!((percent(88.0, 100.0), percent(103.0, 100.0)), ("−12 %".into(), "+3 %".into()));
+    }
 
     #[test]
     fn a_title_says_what_is_unusual() {
