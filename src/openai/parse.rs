@@ -9,6 +9,7 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::fields::{Fields, Key, MAX_MODEL_FIELDS};
+use super::prompt_text::PromptPart;
 
 /// The fields of any JSON object, however strange, or what is wrong with it.
 pub(super) fn read_fields(body: &[u8]) -> Result<Fields<'_>, serde_json::Error> {
@@ -50,7 +51,7 @@ impl<'de> Visitor<'de> for FieldsVisitor<'de> {
                 Key::Tools | Key::System | Key::Messages => {
                     let part = map.next_value::<&RawValue>()?.get().as_bytes();
                     fields.prompt.add(part);
-                    *fields.prompt_parts.of(key) = part;
+                    *fields.prompt_parts.of(key) = PromptPart::of(part);
                 }
                 Key::Other => {
                     map.next_value::<IgnoredAny>()?;

@@ -48,6 +48,11 @@ impl PromptSize {
         u32::try_from(tokens).unwrap_or(u32::MAX).max(1)
     }
 
+    /// Whether nothing was counted as a medium.
+    pub(super) fn has_no_media(&self) -> bool {
+        self.media_parts == 0
+    }
+
     /// Counts a string that is not a key. The first one under a media key stands for the medium.
     pub(super) fn add_text(&mut self, bytes: usize, under_media: &mut bool) {
         if std::mem::take(under_media) {

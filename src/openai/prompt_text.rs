@@ -1,30 +1,65 @@
 //! The text of a prompt, in the order in which a server puts it before the model.
 //!
 //! Chat templates begin with the tools, then comes what is said for all turns, then the turns. What is handed out is not
-//! what the model reads: the template is the server's. It is such that two prompts share about as much of their start
-//! here as they do there:
-//! - strings with characters in place of their numbers, each followed by a quote, keys too; no white space or commas
-//!   between values;
-//! - a number as four bytes, because a prompt may be a list of token ids;
-//! - a medium (by URL or by value) as a hash of its string, over as many bytes as stand for its tokens.
+//! what the model reads: the template is the server's. It is the JSON of the request in one plain form, so that two prompts
+//! share about as much of their start here as they do there, whoever wrote them:
+//! - no white space between values;
+//! - characters in place of their numbers (`\u00e9`), as far as they are not special in JSON;
+//! - for a medium (by URL or by value) a hash of its string, over as many bytes as stand for its tokens.
+//!
+//! Most clients write that form already; their JSON is handed out as it stands.
 
 use twox_hash::XxHash64;
 
 use super::fields::Key;
 use super::json_string::read_string;
-use super::prompt::{BYTES_PER_TOKEN, MEDIA_TOKENS, is_media_key};
+use super::prompt::{BYTES_PER_TOKEN, MEDIA_TOKENS, PromptSize, is_media_key};
 
-/// The raw JSON of what a prompt is made of; empty where a request has no such field.
+/// What a prompt is made of; empty where a request has no such field.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct PromptParts<'a> {
-    tools: &'a [u8],
-    system: &'a [u8],
-    turns: &'a [u8],
+    tools: PromptPart<'a>,
+    system: PromptPart<'a>,
+    turns: PromptPart<'a>,
+}
+
+/// The JSON of one field.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PromptPart<'a> {
+    pub json: &'a [u8],
+    /// Whether it has the plain form.
+    pub is_plain: bool,
+}
+
+impl<'a> PromptPart<'a> {
+    /// A valid JSON value.
+    pub fn of(json: &'a [u8]) -> PromptPart<'a> {
+        PromptPart { json, is_plain: is_plain(json) }
+    }
+}
+
+/// Whether a valid JSON value has the plain form, as far as can be told at a glance: a number that has to stay counts as
+/// one that has not.
+fn is_plain(json: &[u8]) -> bool {
+    let mut size = PromptSize::default();
+    size.add(json);
+    let mut rest = json;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = match byte {
+            b'"' => match read_string(tail) {
+                Some(string) if !string.has_numbered_escapes => string.rest,
+                _ => return false,
+            },
+            b' ' | b'\n' | b'\r' | b'\t' => return false,
+            _ => tail,
+        };
+    }
+    size.has_no_media()
 }
 
 impl<'a> PromptParts<'a> {
     /// The part a field is.
-    pub(super) fn of(&mut self, key: Key) -> &mut &'a [u8] {
+    pub(super) fn of(&mut self, key: Key) -> &mut PromptPart<'a> {
         match key {
             Key::Tools => &mut self.tools,
             Key::System => &mut self.system,
@@ -35,20 +70,23 @@ impl<'a> PromptParts<'a> {
     /// Hands out the text in pieces.
     pub fn visit(&self, mut sink: impl FnMut(&[u8])) {
         for part in [self.tools, self.system, self.turns] {
-            visit_value(part, &mut sink);
+            if part.is_plain {
+                sink(part.json);
+            } else {
+                visit_value(part.json, &mut sink);
+            }
         }
     }
 }
 
-/// Hands out the text of a JSON value, which is known to be valid: one flat pass, without recursion.
+/// Hands out the plain form of a JSON value, which is known to be valid: one flat pass, without recursion.
 fn visit_value(json: &[u8], sink: &mut impl FnMut(&[u8])) {
     let mut rest = json;
     let mut under_media = false;
     while let Some((&byte, tail)) = rest.split_first() {
         rest = match byte {
             b'"' => visit_string(tail, &mut under_media, sink),
-            b'0'..=b'9' => visit_number(rest, sink),
-            b' ' | b'\n' | b'\r' | b'\t' | b',' => tail,
+            b' ' | b'\n' | b'\r' | b'\t' => tail,
             _ => {
                 sink(&[byte]);
                 tail
@@ -60,18 +98,17 @@ fn visit_value(json: &[u8], sink: &mut impl FnMut(&[u8])) {
 /// Hands out the string whose opening quote was just read, and returns what follows it.
 fn visit_string<'a>(text: &'a [u8], under_media: &mut bool, sink: &mut impl FnMut(&[u8])) -> &'a [u8] {
     let Some(string) = read_string(text) else { return &[] };
+    sink(b"\"");
     let is_key = string.rest.trim_ascii_start().first() == Some(&b':');
     if !is_key && std::mem::take(under_media) {
         visit_medium(string.content, sink);
-        return string.rest;
-    }
-    if is_key {
-        *under_media = is_media_key(string.content);
-    }
-    if string.has_numbered_escapes {
+    } else if string.has_numbered_escapes {
         visit_escaped(string.content, sink);
     } else {
         sink(string.content);
+    }
+    if is_key {
+        *under_media = is_media_key(string.content);
     }
     sink(b"\"");
     string.rest
@@ -82,18 +119,6 @@ fn visit_medium(content: &[u8], sink: &mut impl FnMut(&[u8])) {
     for _ in 0..MEDIA_TOKENS * BYTES_PER_TOKEN / hash.len() {
         sink(&hash);
     }
-}
-
-/// Hands out digits as a number; a sign, a point and an exponent are handed out as they stand.
-fn visit_number<'a>(text: &'a [u8], sink: &mut impl FnMut(&[u8])) -> &'a [u8] {
-    let mut rest = text;
-    let mut number = 0_u32;
-    while let Some((digit @ b'0'..=b'9', tail)) = rest.split_first() {
-        number = number.wrapping_mul(10).wrapping_add(u32::from(digit - b'0'));
-        rest = tail;
-    }
-    sink(&number.to_le_bytes());
-    rest
 }
 
 /// Hands out what numbered escapes stand for, because clients differ in which characters they write so; others stay as
@@ -124,7 +149,7 @@ fn visit_numbered<'a>(escape: &'a [u8], sink: &mut impl FnMut(&[u8])) -> &'a [u8
     let units = [first.unwrap_or_default(), second.unwrap_or_default()];
     let decoded = char::decode_utf16(units.into_iter().take(1 + usize::from(second.is_some()))).next();
     match decoded {
-        Some(Ok(character)) => {
+        Some(Ok(character)) if !matches!(character, '\0'..='\u{1f}' | '"' | '\\') => {
             sink(character.encode_utf8(&mut [0; 4]).as_bytes());
             escape.get(6 * character.len_utf16()..).unwrap_or_default()
         }
@@ -158,10 +183,10 @@ mod tests {
         let messages = r#""messages":[{"role":"user","content":"Hi"}]"#;
         check(
             &format!(r#"{{"model":"m",{messages},"system":"Be brief.","tools":["t"]}}"#),
-            br#"[t"]Be brief."[{role":user"content":Hi"}]"#,
+            br#"["t"]"Be brief."[{"role":"user","content":"Hi"}]"#,
         );
-        check(r#"{"model":"m","input":"Hi","instructions":"Be brief."}"#, br#"Be brief."Hi""#);
-        check(r#"{"model":"m","prompt":"Once"}"#, br#"Once""#);
+        check(r#"{"model":"m","input":"Hi","instructions":"Be brief."}"#, br#""Be brief.""Hi""#);
+        check(r#"{"model":"m","prompt":"Once"}"#, br#""Once""#);
         check(r#"{"model":"m"}"#, b"");
     }
 
@@ -183,8 +208,18 @@ mod tests {
     }
 
     #[test]
-    fn token_ids_are_four_bytes_each() {
-        check(r#"{"model":"m","prompt":[1, 300,70000]}"#, b"[\x01\0\0\0\x2c\x01\0\0\x70\x11\x01\0]");
+    fn special_characters_keep_their_numbers() {
+        let body = r#"{"model":"m","prompt":"\u0022\u005c\u000a\u00e9"}"#;
+        check(body, r#""\u0022\u005c\u000aé""#.as_bytes());
+    }
+
+    #[test]
+    fn what_is_plain_is_known_to_be() {
+        let plain = |json: &str| PromptPart::of(json.as_bytes()).is_plain;
+        assert!(plain(r#"[{"a":"b c\n","d":[1,-2.5e3,true,null]}]"#));
+        for other in [r#"[1, 2]"#, r#"{"a" :1}"#, r#""\u00e9""#, r#""\u000a""#, r#"{"url":"x"}"#, "[1]\n"] {
+            assert!(!plain(other), "{other}");
+        }
     }
 
     #[test]

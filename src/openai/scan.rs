@@ -13,6 +13,7 @@ use serde::de::value::Error as UnknownKey;
 use super::fields::{Fields, Key, MAX_MODEL_FIELDS};
 use super::json_string::{JsonString, read_string};
 use super::prompt::{PromptSize, is_media_key};
+use super::prompt_text::PromptPart;
 
 /// The fields of `body`, if it is a JSON object and nothing about it is out of the ordinary.
 pub(super) fn read_fields(body: &[u8]) -> Option<Fields<'_>> {
@@ -21,7 +22,7 @@ pub(super) fn read_fields(body: &[u8]) -> Option<Fields<'_>> {
         str::from_utf8(body).ok()?;
     }
     let text = |span: Range<usize>| str::from_utf8(body.get(span)?).ok();
-    let mut scanner = Scanner { rest: body };
+    let mut scanner = Scanner { rest: body, is_plain: true };
     let mut fields = Fields::default();
     scanner.expect(b'{')?;
     let mut more = !scanner.eat(b'}');
@@ -29,7 +30,9 @@ pub(super) fn read_fields(body: &[u8]) -> Option<Fields<'_>> {
         let key = plain_key(scanner.key()?)?;
         scanner.skip_whitespace();
         let start = body.len() - scanner.rest.len();
+        scanner.is_plain = true;
         let prompt = scanner.value()?;
+        let is_plain = scanner.is_plain && prompt.has_no_media();
         let span = start..body.len() - scanner.rest.len();
         match key {
             Key::Model if fields.model_spans.len() == MAX_MODEL_FIELDS => return None,
@@ -43,7 +46,8 @@ pub(super) fn read_fields(body: &[u8]) -> Option<Fields<'_>> {
             Key::CacheSalt => fields.cache_salt = body.get(span),
             Key::Tools | Key::System | Key::Messages => {
                 fields.prompt.merge(prompt);
-                *fields.prompt_parts.of(key) = body.get(span).unwrap_or_default();
+                let json = body.get(span).unwrap_or_default();
+                *fields.prompt_parts.of(key) = PromptPart { json, is_plain };
             }
             Key::Other => {}
         }
@@ -76,6 +80,8 @@ fn nest(nesting: Nesting, kind: Nesting) -> Option<Nesting> {
 struct Scanner<'a> {
     /// What is still to be read.
     rest: &'a [u8],
+    /// Whether since this was set neither white space between values came, nor a character escaped by number.
+    is_plain: bool,
 }
 
 impl<'a> Scanner<'a> {
@@ -142,6 +148,7 @@ impl<'a> Scanner<'a> {
     fn string(&mut self) -> Option<JsonString<'a>> {
         let string = read_string(self.rest)?;
         self.rest = string.rest;
+        self.is_plain &= !string.has_numbered_escapes;
         Some(string)
     }
 
@@ -192,7 +199,10 @@ impl<'a> Scanner<'a> {
     }
 
     fn skip_whitespace(&mut self) {
-        self.skip(|byte| matches!(byte, b' ' | b'\n' | b'\r' | b'\t'));
+        if matches!(self.rest.first(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+            self.is_plain = false;
+            self.skip(|byte| matches!(byte, b' ' | b'\n' | b'\r' | b'\t'));
+        }
     }
 
     fn skip(&mut self, unwanted: impl Fn(u8) -> bool) {
