@@ -250,7 +250,7 @@ fn destinations(ranking: &[Ranked<'_>]) -> String {
 
 /// Whole numbers throughout: formatting floating-point ones costs as much as the rest of the line.
 ///
-/// `DEFAULT cost=48 prompt_tokens=24 in_flight=1 waiting_tokens=24 queue=0 running=1 kv=0.02 metrics_age_ms=31`, and with
+/// `DEFAULT cost=7 prompt_tokens=24 in_flight=1 waiting_tokens=24 queue=0 running=1 kv=0.02 metrics_age_ms=31`, and with
 /// PREFIX_CACHE behind the prompt's size ` matched_blocks=3/5 uncached_tokens=9`.
 fn explain(strategy: RoutingStrategy, first: &Ranked<'_>, demand: Demand<'_>, now_ms: u64) -> String {
     let candidate = &first.candidate;
