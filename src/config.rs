@@ -165,6 +165,8 @@ pub struct Config {
     pub answer_models: bool,
     /// Whether an answer's `model` is turned back into the name asked for.
     pub restore_requested_model: bool,
+    /// Whether streams are asked for their usage where the client does not ask.
+    pub include_usage: bool,
     /// What keeps a user on one target of a model; `None`: nothing.
     pub sticky_by: Option<StickyBy>,
     /// The gateway's queue; `None`: nothing waits in the gateway.

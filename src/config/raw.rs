@@ -31,6 +31,7 @@ pub(super) struct Config {
     pub answer_models: bool,
     #[serde(default)]
     pub response_model: ResponseModel,
+    pub include_usage: Option<bool>,
     pub sticky_by: Option<String>,
     pub queue: Option<Queue>,
 }

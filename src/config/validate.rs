@@ -41,6 +41,7 @@ pub(super) fn config(raw: raw::Config) -> Result<Config, ConfigError> {
         reject_unknown_models: matches!(raw.unknown_models, raw::UnknownModels::Reject) && !models.is_empty(),
         answer_models: raw.answer_models,
         restore_requested_model: matches!(raw.response_model, raw::ResponseModel::Requested),
+        include_usage: raw.include_usage.unwrap_or(true),
         sticky_by: raw.sticky_by.map(sticky_by).transpose()?,
         queue: raw.queue.map(queue).transpose()?,
         pools,

@@ -12,13 +12,16 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
-use super::host::{self, Buffer, Headers, HostError, LogLevel};
+use super::answer::Answer;
+use super::calls::{publish, request_header, response_header, warn};
+use super::host::{self, Buffer, Headers, LogLevel};
+use super::own_answers::{announce, answer_models, in_place_of_envoy, refuse};
 use super::worker::Worker;
 use crate::config::{PickTo, StickyBy};
 use crate::decide::{Decision, Prepared};
 use crate::openai::{
-    AnswerFormat, AnswerModel, AnswerUsage, ApiError, InferenceRequest, is_inference_path, is_json,
-    is_model_list_path, list_models, read_request, replace_model,
+    ApiError, InferenceRequest, apply_edits, include_usage, is_inference_path, is_json, is_model_list_path,
+    model_edits, read_request,
 };
 use crate::picker::{Outcome, Released, Sent};
 
@@ -35,12 +38,12 @@ pub struct Stream {
     worker: Rc<RefCell<Worker<Waiter>>>,
     /// Shared with the queue while the request waits, so that it can be sent from the worker's tick.
     state: Waiter,
+    /// Kept, because headers can be read no more in deferred mode once they have been let go.
+    path: Vec<u8>,
     /// Who asks, by the header that tells users apart.
     user: Option<Vec<u8>>,
     answer: Answer,
     has_output: bool,
-    /// Reads what the answer has cost.
-    usage: Option<Box<AnswerUsage>>,
 }
 
 /// Where the request is on its way.
@@ -65,16 +68,6 @@ pub struct SentStream {
     succeeded: bool,
 }
 
-/// What is done with the answer's body.
-enum Answer {
-    /// It passes.
-    Passes,
-    /// The model's name is given back as it was asked for.
-    Restores(Box<AnswerModel>),
-    /// Envoy itself answers, and this is put in place of its words.
-    Translates(Vec<u8>),
-}
-
 /// How a request that waits is reached from the worker's tick.
 pub type Waiter = Rc<RefCell<State>>;
 
@@ -94,7 +87,25 @@ pub fn release(released: Released<Waiter>, worker: &RefCell<Worker<Waiter>>, now
 impl Stream {
     pub fn new(id: u32, worker: Rc<RefCell<Worker<Waiter>>>) -> Stream {
         let state = Rc::new(RefCell::new(State::Idle));
-        Stream { id, worker, state, user: None, answer: Answer::Passes, has_output: false, usage: None }
+        Stream {
+            id,
+            worker,
+            state,
+            path: Vec::new(),
+            user: None,
+            answer: Answer::default(),
+            has_output: false,
+        }
+    }
+
+    /// Whether a POST carries a prompt to be read.
+    fn is_inference(&mut self) -> bool {
+        self.path = request_header(":path").unwrap_or_default();
+        is_inference_path(&self.path)
+            && is_json(
+                request_header("content-type").as_deref(),
+                request_header("content-encoding").as_deref(),
+            )
     }
 
     /// The headers of an inference request are here: wait for the body.
@@ -118,7 +129,7 @@ impl Stream {
             PickTo::Header => Action::Pause,
             PickTo::FilterState => {
                 // Headers cannot be changed once the body comes; the buffer filter behind sets the length anew.
-                if config.models.iter().any(|model| !model.targets.is_empty()) {
+                if config.include_usage || config.models.iter().any(|model| !model.targets.is_empty()) {
                     warn("content-length", host::remove_header(Headers::Request, "content-length"));
                 }
                 Action::Continue
@@ -152,7 +163,7 @@ impl Stream {
             Err(error) => return refuse(&error),
         };
         publish("llm_target_model", prepared.target.as_deref().unwrap_or(&request.model));
-        self.rewrite(&body, &request, &prepared);
+        self.edit_body(&body, &request, &prepared);
         if prepared.pool != route_pool {
             self.change_route(&prepared.model);
         }
@@ -180,17 +191,30 @@ impl Stream {
         }
     }
 
-    /// Replaces the model's name in the body, and nothing else.
-    fn rewrite(&mut self, body: &[u8], request: &InferenceRequest<'_>, prepared: &Prepared) {
-        let Some(target) = &prepared.target else { return };
+    /// Changes in the body what the servers are to see otherwise, and nothing else: the model's name, and that a
+    /// stream's usage is asked for.
+    fn edit_body(&mut self, body: &[u8], request: &InferenceRequest<'_>, prepared: &Prepared) {
         let worker = self.worker.borrow();
-        if worker.config().restore_requested_model {
-            self.answer = Answer::Restores(Box::new(AnswerModel::new(target, &request.model)));
+        let mut edits = Vec::new();
+        if let Some(target) = &prepared.target {
+            edits = model_edits(&request.model_spans, target);
+            if worker.config().restore_requested_model {
+                self.answer.restore_model(target, &request.model);
+            }
         }
-        let rewritten = replace_model(body, &request.model_spans, target);
-        warn("the body", host::replace_buffer(Buffer::RequestBody, body.len(), &rewritten));
+        if worker.config().include_usage
+            && let Some(edit) = include_usage(&self.path, body, request)
+        {
+            edits.push(edit);
+            self.answer.hide_usage();
+        }
+        if edits.is_empty() {
+            return;
+        }
+        let edited = apply_edits(body, edits);
+        warn("the body", host::replace_buffer(Buffer::RequestBody, body.len(), &edited));
         if worker.config().pick_to == PickTo::Header && request_header("content-length").is_some() {
-            let length = rewritten.len().to_string();
+            let length = edited.len().to_string();
             warn("content-length", host::set_header(Headers::Request, "content-length", &length));
         }
     }
@@ -205,10 +229,11 @@ impl Stream {
         warn("the route", host::clear_route_cache());
     }
 
-    /// The answer begins: note who gave it, and whether it is a failure.
-    fn answered(&mut self) {
+    /// The answer begins: note who gave it, and whether it is a failure. Whether it tells what a request that was read
+    /// has cost.
+    fn answered(&mut self) -> bool {
         let mut state = self.state.borrow_mut();
-        let State::Sent(sent) = &mut *state else { return };
+        let State::Sent(sent) = &mut *state else { return false };
         let now_ms = host::now_ms();
         let mut worker = self.worker.borrow_mut();
         let served_by = host::property(&["upstream", "address"]).ok().flatten().unwrap_or_default();
@@ -216,16 +241,13 @@ impl Stream {
             // A retry, or the fallback policy: the first choice did not answer.
             worker.endpoint_answered(sent.pool, sent.sent.load_id(), false, now_ms);
             if !worker.move_to(&mut sent.sent, sent.pool, &served_by, now_ms) {
-                return;
+                return false;
             }
         }
         let class = response_header(":status").first().copied();
         worker.endpoint_answered(sent.pool, sent.sent.load_id(), class != Some(b'5'), now_ms);
         sent.succeeded = class == Some(b'2');
-        if sent.succeeded && sent.sent.is_read() && response_header("content-encoding").is_empty() {
-            let format = AnswerFormat::of(&response_header("content-type"));
-            self.usage = format.map(|format| Box::new(AnswerUsage::new(format)));
-        }
+        sent.succeeded && sent.sent.is_read()
     }
 
     /// More of the answer's body is here: the first of it is the first output, unless it is an error.
@@ -238,47 +260,13 @@ impl Stream {
         }
     }
 
-    /// What has come of the answer's body; if the host does not tell, the answer is neither read nor changed.
-    fn answer_bytes(&mut self, size: usize) -> Vec<u8> {
-        host::buffer(Buffer::ResponseBody, size).map(Option::unwrap_or_default).unwrap_or_else(|error| {
-            warn("the answer", Err(error));
-            self.answer = Answer::Passes;
-            self.usage = None;
-            Vec::new()
-        })
-    }
-
-    /// What to answer where Envoy itself has answered a pool's request in plain text: because of a body larger than
-    /// it buffers, say, or because no endpoint could be reached. Clients expect an OpenAI error object.
-    fn own_words_of_envoy(&self) -> Option<Vec<u8>> {
-        if matches!(*self.state.borrow(), State::Idle) {
-            return None;
-        }
-        let status = String::from_utf8_lossy(&response_header(":status")).parse().ok();
-        let status = status.filter(|status| *status >= 400)?;
-        if !response_header("content-type").starts_with(b"text/plain") {
-            return None;
-        }
-        let details = host::property(&["response", "code_details"]).ok().flatten()?;
-        if details == b"via_upstream" {
-            return None;
-        }
-        let body = ApiError::from_envoy(status, &String::from_utf8_lossy(&details)).body();
-        warn("content-type", host::set_header(Headers::Response, "content-type", "application/json"));
-        warn(
-            "content-length",
-            host::set_header(Headers::Response, "content-length", &body.len().to_string()),
-        );
-        Some(body)
-    }
-
     /// Gives back what the request had in flight, or its place in the queue.
     fn end(&mut self) {
         match self.state.replace(State::Idle) {
             State::Sent(mut sent) => {
                 let mut worker = self.worker.borrow_mut();
                 let now_ms = host::now_ms();
-                if let Some(usage) = self.usage.take().filter(|usage| usage.is_complete()) {
+                if let Some(usage) = self.answer.take_usage().filter(|usage| usage.is_complete()) {
                     worker.picker.answered(&mut sent.sent, usage.usage(), now_ms);
                 }
                 worker.end(sent.sent, now_ms);
@@ -299,11 +287,11 @@ impl HttpContext for Stream {
         let pool = self.worker.borrow().config().pool_of_cluster(&cluster);
         let Some(pool) = pool else { return Action::Continue };
         let method = request_header(":method").unwrap_or_default();
-        if method == b"POST" && is_inference() {
+        if method == b"POST" && self.is_inference() {
             return if end_of_stream { self.finish_reading(pool) } else { self.start_reading(pool) };
         }
         if method == b"GET" && self.worker.borrow().config().answer_models && is_model_list() {
-            return answer_models(&self.worker.borrow());
+            return answer_models(self.worker.borrow().config());
         }
         let now_ms = host::now_ms();
         let decision = self.worker.borrow_mut().decide_unread(pool, now_ms);
@@ -332,17 +320,16 @@ impl HttpContext for Stream {
     }
 
     fn on_http_response_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
-        self.answered();
-        if let Some(body) = self.own_words_of_envoy() {
-            self.end();
-            self.answer = Answer::Translates(body);
-        }
-        if matches!(self.answer, Answer::Restores(_)) {
-            if response_header("content-encoding").is_empty() {
-                warn("content-length", host::remove_header(Headers::Response, "content-length"));
-            } else {
-                self.answer = Answer::Passes;
+        let has_usage = self.answered();
+        let is_idle = matches!(*self.state.borrow(), State::Idle);
+        match (!is_idle).then(in_place_of_envoy).flatten() {
+            Some(error) => {
+                self.end();
+                let body = error.body();
+                announce(&body);
+                self.answer.replace(body);
             }
+            None => self.answer.begin(has_usage),
         }
         Action::Continue
     }
@@ -351,22 +338,7 @@ impl HttpContext for Stream {
         if size > 0 {
             self.first_output();
         }
-        let is_read = self.usage.is_some() || matches!(self.answer, Answer::Restores(_));
-        let bytes = if is_read && size > 0 { self.answer_bytes(size) } else { Vec::new() };
-        if let Some(usage) = &mut self.usage {
-            usage.push(&bytes);
-        }
-        match &mut self.answer {
-            Answer::Passes => {}
-            Answer::Restores(answer) => {
-                let restored = answer.push(&bytes, end_of_stream);
-                warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &restored));
-            }
-            Answer::Translates(body) => {
-                let body = std::mem::take(body);
-                warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &body));
-            }
-        }
+        self.answer.push(size, end_of_stream);
         Action::Continue
     }
 
@@ -404,57 +376,7 @@ fn act(
     Action::Continue
 }
 
-/// Answers with an OpenAI error object.
-fn refuse(error: &ApiError) -> Action {
-    publish("llm_decision", &format!("refused: {}", error.code));
-    let retry_after = error.retry_after_s.map(|seconds| seconds.to_string());
-    let mut headers = vec![("content-type", "application/json")];
-    headers.extend(retry_after.as_deref().map(|seconds| ("retry-after", seconds)));
-    warn("the answer", host::respond(error.status, error.code, &headers, &error.body()));
-    Action::Pause
-}
-
-/// Answers with the list of the published models.
-fn answer_models(worker: &Worker<Waiter>) -> Action {
-    publish("llm_decision", "answered: models");
-    let body = list_models(worker.config().models.iter().map(|model| model.name.as_str()));
-    warn("the answer", host::respond(200, "models", &[("content-type", "application/json")], &body));
-    Action::Pause
-}
-
-/// Whether a POST carries a prompt to be read.
-fn is_inference() -> bool {
-    let path = request_header(":path").unwrap_or_default();
-    is_inference_path(&path)
-        && is_json(request_header("content-type").as_deref(), request_header("content-encoding").as_deref())
-}
-
 /// Whether a GET asks for the list of models.
 fn is_model_list() -> bool {
     is_model_list_path(&request_header(":path").unwrap_or_default())
-}
-
-fn request_header(name: &str) -> Option<Vec<u8>> {
-    host::header(Headers::Request, name).ok().flatten()
-}
-
-/// Empty where the answer has none.
-fn response_header(name: &str) -> Vec<u8> {
-    host::header(Headers::Response, name).ok().flatten().unwrap_or_default()
-}
-
-/// Publishes filter state `wasm.NAME`. What a client wrote may not break a log line.
-fn publish(name: &str, value: &str) {
-    let result = if value.contains(char::is_control) {
-        host::set_filter_state(name, value.replace(char::is_control, "\u{fffd}").as_bytes())
-    } else {
-        host::set_filter_state(name, value.as_bytes())
-    };
-    warn(name, result);
-}
-
-fn warn(what: &str, result: Result<(), HostError>) {
-    if let Err(error) = result {
-        host::log(LogLevel::Warn, &format!("inference-picker: the host refused to change {what}: {error:?}"));
-    }
 }

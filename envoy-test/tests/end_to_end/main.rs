@@ -17,3 +17,4 @@ mod recorded;
 mod requests;
 mod run;
 mod scraping;
+mod tokens;

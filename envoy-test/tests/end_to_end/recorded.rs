@@ -9,13 +9,13 @@ use crate::gateway::{BODY_MODES, Setup};
 use envoy_test::envoy::binary::project_root;
 use envoy_test::envoy::{Client, Protocol, Request};
 
-fn fixture(name: &str) -> Vec<u8> {
+pub fn fixture(name: &str) -> Vec<u8> {
     let file: PathBuf = project_root().join("tests/fixtures/vllm-0.32").join(name);
     std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
 /// The body of a recorded answer.
-fn recorded_body(name: &str) -> Vec<u8> {
+pub fn recorded_body(name: &str) -> Vec<u8> {
     let answer = fixture(name);
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
     answer[end + 4..].to_vec()
@@ -39,7 +39,7 @@ fn replay(page: &str, answer: &str) -> SocketAddr {
 }
 
 fn serve(mut stream: TcpStream, page: &[u8], kind: &str, answer: &[u8]) -> std::io::Result<()> {
-    while let Some(head) = read_request(&mut stream)? {
+    while let Some((head, _)) = read_request(&mut stream)? {
         let scrape = head.starts_with("GET /metrics");
         let (kind, body, piece) = if scrape { ("text/plain", page, page.len()) } else { (kind, answer, 7) };
         write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n")?;
@@ -53,8 +53,9 @@ fn serve(mut stream: TcpStream, page: &[u8], kind: &str, answer: &[u8]) -> std::
     Ok(())
 }
 
-/// The head of the next request, once its body has come too; `None` when the connection is closed.
-fn read_request(stream: &mut TcpStream) -> std::io::Result<Option<String>> {
+/// The head and the body of the next request, once both have come, the body as it is on the wire; `None` when the
+/// connection is closed.
+pub fn read_request(stream: &mut TcpStream) -> std::io::Result<Option<(String, String)>> {
     let mut seen = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -63,7 +64,7 @@ fn read_request(stream: &mut TcpStream) -> std::io::Result<Option<String>> {
             let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
             let chunked_end = body.ends_with("0\r\n\r\n") || !head.contains("chunked");
             if chunked_end && length.is_none_or(|length| body.len() >= length.parse().unwrap_or(0)) {
-                return Ok(Some(head.to_owned()));
+                return Ok(Some((head.to_owned(), body.to_owned())));
             }
         }
         match stream.read(&mut buffer)? {

@@ -1,0 +1,202 @@
+//! The usage of streams: asked for where the client does not ask, and taken out again.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::gateway::{BODY_MODES, Gateway, Setup, chat_with};
+use crate::recorded::{fixture, read_request, recorded_body};
+use envoy_test::envoy::{Client, Protocol, Request};
+use serde_json::{Value, json};
+
+/// The sample that a server answers a streaming chat or completions request with, by what it asks for.
+fn sample(api: &str, asks: bool) -> String {
+    format!("{api}_stream{}.http", if asks { "_usage" } else { "" })
+}
+
+/// Between the two writes of an answer, for Envoy to read them apart.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// A server that streams what a vLLM did, in two writes, cut where the request's `x-cut` says.
+struct TwoWrites {
+    address: SocketAddr,
+    /// The bodies of the requests that came.
+    bodies: Arc<Mutex<Vec<String>>>,
+}
+
+impl TwoWrites {
+    fn start(extra_header: &'static str) -> TwoWrites {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, bodies) = (listener.local_addr().unwrap(), Arc::default());
+        let noted = Arc::clone(&bodies);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let noted = Arc::clone(&noted);
+                std::thread::spawn(move || serve(stream, extra_header, &noted));
+            }
+        });
+        TwoWrites { address, bodies }
+    }
+
+    fn gateway(&self, configuration: &str, edit: impl FnMut(&mut Value)) -> Gateway {
+        let setup = Setup::new(configuration).pods(vec![]).unscraped().plugin(edit);
+        setup.start_with(|envoy, _| envoy.place_endpoints(&[self.address]))
+    }
+
+    /// The JSON text that came last, without what is around it if it came in chunks.
+    fn last_body(&self) -> String {
+        let body = self.bodies.lock().unwrap().last().unwrap().clone();
+        body[body.find('{').unwrap()..=body.rfind('}').unwrap()].to_owned()
+    }
+}
+
+fn serve(mut stream: TcpStream, extra_header: &str, bodies: &Mutex<Vec<String>>) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    while let Some((head, body)) = read_request(&mut stream)? {
+        if head.starts_with("GET /metrics") {
+            write!(stream, "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")?;
+            continue;
+        }
+        let api = if head.contains("/chat/") { "chat" } else { "comp" };
+        let answer = recorded_body(&sample(api, body.contains(r#""include_usage":true"#)));
+        bodies.lock().unwrap().push(body);
+        let cut =
+            head.lines().find_map(|line| line.strip_prefix("x-cut: ")).map_or(0, |cut| cut.parse().unwrap());
+        let (first, second) = answer.split_at(cut);
+        let kind = "text/event-stream; charset=utf-8";
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n{extra_header}transfer-encoding: chunked\r\n\r\n"
+        )?;
+        for part in [first, second].into_iter().filter(|part| !part.is_empty()) {
+            stream.write_all(&[format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat())?;
+            sleep(PAUSE);
+        }
+        stream.write_all(b"0\r\n\r\n")?;
+    }
+    Ok(())
+}
+
+/// The recorded streaming request of an API; with or without asking for its usage.
+fn request(api: &str, asks: bool) -> Request {
+    let path = if api == "chat" { "/v1/chat/completions" } else { "/v1/completions" };
+    let body = fixture(&sample(api, asks).replace(".http", ".req.json"));
+    Request::post(path).header("content-type", "application/json").body(body)
+}
+
+/// A recorded stream with usage, without the event that only those get who asked for it.
+fn without_usage(stream: &str) -> String {
+    let is_hidden = |event: &&str| event.contains(r#""choices":[],"usage":{"#);
+    let events: Vec<&str> = stream.split_inclusive("\n\n").collect();
+    assert_eq!(events.iter().filter(|event| is_hidden(event)).count(), 1, "{stream}");
+    events.into_iter().filter(|event| !is_hidden(event)).collect()
+}
+
+/// What a client sees, at every `step`-th place at which the server's answer may be cut in two.
+fn check_cuts(configuration: &str, api: &str, asks: bool, step: usize) {
+    const CLIENTS: usize = 8;
+    let server = TwoWrites::start("");
+    let gateway = server.gateway(configuration, |_| ());
+    let sent = String::from_utf8(recorded_body(&sample(api, true))).unwrap();
+    let expected = if asks { sent.clone() } else { without_usage(&sent) };
+    let client = Client::new(gateway.envoy.address(), Protocol::Http1);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let cuts: Vec<usize> = (0..sent.len()).step_by(step).collect();
+    let tasks: Vec<_> = (0..CLIENTS)
+        .map(|place| {
+            let own: Vec<usize> = cuts.iter().copied().skip(place).step_by(CLIENTS).collect();
+            let (expected, api, configuration) = (expected.clone(), api.to_owned(), configuration.to_owned());
+            runtime.spawn(async move {
+                let mut connection = client.connect().await.unwrap();
+                for cut in own {
+                    let request = request(&api, asks).header("x-cut", cut.to_string());
+                    let answer = connection.send(request).await.unwrap();
+                    assert_eq!(answer.text(), expected, "{configuration}, {api}, asks {asks}, cut at {cut}");
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        runtime.block_on(task).unwrap();
+    }
+    assert!(server.bodies.lock().unwrap().len() == cuts.len());
+    assert!(server.last_body().contains(r#""include_usage":true"#), "{}", server.last_body());
+}
+
+#[test]
+fn a_stream_is_what_it_would_be_without_the_plugin_wherever_it_is_cut() {
+    for api in ["chat", "comp"] {
+        check_cuts(BODY_MODES[0], api, false, 1);
+        check_cuts(BODY_MODES[0], api, true, 11);
+        for asks in [false, true] {
+            check_cuts(BODY_MODES[1], api, asks, 11);
+        }
+    }
+}
+
+#[test]
+fn streams_are_asked_for_their_usage_in_bodies_of_every_form() {
+    for configuration in BODY_MODES {
+        let server = TwoWrites::start("");
+        let gateway = server.gateway(configuration, |_| ());
+        let expected = without_usage(&String::from_utf8(recorded_body(&sample("chat", true))).unwrap());
+        for form in [
+            request("chat", false),
+            request("chat", false).in_frames_of(50),
+            request("chat", false).trailer("x-checksum", "1"),
+        ] {
+            for protocol in [Protocol::Http1, Protocol::Http2] {
+                let answer = gateway.client(protocol).send_blocking(form.clone()).unwrap();
+                assert_eq!(answer.text(), expected, "{configuration}, {protocol:?}");
+                let asked: Value = serde_json::from_str(&server.last_body()).unwrap();
+                assert_eq!(asked["stream_options"], json!({"include_usage": true}), "{configuration}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_configuration_may_leave_streams_as_they_are() {
+    for configuration in BODY_MODES {
+        let server = TwoWrites::start("");
+        let gateway = server.gateway(configuration, |plugin| plugin["includeUsage"] = false.into());
+        for asks in [false, true] {
+            let answer = gateway.send(request("chat", asks));
+            assert_eq!(answer.body(), recorded_body(&sample("chat", asks)), "{configuration}");
+            let sent =
+                String::from_utf8(fixture(&sample("chat", asks).replace(".http", ".req.json"))).unwrap();
+            assert_eq!(server.last_body(), sent, "{configuration}");
+        }
+    }
+}
+
+/// What is compressed cannot be read, and passes.
+#[test]
+fn a_compressed_stream_passes_as_it_is() {
+    for configuration in BODY_MODES {
+        let server = TwoWrites::start("content-encoding: br\r\n");
+        let gateway = server.gateway(configuration, |_| ());
+        assert_eq!(
+            gateway.send(request("chat", false)).body(),
+            recorded_body(&sample("chat", true)),
+            "{configuration}"
+        );
+    }
+}
+
+/// An answer with a length keeps it where nothing is to be changed in it.
+#[test]
+fn a_whole_answer_keeps_its_length() {
+    for configuration in BODY_MODES {
+        let gateway = Setup::new(configuration).start();
+        for streamed in [false, true] {
+            let fields =
+                json!({"model": if streamed { "nope" } else { "tiny" }, "max_tokens": 2, "stream": streamed});
+            let answer = gateway.send(chat_with(fields));
+            let length = answer.header("content-length").map(|length| length.parse::<usize>().unwrap());
+            assert_eq!(length, Some(answer.body().len()), "{configuration}, streamed {streamed}");
+        }
+    }
+}

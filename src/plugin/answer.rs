@@ -1,0 +1,101 @@
+//! The body of one answer on its way to the client: what it has cost is read, and what must be changed is.
+//!
+//! The server's own bytes are read first ([`AnswerUsage`]). Then the usage goes that was asked for on the client's behalf
+//! ([`HiddenUsage`]), and then the model's name is given back ([`AnswerModel`]). Compressed answers pass, neither read nor
+//! changed.
+
+use super::calls::{response_header, warn};
+use super::host::{self, Buffer, Headers};
+use crate::openai::{AnswerFormat, AnswerModel, AnswerUsage, HiddenUsage};
+
+/// What is done with one answer. The default is nothing.
+#[derive(Default)]
+pub struct Answer {
+    usage: Option<Box<AnswerUsage>>,
+    hidden_usage: Option<Box<HiddenUsage>>,
+    model: Option<Box<AnswerModel>>,
+    /// What takes the place of the whole body, once.
+    replacement: Option<Vec<u8>>,
+}
+
+impl Answer {
+    /// The model's name is to be given back as it was asked for.
+    pub fn restore_model(&mut self, sent: &str, asked: &str) {
+        self.model = Some(Box::new(AnswerModel::new(sent, asked)));
+    }
+
+    /// If it is a stream, its usage was asked for on the client's behalf.
+    pub fn hide_usage(&mut self) {
+        self.hidden_usage = Some(Box::default());
+    }
+
+    /// Puts `body` in place of the answer's.
+    pub fn replace(&mut self, body: Vec<u8>) {
+        *self = Answer { replacement: Some(body), ..Answer::default() };
+    }
+
+    /// The answer's headers are here. `has_usage`: it is no error, and to a request that was read.
+    pub fn begin(&mut self, has_usage: bool) {
+        if !(has_usage || self.is_changed()) {
+            return;
+        }
+        if !response_header("content-encoding").is_empty() {
+            *self = Answer::default();
+            return;
+        }
+        let format = AnswerFormat::of(&response_header("content-type"));
+        if has_usage {
+            self.usage = format.map(|format| Box::new(AnswerUsage::new(format)));
+        }
+        if format != Some(AnswerFormat::Events) {
+            self.hidden_usage = None;
+        }
+        if self.is_changed() {
+            warn("content-length", host::remove_header(Headers::Response, "content-length"));
+        }
+    }
+
+    fn is_changed(&self) -> bool {
+        self.hidden_usage.is_some() || self.model.is_some()
+    }
+
+    /// `size` more bytes of the body are here. `end`: they are the last.
+    pub fn push(&mut self, size: usize, end: bool) {
+        if let Some(replacement) = &mut self.replacement {
+            let body = std::mem::take(replacement);
+            return warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &body));
+        }
+        if self.usage.is_none() && !self.is_changed() {
+            return;
+        }
+        let bytes = if size > 0 { self.read(size) } else { Vec::new() };
+        if let Some(usage) = &mut self.usage {
+            usage.push(&bytes);
+        }
+        if let Some(changed) = self.change(&bytes, end).filter(|changed| *changed != bytes) {
+            warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &changed));
+        }
+    }
+
+    /// If the host does not tell, the answer is from now on neither read nor changed.
+    fn read(&mut self, size: usize) -> Vec<u8> {
+        host::buffer(Buffer::ResponseBody, size).map(Option::unwrap_or_default).unwrap_or_else(|error| {
+            warn("the answer", Err(error));
+            *self = Answer::default();
+            Vec::new()
+        })
+    }
+
+    fn change(&mut self, bytes: &[u8], end: bool) -> Option<Vec<u8>> {
+        let without_usage = self.hidden_usage.as_mut().map(|hidden| hidden.push(bytes, end));
+        match &mut self.model {
+            Some(model) => Some(model.push(without_usage.as_deref().unwrap_or(bytes), end)),
+            None => without_usage,
+        }
+    }
+
+    /// What the answer has told of its cost, if it was read.
+    pub fn take_usage(&mut self) -> Option<Box<AnswerUsage>> {
+        self.usage.take()
+    }
+}

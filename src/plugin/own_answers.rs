@@ -1,0 +1,44 @@
+//! The answers that the plugin gives itself: errors, the list of models, and what it says in place of Envoy.
+
+use proxy_wasm::types::Action;
+
+use super::calls::{publish, response_header, warn};
+use super::host::{self, Headers};
+use crate::config::Config;
+use crate::openai::{ApiError, list_models};
+
+/// Answers with an OpenAI error object.
+pub fn refuse(error: &ApiError) -> Action {
+    publish("llm_decision", &format!("refused: {}", error.code));
+    let retry_after = error.retry_after_s.map(|seconds| seconds.to_string());
+    let mut headers = vec![("content-type", "application/json")];
+    headers.extend(retry_after.as_deref().map(|seconds| ("retry-after", seconds)));
+    warn("the answer", host::respond(error.status, error.code, &headers, &error.body()));
+    Action::Pause
+}
+
+/// Answers with the list of the published models.
+pub fn answer_models(config: &Config) -> Action {
+    publish("llm_decision", "answered: models");
+    let body = list_models(config.models.iter().map(|model| model.name.as_str()));
+    warn("the answer", host::respond(200, "models", &[("content-type", "application/json")], &body));
+    Action::Pause
+}
+
+/// What to answer where Envoy itself has answered a pool's request in plain text: because of a body larger than
+/// it buffers, say, or because no endpoint could be reached. Clients expect an OpenAI error object.
+pub fn in_place_of_envoy() -> Option<ApiError> {
+    let status = String::from_utf8_lossy(&response_header(":status")).parse().ok();
+    let status = status.filter(|status| *status >= 400)?;
+    if !response_header("content-type").starts_with(b"text/plain") {
+        return None;
+    }
+    let details = host::property(&["response", "code_details"]).ok().flatten()?;
+    (details != b"via_upstream").then(|| ApiError::from_envoy(status, &String::from_utf8_lossy(&details)))
+}
+
+/// Announces the body that takes the place of Envoy's.
+pub fn announce(body: &[u8]) {
+    warn("content-type", host::set_header(Headers::Response, "content-type", "application/json"));
+    warn("content-length", host::set_header(Headers::Response, "content-length", &body.len().to_string()));
+}
