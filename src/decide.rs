@@ -84,6 +84,13 @@ pub struct SentPrompt {
     pub matched_tokens: u32,
 }
 
+impl Pick {
+    /// The endpoint that is to serve it.
+    pub fn first_choice(&self) -> &str {
+        self.destinations.split(',').next().unwrap_or_default()
+    }
+}
+
 impl Prompt {
     /// The tokens in so many bytes of its text, if they are spread evenly.
     pub fn tokens_in(&self, bytes: usize) -> u32 {

@@ -166,6 +166,16 @@ impl Scraper {
         }
     }
 
+    /// What is known of the endpoints, as far as they are.
+    pub fn endpoints(&self) -> impl Iterator<Item = &EndpointReading> {
+        self.targets.iter().flatten().map(|target| &target.published)
+    }
+
+    /// Whether the last scrape of this endpoint gave something.
+    pub fn has_succeeded(&self, address: SocketAddr) -> bool {
+        self.endpoints().any(|endpoint| endpoint.address == address && endpoint.scrape_failures == 0)
+    }
+
     /// What to publish, if anything has changed since the last time.
     pub fn take_snapshot(&mut self) -> Option<Snapshot> {
         if !std::mem::take(&mut self.changed) {

@@ -1,50 +1,201 @@
-//! What is counted, and under which names.
+//! What is counted and measured, and under which names: as data, which the shell hands to the host.
 //!
 //! A name begins with its labels, as `LABEL=.=VALUE;.;`, which `stats_config` in Envoy's bootstrap takes apart into real
-//! labels, or Istio's `extraStatTags`, which knows this form alone. Only configured names become values, everything else
-//! is `unknown`: a client must not be able to make the statistics grow.
+//! labels, or Istio's `extraStatTags`, which knows this form alone. [`Statistic`] is the table of names; which values labels may have is bounded
+//! ([`Labels`]): a client must not be able to make the statistics grow.
+
+mod labels;
+mod request;
+mod statistic;
+
+pub use labels::{Label, Labels, UNKNOWN};
+pub use request::{EndedAnswer, EndedRequest, ReadAnswer, RequestLabels};
+pub use statistic::{Definition, Kind, Statistic};
+
+use std::net::SocketAddr;
 
 use crate::config::Config;
+use crate::load::InFlight;
+use crate::pool::{EndpointReading, Pool};
 
-/// The label's value for a model that is not configured.
-pub const UNKNOWN: &str = "unknown";
+/// The most labels that a statistic has.
+const MAX_LABELS: usize = 3;
 
-/// The counter of requests sent for a model, as one of its targets.
-pub fn requests_sent(config: &Config, model: &str, target: Option<&str>) -> String {
-    let model = config.model(model);
-    let target = model.and_then(|model| {
-        let target = target.unwrap_or(&model.name);
-        model
-            .targets
-            .iter()
-            .map(|known| known.name.as_str())
-            .chain([model.name.as_str()])
-            .find(|name| *name == target)
-    });
-    let model = model.map_or(UNKNOWN, |model| model.name.as_str());
-    let target = target.unwrap_or(UNKNOWN);
-    format!("model=.={model};.;target_model=.={target};.;inference_picker_requests_sent")
+/// A statistic with the values of its labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Series {
+    /// The statistic.
+    pub statistic: Statistic,
+    labels: [Label; MAX_LABELS],
+}
+
+/// A number for a series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measurement {
+    /// Where it belongs.
+    pub series: Series,
+    /// What is added, set or sorted in, as the statistic's kind is.
+    pub value: i64,
+}
+
+/// Names, and what to record when.
+#[derive(Debug)]
+pub struct Stats {
+    labels: Labels,
+}
+
+impl Stats {
+    /// Nothing has been recorded.
+    pub fn new(config: &Config) -> Stats {
+        Stats { labels: Labels::new(config) }
+    }
+
+    /// The name by which the host knows a series.
+    pub fn name(&self, series: &Series) -> String {
+        let Definition { name, labels, .. } = series.statistic.definition();
+        let values = series.labels.iter().map(|label| self.labels.text(*label));
+        let labels = labels.iter().zip(values).map(|(label, value)| format!("{label}=.={value};.;"));
+        labels.collect::<String>() + name
+    }
+
+    /// What a request for `model` that goes as `target` to this pool is counted under.
+    pub fn request_labels(&mut self, model: &str, target: &str, pool: Option<&Pool>) -> RequestLabels {
+        RequestLabels { model: self.labels.model(model, pool), target: self.labels.target(target, pool) }
+    }
+
+    /// A request that was read is sent to an endpoint.
+    pub fn request_sent(&self, labels: RequestLabels) -> Measurement {
+        measure(Statistic::RequestsSent, &[labels.model, labels.target], 1)
+    }
+
+    /// A request goes to an endpoint of the pool; `prompt`: so many tokens, of which so many are taken to be cached,
+    /// where the strategy goes by prefixes.
+    pub fn picked(
+        &mut self,
+        pool: usize,
+        endpoint: &str,
+        prompt: Option<(u32, u32)>,
+    ) -> impl Iterator<Item = Measurement> + use<> {
+        let pool = self.labels.pool(pool);
+        let pick = measure(Statistic::Picks, &[pool, self.labels.endpoint(endpoint)], 1);
+        let prefixes = prompt.into_iter().flat_map(move |(tokens, matched_tokens)| {
+            [
+                measure(Statistic::PrefixPromptTokens, &[pool], tokens),
+                measure(Statistic::PrefixMatchedTokens, &[pool], matched_tokens),
+            ]
+        });
+        [pick].into_iter().chain(prefixes)
+    }
+
+    /// Another endpoint has answered than the one picked.
+    pub fn retried(&mut self, pool: usize, picked: &str) -> Measurement {
+        measure(Statistic::Retries, &[self.labels.pool(pool), self.labels.endpoint(picked)], 1)
+    }
+
+    /// The gateway has answered itself, with this error.
+    pub fn refused(&mut self, code: &'static str) -> Measurement {
+        measure(Statistic::Refusals, &[self.labels.word(code)], 1)
+    }
+
+    /// A request leaves the queue.
+    pub fn left_queue(&self, pool: usize, wait_ms: u64) -> Measurement {
+        measure(Statistic::QueueWait, &[self.labels.pool(pool)], clamp(wait_ms))
+    }
+
+    /// So many more requests wait in this worker.
+    pub fn queue_grew(&self, pool: usize, by: i64) -> Measurement {
+        measure(Statistic::QueueRequests, &[self.labels.pool(pool)], by)
+    }
+
+    /// So many blocks are remembered.
+    pub fn prefix_blocks(&self, pool: usize, blocks: usize) -> Measurement {
+        measure(Statistic::PrefixBlocks, &[self.labels.pool(pool)], clamp(blocks as u64))
+    }
+
+    /// A scrape has ended.
+    pub fn scraped(
+        &self,
+        pool: usize,
+        duration_ms: u64,
+        succeeded: bool,
+    ) -> impl Iterator<Item = Measurement> + use<> {
+        let pool = [self.labels.pool(pool)];
+        let failure = (!succeeded).then(|| measure(Statistic::ScrapeFailures, &pool, 1));
+        let all = [
+            measure(Statistic::Scrapes, &pool, 1),
+            measure(Statistic::ScrapeDuration, &pool, clamp(duration_ms)),
+        ];
+        all.into_iter().chain(failure)
+    }
+
+    /// What is believed of an endpoint.
+    pub fn endpoint(
+        &mut self,
+        pool: usize,
+        endpoint: &EndpointReading,
+        in_flight: InFlight,
+        now_ms: u64,
+    ) -> impl Iterator<Item = Measurement> + use<> {
+        let reading = endpoint.reading.as_ref();
+        let metrics = reading.map(|reading| &reading.metrics);
+        let utilization = metrics.map(|metrics| metrics.kv_cache_utilization.unwrap_or(0.0));
+        let values = [
+            (Statistic::EndpointInFlightRequests, Some(in_flight.requests.into())),
+            (Statistic::EndpointInFlightTokens, Some(clamp(in_flight.waiting_tokens))),
+            (Statistic::EndpointWaiting, metrics.map(|metrics| metrics.waiting.into())),
+            (Statistic::EndpointRunning, metrics.map(|metrics| metrics.running.into())),
+            (Statistic::EndpointKvCache, utilization.map(|share| (share * 1000.0).round() as i64)),
+            (
+                Statistic::EndpointMetricsAge,
+                reading.map(|reading| clamp(now_ms.saturating_sub(reading.scraped_ms))),
+            ),
+        ];
+        self.endpoint_gauges(pool, endpoint.address, values)
+    }
+
+    /// An endpoint is the pool's no longer: nothing is there.
+    pub fn endpoint_gone(
+        &mut self,
+        pool: usize,
+        address: &SocketAddr,
+    ) -> impl Iterator<Item = Measurement> + use<> {
+        let values = ENDPOINT_GAUGES.map(|statistic| (statistic, Some(0)));
+        self.endpoint_gauges(pool, *address, values)
+    }
+
+    /// Endpoints beyond the bound have none: they would write over each other's.
+    fn endpoint_gauges<const N: usize>(
+        &mut self,
+        pool: usize,
+        address: SocketAddr,
+        values: [(Statistic, Option<i64>); N],
+    ) -> impl Iterator<Item = Measurement> + use<N> {
+        let endpoint = self.labels.endpoint(&address.to_string());
+        let labels = [self.labels.pool(pool), endpoint];
+        let values = values.into_iter().filter(move |_| endpoint != UNKNOWN);
+        values.filter_map(move |(statistic, value)| Some(measure(statistic, &labels, value?)))
+    }
+}
+
+/// What is kept of each endpoint.
+const ENDPOINT_GAUGES: [Statistic; 6] = [
+    Statistic::EndpointWaiting,
+    Statistic::EndpointRunning,
+    Statistic::EndpointKvCache,
+    Statistic::EndpointInFlightRequests,
+    Statistic::EndpointInFlightTokens,
+    Statistic::EndpointMetricsAge,
+];
+
+fn measure(statistic: Statistic, labels: &[Label], value: impl Into<i64>) -> Measurement {
+    let mut all = [UNKNOWN; MAX_LABELS];
+    all.iter_mut().zip(labels).for_each(|(place, label)| *place = *label);
+    Measurement { series: Series { statistic, labels: all }, value: value.into() }
+}
+
+fn clamp(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    #[test]
-    fn only_configured_names_become_labels() {
-        let document = r#"{"pools":[{"name":"p","cluster":"c","endpoints":["1.1.1.1:1"]}],"models":[
-            {"modelName":"m","poolRef":{"name":"p"},"targetModels":[{"name":"a"}]}]}"#;
-        let config = Config::parse(document.as_bytes()).unwrap();
-        let check = |model, target, expected_model, expected_target| {
-            let name = requests_sent(&config, model, target);
-            let expected = format!("model=.={expected_model};.;target_model=.={expected_target};.;");
-            assert!(name.starts_with(&expected), "{name}");
-        };
-        check("m", Some("a"), "m", "a");
-        check("m", None, "m", "m");
-        check("m", Some("x;.y"), "m", UNKNOWN);
-        check("anything", None, UNKNOWN, UNKNOWN);
-    }
-}
+mod tests;

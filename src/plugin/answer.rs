@@ -6,11 +6,16 @@
 
 use super::calls::{response_header, warn};
 use super::host::{self, Buffer, Headers};
-use crate::openai::{AnswerFormat, AnswerModel, AnswerUsage, HiddenUsage};
+use crate::openai::{AnswerFormat, AnswerModel, AnswerUsage, HiddenUsage, Usage};
+use crate::stats::{EndedAnswer, ReadAnswer};
 
 /// What is done with one answer. The default is nothing.
 #[derive(Default)]
 pub struct Answer {
+    /// Whether it tells what the request has cost, in whatever form.
+    has_usage: bool,
+    is_encoded: bool,
+    is_streamed: bool,
     usage: Option<Box<AnswerUsage>>,
     hidden_usage: Option<Box<HiddenUsage>>,
     model: Option<Box<AnswerModel>>,
@@ -40,14 +45,16 @@ impl Answer {
             return;
         }
         if !response_header("content-encoding").is_empty() {
-            *self = Answer::default();
+            *self = Answer { has_usage, is_encoded: true, ..Answer::default() };
             return;
         }
         let format = AnswerFormat::of(&response_header("content-type"));
+        self.has_usage = has_usage;
+        self.is_streamed = format == Some(AnswerFormat::Events);
         if has_usage {
             self.usage = format.map(|format| Box::new(AnswerUsage::new(format)));
         }
-        if format != Some(AnswerFormat::Events) {
+        if !self.is_streamed {
             self.hidden_usage = None;
         }
         if self.is_changed() {
@@ -81,7 +88,7 @@ impl Answer {
     fn read(&mut self, size: usize) -> Vec<u8> {
         host::buffer(Buffer::ResponseBody, size).map(Option::unwrap_or_default).unwrap_or_else(|error| {
             warn("the answer", Err(error));
-            *self = Answer::default();
+            *self = Answer { has_usage: self.has_usage, ..Answer::default() };
             Vec::new()
         })
     }
@@ -94,8 +101,25 @@ impl Answer {
         }
     }
 
-    /// What the answer has told of its cost, if it was read.
-    pub fn take_usage(&mut self) -> Option<Box<AnswerUsage>> {
-        self.usage.take()
+    /// What the answer has told of its cost, if it came to its end.
+    pub fn usage_when_complete(&self) -> Option<Option<Usage>> {
+        self.usage.as_ref().filter(|usage| usage.is_complete()).map(|usage| usage.usage())
+    }
+
+    /// What is to be recorded of it, if it was no error. `complete`: the server has ended it.
+    pub fn ended(&self, complete: bool, first_output_ms: Option<u64>) -> Option<EndedAnswer> {
+        if !self.has_usage {
+            return None;
+        }
+        if self.is_encoded {
+            return Some(EndedAnswer::Encoded);
+        }
+        let usage = self.usage.as_ref();
+        Some(EndedAnswer::Read(ReadAnswer {
+            usage: usage.and_then(|usage| usage.usage()),
+            output_events: usage.map_or(0, |usage| usage.output_events()),
+            complete: complete || usage.is_some_and(|usage| usage.is_complete()),
+            first_output_ms: first_output_ms.filter(|_| self.is_streamed),
+        }))
     }
 }

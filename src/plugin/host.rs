@@ -125,6 +125,7 @@ mod imports {
         pub fn proxy_continue_stream(stream: u32) -> u32;
         pub fn proxy_define_metric(kind: u32, name: *const u8, size: usize, id: *mut u32) -> u32;
         pub fn proxy_increment_metric(id: u32, offset: i64) -> u32;
+        pub fn proxy_record_metric(id: u32, value: u64) -> u32;
         pub fn proxy_call_foreign_function(
             name: *const u8,
             size: usize,
@@ -237,17 +238,32 @@ pub fn set_shared_data(key: &str, value: &[u8], cas: Option<u32>) -> HostResult<
     }
 }
 
-/// A counter of this name, the same in every worker; returns the number by which it is known.
-pub fn define_counter(name: &str) -> HostResult<u32> {
-    const COUNTER: u32 = 0;
+/// The kinds of statistics that the host keeps.
+#[derive(Debug, Clone, Copy)]
+pub enum Metric {
+    /// Is added to.
+    Counter = 0,
+    /// Is set, or added to and taken from.
+    Gauge = 1,
+    /// Sorts values into buckets.
+    Histogram = 2,
+}
+
+/// A statistic of this name, the same in every worker; returns the number by which it is known.
+pub fn define_metric(kind: Metric, name: &str) -> HostResult<u32> {
     let mut id = 0;
-    check(unsafe { imports::proxy_define_metric(COUNTER, name.as_ptr(), name.len(), &mut id) })?;
+    check(unsafe { imports::proxy_define_metric(kind as u32, name.as_ptr(), name.len(), &mut id) })?;
     Ok(id)
 }
 
-/// Counts one more.
-pub fn increment_counter(id: u32) -> HostResult<()> {
-    check(unsafe { imports::proxy_increment_metric(id, 1) })
+/// Adds to a counter or a gauge; from a gauge, also takes away.
+pub fn increment_metric(id: u32, by: i64) -> HostResult<()> {
+    check(unsafe { imports::proxy_increment_metric(id, by) })
+}
+
+/// Sets a gauge, or sorts a value into a histogram.
+pub fn record_metric(id: u32, value: u64) -> HostResult<()> {
+    check(unsafe { imports::proxy_record_metric(id, value) })
 }
 
 /// Makes the calls that follow concern this stream, or this root context.

@@ -3,14 +3,17 @@
 //! - [`host`] wraps the host's calls; nothing else is unsafe or names the ABI.
 //! - [`shared`] keeps what workers and the scraper exchange in shared data.
 //! - [`scraping`] performs scrapes and discovery, for the companion service and for an elected worker.
+//! - [`recorder`] hands over what is counted and measured.
 //! - [`worker`] is what one worker knows.
-//! - [`stream`] is one request on it, [`answer`] the body of its answer, [`own_answers`] are the plugin's; [`calls`] are
-//!   what they have in common.
+//! - [`stream`] is one request on it, [`answer`] the body of its answer, [`account`] what it has cost; [`own_answers`] are
+//!   the plugin's. [`calls`] is what they have in common.
 
+mod account;
 mod answer;
 mod calls;
 mod host;
 mod own_answers;
+mod recorder;
 mod scraping;
 mod shared;
 mod stream;

@@ -4,11 +4,13 @@ use proxy_wasm::types::Action;
 
 use super::calls::{publish, response_header, warn};
 use super::host::{self, Headers};
+use super::recorder::Recorder;
 use crate::config::Config;
 use crate::openai::{ApiError, list_models};
 
 /// Answers with an OpenAI error object.
-pub fn refuse(error: &ApiError) -> Action {
+pub fn refuse(recorder: &mut Recorder, error: &ApiError) -> Action {
+    recorder.record(|stats| [stats.refused(error.code)]);
     publish("llm_decision", &format!("refused: {}", error.code));
     let retry_after = error.retry_after_s.map(|seconds| seconds.to_string());
     let mut headers = vec![("content-type", "application/json")];

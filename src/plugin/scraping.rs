@@ -1,9 +1,10 @@
 //! Performs the scrapes and the discovery that [`crate::scrape`] asks for, and publishes what comes of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use super::host::{self, Buffer, Headers, LogLevel};
+use super::recorder::Recorder;
 use super::shared::{Exchange, LeasePlace, SnapshotPlace};
 use crate::config::{self, Config, ScrapeBy};
 use crate::load::LoadBook;
@@ -13,6 +14,9 @@ use crate::scrape::{News, ScrapeFailure, Scraper};
 
 /// Bytes of an answer of Envoy's admin: about 1 KB an endpoint, and every cluster of the proxy on Envoy 1.36.
 const MAX_CLUSTERS_BYTES: usize = 16 << 20;
+
+/// Time between two writings of the gauges, in milliseconds: nobody reads them more often.
+const GAUGE_INTERVAL_MS: u64 = 1_000;
 
 /// The companion service: it scrapes, and knows the workers' loads so that it can tell theirs from others'.
 pub struct Service {
@@ -49,6 +53,7 @@ pub struct Scraping {
     discovery_interval_ms: u64,
     pools: Vec<PoolScraping>,
     calls: HashMap<u32, Call>,
+    recorder: Recorder,
 }
 
 struct PoolScraping {
@@ -61,11 +66,15 @@ struct PoolScraping {
     /// When to ask the admin again; `None` where the endpoints are configured.
     discovery_due_ms: Option<u64>,
     discovery_fails: bool,
+    /// When the gauges are next written, and of which endpoints they were.
+    gauges_due_ms: u64,
+    gauged: HashSet<SocketAddr>,
 }
 
 /// A call that has not been answered, with the pool's place.
 enum Call {
-    Scrape(usize, SocketAddr),
+    /// And when it was made.
+    Scrape(usize, SocketAddr, u64),
     Discovery(usize),
 }
 
@@ -78,6 +87,7 @@ impl Scraping {
             discovery_interval_ms: config.discovery_interval_ms,
             pools: config.pools.iter().map(|pool| PoolScraping::new(config, pool, me)).collect(),
             calls: HashMap::new(),
+            recorder: Recorder::new(config),
         }
     }
 
@@ -97,6 +107,7 @@ impl Scraping {
                 }
                 pool.snapshot.write(&snapshot);
             }
+            pool.write_gauges(index, loads, &mut self.recorder, now_ms);
             self.discover(index, now_ms);
             self.scrape(index, loads, now_ms);
         }
@@ -105,9 +116,9 @@ impl Scraping {
     /// A call has been answered, or has failed. Calls of others are not known here.
     pub fn answered(&mut self, token: u32, loads: &mut LoadBook, now_ms: u64) {
         match self.calls.remove(&token) {
-            Some(Call::Scrape(index, address)) => {
+            Some(Call::Scrape(index, address, called_ms)) => {
                 let page = answer(MAX_PAGE_BYTES + 1);
-                self.scraped(index, address, page, loads, now_ms);
+                self.scraped(index, address, page, called_ms, loads, now_ms);
             }
             Some(Call::Discovery(index)) => {
                 let list = answer(MAX_CLUSTERS_BYTES);
@@ -144,13 +155,13 @@ impl Scraping {
             let destination = [("x-envoy-original-dst-host", text.as_str())];
             match host::http_get(cluster, pool.metrics_path, &text, &destination, self.timeout_ms) {
                 Ok(token) => {
-                    self.calls.insert(token, Call::Scrape(index, address));
+                    self.calls.insert(token, Call::Scrape(index, address, now_ms));
                 }
                 Err(_) => failed.push(address),
             }
         }
         for address in failed {
-            self.scraped(index, address, Err(ScrapeFailure::NoAnswer), loads, now_ms);
+            self.scraped(index, address, Err(ScrapeFailure::NoAnswer), now_ms, loads, now_ms);
         }
     }
 
@@ -159,6 +170,7 @@ impl Scraping {
         index: usize,
         address: SocketAddr,
         page: Result<Vec<u8>, ScrapeFailure>,
+        called_ms: u64,
         loads: &LoadBook,
         now_ms: u64,
     ) {
@@ -170,6 +182,9 @@ impl Scraping {
         if let Some(news) = pool.scraper.answered(address, page, in_flight, now_ms) {
             report(&pool.name, address, &news);
         }
+        let duration_ms = now_ms.saturating_sub(called_ms);
+        let succeeded = pool.scraper.has_succeeded(address);
+        self.recorder.record(|stats| stats.scraped(index, duration_ms, succeeded));
     }
 
     fn discovered(&mut self, index: usize, list: Result<Vec<u8>, ScrapeFailure>, now_ms: u64) {
@@ -206,6 +221,25 @@ impl PoolScraping {
             scraper,
             discovery_due_ms: pool.endpoints.is_none().then_some(0),
             discovery_fails: false,
+            gauges_due_ms: 0,
+            gauged: HashSet::new(),
+        }
+    }
+
+    /// Writes what is believed of each endpoint, once in a while; of those that have gone, that nothing is there.
+    fn write_gauges(&mut self, place: usize, loads: &LoadBook, recorder: &mut Recorder, now_ms: u64) {
+        if now_ms < self.gauges_due_ms {
+            return;
+        }
+        self.gauges_due_ms = now_ms + GAUGE_INTERVAL_MS;
+        let before = std::mem::take(&mut self.gauged);
+        for endpoint in self.scraper.endpoints() {
+            let in_flight = loads.in_flight_at(&endpoint.address);
+            recorder.record(|stats| stats.endpoint(place, endpoint, in_flight, now_ms));
+            self.gauged.insert(endpoint.address);
+        }
+        for gone in before.difference(&self.gauged) {
+            recorder.record(|stats| stats.endpoint_gone(place, gone));
         }
     }
 

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
+use super::account::Account;
 use super::answer::Answer;
 use super::calls::{publish, request_header, response_header, warn};
 use super::host::{self, Buffer, Headers, LogLevel};
@@ -42,6 +43,8 @@ pub struct Stream {
     path: Vec<u8>,
     /// Who asks, by the header that tells users apart.
     user: Option<Vec<u8>>,
+    /// There from the headers of a request that is to be read to its end.
+    account: Option<Account>,
     answer: Answer,
     has_output: bool,
 }
@@ -53,7 +56,7 @@ pub enum State {
     /// The body is coming; the route leads to the pool at this place.
     Reading { pool: usize },
     /// It waits in the queue of the pool at this place.
-    Waiting { pool: usize },
+    Waiting { pool: usize, since_ms: u64 },
     /// It was sent to a pick.
     Sent(SentStream),
 }
@@ -78,7 +81,10 @@ pub fn release(released: Released<Waiter>, worker: &RefCell<Worker<Waiter>>, now
         host::log(LogLevel::Error, &format!("inference-picker: a request that waited is lost: {error:?}"));
         return;
     }
-    *state.borrow_mut() = State::Idle;
+    if let State::Waiting { pool, since_ms } = state.replace(State::Idle) {
+        let wait_ms = now_ms.saturating_sub(since_ms);
+        worker.borrow_mut().recorder.record(|stats| [stats.left_queue(pool, wait_ms)]);
+    }
     if act(&state, worker, prepared.pool, decision, now_ms) == Action::Continue {
         warn("the request", host::resume_request());
     }
@@ -93,6 +99,7 @@ impl Stream {
             state,
             path: Vec::new(),
             user: None,
+            account: None,
             answer: Answer::default(),
             has_output: false,
         }
@@ -106,6 +113,11 @@ impl Stream {
                 request_header("content-type").as_deref(),
                 request_header("content-encoding").as_deref(),
             )
+    }
+
+    /// Answers with an error.
+    fn refuse(&self, error: &ApiError) -> Action {
+        refuse(&mut self.worker.borrow_mut().recorder, error)
     }
 
     /// The headers of an inference request are here: wait for the body.
@@ -122,7 +134,9 @@ impl Stream {
         let announced =
             announced.and_then(|length| String::from_utf8_lossy(&length).parse().ok()).unwrap_or(0);
         if config.max_body_bytes < announced {
-            return refuse(&ApiError::body_too_large(config.max_body_bytes));
+            let error = ApiError::body_too_large(config.max_body_bytes);
+            drop(worker);
+            return self.refuse(&error);
         }
         *self.state.borrow_mut() = State::Reading { pool };
         match config.pick_to {
@@ -153,16 +167,20 @@ impl Stream {
         let body = host::buffer(Buffer::RequestBody, limit).ok().flatten().unwrap_or_default();
         let request = match read_request(&body) {
             Ok(request) => request,
-            Err(error) => return refuse(&error),
+            Err(error) => return self.refuse(&error),
         };
         publish("llm_model", &request.model);
+        publish("asm.llmproxy.request_model", &request.model);
         let user = self.user_of(&request);
         let prepared = self.worker.borrow_mut().picker.prepare(&request, user.as_deref(), route_pool);
         let prepared = match prepared {
             Ok(prepared) => prepared,
-            Err(error) => return refuse(&error),
+            Err(error) => return self.refuse(&error),
         };
         publish("llm_target_model", prepared.target.as_deref().unwrap_or(&request.model));
+        if let Some(account) = &mut self.account {
+            account.set_labels(self.worker.borrow_mut().labels(&prepared));
+        }
         self.edit_body(&body, &request, &prepared);
         if prepared.pool != route_pool {
             self.change_route(&prepared.model);
@@ -176,7 +194,7 @@ impl Stream {
         match outcome {
             Outcome::Decided(decision) => act(&self.state, &self.worker, pool, decision, now_ms),
             Outcome::Waits => {
-                *self.state.borrow_mut() = State::Waiting { pool };
+                *self.state.borrow_mut() = State::Waiting { pool, since_ms: now_ms };
                 Action::Pause
             }
         }
@@ -229,34 +247,69 @@ impl Stream {
         warn("the route", host::clear_route_cache());
     }
 
-    /// The answer begins: note who gave it, and whether it is a failure. Whether it tells what a request that was read
-    /// has cost.
-    fn answered(&mut self) -> bool {
+    /// The answer begins, with this status: note who gave it, and whether it is a failure.
+    fn answered(&mut self, status: &[u8]) {
+        if let Some(account) = &mut self.account {
+            account.answered(status);
+        }
         let mut state = self.state.borrow_mut();
-        let State::Sent(sent) = &mut *state else { return false };
+        let State::Sent(sent) = &mut *state else { return };
         let now_ms = host::now_ms();
         let mut worker = self.worker.borrow_mut();
         let served_by = host::property(&["upstream", "address"]).ok().flatten().unwrap_or_default();
         if !served_by.is_empty() && served_by != sent.first_choice.as_bytes() {
             // A retry, or the fallback policy: the first choice did not answer.
             worker.endpoint_answered(sent.pool, sent.sent.load_id(), false, now_ms);
+            worker.recorder.record(|stats| [stats.retried(sent.pool, &sent.first_choice)]);
             if !worker.move_to(&mut sent.sent, sent.pool, &served_by, now_ms) {
-                return false;
+                return;
             }
         }
-        let class = response_header(":status").first().copied();
+        let class = status.first().copied();
         worker.endpoint_answered(sent.pool, sent.sent.load_id(), class != Some(b'5'), now_ms);
         sent.succeeded = class == Some(b'2');
-        sent.succeeded && sent.sent.is_read()
     }
 
     /// More of the answer's body is here: the first of it is the first output, unless it is an error.
     fn first_output(&mut self) {
-        let mut state = self.state.borrow_mut();
-        let State::Sent(sent) = &mut *state else { return };
-        if sent.succeeded && !std::mem::replace(&mut self.has_output, true) {
-            let now_ms = host::now_ms();
+        if self.is_passed_over() || std::mem::replace(&mut self.has_output, true) {
+            return;
+        }
+        let now_ms = host::now_ms();
+        if let Some(account) = &mut self.account {
+            account.first_output(now_ms);
+        }
+        if let State::Sent(sent) = &*self.state.borrow()
+            && sent.succeeded
+        {
             self.worker.borrow_mut().first_output(&sent.sent, now_ms);
+        }
+    }
+
+    /// Whether nothing is to be known of the answer.
+    fn is_passed_over(&self) -> bool {
+        self.account.is_none() && matches!(*self.state.borrow(), State::Idle)
+    }
+
+    /// Where Envoy itself has answered, the error to put in place of its words.
+    fn error_of_envoy(&self) -> Option<ApiError> {
+        let is_idle = matches!(*self.state.borrow(), State::Idle);
+        (!is_idle).then(in_place_of_envoy).flatten()
+    }
+
+    /// Puts an error in place of the answer.
+    fn translate(&mut self, error: &ApiError) {
+        self.end();
+        self.worker.borrow_mut().recorder.record(|stats| [stats.refused(error.code)]);
+        let body = error.body();
+        announce(&body);
+        self.answer.replace(body);
+    }
+
+    /// The answer is over. `complete`: it has come to its end.
+    fn close_account(&mut self, complete: bool) {
+        if let Some(account) = self.account.take() {
+            account.close(&self.answer, complete, &mut self.worker.borrow_mut());
         }
     }
 
@@ -266,12 +319,12 @@ impl Stream {
             State::Sent(mut sent) => {
                 let mut worker = self.worker.borrow_mut();
                 let now_ms = host::now_ms();
-                if let Some(usage) = self.answer.take_usage().filter(|usage| usage.is_complete()) {
-                    worker.picker.answered(&mut sent.sent, usage.usage(), now_ms);
+                if let Some(usage) = self.answer.usage_when_complete() {
+                    worker.picker.answered(&mut sent.sent, usage, now_ms);
                 }
                 worker.end(sent.sent, now_ms);
             }
-            State::Waiting { pool } => self.worker.borrow_mut().picker.forget(pool, self.id),
+            State::Waiting { pool, .. } => self.worker.borrow_mut().forget(pool, self.id),
             State::Idle | State::Reading { .. } => {}
         }
     }
@@ -288,6 +341,7 @@ impl HttpContext for Stream {
         let Some(pool) = pool else { return Action::Continue };
         let method = request_header(":method").unwrap_or_default();
         if method == b"POST" && self.is_inference() {
+            self.account = Some(Account::open());
             return if end_of_stream { self.finish_reading(pool) } else { self.start_reading(pool) };
         }
         if method == b"GET" && self.worker.borrow().config().answer_models && is_model_list() {
@@ -306,7 +360,7 @@ impl HttpContext for Stream {
         let limit = self.worker.borrow().config().max_body_bytes;
         if size > limit {
             *self.state.borrow_mut() = State::Idle;
-            return refuse(&ApiError::body_too_large(limit));
+            return self.refuse(&ApiError::body_too_large(limit));
         }
         if end_of_stream { self.finish_reading(pool) } else { Action::Pause }
     }
@@ -319,17 +373,18 @@ impl HttpContext for Stream {
         }
     }
 
-    fn on_http_response_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
-        let has_usage = self.answered();
-        let is_idle = matches!(*self.state.borrow(), State::Idle);
-        match (!is_idle).then(in_place_of_envoy).flatten() {
-            Some(error) => {
-                self.end();
-                let body = error.body();
-                announce(&body);
-                self.answer.replace(body);
-            }
-            None => self.answer.begin(has_usage),
+    fn on_http_response_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
+        if self.is_passed_over() {
+            return Action::Continue;
+        }
+        let status = response_header(":status");
+        self.answered(&status);
+        match self.error_of_envoy() {
+            Some(error) => self.translate(&error),
+            None => self.answer.begin(self.account.is_some() && status.starts_with(b"2")),
+        }
+        if end_of_stream {
+            self.close_account(true);
         }
         Action::Continue
     }
@@ -339,11 +394,20 @@ impl HttpContext for Stream {
             self.first_output();
         }
         self.answer.push(size, end_of_stream);
+        if end_of_stream {
+            self.close_account(true);
+        }
+        Action::Continue
+    }
+
+    fn on_http_response_trailers(&mut self, _trailers: usize) -> Action {
+        self.close_account(true);
         Action::Continue
     }
 
     fn on_log(&mut self) {
         // The stream is over, however it ended.
+        self.close_account(false);
         self.end();
     }
 }
@@ -362,16 +426,16 @@ fn act(
             publish("llm_decision", reason);
             return Action::Continue;
         }
-        Decision::Refuse(error) => return refuse(&error),
+        Decision::Refuse(error) => return refuse(&mut worker.borrow_mut().recorder, &error),
     };
     let mut worker = worker.borrow_mut();
-    let sent = worker.send(&pick, now_ms);
+    let sent = worker.send(&pick, pool, now_ms);
     if worker.config().pick_to == PickTo::Header {
         warn(PICK_HEADER, host::set_header(Headers::Request, PICK_HEADER, &pick.destinations));
     }
     publish("llm_dest", &pick.destinations);
     publish("llm_decision", &pick.explanation);
-    let first_choice = pick.destinations.split(',').next().unwrap_or_default().to_owned();
+    let first_choice = pick.first_choice().to_owned();
     *state.borrow_mut() = State::Sent(SentStream { pool, first_choice, sent, succeeded: false });
     Action::Continue
 }

@@ -1,15 +1,17 @@
 //! One worker's picker, joined to the host: shared data, scrapes, counters, the log.
 
-use std::collections::HashMap;
-
 use super::host::{self, LogLevel};
+use super::recorder::Recorder;
 use super::scraping::Scraping;
 use super::shared::{Exchange, SnapshotPlace};
 use crate::config::{Config, ScrapeBy};
 use crate::decide::{Decision, Pick, Prepared};
 use crate::load::LoadId;
 use crate::picker::{Outcome, Picker, Released, Sent};
-use crate::stats;
+use crate::stats::RequestLabels;
+
+/// Time between two writings of a gauge, in milliseconds: nobody reads them more often.
+const GAUGE_INTERVAL_MS: u64 = 1_000;
 
 /// One worker's state, shared by its streams. `W` is how a request that waits is reached later.
 pub struct Worker<W> {
@@ -17,8 +19,9 @@ pub struct Worker<W> {
     snapshots: Vec<SnapshotPlace>,
     exchange: Exchange,
     scraping: Option<Scraping>,
-    /// Counters by name; as many as there are models and targets.
-    counters: HashMap<String, u32>,
+    pub recorder: Recorder,
+    /// When gauges are next written.
+    gauges_due_ms: u64,
     /// Whether the load has changed since it was published.
     dirty: bool,
 }
@@ -30,7 +33,8 @@ impl<W> Worker<W> {
             snapshots: config.pools.iter().map(SnapshotPlace::new).collect(),
             exchange: Exchange::new(me),
             scraping: (config.scrape_by == ScrapeBy::Worker).then(|| Scraping::new(&config, me)),
-            counters: HashMap::new(),
+            recorder: Recorder::new(&config),
+            gauges_due_ms: 0,
             dirty: false,
             picker: Picker::new(config, fastrand::Rng::with_seed(host::random())),
         }
@@ -59,6 +63,19 @@ impl<W> Worker<W> {
         }
         let snapshots = self.snapshots.iter_mut().enumerate();
         self.picker.apply(snapshots.filter_map(|(pool, place)| Some((pool, place.read_new()?))));
+        if now_ms >= self.gauges_due_ms {
+            self.gauges_due_ms = now_ms + GAUGE_INTERVAL_MS;
+            self.write_gauges();
+        }
+    }
+
+    /// What all workers remember of prompts is about the same, so each writes its own.
+    fn write_gauges(&mut self) {
+        for place in 0..self.config().pools.len() {
+            let prefixes = self.picker.pool(place).and_then(|pool| pool.prefixes());
+            let blocks = prefixes.map(|prefixes| prefixes.len());
+            self.recorder.record(|stats| blocks.map(|blocks| stats.prefix_blocks(place, blocks)));
+        }
     }
 
     pub fn http_call_answered(&mut self, token: u32, now_ms: u64) {
@@ -77,15 +94,24 @@ impl<W> Worker<W> {
     ) -> Outcome {
         self.exchange.read_peers(self.picker.loads_mut(), now_ms);
         let outcome = self.picker.decide(id, prepared, waiter, now_ms);
-        if let Outcome::Decided(Decision::Send(_)) = outcome {
-            self.count_sent(prepared);
+        match outcome {
+            Outcome::Decided(Decision::Send(_)) => self.count_sent(prepared),
+            Outcome::Decided(_) => {}
+            Outcome::Waits => self.recorder.record(|stats| [stats.queue_grew(prepared.pool, 1)]),
         }
         outcome
+    }
+
+    /// The client of a request that waits has left.
+    pub fn forget(&mut self, pool: usize, id: u32) {
+        self.picker.forget(pool, id);
+        self.recorder.record(|stats| [stats.queue_grew(pool, -1)]);
     }
 
     /// The next request that need not wait any longer.
     pub fn released(&mut self, now_ms: u64) -> Option<Released<W>> {
         let released = self.picker.released(now_ms)?;
+        self.recorder.record(|stats| [stats.queue_grew(released.prepared.pool, -1)]);
         if let Decision::Send(_) = released.decision {
             self.count_sent(&released.prepared);
         }
@@ -98,8 +124,11 @@ impl<W> Worker<W> {
         self.picker.decide_unread(pool, now_ms)
     }
 
-    /// The request goes to the pick: from now on it counts there, and every worker knows.
-    pub fn send(&mut self, pick: &Pick, now_ms: u64) -> Sent {
+    /// The request goes to the pick, an endpoint of this pool: from now on it counts there, and every worker knows.
+    pub fn send(&mut self, pick: &Pick, pool: usize, now_ms: u64) -> Sent {
+        let prompt = pick.prompt.as_ref().filter(|sent| sent.prompt.blocks.is_some());
+        let prompt = prompt.map(|sent| (sent.prompt.tokens, sent.matched_tokens));
+        self.recorder.record(|stats| stats.picked(pool, pick.first_choice(), prompt));
         let sent = self.picker.send(pick, now_ms);
         self.exchange.publish(self.picker.loads(), now_ms);
         sent
@@ -132,16 +161,15 @@ impl<W> Worker<W> {
         }
     }
 
-    /// Counts a request sent for a published model.
+    /// What a request is counted under.
+    pub fn labels(&mut self, prepared: &Prepared) -> RequestLabels {
+        let target = prepared.target.as_deref().unwrap_or(&prepared.model);
+        let pool = self.picker.pool(prepared.pool);
+        self.recorder.stats().request_labels(&prepared.model, target, pool)
+    }
+
     fn count_sent(&mut self, prepared: &Prepared) {
-        if self.config().models.is_empty() {
-            return;
-        }
-        let name = stats::requests_sent(self.config(), &prepared.model, prepared.target.as_deref());
-        let known = self.counters.get(&name).copied();
-        let Some(counter) = known.or_else(|| host::define_counter(&name).ok()) else { return };
-        if host::increment_counter(counter).is_ok() && known.is_none() {
-            self.counters.insert(name, counter);
-        }
+        let labels = self.labels(prepared);
+        self.recorder.record(|stats| [stats.request_sent(labels)]);
     }
 }

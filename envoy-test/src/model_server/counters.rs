@@ -30,12 +30,31 @@ pub struct Counters {
     pub prompt_tokens: u64,
     pub cached_tokens: u64,
     pub completion_tokens: u64,
+    /// What answers given to their end say they have cost, by the model they name.
+    pub told_by_model: BTreeMap<String, ToldTokens>,
     /// When the last inference request came, in milliseconds since the start of the server.
     pub last_request_ms: Option<u64>,
     pub metrics_scrapes: u64,
     pub metrics_scrapes_in_flight: u64,
     /// Most scrapes that were ever answered at the same time.
     pub metrics_scrapes_in_flight_max: u64,
+}
+
+/// Sums of the token counts in answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToldTokens {
+    pub prompt: u64,
+    pub completion: u64,
+    /// Where the API tells it.
+    pub cached: u64,
+}
+
+impl std::ops::AddAssign for ToldTokens {
+    fn add_assign(&mut self, other: Self) {
+        self.prompt += other.prompt;
+        self.completion += other.completion;
+        self.cached += other.cached;
+    }
 }
 
 impl Counters {
@@ -106,6 +125,11 @@ pub struct RequestInFlight {
 impl RequestInFlight {
     pub fn complete(&mut self) {
         self.end = RequestEnd::Completed;
+    }
+
+    /// The answer has said what it has cost.
+    pub fn tell(&self, model: &str, tokens: ToldTokens) {
+        *self.counters.lock().told_by_model.entry(model.to_owned()).or_default() += tokens;
     }
 
     pub fn fail(&mut self) {

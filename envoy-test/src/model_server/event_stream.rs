@@ -11,11 +11,13 @@ use hyper::body::Frame;
 use super::answers::{EventShape, Subject, Usage};
 use super::counters::RequestInFlight;
 use super::live_engine::Generation;
+use super::request::Api;
 use super::response::Body;
 
 /// A streamed answer in the making. Dropping it, as hyper does when the client leaves, cancels the request.
 pub struct EventStream {
     pub subject: Subject,
+    pub api: Api,
     pub shape: Box<dyn EventShape>,
     pub generation: Generation,
     pub in_flight: RequestInFlight,
@@ -26,7 +28,8 @@ pub struct EventStream {
 
 impl EventStream {
     pub fn into_body(self) -> Body {
-        let progress = Progress { answer: self, pending: VecDeque::new(), ended: false };
+        let progress =
+            Progress { answer: self, usage: Usage::default(), pending: VecDeque::new(), ended: false };
         let frames = stream::unfold(progress, |mut progress| async move {
             // A pause after each event makes hyper write it out before it asks for the next.
             tokio::task::yield_now().await;
@@ -39,6 +42,8 @@ impl EventStream {
 
 struct Progress {
     answer: EventStream,
+    /// Up to the last token.
+    usage: Usage,
     pending: VecDeque<String>,
     ended: bool,
 }
@@ -56,6 +61,8 @@ impl Progress {
             *events -= 1;
         }
         if self.ended && self.pending.is_empty() {
+            let Subject { model, .. } = &self.answer.subject;
+            self.answer.in_flight.tell(model.trim_matches('"'), self.usage.told(self.answer.api));
             self.answer.in_flight.complete();
         }
         Some(Ok(Frame::data(Bytes::from(event))))
@@ -69,6 +76,7 @@ impl Progress {
             return;
         };
         let usage = Usage::of(&output, *block_tokens);
+        self.usage = usage;
         if output.previous.is_none() {
             self.pending.extend(shape.opening(subject, &usage));
         }

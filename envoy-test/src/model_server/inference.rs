@@ -138,6 +138,8 @@ impl Run {
             let usage = last.map(|output| Usage::of(&output, server.settings.engine.block_tokens));
             results.push(usage.unwrap_or_default());
         }
+        let total = results.iter().copied().fold(Usage::default(), Usage::plus);
+        in_flight.tell(self.subject.model.trim_matches('"'), total.told(self.api));
         in_flight.complete();
         let mut response = json(StatusCode::OK, whole(self.api, &self.subject, &results));
         if let Some(value) = load_header_value(server, headers) {
@@ -152,6 +154,7 @@ impl Run {
         };
         let stream = EventStream {
             subject: self.subject,
+            api: self.api,
             shape,
             generation,
             in_flight,

@@ -39,7 +39,7 @@ mod server;
 mod settings;
 pub mod tokens;
 
-pub use counters::Counters;
+pub use counters::{Counters, ToldTokens};
 pub use fleet::{ModelServer, ModelServers};
 pub use knobs::{FixedGauges, Knobs, MetricsMode};
 pub use settings::ServerSettings;

@@ -18,6 +18,8 @@ pub const WORKER_SCRAPING: &str = "worker-scraping";
 pub const ALL: [&str; 3] = [STOP_ITERATION, DEFERRED, WORKER_SCRAPING];
 /// The one with published models and two pools; `make run` is tested on it.
 pub const MODELS: &str = "models";
+/// The one that shows all there is to see; on Envoy 1.37 or newer.
+pub const OBSERVED: &str = "observed";
 /// One for each body mode.
 pub const BODY_MODES: [&str; 2] = [STOP_ITERATION, DEFERRED];
 

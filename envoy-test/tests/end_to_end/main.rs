@@ -17,4 +17,6 @@ mod recorded;
 mod requests;
 mod run;
 mod scraping;
+
+mod statistics;
 mod tokens;

@@ -17,7 +17,7 @@ fn gateway(configuration: &str, targets: Value) -> Gateway {
             "poolRef": {"name": "vllm-llama2-7b-pool"}, "targetModels": targets});
         plugin["models"] = json!([model]);
     };
-    Setup::new(configuration).concurrency(4).pods(pods).envoy(with_labels).plugin(edit).start()
+    Setup::new(configuration).concurrency(4).pods(pods).plugin(edit).start()
 }
 
 #[test]
@@ -72,13 +72,6 @@ fn answered_model(gateway: &Gateway, request: Request) -> String {
     answer.json().unwrap()["model"].as_str().unwrap().to_owned()
 }
 
-/// Has Envoy take the labels of the plugin's statistics out of their names, as `filter-config/models` does.
-fn with_labels(envoy: &mut Configuration) {
-    envoy.at("")["stats_config"] = json!({"stats_tags": [
-        {"tag_name": "model", "regex": "(model=\\.=(.*?);\\.;)"},
-        {"tag_name": "target_model", "regex": "(target_model=\\.=(.*?);\\.;)"}]});
-}
-
 /// How many requests for `lora-request` the statistics count as sent to this target.
 fn counted(gateway: &Gateway, target: &str) -> u64 {
     let page = gateway.envoy.admin_get("/stats/prometheus").unwrap();
@@ -102,7 +95,6 @@ fn ten_adapters_of_equal_weight_give_one_to_one_between_two_groups() {
             "targetModels": targets}]);
         let gateway = Setup::new(configuration)
             .concurrency(1)
-            .envoy(with_labels)
             .pods(pods)
             .plugin(|plugin| plugin["models"] = models.clone())
             .start();

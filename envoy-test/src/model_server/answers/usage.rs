@@ -1,6 +1,8 @@
 //! Token counts of an answer, in the three forms that the APIs print.
 
+use crate::model_server::counters::ToldTokens;
 use crate::model_server::engine::Output;
+use crate::model_server::request::Api;
 
 /// Token counts of one request, so far or in the end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,6 +32,16 @@ impl Usage {
             cached_tokens: self.cached_tokens + other.cached_tokens,
             completion_tokens: self.completion_tokens + other.completion_tokens,
             created_cache_tokens: self.created_cache_tokens + other.created_cache_tokens,
+        }
+    }
+
+    /// What of the counts an API prints.
+    pub fn told(&self, api: Api) -> ToldTokens {
+        let tells_cached = matches!(api, Api::Chat | Api::Completions | Api::Responses);
+        ToldTokens {
+            prompt: self.prompt_tokens as u64,
+            completion: if api == Api::Embeddings { 0 } else { self.completion_tokens as u64 },
+            cached: if tells_cached { self.cached_tokens as u64 } else { 0 },
         }
     }
 

@@ -1,0 +1,60 @@
+//! Hands to the host what [`crate::stats`] wants recorded.
+
+use std::collections::HashMap;
+
+use super::host::{self, HostError, LogLevel, Metric};
+use crate::config::Config;
+use crate::stats::{Kind, Measurement, Series, Stats};
+
+/// The host's statistics, by the numbers under which it knows them; as many as [`Stats`] bounds.
+pub struct Recorder {
+    stats: Stats,
+    ids: HashMap<Series, u32>,
+}
+
+impl Recorder {
+    pub fn new(config: &Config) -> Recorder {
+        Recorder { stats: Stats::new(config), ids: HashMap::new() }
+    }
+
+    /// Names and labels.
+    pub fn stats(&mut self) -> &mut Stats {
+        &mut self.stats
+    }
+
+    /// Records what `measure` says.
+    pub fn record<M: IntoIterator<Item = Measurement>>(&mut self, measure: impl FnOnce(&mut Stats) -> M) {
+        for measurement in measure(&mut self.stats) {
+            if let Err(error) = self.record_one(&measurement) {
+                let name = self.stats.name(&measurement.series);
+                host::log(LogLevel::Warn, &format!("inference-picker: cannot record {name}: {error:?}"));
+            }
+        }
+    }
+
+    fn record_one(&mut self, measurement: &Measurement) -> Result<(), HostError> {
+        let Measurement { series, value } = *measurement;
+        let kind = series.statistic.definition().kind;
+        let id = match self.ids.get(&series) {
+            Some(id) => *id,
+            None => self.define(series, kind)?,
+        };
+        match kind {
+            // The host takes no zero for a counter.
+            Kind::Counter if value == 0 => Ok(()),
+            Kind::Counter | Kind::SharedGauge => host::increment_metric(id, value),
+            Kind::Gauge | Kind::Histogram => host::record_metric(id, u64::try_from(value).unwrap_or(0)),
+        }
+    }
+
+    fn define(&mut self, series: Series, kind: Kind) -> Result<u32, HostError> {
+        let kind = match kind {
+            Kind::Counter => Metric::Counter,
+            Kind::Gauge | Kind::SharedGauge => Metric::Gauge,
+            Kind::Histogram => Metric::Histogram,
+        };
+        let id = host::define_metric(kind, &self.stats.name(&series))?;
+        self.ids.insert(series, id);
+        Ok(id)
+    }
+}

@@ -1,0 +1,118 @@
+//! What is recorded of a request when it has ended.
+
+use super::{Label, Measurement, Statistic, Stats, UNKNOWN, clamp, measure};
+use crate::openai::Usage;
+
+/// What a request is counted under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestLabels {
+    /// The model asked for.
+    pub model: Label,
+    /// The model sent.
+    pub target: Label,
+}
+
+/// A request of which nothing was read.
+impl Default for RequestLabels {
+    fn default() -> RequestLabels {
+        RequestLabels { model: UNKNOWN, target: UNKNOWN }
+    }
+}
+
+/// A request that has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct EndedRequest {
+    /// What it is counted under.
+    pub labels: RequestLabels,
+    /// The status of its answer; `None`: it had none.
+    pub status: Option<u16>,
+    /// What became of its answer, if that was no error.
+    pub answer: Option<EndedAnswer>,
+    /// From its headers to its end.
+    pub duration_ms: u64,
+}
+
+/// An answer that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndedAnswer {
+    /// It was compressed.
+    Encoded,
+    /// It was read.
+    Read(ReadAnswer),
+}
+
+/// What was read of an answer.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct ReadAnswer {
+    /// What it said it has cost.
+    pub usage: Option<Usage>,
+    /// Events with output.
+    pub output_events: u32,
+    /// Whether it came to its end.
+    pub complete: bool,
+    /// From the request's headers to its first output, if it was streamed and had one.
+    pub first_output_ms: Option<u64>,
+}
+
+impl Stats {
+    /// A request that was to be read is over.
+    pub fn request_ended(&mut self, request: &EndedRequest) -> Vec<Measurement> {
+        let RequestLabels { model, target } = request.labels;
+        let code = self.labels.word(status_class(request.status));
+        let mut measured = vec![
+            measure(Statistic::Requests, &[model, target, code], 1),
+            measure(Statistic::RequestDuration, &[model], clamp(request.duration_ms)),
+        ];
+        match request.answer {
+            Some(EndedAnswer::Encoded) => measured.push(measure(Statistic::AnswersEncoded, &[model], 1)),
+            Some(EndedAnswer::Read(answer)) => {
+                measured.extend(answer_ended(model, &answer, request.duration_ms))
+            }
+            None => {}
+        }
+        measured
+    }
+}
+
+/// What is reported counts as it was reported; what was seen beyond that is an estimate.
+fn answer_ended(
+    model: Label,
+    answer: &ReadAnswer,
+    duration_ms: u64,
+) -> impl Iterator<Item = Measurement> + use<> {
+    let model = [model];
+    let one = |statistic: Statistic| measure(statistic, &model, 1);
+    let usage = answer.usage;
+    let reported = usage.map_or(0, |usage| usage.completion_tokens);
+    let is_short = !answer.complete || usage.is_none();
+    let estimate = answer.output_events.saturating_sub(reported);
+    let first_output_ms = answer.first_output_ms;
+    let per_token_us = first_output_ms.zip(reported.checked_sub(1)).and_then(|(first_ms, tokens)| {
+        (duration_ms.saturating_sub(first_ms) * 1_000).checked_div(u64::from(tokens))
+    });
+    let measured = [
+        (!answer.complete).then(|| one(Statistic::AnswersCutShort)),
+        (answer.complete && usage.is_none()).then(|| one(Statistic::AnswersWithoutUsage)),
+        (is_short && estimate > 0).then(|| measure(Statistic::EstimatedCompletionTokens, &model, estimate)),
+        usage.map(|usage| measure(Statistic::PromptTokens, &model, usage.prompt_tokens)),
+        (reported > 0).then(|| measure(Statistic::CompletionTokens, &model, reported)),
+        usage
+            .and_then(|usage| usage.cached_tokens)
+            .map(|tokens| measure(Statistic::CachedTokens, &model, tokens)),
+        usage.map(|usage| measure(Statistic::RequestPromptTokens, &model, usage.prompt_tokens)),
+        (reported > 0).then(|| measure(Statistic::RequestCompletionTokens, &model, reported)),
+        first_output_ms.map(|first_ms| measure(Statistic::TimeToFirstToken, &model, clamp(first_ms))),
+        per_token_us.map(|time_us| measure(Statistic::TimePerOutputToken, &model, clamp(time_us))),
+    ];
+    measured.into_iter().flatten()
+}
+
+fn status_class(status: Option<u16>) -> &'static str {
+    match status {
+        None => "none",
+        Some(..300) => "2xx",
+        Some(300..400) => "3xx",
+        Some(400..500) => "4xx",
+        Some(_) => "5xx",
+    }
+}

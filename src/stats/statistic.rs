@@ -1,0 +1,150 @@
+//! The table of all statistics: what kind each is, and which labels it has.
+
+/// How a statistic takes its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Added to, and never falls.
+    Counter,
+    /// Set; where several write it, to about the same.
+    Gauge,
+    /// Added to and taken from, by every worker its own part.
+    SharedGauge,
+    /// Sorted into buckets.
+    Histogram,
+}
+
+/// What is measured. Tokens are those that servers report, times are as the gateway sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Statistic {
+    /// Prompt tokens.
+    PromptTokens,
+    /// Completion tokens.
+    CompletionTokens,
+    /// Prompt tokens that the servers had cached.
+    CachedTokens,
+    /// Requests sent to an endpoint.
+    RequestsSent,
+    /// Requests ended, by the class of their status.
+    Requests,
+    /// Requests answered by the gateway, by the code of the error.
+    Refusals,
+    /// Requests sent to an endpoint as the best one.
+    Picks,
+    /// Those of them that another endpoint answered.
+    Retries,
+    /// Answers that did not come to their end.
+    AnswersCutShort,
+    /// Answers that came to their end and did not tell their usage.
+    AnswersWithoutUsage,
+    /// Answers that were compressed, and not read.
+    AnswersEncoded,
+    /// What the answers that were cut short or told no usage had of output beyond what they reported, in events.
+    EstimatedCompletionTokens,
+    /// Scrapes that have ended.
+    Scrapes,
+    /// Those of them that gave nothing.
+    ScrapeFailures,
+    /// Prompt tokens sent where the strategy goes by prefixes.
+    PrefixPromptTokens,
+    /// What of them was taken to be cached where it was sent.
+    PrefixMatchedTokens,
+    /// From a request's headers to the first output of a streamed answer.
+    TimeToFirstToken,
+    /// From there to the end, for each further token of a streamed answer.
+    TimePerOutputToken,
+    /// From a request's headers to the end of its answer.
+    RequestDuration,
+    /// Prompt tokens of one request.
+    RequestPromptTokens,
+    /// Completion tokens of one request.
+    RequestCompletionTokens,
+    /// How long a request that had to wait did.
+    QueueWait,
+    /// From the start of a scrape to its answer.
+    ScrapeDuration,
+    /// Requests queued at an endpoint, at its last scrape.
+    EndpointWaiting,
+    /// Requests running there.
+    EndpointRunning,
+    /// Its KV cache in use, in thousandths.
+    EndpointKvCache,
+    /// Requests of this gateway in flight there.
+    EndpointInFlightRequests,
+    /// Prompt tokens of those that have had no output.
+    EndpointInFlightTokens,
+    /// Time since its metrics were read.
+    EndpointMetricsAge,
+    /// Requests that wait in the gateway.
+    QueueRequests,
+    /// Blocks that one worker remembers of prompts.
+    PrefixBlocks,
+}
+
+/// What a statistic is to those who read it.
+#[derive(Debug, Clone, Copy)]
+pub struct Definition {
+    /// How it takes numbers.
+    pub kind: Kind,
+    /// Its name, with the unit last.
+    pub name: &'static str,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+}
+
+const MODEL: &[&str] = &["model"];
+const POOL: &[&str] = &["pool"];
+const TARGET: &[&str] = &["model", "target_model"];
+const ANSWERED: &[&str] = &["model", "target_model", "code"];
+const REASON: &[&str] = &["reason"];
+const ENDPOINT: &[&str] = &["pool", "endpoint"];
+/// The label of the two statistics that keep the names they had in other gateways.
+const LLMPROXY_MODEL: &[&str] = &["llmproxy_model"];
+
+impl Statistic {
+    /// Its line in the table.
+    pub fn definition(self) -> Definition {
+        use Kind::{Counter, Gauge, Histogram, SharedGauge};
+        let (kind, name, labels) = match self {
+            Statistic::PromptTokens => (Counter, "asm_llm_proxy_prompt_tokens", LLMPROXY_MODEL),
+            Statistic::CompletionTokens => (Counter, "asm_llm_proxy_completion_tokens", LLMPROXY_MODEL),
+            Statistic::CachedTokens => (Counter, "inference_picker_cached_tokens", MODEL),
+            Statistic::RequestsSent => (Counter, "inference_picker_requests_sent", TARGET),
+            Statistic::Requests => (Counter, "inference_picker_requests", ANSWERED),
+            Statistic::Refusals => (Counter, "inference_picker_refusals", REASON),
+            Statistic::Picks => (Counter, "inference_picker_picks", ENDPOINT),
+            Statistic::Retries => (Counter, "inference_picker_retries", ENDPOINT),
+            Statistic::AnswersCutShort => (Counter, "inference_picker_answers_cut_short", MODEL),
+            Statistic::AnswersWithoutUsage => (Counter, "inference_picker_answers_without_usage", MODEL),
+            Statistic::AnswersEncoded => (Counter, "inference_picker_answers_encoded", MODEL),
+            Statistic::EstimatedCompletionTokens => {
+                (Counter, "inference_picker_estimated_completion_tokens", MODEL)
+            }
+            Statistic::Scrapes => (Counter, "inference_picker_scrapes", POOL),
+            Statistic::ScrapeFailures => (Counter, "inference_picker_scrape_failures", POOL),
+            Statistic::PrefixPromptTokens => (Counter, "inference_picker_prefix_prompt_tokens", POOL),
+            Statistic::PrefixMatchedTokens => (Counter, "inference_picker_prefix_matched_tokens", POOL),
+            Statistic::TimeToFirstToken => (Histogram, "inference_picker_time_to_first_token_ms", MODEL),
+            Statistic::TimePerOutputToken => (Histogram, "inference_picker_time_per_output_token_us", MODEL),
+            Statistic::RequestDuration => (Histogram, "inference_picker_request_duration_ms", MODEL),
+            Statistic::RequestPromptTokens => (Histogram, "inference_picker_request_prompt_tokens", MODEL),
+            Statistic::RequestCompletionTokens => {
+                (Histogram, "inference_picker_request_completion_tokens", MODEL)
+            }
+            Statistic::QueueWait => (Histogram, "inference_picker_queue_wait_ms", POOL),
+            Statistic::ScrapeDuration => (Histogram, "inference_picker_scrape_duration_ms", POOL),
+            Statistic::EndpointWaiting => (Gauge, "inference_picker_endpoint_waiting", ENDPOINT),
+            Statistic::EndpointRunning => (Gauge, "inference_picker_endpoint_running", ENDPOINT),
+            Statistic::EndpointKvCache => (Gauge, "inference_picker_endpoint_kv_cache_permille", ENDPOINT),
+            Statistic::EndpointInFlightRequests => {
+                (Gauge, "inference_picker_endpoint_in_flight_requests", ENDPOINT)
+            }
+            Statistic::EndpointInFlightTokens => {
+                (Gauge, "inference_picker_endpoint_in_flight_tokens", ENDPOINT)
+            }
+            Statistic::EndpointMetricsAge => (Gauge, "inference_picker_endpoint_metrics_age_ms", ENDPOINT),
+            Statistic::QueueRequests => (SharedGauge, "inference_picker_queue_requests", POOL),
+            Statistic::PrefixBlocks => (Gauge, "inference_picker_prefix_blocks", POOL),
+        };
+        Definition { kind, name, labels }
+    }
+}
