@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::prompt::PromptSize;
-use super::prompt_text::PromptParts;
+use super::prompt_text::{PromptPart, PromptParts};
 
 /// Times `model` may be in one body; more than one is already strange.
 pub(super) const MAX_MODEL_FIELDS: usize = 16;
@@ -20,6 +20,17 @@ pub(super) struct Fields<'a> {
     pub stream_options: Option<Range<usize>>,
     pub cache_salt: Option<&'a [u8]>,
     pub prompt_parts: PromptParts<'a>,
+}
+
+impl<'a> Fields<'a> {
+    /// Takes a field for the part of the prompt that it is.
+    pub(super) fn set_prompt_part(&mut self, key: Key, part: PromptPart<'a>) {
+        match key {
+            Key::Tools => self.prompt_parts.tools = part,
+            Key::System => self.prompt_parts.system = part,
+            _ => self.prompt_parts.turns = part,
+        }
+    }
 }
 
 /// The fields of the top-level object that matter.

@@ -51,7 +51,7 @@ impl<'de> Visitor<'de> for FieldsVisitor<'de> {
                 Key::Tools | Key::System | Key::Messages => {
                     let part = map.next_value::<&RawValue>()?.get().as_bytes();
                     fields.prompt.add(part);
-                    *fields.prompt_parts.of(key) = PromptPart::of(part);
+                    fields.set_prompt_part(key, PromptPart::of(part));
                 }
                 Key::Other => {
                     map.next_value::<IgnoredAny>()?;

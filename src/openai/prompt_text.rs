@@ -11,16 +11,15 @@
 
 use twox_hash::XxHash64;
 
-use super::fields::Key;
 use super::json_string::read_string;
 use super::prompt::{BYTES_PER_TOKEN, MEDIA_TOKENS, PromptSize, is_media_key};
 
 /// What a prompt is made of; empty where a request has no such field.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct PromptParts<'a> {
-    tools: PromptPart<'a>,
-    system: PromptPart<'a>,
-    turns: PromptPart<'a>,
+    pub(super) tools: PromptPart<'a>,
+    pub(super) system: PromptPart<'a>,
+    pub(super) turns: PromptPart<'a>,
 }
 
 /// The JSON of one field.
@@ -58,15 +57,6 @@ fn is_plain(json: &[u8]) -> bool {
 }
 
 impl<'a> PromptParts<'a> {
-    /// The part a field is.
-    pub(super) fn of(&mut self, key: Key) -> &mut PromptPart<'a> {
-        match key {
-            Key::Tools => &mut self.tools,
-            Key::System => &mut self.system,
-            _ => &mut self.turns,
-        }
-    }
-
     /// Hands out the text in pieces.
     pub fn visit(&self, mut sink: impl FnMut(&[u8])) {
         for part in [self.tools, self.system, self.turns] {

@@ -47,7 +47,7 @@ pub(super) fn read_fields(body: &[u8]) -> Option<Fields<'_>> {
             Key::Tools | Key::System | Key::Messages => {
                 fields.prompt.merge(prompt);
                 let json = body.get(span).unwrap_or_default();
-                *fields.prompt_parts.of(key) = PromptPart { json, is_plain };
+                fields.set_prompt_part(key, PromptPart { json, is_plain });
             }
             Key::Other => {}
         }

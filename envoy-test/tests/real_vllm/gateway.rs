@@ -19,7 +19,14 @@ pub struct Gateway<'a> {
 impl<'a> Gateway<'a> {
     /// On `filter-config/CONFIGURATION/envoy.yaml`; returns when the servers' metrics are in use.
     pub fn start(configuration: &'static str, servers: &'a Servers) -> Gateway<'a> {
-        let settings = EnvoySettings::new(edited(configuration, servers));
+        Gateway::with_strategy("DEFAULT", configuration, servers)
+    }
+
+    /// The same with another routing strategy.
+    pub fn with_strategy(strategy: &str, configuration: &'static str, servers: &'a Servers) -> Gateway<'a> {
+        let mut edited = edited(configuration, servers);
+        edited.edit_plugin(|plugin| plugin["pools"][0]["routingStrategy"] = strategy.into());
+        let settings = EnvoySettings::new(edited);
         let envoy = Envoy::start(settings).unwrap();
         let gateway = Gateway { configuration, servers, envoy, sent_count: AtomicUsize::new(0) };
         crate::until("the servers' metrics are in use", || {

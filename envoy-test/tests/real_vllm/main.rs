@@ -7,6 +7,7 @@ mod answers;
 mod failing_server;
 mod gateway;
 mod picking;
+mod prefixes;
 mod servers;
 
 use std::thread::sleep;
@@ -47,6 +48,15 @@ fn the_plugin_serves_in_front_of_two_real_vllm_servers() {
         for (name, claim) in claims {
             check(&format!("{configuration}: {name}"), || claim(&gateway));
         }
+    }
+    for configuration in CONFIGURATIONS {
+        let gateway = Gateway::with_strategy("PREFIX_CACHE", configuration, &servers);
+        check(
+            &format!("{configuration}: prefixes::a_document_stays_with_the_server_that_has_it_cached"),
+            || {
+                prefixes::a_document_stays_with_the_server_that_has_it_cached(&gateway);
+            },
+        );
     }
     let gateways = CONFIGURATIONS.map(|configuration| Gateway::start(configuration, &servers));
     check("failing_server::only_streams_that_had_begun_end_with_their_server", || {

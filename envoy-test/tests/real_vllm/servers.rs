@@ -88,6 +88,11 @@ impl Servers {
         (0..self.servers.len()).map(|index| self.metric(index, "vllm:request_success_total")).collect()
     }
 
+    /// Prompt tokens that the servers have found in their prefix caches.
+    pub fn cached_tokens(&self) -> usize {
+        (0..self.servers.len()).map(|index| self.metric(index, "vllm:prefix_cache_hits_total")).sum()
+    }
+
     /// How many requests a server runs, and how many wait there.
     pub fn in_progress(&self, index: usize) -> usize {
         self.metric(index, "vllm:num_requests_running") + self.metric(index, "vllm:num_requests_waiting")

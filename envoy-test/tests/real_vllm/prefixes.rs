@@ -1,0 +1,53 @@
+//! PREFIX_CACHE, by what the servers' own prefix caches found.
+
+use std::collections::BTreeSet;
+use std::thread::sleep;
+use std::time::Duration;
+
+use envoy_test::envoy::Request;
+use serde_json::json;
+
+use crate::gateway::Gateway;
+use crate::servers::MODEL;
+
+/// Longer than workers take to hear of each other.
+const HEARD: Duration = Duration::from_millis(60);
+const DOCUMENTS: usize = 6;
+const QUESTIONS: usize = 4;
+
+/// A question about a document of some 1,500 characters.
+fn question(gateway: &Gateway, document: usize, question: usize) -> Request {
+    let name = format!("{} {document}", gateway.configuration);
+    let text = format!("{name} {}", "says much, of which something is asked. ".repeat(36));
+    let messages = json!([
+        {"role": "system", "content": text},
+        {"role": "user", "content": format!("Question number {question}?")},
+    ]);
+    Request::post("/v1/chat/completions")
+        .json(&json!({"model": MODEL, "messages": messages, "max_tokens": 4}))
+}
+
+/// Every question about a document goes to one server, all documents do not, and the servers' caches find nearly all of
+/// every document from its second question on.
+pub fn a_document_stays_with_the_server_that_has_it_cached(gateway: &Gateway) {
+    let before = gateway.servers.cached_tokens();
+    let mut servers = BTreeSet::new();
+    let mut prompt_tokens = 0;
+    for document in 0..DOCUMENTS {
+        let mut served_by = BTreeSet::new();
+        for number in 0..QUESTIONS {
+            let answer = gateway.send(question(gateway, document, number));
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            if number > 0 {
+                prompt_tokens += answer.json().unwrap()["usage"]["prompt_tokens"].as_u64().unwrap();
+            }
+            served_by.extend(gateway.served_by(1));
+            sleep(HEARD);
+        }
+        assert_eq!(served_by.len(), 1, "document {document}: {:?}", gateway.log(QUESTIONS));
+        servers.extend(served_by);
+    }
+    assert_eq!(servers.len(), 2, "one server has all documents");
+    let cached_tokens = (gateway.servers.cached_tokens() - before) as u64;
+    assert!(cached_tokens * 10 >= prompt_tokens * 8, "{cached_tokens} of {prompt_tokens} tokens were cached");
+}
