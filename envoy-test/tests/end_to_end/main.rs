@@ -18,5 +18,6 @@ mod requests;
 mod run;
 mod scraping;
 
+mod spans;
 mod statistics;
 mod tokens;

@@ -34,6 +34,8 @@ struct Arguments {
 enum Part {
     /// Requests of several sizes, in each mode; and the memory after them.
     Requests,
+    /// A streamed answer, in each mode.
+    Streams,
     /// Requests to pools of 10 to 1,000 endpoints.
     Endpoints,
     /// Reading metrics without any request.
@@ -48,6 +50,9 @@ fn main() -> Result<()> {
     let mut report = Report::default();
     if wanted(Part::Requests) {
         (report.requests, report.memory) = requests::by_size(&runtime, arguments.rounds)?;
+    }
+    if wanted(Part::Streams) {
+        report.streams = requests::streamed(&runtime, arguments.rounds)?;
     }
     if wanted(Part::Endpoints) {
         report.endpoints = requests::by_number_of_endpoints(&runtime, arguments.rounds)?;

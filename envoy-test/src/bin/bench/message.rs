@@ -1,5 +1,6 @@
 //! HTTP/1.1 messages on a connection that is kept, as cheap to read as can be: a message is its head, and a body of
-//! the length that the head announces. Not a general reader: no chunked bodies, no pipelining.
+//! the length that the head announces; or a stream, of which only the parts are counted. Not a general reader: no
+//! pipelining, no trailers.
 
 use std::io::{self, ErrorKind};
 
@@ -9,6 +10,7 @@ use tokio::net::TcpStream;
 /// Fits all but the largest messages measured; it grows for those.
 const FIRST_BUFFER_BYTES: usize = 16 << 10;
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
+const END_OF_STREAM: &[u8] = b"\r\n0\r\n\r\n";
 
 pub struct MessageStream {
     stream: TcpStream,
@@ -53,6 +55,23 @@ impl MessageStream {
         Ok(Some(Message { head: std::str::from_utf8(head)?, body }))
     }
 
+    /// Reads a whole stream; returns in how many parts its body came, by the chunks in which Envoy sent it on.
+    pub async fn next_stream(&mut self) -> Result<usize> {
+        let mut filled = 0;
+        while !self.buffer[..filled].ends_with(END_OF_STREAM) {
+            filled += match self.read(filled).await? {
+                0 => bail!("the connection was closed within a stream"),
+                count => count,
+            };
+        }
+        let stream = &self.buffer[..filled];
+        if !stream.starts_with(b"HTTP/1.1 200 ") {
+            bail!("not the stream expected: {}", String::from_utf8_lossy(stream));
+        }
+        let end = stream.windows(END_OF_HEAD.len()).position(|window| window == END_OF_HEAD);
+        parts(&stream[end.context("no head")? + END_OF_HEAD.len()..])
+    }
+
     pub async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             match self.stream.try_write(bytes) {
@@ -81,6 +100,20 @@ impl MessageStream {
 impl<'a> Message<'a> {
     pub fn header(&self, name: &str) -> Option<&'a str> {
         header(self.head, name)
+    }
+}
+
+/// How many chunks a body has that is sent in chunks.
+fn parts(mut body: &[u8]) -> Result<usize> {
+    let mut count = 0;
+    loop {
+        let end = body.iter().position(|byte| *byte == b'\r').context("a chunk without a length")?;
+        let length = usize::from_str_radix(std::str::from_utf8(&body[..end])?, 16)?;
+        if length == 0 {
+            return Ok(count);
+        }
+        body = body.get(end + length + 4..).context("a chunk that ends too early")?;
+        count += 1;
     }
 }
 

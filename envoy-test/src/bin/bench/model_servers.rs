@@ -1,18 +1,31 @@
-//! Model servers that answer at once with the same few bytes, and with a recorded page of metrics. They cost little,
-//! so that a machine of two cores is busy with Envoy.
+//! Model servers that answer at once with the same few bytes, stream the same events at a steady pace, and have a
+//! recorded page of metrics. They cost little, so that a machine of two cores is busy with Envoy.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
+use tokio::time::sleep;
 
 use crate::message::{Message, MessageStream};
 
 /// What every request but one for metrics is answered.
 pub const ANSWER: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"llama","choices":[{"index":0,"message":{"role":"assistant","content":"Yes."},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11}}"#;
+
+/// What a request's body says that is answered with a stream.
+pub const STREAMING: &str = r#""stream":true"#;
+/// Events with output in a stream.
+pub const STREAM_EVENTS: usize = 200;
+/// One of them, as long as vLLM's.
+const EVENT: &str = r#"data: {"id":"chatcmpl-91a80df6f288df33","object":"chat.completion.chunk","created":1,"model":"llama","choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null,"token_ids":null}]}"#;
+/// The event more for those that ask for their usage.
+const USAGE_EVENT: &str = r#"data: {"id":"chatcmpl-91a80df6f288df33","object":"chat.completion.chunk","created":1,"model":"llama","choices":[],"usage":{"prompt_tokens":9,"total_tokens":209,"completion_tokens":200}}"#;
+/// Between two events, so that Envoy gets each by itself.
+const PACE: Duration = Duration::from_millis(1);
 
 /// A page of a busy vLLM with adapters, 66 KB.
 const METRICS: &str = include_str!("../../../../tests/fixtures/vllm-0.32/metrics_queue_lora.txt");
@@ -91,10 +104,27 @@ async fn serve(stream: TcpStream, own_name: Arc<str>, counters: Arc<Counters>) -
     let mut stream = MessageStream::new(stream)?;
     let (answer, metrics) = (response("application/json", ANSWER), response("text/plain", METRICS));
     while let Some(request) = stream.next().await? {
-        let bytes = if count(&counters, &request, &own_name) { &metrics } else { &answer };
-        stream.write(bytes).await?;
+        let scrapes = count(&counters, &request, &own_name);
+        let body = std::str::from_utf8(request.body).unwrap_or_default();
+        if body.contains(STREAMING) {
+            let asks = body.contains(r#""include_usage":true"#);
+            stream_events(&stream, asks).await?;
+        } else {
+            stream.write(if scrapes { &metrics } else { &answer }).await?;
+        }
     }
     Ok(())
+}
+
+async fn stream_events(stream: &MessageStream, with_usage: bool) -> Result<()> {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write(head.as_bytes()).await?;
+    let last = with_usage.then_some(USAGE_EVENT).into_iter().chain(["data: [DONE]"]);
+    for event in std::iter::repeat_n(EVENT, STREAM_EVENTS).chain(last) {
+        stream.write(format!("{:x}\r\n{event}\n\n\r\n", event.len() + 2).as_bytes()).await?;
+        sleep(PACE).await;
+    }
+    Ok(stream.write(b"0\r\n\r\n").await?)
 }
 
 /// Counts a request; whether it is one for metrics.

@@ -8,6 +8,7 @@ use envoy_test::envoy::binary::project_root;
 use serde::Serialize;
 
 use crate::gateway::Variant;
+use crate::model_servers::STREAM_EVENTS;
 use crate::requests::{Memory, RequestCost};
 use crate::rounds::Cost;
 use crate::scraping::ScrapingCost;
@@ -16,6 +17,7 @@ use crate::scraping::ScrapingCost;
 pub struct Report {
     pub requests: Vec<RequestCost>,
     pub memory: Vec<Memory>,
+    pub streams: Vec<RequestCost>,
     pub endpoints: Vec<RequestCost>,
     pub scraping: Vec<ScrapingCost>,
 }
@@ -23,6 +25,7 @@ pub struct Report {
 impl Report {
     pub fn print(&self) {
         print_part("Processor time of Envoy a request, in µs", &self.requests, print_request);
+        print_part("The same where the answer is streamed", &self.streams, print_stream);
         print_part("The same for a chat of 7 KB, by number of endpoints", &self.endpoints, print_request);
         print_part("Processor time of Envoy for reading pages of 66 KB", &self.scraping, print_scraping);
         print_part("Memory of Envoy after these requests", &self.memory, |memory| self.print_memory(memory));
@@ -59,6 +62,15 @@ fn print_part<T>(title: &str, lines: &[T], print: impl FnMut(&T)) {
 fn print_request(line: &RequestCost) {
     let costs: Vec<String> = line.costs.iter().map(cell).collect();
     println!("  {:16} {}", line.name, costs.join("   "));
+}
+
+fn print_stream(line: &RequestCost) {
+    print_request(line);
+    let plain_us = line.costs.first().map_or(0.0, |plain| plain.cpu_us);
+    for cost in line.costs.iter().skip(1) {
+        let more_us = (cost.cpu_us - plain_us) / STREAM_EVENTS as f64;
+        println!("  {:16} {more_us:+5.2} an event in {}", "", cost.variant.name());
+    }
 }
 
 fn cell(cost: &Cost) -> String {

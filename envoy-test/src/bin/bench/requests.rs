@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use crate::gateway::{Gateway, Scraping, Variant};
-use crate::model_servers::ModelServers;
+use crate::model_servers::{ModelServers, STREAM_EVENTS};
 use crate::rounds::{Cost, measure};
 
 const BODY_KILOBYTES: [usize; 3] = [1, 7, 100];
@@ -46,6 +46,16 @@ pub fn by_size(runtime: &Runtime, rounds: usize) -> Result<(Vec<RequestCost>, Ve
     Ok((results, memory.collect::<Result<_>>()?))
 }
 
+/// A chat whose answer is streamed, and what the plugin adds to each of its events.
+pub fn streamed(runtime: &Runtime, rounds: usize) -> Result<Vec<RequestCost>> {
+    let servers = ModelServers::start(runtime, ENDPOINTS)?;
+    let variants = [Variant::Plain, Variant::StopIteration, Variant::Deferred];
+    let gateways = start(&variants, &servers, Scraping::Rarely)?;
+    eprintln!("measuring streams in {} modes, {rounds} rounds ...", variants.len());
+    let name = format!("stream of {STREAM_EVENTS}");
+    Ok(vec![RequestCost { name, costs: measure(runtime, &servers, &gateways, &chat(1, true), rounds)? }])
+}
+
 /// A chat to pools of ever more endpoints. Nothing is scraped: this is the cost of the request alone.
 pub fn by_number_of_endpoints(runtime: &Runtime, rounds: usize) -> Result<Vec<RequestCost>> {
     let mut results = Vec::new();
@@ -53,7 +63,7 @@ pub fn by_number_of_endpoints(runtime: &Runtime, rounds: usize) -> Result<Vec<Re
         eprintln!("measuring {count} endpoints, {rounds} rounds ...");
         let servers = ModelServers::start(runtime, count)?;
         let gateways = start(&[Variant::Plain, Variant::StopIteration], &servers, Scraping::Never)?;
-        let costs = measure(runtime, &servers, &gateways, &chat(TYPICAL_KILOBYTES), rounds)?;
+        let costs = measure(runtime, &servers, &gateways, &chat(TYPICAL_KILOBYTES, false), rounds)?;
         results.push(RequestCost { name: format!("{count} endpoints"), costs });
     }
     Ok(results)
@@ -65,16 +75,16 @@ fn start(variants: &[Variant], servers: &ModelServers, scraping: Scraping) -> Re
 
 fn requests() -> Vec<(String, Arc<[u8]>)> {
     let models = "GET /v1/models HTTP/1.1\r\nhost: models\r\n\r\n".as_bytes();
-    let chats = BODY_KILOBYTES.map(|kilobytes| (format!("chat of {kilobytes} KB"), chat(kilobytes)));
+    let chats = BODY_KILOBYTES.map(|kilobytes| (format!("chat of {kilobytes} KB"), chat(kilobytes, false)));
     [("GET /v1/models".to_owned(), models.into())].into_iter().chain(chats).collect()
 }
 
 /// A chat request of about so many bytes, with the escapes that text has.
-fn chat(kilobytes: usize) -> Arc<[u8]> {
+fn chat(kilobytes: usize, streamed: bool) -> Arc<[u8]> {
     let line = r#"The \"picker\" reads the body\nand picks. "#;
     let message = format!(r#"{{"role":"user","content":"{}"}}"#, line.repeat(12));
     let messages = vec![message.as_str(); (kilobytes * 1_000).div_ceil(message.len() + 1)].join(",");
-    let body = format!(r#"{{"model":"llama","stream":false,"max_tokens":100,"messages":[{messages}]}}"#);
+    let body = format!(r#"{{"model":"llama","stream":{streamed},"max_tokens":100,"messages":[{messages}]}}"#);
     let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: models\r\ncontent-type: application/json";
     format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes().into()
 }

@@ -39,7 +39,7 @@ pub fn measure(
 ) -> Result<Vec<Cost>> {
     let mut contenders = Vec::new();
     for gateway in gateways {
-        let clients = runtime.block_on(Clients::connect(gateway.envoy.address()))?;
+        let clients = runtime.block_on(Clients::connect(gateway.envoy.address(), request))?;
         let mut contender = Contender { gateway, clients, rounds_cpu_us: Vec::new() };
         contender.spend(runtime, servers, request, WARM_UP_CPU_US)?;
         contenders.push(contender);
