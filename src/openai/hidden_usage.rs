@@ -19,6 +19,8 @@
 //! As in [`super::AnswerUsage`], a name spelled with escapes is not recognized, broken JSON is no error, and a
 //! compressed answer is the caller's to keep away. A `usage` that stands first in its object is left there.
 
+use memchr::memmem;
+
 use super::event_lines::{EventLines, Part};
 use super::json_tokens::{Bracket, JsonTokens, Token};
 
@@ -90,6 +92,9 @@ impl HiddenUsage {
     ///
     /// All that was returned, joined, is the answer without the usage, however its bytes were cut.
     pub fn push(&mut self, bytes: &[u8], end: bool) -> Vec<u8> {
+        if self.has_nothing_to_do(bytes) {
+            return bytes.to_vec();
+        }
         self.pending.reserve(bytes.len());
         let mut rest = bytes;
         while let Some(part) = self.lines.next(&mut rest) {
@@ -110,6 +115,15 @@ impl HiddenUsage {
             self.take_out(self.line_from);
         }
         self.release(end)
+    }
+
+    /// Whether these are whole events in which nothing can be a usage, as most of a stream is: they need not be read.
+    fn has_nothing_to_do(&self, bytes: &[u8]) -> bool {
+        let between_events = self.pending.is_empty() && self.line_from == Some(0) && self.begins_event;
+        between_events
+            && !self.ends_hidden
+            && bytes.ends_with(b"\n\n")
+            && memmem::find(bytes, b"usage").is_none()
     }
 
     fn read(&mut self, text: &[u8]) {
