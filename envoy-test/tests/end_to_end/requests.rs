@@ -124,6 +124,8 @@ fn a_client_that_expects_100_continue_is_told_to_go_on() {
 fn streamed_answers_pass_as_they_come() {
     for configuration in BODY_MODES {
         let gateway = Setup::new(configuration).start();
+        // Slow enough for each event to be a chunk of its own, however busy the machine is.
+        gateway.pods.servers().for_each(|pod| pod.set(|knobs| knobs.speed = 0.1));
         let answer = gateway.send(chat_with(json!({"model": "tiny", "max_tokens": 8, "stream": true})));
         assert!(answer.text().ends_with("data: [DONE]\n\n"), "{configuration}: {}", answer.text());
         assert!(answer.chunks.len() >= 8, "{configuration}: {} chunks", answer.chunks.len());
