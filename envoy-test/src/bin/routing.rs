@@ -54,6 +54,9 @@ struct Arguments {
     /// Gateways in front of the pool.
     #[arg(long, default_value_t = 1)]
     gateways: usize,
+    /// Has the gateways tell each other what they have in flight and what they sent where, so many milliseconds late.
+    #[arg(long)]
+    peers_ms: Option<u64>,
     /// Plays the whole comparison and writes docs/routing.md, its plots and docs/routing.json.
     #[arg(long)]
     write: bool,
@@ -95,7 +98,7 @@ impl Arguments {
         let usual = Case::with_pool(workload, load, pool);
         Case {
             rate_per_s: self.rate.unwrap_or(usual.rate_per_s),
-            gateways: Gateways { gateways: self.gateways, workers: self.workers },
+            gateways: Gateways { gateways: self.gateways, workers: self.workers, peers_ms: self.peers_ms },
             pickers: if self.picker.is_empty() { usual.pickers } else { self.picker.clone() },
             ..usual
         }
@@ -147,9 +150,14 @@ fn comparison() -> Vec<(String, Vec<Case>)> {
     ]
 }
 
+/// How late gateways that tell each other hear, at the usual interval: on the late side.
+const LATENESS_MS: u64 = 25;
+
 fn several_gateways() -> Vec<Case> {
-    let counts = [(1, 1), (1, 2), (1, 4), (2, 1), (4, 1)];
-    let counts = counts.map(|(gateways, workers)| Gateways { gateways, workers });
+    let told = Some(LATENESS_MS);
+    let counts =
+        [(1, 1, None), (1, 2, None), (1, 4, None), (2, 1, None), (2, 1, told), (4, 1, None), (4, 1, told)];
+    let counts = counts.map(|(gateways, workers, peers_ms)| Gateways { gateways, workers, peers_ms });
     let workloads = [
         Workload::Conversation,
         Workload::MultiTurn,

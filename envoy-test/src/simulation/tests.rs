@@ -67,16 +67,31 @@ fn round_robin_gives_every_pod_as_many_requests() {
 }
 
 #[test]
-fn workers_know_of_each_other_and_gateways_do_not() {
+fn workers_know_of_each_other_and_gateways_do_if_they_tell() {
     let requests = 1_000;
-    let with = |gateways, workers| {
-        let gateways = Gateways { gateways, workers };
+    let with = |gateways, workers, peers_ms| {
+        let gateways = Gateways { gateways, workers, peers_ms };
         let case = Case { gateways, ..Case::usual(Workload::Conversation, 0.7) };
         first_token_ms(&case.scenario(PickerKind::Default, requests, 1))
     };
-    let (alone, four_workers, four_gateways) = (with(1, 1), with(1, 4), with(4, 1));
+    let (alone, four_workers) = (with(1, 1, None), with(1, 4, None));
+    let (silent, telling) = (with(4, 1, None), with(4, 1, Some(25)));
     assert!(four_workers < alone * 1.1, "{four_workers} {alone}");
-    assert!(four_gateways > alone * 1.2, "{four_gateways} {alone}");
+    assert!(silent > alone * 1.2, "{silent} {alone}");
+    assert!(telling < alone * 1.15, "{telling} {alone}");
+}
+
+#[test]
+fn gateways_that_tell_find_each_others_prompts_in_the_caches() {
+    let hits = |gateways, peers_ms| {
+        let gateways = Gateways { gateways, workers: 1, peers_ms };
+        let case = Case { gateways, ..Case::usual(Workload::MultiTurn, 0.7) };
+        let record = simulate(&case.scenario(PickerKind::PrefixCache, 1_000, 1)).unwrap();
+        Measures::of(&record).cache_hit_share
+    };
+    let (alone, silent, telling) = (hits(1, None), hits(2, None), hits(2, Some(25)));
+    assert!(silent < alone * 0.9, "{silent} {alone}");
+    assert!(telling > alone * 0.97, "{telling} {alone}");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! A worker decides each request with the core's own functions, from a real configuration and a real request body. It
 //! publishes its load at each pick, reads its peers' at most once a millisecond at a pick and at every tick, and takes
-//! over at its tick what the gateway's scraper has published. Gateways share nothing but the engines.
+//! over at its tick what the gateway's scraper has published. Gateways share nothing but the engines, unless they tell
+//! each other what their workers publish; then that comes late, and a worker reads it at its tick.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,11 +15,11 @@ use inference_picker::decide::{Decision, Pick};
 use inference_picker::load::LoadTable;
 use inference_picker::openai::{Usage, read_request};
 use inference_picker::picker::{Outcome, Picker as CoreWorker, Sent};
-use inference_picker::pool::Snapshot;
 use inference_picker::prefix::Batch;
 use serde_json::json;
 
 use super::scraping::Scraping;
+use super::telling::{Telling, Told};
 use super::{Gateways, Picker, Request};
 use crate::model_server::engine::{Engine, Output};
 
@@ -28,6 +29,7 @@ pub(super) const TICK: Duration = Duration::from_millis(10);
 /// Some gateways that use the core.
 pub struct CorePicker {
     gateways: Vec<Gateway>,
+    telling: Option<Telling>,
     /// What counts in whose books.
     in_flight: HashMap<usize, InFlight>,
     rng: Rng,
@@ -43,26 +45,51 @@ struct Gateway {
     workers: Vec<Worker>,
     /// What each worker has published.
     tables: Vec<LoadTable>,
-    /// What each worker has told of its prompts, until all others have heard it.
-    batches: Vec<(usize, Batch, usize)>,
+    /// What the other gateways' workers have published, as far as was heard.
+    others_tables: HashMap<usize, Vec<LoadTable>>,
+    /// What workers have told of their prompts, until all others have heard it.
+    batches: Vec<ToldBatch>,
+    /// What has not been told to the other gateways; nothing where they tell each other nothing.
+    untold: Option<Vec<(u64, Batch)>>,
     scraping: Scraping,
+}
+
+/// What a worker has told of its prompts.
+struct ToldBatch {
+    worker: u64,
+    batch: Batch,
+    /// Workers of this gateway that have yet to hear it.
+    unheard: usize,
 }
 
 /// What one of the plugin's workers keeps.
 struct Worker {
+    /// Tells it from the workers of all gateways.
+    id: u64,
     core: CoreWorker<()>,
     /// The time of the last look at the peers' tables.
     read_ms: u64,
     /// The number of the last batch heard of each other worker.
-    heard: HashMap<usize, u64>,
+    heard: HashMap<u64, u64>,
     next_tick: Duration,
 }
 
 impl CorePicker {
     pub fn new(strategy: &str, pods: usize, gateways: Gateways, mut rng: Rng) -> CorePicker {
         let config = configuration(strategy, pods);
-        let gateway = |_| Gateway::new(config.clone(), gateways.workers, &mut rng);
-        CorePicker { gateways: (0..gateways.gateways).map(gateway).collect(), in_flight: HashMap::new(), rng }
+        let telling = gateways.peers_ms.map(|lateness_ms| Telling::new(Duration::from_millis(lateness_ms)));
+        let gateway = |index| {
+            let first_id = (index * gateways.workers) as u64 + 1;
+            let mut gateway = Gateway::new(config.clone(), gateways.workers, first_id, &mut rng);
+            gateway.untold = telling.is_some().then(Vec::new);
+            gateway
+        };
+        CorePicker {
+            gateways: (0..gateways.gateways).map(gateway).collect(),
+            telling,
+            in_flight: HashMap::new(),
+            rng,
+        }
     }
 }
 
@@ -93,26 +120,37 @@ impl Picker for CorePicker {
     }
 
     fn next_tick(&self) -> Option<Duration> {
-        self.gateways.iter().map(Gateway::next_tick).min()
+        let gateways = self.gateways.iter().map(Gateway::next_tick);
+        gateways.chain(self.telling.as_ref().map(Telling::next_tick)).min()
     }
 
     fn tick(&mut self, engines: &[Engine], now: Duration) {
         for gateway in &mut self.gateways {
             gateway.tick(engines, now);
         }
+        let Some(telling) = &mut self.telling else { return };
+        let tell = || self.gateways.iter_mut().enumerate().map(|(index, one)| one.tell(index)).collect();
+        for told in telling.tick(tell, now) {
+            let others = self.gateways.iter_mut().enumerate().filter(|(index, _)| *index != told.gateway);
+            others.for_each(|(_, other)| other.hear(&told));
+        }
     }
 }
 
 impl Gateway {
-    fn new(config: Config, workers: usize, rng: &mut Rng) -> Gateway {
+    fn new(config: Config, workers: usize, first_id: u64, rng: &mut Rng) -> Gateway {
         let scraping = Scraping::new(&config);
         // Workers and the companion tick as often, but not together.
         let phase = TICK / (workers as u32 + 1);
-        let worker = |index: usize| Worker::new(&config, phase * (index as u32 + 1), rng.fork());
+        let worker = |index: usize| {
+            Worker::new(first_id + index as u64, &config, phase * (index as u32 + 1), rng.fork())
+        };
         Gateway {
             workers: (0..workers).map(worker).collect(),
             tables: vec![LoadTable { published_ms: 0, rows: vec![], adapters: vec![], batches: 0 }; workers],
+            others_tables: HashMap::new(),
             batches: Vec::new(),
+            untold: None,
             scraping,
         }
     }
@@ -125,7 +163,8 @@ impl Gateway {
     fn pick(&mut self, index: usize, prompt: &[u32], now_ms: u64) -> (Pick, Sent) {
         let worker = &mut self.workers[index];
         if std::mem::replace(&mut worker.read_ms, now_ms) != now_ms {
-            worker.read_peers(index, &self.tables, now_ms);
+            let others = self.others_tables.values().flatten();
+            worker.core.set_peers(peers(index, &self.tables).chain(others), now_ms);
         }
         let picked = worker.pick(prompt, now_ms);
         self.tables[index] = worker.core.loads().table(now_ms);
@@ -135,35 +174,64 @@ impl Gateway {
     fn tick(&mut self, engines: &[Engine], now: Duration) {
         let now_ms = milliseconds(now);
         if self.scraping.next_tick <= now {
-            self.scraping.tick(engines, &self.tables, now_ms);
+            let others = self.others_tables.values().flatten();
+            self.scraping.tick(engines, self.tables.iter().chain(others), now_ms);
         }
-        for (index, worker) in self.workers.iter_mut().enumerate() {
-            if worker.next_tick <= now {
-                worker.tick(index, &mut self.tables, self.scraping.published.as_ref(), now_ms);
-                exchange(index, worker, &mut self.batches, now_ms);
+        for index in 0..self.workers.len() {
+            if self.workers[index].next_tick <= now {
+                self.tick_worker(index, now_ms);
             }
         }
-        let others = self.workers.len() - 1;
-        self.batches.retain(|(_, _, heard)| *heard < others);
+        self.batches.retain(|told| told.unheard > 0);
+    }
+
+    fn tick_worker(&mut self, index: usize, now_ms: u64) {
+        let others_in_gateway = self.workers.len() - 1;
+        let worker = &mut self.workers[index];
+        worker.next_tick += TICK;
+        worker.core.tick(now_ms);
+        self.tables[index] = worker.core.loads().table(now_ms);
+        let others = self.others_tables.values().flatten();
+        worker.core.set_peers(peers(index, &self.tables).chain(others), now_ms);
+        worker.core.apply(self.scraping.published.clone().into_iter().map(|snapshot| (0, snapshot)));
+        worker.hear(&mut self.batches, now_ms);
+        if let Some(batch) = worker.core.take_events() {
+            if let Some(untold) = &mut self.untold {
+                untold.push((worker.id, batch.clone()));
+            }
+            self.batches.push(ToldBatch { worker: worker.id, batch, unheard: others_in_gateway });
+        }
+    }
+
+    /// What this gateway, the one at this place, tells the others.
+    fn tell(&mut self, gateway: usize) -> Told {
+        let batches = self.untold.replace(Vec::new()).unwrap_or_default();
+        Told { gateway, tables: self.tables.clone(), batches }
+    }
+
+    /// Takes over what another gateway has told, for the workers to read.
+    fn hear(&mut self, told: &Told) {
+        self.others_tables.insert(told.gateway, told.tables.clone());
+        let unheard = self.workers.len();
+        let batches = told.batches.iter().cloned();
+        self.batches.extend(batches.map(|(worker, batch)| ToldBatch { worker, batch, unheard }));
     }
 }
 
-/// Tells what happened to the worker's prompts, and hears it of the others.
-fn exchange(me: usize, worker: &mut Worker, batches: &mut Vec<(usize, Batch, usize)>, now_ms: u64) {
-    for (other, batch, heard) in batches.iter_mut().filter(|(other, ..)| *other != me) {
-        let number = worker.heard.entry(*other).or_default();
-        if batch.number > *number {
-            *number = batch.number;
-            *heard += 1;
-            batch.events.iter().for_each(|event| worker.core.hear(*other as u64 + 1, event, now_ms));
-        }
-    }
-    batches.extend(worker.core.take_events().map(|batch| (me, batch, 0)));
+/// The tables of the workers other than the one at this place.
+fn peers(me: usize, tables: &[LoadTable]) -> impl Iterator<Item = &LoadTable> {
+    tables.iter().enumerate().filter(move |(index, _)| *index != me).map(|(_, table)| table)
 }
 
 impl Worker {
-    fn new(config: &Config, next_tick: Duration, rng: Rng) -> Worker {
-        Worker { core: CoreWorker::new(config.clone(), rng), heard: HashMap::new(), read_ms: 0, next_tick }
+    fn new(id: u64, config: &Config, next_tick: Duration, rng: Rng) -> Worker {
+        Worker {
+            id,
+            core: CoreWorker::new(config.clone(), rng),
+            heard: HashMap::new(),
+            read_ms: 0,
+            next_tick,
+        }
     }
 
     /// Decides a request, and counts it where it goes.
@@ -180,17 +248,16 @@ impl Worker {
         }
     }
 
-    fn read_peers(&mut self, me: usize, tables: &[LoadTable], now_ms: u64) {
-        let peers = tables.iter().enumerate().filter(|(index, _)| *index != me);
-        self.core.set_peers(peers.map(|(_, table)| table), now_ms);
-    }
-
-    fn tick(&mut self, me: usize, tables: &mut [LoadTable], published: Option<&Snapshot>, now_ms: u64) {
-        self.next_tick += TICK;
-        self.core.tick(now_ms);
-        tables[me] = self.core.loads().table(now_ms);
-        self.read_peers(me, tables, now_ms);
-        self.core.apply(published.cloned().into_iter().map(|snapshot| (0, snapshot)));
+    /// Hears what has happened to the prompts of others.
+    fn hear(&mut self, batches: &mut [ToldBatch], now_ms: u64) {
+        for told in batches.iter_mut().filter(|told| told.worker != self.id) {
+            let number = self.heard.entry(told.worker).or_default();
+            if told.batch.number > *number {
+                *number = told.batch.number;
+                told.unheard -= 1;
+                told.batch.events.iter().for_each(|event| self.core.hear(told.worker, event, now_ms));
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod endpoint_picker;
 mod gateway;
 mod oracle;
 mod scraping;
+mod telling;
 
 use std::time::Duration;
 
@@ -38,16 +39,18 @@ pub trait Picker {
     fn tick(&mut self, _engines: &[Engine], _now: Duration) {}
 }
 
-/// How many gateways stand in front of the pool, and how many workers each has.
+/// How many gateways stand in front of the pool, how many workers each has, and whether gateways tell each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gateways {
     pub gateways: usize,
     pub workers: usize,
+    /// How long what one gateway tells takes to reach the others; `None`: they tell each other nothing.
+    pub peers_ms: Option<u64>,
 }
 
 impl Default for Gateways {
     fn default() -> Self {
-        Self { gateways: 1, workers: 1 }
+        Self { gateways: 1, workers: 1, peers_ms: None }
     }
 }
 

@@ -34,9 +34,9 @@ impl Scraping {
         Scraping { scraper, loads, published: None, next_tick: Duration::ZERO }
     }
 
-    pub fn tick(&mut self, engines: &[Engine], tables: &[LoadTable], now_ms: u64) {
+    pub fn tick<'a>(&mut self, engines: &[Engine], tables: impl Iterator<Item = &'a LoadTable>, now_ms: u64) {
         self.next_tick += TICK;
-        self.loads.set_peers(tables.iter(), now_ms);
+        self.loads.set_peers(tables, now_ms);
         self.scraper.observe_in_flight(|address| self.loads.in_flight_at(address));
         for address in self.scraper.due(now_ms) {
             let page = metrics_page(&engines[pod_at(address)]);

@@ -74,6 +74,7 @@ fn as_json(sections: &[Section]) -> Value {
                     "kv_share": case.pool.kv_share,
                     "gateways": case.gateways.gateways,
                     "workers": case.gateways.workers,
+                    "peers_ms": case.gateways.peers_ms,
                     "picker": picker.name(),
                     "measures": rounded_all(json!(measures)),
                 })

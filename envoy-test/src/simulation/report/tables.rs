@@ -113,6 +113,9 @@ fn title(case: &Case) -> String {
     add(kv_share != usual.kv_share, format!("KV cache of {:.0} %", kv_share * 100.0));
     add(case.gateways.workers > 1, format!("{} workers", case.gateways.workers));
     add(case.gateways.gateways > 1, format!("{} gateways", case.gateways.gateways));
+    if let Some(lateness_ms) = case.gateways.peers_ms {
+        add(true, format!("told {lateness_ms} ms late"));
+    }
     title
 }
 
@@ -134,5 +137,7 @@ mod tests {
         case.pool.slow_pod = true;
         case.gateways.gateways = 2;
         assert_eq!(title(&case), "random, 24.0/s, one pod three times slower, 2 gateways");
+        case.gateways.peers_ms = Some(25);
+        assert!(title(&case).ends_with(", 2 gateways, told 25 ms late"));
     }
 }
