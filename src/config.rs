@@ -30,6 +30,10 @@ pub const DEFAULT_MAX_CONSECUTIVE_FAILURES: u32 = 3;
 /// own buffer limit (1 MiB by default) applies before it.
 pub const DEFAULT_MAX_BODY_BYTES: usize = 16 << 20;
 
+/// How often another gateway is asked what it has in flight: what gateways know of each other is then some 20 ms old,
+/// which costs little; at 200 ms it would be of no use.
+pub const DEFAULT_PEERS_INTERVAL: Duration = Duration::from_millis(20);
+
 /// Queued requests from which on an endpoint is saturated: what waits there longer is not served sooner.
 pub const DEFAULT_SATURATED_QUEUE_DEPTH: u32 = 5;
 /// KV-cache utilization from which on an endpoint is saturated: beyond it, vLLM soon has to preempt.
@@ -171,6 +175,17 @@ pub struct Config {
     pub sticky_by: Option<StickyBy>,
     /// The gateway's queue; `None`: nothing waits in the gateway.
     pub queue: Option<Queue>,
+    /// The other gateways in front of the same pools; `None`: they are not known.
+    pub peers: Option<Peers>,
+}
+
+/// The gateways that tell each other what they have in flight. This one may be among them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peers {
+    /// The Envoy cluster of their exchange listeners. Routes to it are answered by this gateway itself.
+    pub cluster: String,
+    /// Milliseconds between two questions to one gateway.
+    pub interval_ms: u64,
 }
 
 /// What tells one user from another.

@@ -13,6 +13,9 @@ fn complete() -> Value {
     json!({
         "pools": [{"name": "p", "cluster": "c", "endpoints": ["10.0.0.1:8000"], "saturation": {}, "prefixCache": {}}],
         "queue": {},
+        "peers": {"cluster": "g"},
+        "scrapeCluster": "s",
+        "adminCluster": "a",
         "models": [{"modelName": "m", "poolRef": {"name": "p"}, "targetModels": [{"name": "t"}]}],
     })
 }
@@ -68,8 +71,9 @@ fn what_the_table_calls_required_is() {
         let (object, field) = place(&mut document, &path);
         object.as_object_mut().unwrap().remove(&field);
         let refused = Config::parse(document.to_string().as_bytes()).is_err();
-        // Endpoints may be left out only where they can be discovered.
-        let expected = default == "required" || path == "pools[].endpoints";
+        // Without peers they may be left out.
+        let needed_by_peers = ["scrapeCluster", "adminCluster"].contains(&path.as_str());
+        let expected = default == "required" || needed_by_peers;
         assert_eq!(refused, expected, "{path}");
     }
 }
@@ -94,6 +98,7 @@ fn the_table_has_every_field_and_no_other() {
         "models[].",
         "models[].targetModels[].",
         "queue.",
+        "peers.",
     ];
     let known: BTreeSet<String> = objects.into_iter().flat_map(known_fields).collect();
     let documented: BTreeSet<String> = rows().into_iter().map(|(field, _)| field).collect();

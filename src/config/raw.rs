@@ -34,6 +34,14 @@ pub(super) struct Config {
     pub include_usage: Option<bool>,
     pub sticky_by: Option<String>,
     pub queue: Option<Queue>,
+    pub peers: Option<Peers>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Peers {
+    pub cluster: String,
+    pub interval: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

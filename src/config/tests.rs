@@ -21,6 +21,11 @@ fn with(field: &str, value: &str) -> String {
     MINIMAL.replacen('{', &format!("{{\"{field}\":{value},"), 1)
 }
 
+/// The same with peers, and the clusters that they need.
+fn with_peers(value: &str) -> String {
+    with("peers", &format!(r#"{value},"scrapeCluster":"scrape","adminCluster":"admin""#))
+}
+
 fn with_saturation(value: &str) -> String {
     MINIMAL.replace(r#""name":"p","#, &format!(r#""name":"p","saturation":{value},"#))
 }
@@ -39,6 +44,15 @@ fn the_queue_is_off_unless_it_is_asked_for() {
     let queue = |document: &str| Config::parse(document.as_bytes()).unwrap().queue;
     assert_eq!(queue(MINIMAL), None);
     assert_eq!(queue(&with("queue", "{}")), Some(Queue { max_wait_ms: 2_000, max_requests: 1_000 }));
+}
+
+#[test]
+fn gateways_know_each_other_only_where_they_are_to() {
+    let peers = |document: &str| Config::parse(document.as_bytes()).unwrap().peers;
+    assert_eq!(peers(MINIMAL), None);
+    let expected = |interval_ms| Some(Peers { cluster: "gateways".into(), interval_ms });
+    assert_eq!(peers(&with_peers(r#"{"cluster":"gateways"}"#)), expected(20));
+    assert_eq!(peers(&with_peers(r#"{"cluster":"gateways","interval":"50ms"}"#)), expected(50));
 }
 
 #[test]
@@ -136,6 +150,13 @@ fn a_bad_value_is_refused_by_field_path() {
     refused(&with("queue", "{\"maxWait\":\"2\"}"), "queue.maxWait", "not a duration");
     refused(&with("queue", "{\"maxRequests\":0}"), "queue.maxRequests", "not between");
     refused(&with("queue", "{\"length\":9}"), "queue.length", "unknown field");
+    let peers = r#"{"cluster":"gateways"}"#;
+    refused(&with("peers", &format!(r#"{peers},"scrapeCluster":"s""#)), "peers", "`adminCluster`");
+    refused(&with("peers", &format!(r#"{peers},"adminCluster":"a""#)), "peers", "`scrapeCluster`");
+    refused(&with_peers("{}"), "peers", "missing field `cluster`");
+    refused(&with_peers(r#"{"cluster":""}"#), "peers.cluster", "empty");
+    refused(&with_peers(r#"{"cluster":"c"}"#), "peers.cluster", "pool's");
+    refused(&with_peers(r#"{"cluster":"g","interval":"1ms"}"#), "peers.interval", "not between");
     refused(&with_saturation("{\"queueDepth\":0}"), "pools[0].saturation.queueDepth", "at least 1");
     refused(
         &with_saturation("{\"kvCacheUtilization\":1.5}"),

@@ -44,6 +44,7 @@ pub(super) fn config(raw: raw::Config) -> Result<Config, ConfigError> {
         include_usage: raw.include_usage.unwrap_or(true),
         sticky_by: raw.sticky_by.map(sticky_by).transpose()?,
         queue: raw.queue.map(queue).transpose()?,
+        peers: raw.peers.map(peers).transpose()?,
         pools,
         models,
     };
@@ -62,6 +63,9 @@ fn consistent(config: &Config) -> Result<(), ConfigError> {
             "must be longer than scrapeInterval, or all metrics are always stale",
         );
     }
+    if let Some(peers) = &config.peers {
+        consistent_peers(peers, config)?;
+    }
     let discovered = config.pools.iter().position(|pool| pool.endpoints.is_none());
     match discovered {
         Some(index) if config.admin_cluster.is_none() => refuse(
@@ -70,6 +74,22 @@ fn consistent(config: &Config) -> Result<(), ConfigError> {
         ),
         _ => Ok(()),
     }
+}
+
+fn consistent_peers(peers: &Peers, config: &Config) -> Result<(), ConfigError> {
+    if config.admin_cluster.is_none() {
+        return refuse(
+            "peers",
+            "are discovered, which needs `adminCluster`: the cluster of Envoy's own admin listener",
+        );
+    }
+    if config.scrape_cluster.is_none() {
+        return refuse("peers", "are asked one by one, which needs `scrapeCluster`: an ORIGINAL_DST cluster");
+    }
+    if config.pool_of_cluster(peers.cluster.as_bytes()).is_some() {
+        return refuse("peers.cluster", &format!("`{}` is a pool's cluster", peers.cluster));
+    }
+    Ok(())
 }
 
 fn pools(raw: Vec<raw::Pool>) -> Result<Vec<Pool>, ConfigError> {
@@ -139,6 +159,12 @@ fn queue(raw: raw::Queue) -> Result<Queue, ConfigError> {
     let max_requests = raw.max_requests.unwrap_or(DEFAULT_QUEUE_MAX_REQUESTS);
     between(max_requests, 1, QUEUE_MAX_REQUESTS_CEILING, "queue.maxRequests")?;
     Ok(Queue { max_wait_ms: interval(raw.max_wait, "queue.maxWait", DEFAULT_QUEUE_MAX_WAIT)?, max_requests })
+}
+
+fn peers(raw: raw::Peers) -> Result<Peers, ConfigError> {
+    name(&raw.cluster, "peers.cluster")?;
+    let interval_ms = interval(raw.interval, "peers.interval", DEFAULT_PEERS_INTERVAL)?;
+    Ok(Peers { cluster: raw.cluster, interval_ms })
 }
 
 fn sticky_by(raw: String) -> Result<StickyBy, ConfigError> {
