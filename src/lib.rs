@@ -10,14 +10,15 @@
 //! 5. The first output and the end of the answer give the load back.
 //!
 //! Apart from requests, [`scrape`] says when to ask each endpoint for its metrics, and [`lease`] which worker does it
-//! where there is no companion service.
+//! where there is no companion service. Where several gateways serve the same pools, [`peers`] says what they tell each
+//! other.
 //!
 //! # Invariants
 //!
 //! - The core knows no host, no clock and no randomness: they are arguments. Only `plugin` speaks to the host, and
 //!   it compiles for no other target.
-//! - Only [`config`], [`openai`], [`metrics`] and [`pool`] know a wire format.
-//! - Any bytes, from clients, model servers or shared data, are read in bounded memory and without a panic.
+//! - Only [`config`], [`openai`], [`metrics`], [`pool`] and [`peers`] know a wire format.
+//! - Any bytes, from clients, model servers, other gateways or shared data, are read in bounded memory and without a panic.
 //! - Data that is missing or old is a value with a defined decision, never an error of a request.
 
 #![cfg_attr(not(target_os = "wasi"), forbid(unsafe_code))]
@@ -37,6 +38,7 @@ pub mod metrics;
 pub mod model_sizes;
 pub mod models;
 pub mod openai;
+pub mod peers;
 pub mod picker;
 pub mod pool;
 pub mod prefix;

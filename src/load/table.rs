@@ -31,6 +31,21 @@ impl LoadTable {
         now_ms.saturating_sub(self.published_ms) < TABLE_EXPIRES_AFTER_MS
     }
 
+    /// The same by another clock, which shows `here_ms` when the table's own shows `there_ms`.
+    pub fn by_clock(mut self, there_ms: u64, here_ms: u64) -> LoadTable {
+        self.published_ms = by_clock(self.published_ms, there_ms, here_ms);
+        for (_, load) in &mut self.rows {
+            if let Some(oldest) = &mut load.oldest {
+                oldest.sent_ms = by_clock(oldest.sent_ms, there_ms, here_ms);
+            }
+            // 0 is never, by any clock.
+            if load.last_output_ms > 0 {
+                load.last_output_ms = by_clock(load.last_output_ms, there_ms, here_ms);
+            }
+        }
+        self
+    }
+
     pub(super) fn rows(&self) -> impl Iterator<Item = &(SocketAddr, InFlight)> {
         self.rows.iter().take(MAX_TABLE_ROWS)
     }
@@ -38,4 +53,9 @@ impl LoadTable {
     pub(super) fn adapters(&self) -> impl Iterator<Item = &(SocketAddr, AdapterId)> {
         self.adapters.iter().take(MAX_TABLE_ROWS)
     }
+}
+
+/// A time as long ago by another clock. None is later than now.
+fn by_clock(time_ms: u64, there_ms: u64, here_ms: u64) -> u64 {
+    here_ms.saturating_sub(there_ms.saturating_sub(time_ms))
 }
