@@ -68,9 +68,9 @@ impl Asking {
     pub fn follow(&mut self, listed: &[DiscoveredEndpoint], now_ms: u64) {
         let mut known: HashMap<SocketAddr, Gateway> =
             self.gateways.drain(..).map(|gateway| (gateway.address, gateway)).collect();
-        let gateways = listed.iter().filter_map(|listed| {
+        let gateways = listed.iter().map(|listed| {
             let new = Gateway { address: listed.address, due_ms: now_ms, in_progress: false, fails: false };
-            Some(known.remove(&listed.address).unwrap_or(new))
+            known.remove(&listed.address).unwrap_or(new)
         });
         self.gateways = gateways.take(MAX_GATEWAYS).collect();
     }
@@ -153,7 +153,6 @@ mod tests {
     use super::*;
     use crate::load::{InFlight, LoadTable, Oldest};
     use crate::pool::encode;
-    use crate::prefix::Batch;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -184,7 +183,7 @@ mod tests {
         let table = LoadTable { published_ms: now_ms - 10, rows, adapters: vec![], batches: 5 };
         let mut page = Page::new(now_ms);
         for &id in workers {
-            page.add(id, &encode(&table), [encode(&Batch::default())].into_iter());
+            page.add(id, &encode(&table), 0, |_| None);
         }
         page.to_bytes()
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::load::LoadTable;
 use crate::pool::{decode, encode};
-use crate::prefix::Batch;
+use crate::prefix::{Batch, numbers_to_read};
 
 /// Bytes of a page: the tables of a hundred workers with a hundred endpoints each are 300 KB, and 20 ms of prompts a few
 /// KB.
@@ -41,20 +41,20 @@ impl Page {
         Page { now_ms, ..Page::default() }
     }
 
-    /// Adds what a worker has told, as published bytes: its table, and its batches in their order. A worker whose table is
-    /// of no use, and whatever would make the page too large, is left out: what is not told stays its own knowledge.
-    pub fn add(&mut self, id: u64, table: &[u8], batches: impl Iterator<Item = Vec<u8>>) {
+    /// Adds what a worker has published: its table, and of its batches those behind `read`. A worker whose table is of no
+    /// use, and whatever would make the page too large, is left out: what is not told stays its own knowledge.
+    pub fn add(&mut self, id: u64, table: &[u8], read: u64, batch: impl Fn(u64) -> Option<Vec<u8>>) {
         let Some(known) = decode::<LoadTable>(table) else { return };
         if !known.is_alive(self.now_ms) || !self.has_room(table.len() + WORKER_BYTES) {
             return;
         }
-        let mut worker = WorkerPage { id, table: known, batches: Vec::new() };
-        for bytes in batches {
-            if let Some(batch) = decode(&bytes).filter(|_| self.has_room(bytes.len())) {
-                worker.batches.push(batch);
-            }
-        }
-        self.workers.push(worker);
+        let batches = numbers_to_read(read, known.batches).filter_map(|number| {
+            let bytes = batch(number)?;
+            let batch = decode::<Batch>(&bytes).filter(|batch| batch.number == number)?;
+            self.has_room(bytes.len()).then_some(batch)
+        });
+        let batches = batches.collect();
+        self.workers.push(WorkerPage { id, table: known, batches });
     }
 
     /// Takes the room, if it is there.
@@ -87,10 +87,11 @@ mod tests {
 
     fn table(published_ms: u64) -> LoadTable {
         let address = SocketAddr::from(([10, 0, 0, 1], 8000));
-        LoadTable { published_ms, rows: vec![(address, InFlight::default())], adapters: vec![], batches: 2 }
+        LoadTable { published_ms, rows: vec![(address, InFlight::default())], adapters: vec![], batches: 3 }
     }
 
-    fn batch(blocks: usize) -> Batch {
+    /// The bytes of the batch of this number, with a prompt of so many blocks.
+    fn batch(number: u64, blocks: usize) -> Option<Vec<u8>> {
         let address = SocketAddr::from(([10, 0, 0, 1], 8000));
         let mut batch = Batch::default();
         batch.push(PromptEvent::Sent {
@@ -99,43 +100,48 @@ mod tests {
             hashes: vec![u64::MAX; blocks],
             block_tokens: 64,
         });
-        batch.take().unwrap_or_default()
+        batch.number = number;
+        Some(encode(&batch))
     }
 
     fn page() -> Page {
         let mut page = Page::new(5_000);
-        page.add(7, &encode(&table(4_990)), [encode(&batch(3)), encode(&batch(2))].into_iter());
-        page.add(8, &encode(&table(4_000)), std::iter::empty());
+        page.add(7, &encode(&table(4_990)), 1, |number| batch(number, 3));
+        page.add(8, &encode(&table(4_000)), 3, |number| batch(number, 3));
         page
+    }
+
+    /// Each worker, and the numbers of its batches.
+    fn told(page: &Page) -> Vec<(u64, Vec<u64>)> {
+        let numbers = |worker: &WorkerPage| worker.batches.iter().map(|batch| batch.number).collect();
+        page.workers.iter().map(|worker| (worker.id, numbers(worker))).collect()
     }
 
     #[test]
     fn what_is_told_is_what_is_read() {
         let read = Page::from_bytes(&page().to_bytes()).unwrap();
         assert_eq!((read.now_ms, &read.workers), (5_000, &page().workers));
-        let told: Vec<_> = read.workers.iter().map(|worker| (worker.id, worker.batches.len())).collect();
-        assert_eq!(told, [(7, 2), (8, 0)]);
+        assert_eq!(told(&read), [(7, vec![2, 3]), (8, vec![])]);
     }
 
     #[test]
     fn workers_that_are_gone_and_values_of_no_use_are_not_told() {
         let mut page = Page::new(5_000);
-        page.add(1, &encode(&table(3_000)), std::iter::empty());
-        page.add(2, b"nonsense", std::iter::empty());
-        page.add(3, &encode(&table(5_000)), [b"nonsense".to_vec(), encode(&batch(1))].into_iter());
-        let told: Vec<_> = page.workers.iter().map(|worker| (worker.id, worker.batches.len())).collect();
-        assert_eq!(told, [(3, 1)]);
+        page.add(1, &encode(&table(3_000)), 0, |number| batch(number, 1));
+        page.add(2, b"nonsense", 0, |number| batch(number, 1));
+        page.add(3, &encode(&table(5_000)), 0, |_| Some(b"nonsense".to_vec()));
+        page.add(4, &encode(&table(5_000)), 0, |_| batch(2, 1));
+        assert_eq!(told(&page), [(3, vec![]), (4, vec![2])], "only what is in its own slot");
     }
 
     #[test]
     fn no_page_is_larger_than_the_limit() {
-        let (table, batch) = (encode(&table(5_000)), encode(&batch(50_000)));
         let mut page = Page::new(5_000);
         for id in 0..20 {
-            page.add(id, &table, std::iter::repeat_n(batch.clone(), 3));
+            page.add(id, &encode(&table(5_000)), 0, |number| batch(number, 50_000));
         }
         let bytes = page.to_bytes().len();
-        assert!((MAX_PAGE_BYTES - 2 * batch.len()..=MAX_PAGE_BYTES).contains(&bytes), "{bytes}");
+        assert!((MAX_PAGE_BYTES * 3 / 4..=MAX_PAGE_BYTES).contains(&bytes), "{bytes}");
         assert_eq!(page.workers.len(), 20, "tables are small");
     }
 

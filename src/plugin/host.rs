@@ -13,7 +13,7 @@ use std::ptr::null_mut;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostError(pub u32);
 
-type HostResult<T> = Result<T, HostError>;
+pub type HostResult<T> = Result<T, HostError>;
 
 const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;

@@ -3,6 +3,7 @@
 //! - [`host`] wraps the host's calls; nothing else is unsafe or names the ABI.
 //! - [`shared`] keeps what workers and the scraper exchange in shared data.
 //! - [`scraping`] performs scrapes and discovery, for the companion service and for an elected worker.
+//! - [`peers`] asks the other gateways, and answers them.
 //! - [`recorder`] hands over what is counted and measured.
 //! - [`worker`] is what one worker knows.
 //! - [`stream`] is one request on it, [`answer`] the body of its answer, [`account`] what it has cost; [`own_answers`] are
@@ -13,6 +14,7 @@ mod answer;
 mod calls;
 mod host;
 mod own_answers;
+mod peers;
 mod recorder;
 mod scraping;
 mod shared;

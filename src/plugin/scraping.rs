@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use super::host::{self, Buffer, Headers, LogLevel};
+use super::peers::PeersAsking;
 use super::recorder::Recorder;
 use super::shared::{Exchange, LeasePlace, SnapshotPlace};
 use crate::config::{self, Config, ScrapeBy};
@@ -13,7 +14,7 @@ use crate::pool::{DiscoveredEndpoint, read_clusters};
 use crate::scrape::{News, ScrapeFailure, Scraper};
 
 /// Bytes of an answer of Envoy's admin: about 1 KB an endpoint, and every cluster of the proxy on Envoy 1.36.
-const MAX_CLUSTERS_BYTES: usize = 16 << 20;
+pub const MAX_CLUSTERS_BYTES: usize = 16 << 20;
 
 /// Time between two writings of the gauges, in milliseconds: nobody reads them more often.
 const GAUGE_INTERVAL_MS: u64 = 1_000;
@@ -54,6 +55,7 @@ pub struct Scraping {
     pools: Vec<PoolScraping>,
     calls: HashMap<u32, Call>,
     recorder: Recorder,
+    peers: Option<PeersAsking>,
 }
 
 struct PoolScraping {
@@ -88,11 +90,15 @@ impl Scraping {
             pools: config.pools.iter().map(|pool| PoolScraping::new(config, pool, me)).collect(),
             calls: HashMap::new(),
             recorder: Recorder::new(config),
+            peers: PeersAsking::new(config, me),
         }
     }
 
     /// Starts what is due and publishes what has changed.
     pub fn tick(&mut self, loads: &mut LoadBook, now_ms: u64) {
+        if let Some(peers) = &mut self.peers {
+            peers.tick(now_ms);
+        }
         for index in 0..self.pools.len() {
             let Some(pool) = self.pools.get_mut(index) else {
                 return;
@@ -124,7 +130,11 @@ impl Scraping {
                 let list = answer(MAX_CLUSTERS_BYTES);
                 self.discovered(index, list, now_ms);
             }
-            None => {}
+            None => {
+                if let Some(peers) = &mut self.peers {
+                    peers.answered(token, now_ms);
+                }
+            }
         }
     }
 
@@ -256,7 +266,7 @@ impl PoolScraping {
 }
 
 /// The answer to the call that is being reported, at most `most` bytes.
-fn answer(most: usize) -> Result<Vec<u8>, ScrapeFailure> {
+pub fn answer(most: usize) -> Result<Vec<u8>, ScrapeFailure> {
     let status = host::header(Headers::HttpCallResponse, ":status").ok().flatten();
     let status = status.and_then(|status| String::from_utf8_lossy(&status).parse().ok());
     match status {
@@ -283,7 +293,7 @@ fn report(pool: &str, address: SocketAddr, news: &News) {
 
 /// The cluster's name as a regular expression in a URL: everything but letters, digits, `-` and `_` is escaped for
 /// the one and then for the other.
-fn escape(cluster: &str) -> String {
+pub fn escape(cluster: &str) -> String {
     let mut escaped = String::with_capacity(cluster.len());
     for &byte in cluster.as_bytes() {
         match byte {

@@ -7,6 +7,10 @@
 //! | `…/workers` | workers, by compare-and-swap | the ids of the workers that have sent requests |
 //! | `…/load/ID` | the worker ID alone | its [`LoadTable`] |
 //! | `…/prompts/ID/SLOT` | the worker ID alone | a [`Batch`] of what happened to prompts, in the slot of its number |
+//! | `…/remote-workers` | who asks the other gateways | the ids of their workers |
+//! | `…/remote-workers-lease` | workers, by compare-and-swap | who asks the other gateways |
+//!
+//! What workers of other gateways have told is under the same keys as that of this one's, written by who has asked.
 //!
 //! Shared data is keyed by `vm_id` alone: other plugins may share it, so keys carry a prefix, with the format's
 //! number, and what is read is decoded as bytes from a stranger.
@@ -15,8 +19,9 @@ use super::host::{self, LogLevel};
 use crate::config;
 use crate::lease::{self, Lease, LeaseStep};
 use crate::load::{LoadBook, LoadTable};
+use crate::peers::{MAX_REMOTE_WORKERS, Page, Question, WorkerPage};
 use crate::pool::{Snapshot, decode, encode};
-use crate::prefix::Batch;
+use crate::prefix::{BATCHES_KEPT, Batch, numbers_to_read};
 
 /// Changes with the format of what is stored.
 const PREFIX: &str = "inference-picker/2";
@@ -53,7 +58,7 @@ impl SnapshotPlace {
     }
 }
 
-/// The place of the lease on scraping a pool.
+/// The place of a lease: that on scraping a pool, or on asking the other gateways.
 pub struct LeasePlace {
     key: String,
     me: u64,
@@ -62,6 +67,11 @@ pub struct LeasePlace {
 impl LeasePlace {
     pub fn new(pool: &config::Pool, me: u64) -> LeasePlace {
         LeasePlace { key: format!("{PREFIX}/lease/{}/{}", pool.name, pool.cluster), me }
+    }
+
+    /// That on asking the other gateways.
+    pub fn of_remote_workers(me: u64) -> LeasePlace {
+        LeasePlace { key: format!("{}-lease", remote_workers_key()), me }
     }
 
     /// Whether this worker holds the lease, having taken or renewed it where it could.
@@ -77,8 +87,46 @@ impl LeasePlace {
     }
 }
 
-/// Batches of a worker that are kept for its peers to read: 160 ms of them, at one a tick.
-const BATCH_SLOTS: u64 = 16;
+/// The place of what the workers of other gateways have told.
+#[derive(Default)]
+pub struct RemoteWorkersPlace {
+    listed: Option<Vec<u64>>,
+}
+
+impl RemoteWorkersPlace {
+    /// Publishes what a worker has told: its table last, which says what else there is.
+    pub fn write(&self, worker: &WorkerPage) {
+        for batch in &worker.batches {
+            write(&batch_key(worker.id, batch.number), &encode(batch), None);
+        }
+        write(&load_key(worker.id), &encode(&worker.table), None);
+    }
+
+    /// Publishes which workers there are.
+    pub fn list(&mut self, ids: Vec<u64>) {
+        if self.listed.as_ref() != Some(&ids) {
+            write(&remote_workers_key(), &encode(&ids), None);
+            self.listed = Some(ids);
+        }
+    }
+}
+
+/// What this gateway's workers have told, for another gateway to read.
+pub fn page(question: &Question, now_ms: u64) -> Page {
+    let mut page = Page::new(now_ms);
+    for id in workers() {
+        if let Some((table, _)) = read_value(&load_key(id)) {
+            let batch = |number| read_value(&batch_key(id, number)).map(|(bytes, _)| bytes);
+            page.add(id, &table, question.since(id).unwrap_or(0), batch);
+        }
+    }
+    page
+}
+
+/// The ids of this gateway's workers.
+pub fn workers() -> Vec<u64> {
+    read_ids(&workers_key(), MAX_WORKERS)
+}
 
 /// The exchange of loads, and of what happened to prompts, between workers.
 pub struct Exchange {
@@ -93,6 +141,8 @@ pub struct Exchange {
 
 struct Peer {
     id: u64,
+    /// Whether it is another gateway's: what it tells is late by more than a tick anyway.
+    is_remote: bool,
     key: String,
     seen: Option<u32>,
     table: Option<LoadTable>,
@@ -101,16 +151,15 @@ struct Peer {
 }
 
 impl Peer {
-    fn new(id: u64) -> Peer {
-        Peer { id, key: load_key(id), seen: None, table: None, batches_read: None }
+    fn new(id: u64, is_remote: bool) -> Peer {
+        Peer { id, is_remote, key: load_key(id), seen: None, table: None, batches_read: None }
     }
 
     /// What it has told since the last time. Batches that have been written over are lost; what they told of expires.
     fn take_told(&mut self) -> Vec<(u64, Batch)> {
         let Some(published) = self.table.as_ref().map(|table| table.batches) else { return Vec::new() };
         let read = self.batches_read.replace(published).unwrap_or(published);
-        let first = (read + 1).max((published + 1).saturating_sub(BATCH_SLOTS));
-        let batches = (first..=published).filter_map(|number| {
+        let batches = numbers_to_read(read, published).filter_map(|number| {
             let (bytes, _) = read_value(&batch_key(self.id, number))?;
             decode::<Batch>(&bytes).filter(|batch| batch.number == number)
         });
@@ -155,13 +204,14 @@ impl Exchange {
         }
     }
 
-    /// Takes over what the peers have published since the last time; at most once a millisecond, because every pick
-    /// asks for it and every peer's table costs a call.
+    /// Takes over what this gateway's workers have published since the last time; at most once a millisecond, because
+    /// every pick asks for it and every peer's table costs a call.
     pub fn read_peers(&mut self, loads: &mut LoadBook, now_ms: u64) {
         if std::mem::replace(&mut self.read_ms, now_ms) == now_ms {
             return;
         }
-        let changed = self.peers.iter_mut().fold(false, |changed, peer| peer.refresh() | changed);
+        let near = self.peers.iter_mut().filter(|peer| !peer.is_remote);
+        let changed = near.fold(false, |changed, peer| peer.refresh() | changed);
         if changed {
             loads.set_peers(self.peers.iter().filter_map(|peer| peer.table.as_ref()), now_ms);
         }
@@ -204,10 +254,16 @@ impl Exchange {
         if wanted != listed {
             write(&workers_key(), &encode(&wanted), Some(version));
         }
-        self.peers.retain(|peer| wanted.contains(&peer.id));
-        for id in wanted {
+        let remote = read_ids(&remote_workers_key(), MAX_REMOTE_WORKERS);
+        self.peers.retain(|peer| if peer.is_remote { &remote } else { &wanted }.contains(&peer.id));
+        self.follow(&wanted, false);
+        self.follow(&remote, true);
+    }
+
+    fn follow(&mut self, ids: &[u64], is_remote: bool) {
+        for &id in ids {
             if id != self.me && !self.peers.iter().any(|peer| peer.id == id) {
-                self.peers.push(Peer::new(id));
+                self.peers.push(Peer::new(id, is_remote));
             }
         }
     }
@@ -217,12 +273,23 @@ fn workers_key() -> String {
     format!("{PREFIX}/workers")
 }
 
+fn remote_workers_key() -> String {
+    format!("{PREFIX}/remote-workers")
+}
+
+/// A list of workers, of which the first `most` count.
+fn read_ids(key: &str, most: usize) -> Vec<u64> {
+    let mut ids: Vec<u64> = read_value(key).and_then(|(bytes, _)| decode(&bytes)).unwrap_or_default();
+    ids.truncate(most);
+    ids
+}
+
 fn load_key(id: u64) -> String {
     format!("{PREFIX}/load/{id:016x}")
 }
 
 fn batch_key(id: u64, batch: u64) -> String {
-    format!("{PREFIX}/prompts/{id:016x}/{}", batch % BATCH_SLOTS)
+    format!("{PREFIX}/prompts/{id:016x}/{}", batch % BATCHES_KEPT)
 }
 
 /// A value and its version. Shared data that cannot be read is as if it were not there.

@@ -17,6 +17,7 @@ use super::answer::Answer;
 use super::calls::{publish, request_header, response_header, warn};
 use super::host::{self, Buffer, Headers, LogLevel};
 use super::own_answers::{announce, answer_models, in_place_of_envoy, refuse};
+use super::peers;
 use super::worker::Worker;
 use crate::config::{PickTo, StickyBy};
 use crate::decide::{Decision, Prepared};
@@ -337,6 +338,10 @@ impl HttpContext for Stream {
         // Whatever the route: no client chooses its host.
         warn(PICK_HEADER, host::remove_header(Headers::Request, PICK_HEADER));
         let cluster = host::property(&["xds", "cluster_name"]).ok().flatten().unwrap_or_default();
+        if peers::is_route_of(self.worker.borrow().config(), &cluster) {
+            warn("the answer", peers::answer(&request_header(":path").unwrap_or_default()));
+            return Action::Pause;
+        }
         let pool = self.worker.borrow().config().pool_of_cluster(&cluster);
         let Some(pool) = pool else { return Action::Continue };
         let method = request_header(":method").unwrap_or_default();

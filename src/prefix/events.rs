@@ -1,12 +1,21 @@
 //! What workers tell each other about prompts: where one was sent, and what became of it.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
 /// Blocks in one batch, which is written at once: half a megabyte. Prompts that a worker sends beyond that between two
 /// ticks stay its own knowledge.
 pub const MAX_BATCH_BLOCKS: usize = 65_536;
+
+/// Batches of a worker that are kept for others to read: 160 ms of them, at one a tick.
+pub const BATCHES_KEPT: u64 = 16;
+
+/// Of so many batches published, the numbers of those that are kept, for who has read those up to `read`.
+pub fn numbers_to_read(read: u64, published: u64) -> RangeInclusive<u64> {
+    read.saturating_add(1).max(published.saturating_sub(BATCHES_KEPT - 1))..=published
+}
 
 /// Something that happened to a prompt. A worker numbers its prompts; numbers are not used again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +112,18 @@ mod tests {
             );
         }
         assert_eq!(batch.take(), None);
+    }
+
+    #[test]
+    fn what_is_kept_and_was_not_read_is_read() {
+        assert_eq!(numbers_to_read(0, 0).count(), 0);
+        assert_eq!(numbers_to_read(3, 5), 4..=5);
+        assert_eq!(numbers_to_read(5, 5).count(), 0);
+        assert_eq!(numbers_to_read(5, 30), 15..=30, "older ones are written over");
+        assert_eq!(numbers_to_read(9, 5).count(), 0);
+        assert!(
+            numbers_to_read(u64::MAX, u64::MAX).count() <= 1 && numbers_to_read(0, u64::MAX).count() <= 16
+        );
     }
 
     #[test]
