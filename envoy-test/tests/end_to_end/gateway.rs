@@ -1,10 +1,13 @@
 //! A gateway to test: simulated model servers, and an Envoy on one of the configurations that the project ships.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use envoy_test::envoy::binary::{plugin_file, project_root};
-use envoy_test::envoy::{Client, Configuration, Envoy, EnvoySettings, Protocol, Request, Response};
+use envoy_test::envoy::{
+    Client, Configuration, Envoy, EnvoySettings, Protocol, Request, Response, free_address,
+};
 use envoy_test::model_server::{ModelServers, ServerSettings};
 use serde_json::{Value, json};
 
@@ -20,6 +23,8 @@ pub const ALL: [&str; 3] = [STOP_ITERATION, DEFERRED, WORKER_SCRAPING];
 pub const MODELS: &str = "models";
 /// The one that shows all there is to see; on Envoy 1.37 or newer.
 pub const OBSERVED: &str = "observed";
+/// The one whose gateways know each other.
+pub const GATEWAYS: &str = "gateways";
 /// One for each body mode.
 pub const BODY_MODES: [&str; 2] = [STOP_ITERATION, DEFERRED];
 
@@ -36,7 +41,8 @@ pub struct Setup {
 /// A running gateway.
 pub struct Gateway {
     pub envoy: Envoy,
-    pub pods: ModelServers,
+    /// Other gateways may stand in front of them too.
+    pub pods: Arc<ModelServers>,
 }
 
 impl Setup {
@@ -88,7 +94,7 @@ impl Setup {
 
     /// The same, with a last edit that needs to know the pods' addresses.
     pub fn start_with(mut self, edit: impl FnOnce(&mut Configuration, &[SocketAddr])) -> Gateway {
-        let pods = ModelServers::start(self.pods).unwrap();
+        let pods = Arc::new(ModelServers::start(self.pods).unwrap());
         let addresses = pods.addresses();
         let configuration = &mut self.settings.configuration;
         configuration.place_endpoints(&addresses);
@@ -98,6 +104,27 @@ impl Setup {
             gateway.wait_until_scraped();
         }
         gateway
+    }
+
+    /// Starts so many gateways of [`GATEWAYS`] in front of the same pods, with each other's addresses.
+    pub fn start_gateways(self, count: usize) -> Vec<Gateway> {
+        let pods = Arc::new(ModelServers::start(self.pods).unwrap());
+        let exchanges: Vec<SocketAddr> = (0..count).map(|_| free_address().unwrap()).collect();
+        let start = |exchange: &SocketAddr| {
+            let mut settings = self.settings.clone();
+            // The addresses are chosen here, because the other gateways have to know them.
+            settings.keep_addresses = true;
+            let configuration = &mut settings.configuration;
+            configuration.place_endpoints(&pods.addresses());
+            configuration.set_endpoints("gateways", &exchanges);
+            configuration.set_admin_address(free_address().unwrap());
+            configuration.set_listener_address(0, free_address().unwrap());
+            configuration.set_listener_address(1, *exchange);
+            Gateway { envoy: Envoy::start(settings).unwrap(), pods: Arc::clone(&pods) }
+        };
+        let gateways: Vec<Gateway> = exchanges.iter().map(start).collect();
+        gateways.iter().for_each(Gateway::wait_until_scraped);
+        gateways
     }
 }
 

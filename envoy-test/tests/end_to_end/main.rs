@@ -9,6 +9,7 @@ mod gateway;
 mod log;
 mod models;
 mod overload;
+mod peers;
 mod picking;
 mod prefixes;
 mod pushes;
