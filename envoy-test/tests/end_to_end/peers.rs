@@ -1,10 +1,16 @@
 //! Several gateways in front of the same pods: what one knows, the other knows soon after.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use envoy_test::envoy::{Client, NEWEST, OLDEST, Protocol, RawConnection, Request};
 use envoy_test::model_server::{MetricsMode, ModelServers};
+use inference_picker::load::{InFlight, LoadTable, Oldest};
+use inference_picker::peers::{MAX_PAGE_BYTES, Page, WorkerPage};
+use inference_picker::prefix::Batch;
 use serde_json::{Value, json};
 
 use crate::gateway::{GATEWAYS, Gateway, Setup, chat, until};
@@ -146,20 +152,105 @@ fn a_gateway_that_dies_is_forgotten_and_nothing_fails() {
     assert!(log.contains("tells nothing: "), "{log}");
 }
 
-/// Whatever stands in another gateway's place: pods here, whose answers are no pages, hang, fail or are refused.
-#[test]
-fn garbage_from_a_gateway_does_no_harm() {
-    let strangers = ModelServers::start(crate::gateway::four_pods()).unwrap();
-    let at: Vec<SocketAddr> = strangers.addresses();
-    strangers.server(1).set(|knobs| knobs.hang = true);
-    strangers.server(2).set(|knobs| knobs.refuse = true);
-    let setup = Setup::new(GATEWAYS).envoy(|envoy| envoy.set_endpoints("gateways", &at));
-    let gateway = setup.start();
-    until("all have been asked", || gateway.envoy.log_text().matches(" tells nothing: ").count() == 4);
-    let shares = gateway.shares(&gateway.burst(vec![chat("tiny"); 32]));
-    assert!(shares.iter().all(|share| (6..=10).contains(share)), "{shares:?}");
+/// A server that answers everything with status 200 and the same bytes.
+struct Stranger {
+    address: SocketAddr,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Stranger {
+    fn start(body: Vec<u8>) -> Stranger {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stranger = Stranger { address: listener.local_addr().unwrap(), asked: Arc::default() };
+        let asked = Arc::clone(&stranger.asked);
+        let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                // The question is read, or closing would reset the connection before the answer is read; that whoever
+                // asks has gone is no matter.
+                let _ = stream.read(&mut [0; 8192]);
+                let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+                asked.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        stranger
+    }
+}
+
+/// A gateway that has asked all strangers, which stand in place of others, besides whoever is at `addresses`.
+fn among(strangers: &[Stranger], addresses: &[SocketAddr]) -> Gateway {
+    let gateways: Vec<SocketAddr> =
+        strangers.iter().map(|stranger| stranger.address).chain(addresses.iter().copied()).collect();
+    let gateway = Setup::new(GATEWAYS).envoy(|envoy| envoy.set_endpoints("gateways", &gateways)).start();
+    until("all strangers have been asked again", || {
+        strangers.iter().all(|stranger| stranger.asked.load(Ordering::Relaxed) > 2)
+    });
+    gateway
+}
+
+/// Every request of some bursts is answered, and nothing is logged as an error; how many answers each pod gave.
+fn check_serves(gateway: &Gateway) -> Vec<usize> {
+    let answers: Vec<_> = (0..4).flat_map(|_| gateway.burst(vec![chat("tiny"); 32])).collect();
+    assert!(answers.iter().all(|answer| answer.status == 200));
     let log = gateway.envoy.log_text();
     assert!(!log.contains("[error]") && !log.contains("[critical]"), "{log}");
+    gateway.shares(&answers)
+}
+
+/// Whatever stands in another gateway's place: what is no page, or a page cut short, larger than any, or gone.
+#[test]
+fn garbage_from_a_gateway_does_no_harm() {
+    let page = a_page(7, |_| ());
+    let mut count_of_billions = page[..2].to_vec();
+    count_of_billions.extend([0xff; 9]);
+    let bodies = [
+        Vec::new(),
+        b"upstream connect error".to_vec(),
+        page[..page.len() - 1].to_vec(),
+        count_of_billions,
+        vec![page[0]; MAX_PAGE_BYTES + 1],
+    ];
+    let pods = ModelServers::start(crate::gateway::four_pods()).unwrap();
+    pods.server(1).set(|knobs| knobs.hang = true);
+    pods.server(2).set(|knobs| knobs.refuse = true);
+    let strangers: Vec<Stranger> = bodies.into_iter().map(Stranger::start).collect();
+    let gateway = among(&strangers, &pods.addresses());
+    until("none tells anything", || gateway.envoy.log_text().matches(" tells nothing: ").count() == 5 + 4);
+    let shares = check_serves(&gateway);
+    assert!(shares.iter().all(|share| (28..=36).contains(share)), "{shares:?}");
+}
+
+/// One that lies misleads picks at most.
+#[test]
+fn numbers_that_cannot_be_make_nothing_fail() {
+    let pages = [
+        a_page(1, |worker| worker.table.batches = u64::MAX),
+        a_page(2, |worker| worker.table.published_ms = u64::MAX),
+        a_page(0, |_| ()),
+        a_page(4, |worker| {
+            let load = InFlight {
+                requests: u32::MAX,
+                waiting: u32::MAX,
+                waiting_tokens: u64::MAX,
+                oldest: Some(Oldest { sent_ms: u64::MAX, tokens: u32::MAX }),
+                last_output_ms: u64::MAX,
+            };
+            worker.table.rows.iter_mut().for_each(|(_, row)| *row = load);
+        }),
+    ];
+    check_serves(&among(&pages.map(Stranger::start), &[]));
+}
+
+/// The bytes of a page of one worker, edited. It has nothing in flight at every port of 127.0.0.1, where the pods are.
+fn a_page(id: u64, edit: impl Fn(&mut WorkerPage)) -> Vec<u8> {
+    let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let rows = (0..u16::MAX).map(|port| (address(port), InFlight::default())).collect();
+    let table = LoadTable { published_ms: 1_000, rows, adapters: vec![], batches: 1 };
+    let mut page = Page::new(1_000);
+    let mut worker = WorkerPage { id, table, batches: vec![Batch::default()] };
+    edit(&mut worker);
+    page.workers.push(worker);
+    page.to_bytes()
 }
 
 /// The status and the length of the answer.
