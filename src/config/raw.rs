@@ -160,7 +160,7 @@ pub(super) fn parse(document: &[u8]) -> Result<Config, ConfigError> {
     let config: Config = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
         ConfigError {
-            path: if path == "." || path == "?" { WHOLE.to_owned() } else { path },
+            path: if matches!(path.as_str(), "." | "?" | "") { WHOLE.to_owned() } else { path },
             problem: error.inner().to_string(),
         }
     })?;

@@ -105,6 +105,7 @@ fn a_bad_form_is_refused_by_field_path() {
     refused("{}", "configuration", "missing field `pools`");
     refused(&format!("{MINIMAL} x"), "configuration", "trailing characters");
     refused(&with("surprise", "1"), "surprise", "unknown field");
+    refused(&with("", "1"), "configuration", "unknown field");
     refused(&with("role", "\"boss\""), "role", "unknown variant `boss`");
     refused(&with("pools", "7"), "pools", "invalid type");
     refused(
