@@ -1,39 +1,21 @@
 //! Which start of a prompt is where: claims about the index, held against a naive one, and about picks that go by it.
 #![cfg(not(target_family = "wasm"))]
 
+mod prefix_world;
+
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use inference_picker::config::Config;
 use inference_picker::decide::{Decision, Pick};
-use inference_picker::load::{LoadBook, LoadId};
 use inference_picker::metrics::{CacheConfig, EndpointMetrics};
 use inference_picker::openai::{Usage, read_request};
 use inference_picker::picker::{Outcome, Picker, Sent};
 use inference_picker::pool::{EndpointReading, Reading, Snapshot};
-use inference_picker::prefix::{BLOCK_BYTES, BlockHasher, PrefixIndex, PromptBlocks, PromptKey};
+use inference_picker::prefix::PromptBlocks;
+use prefix_world::{Step, World, address, prompt};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-
-fn address(endpoint: usize) -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, endpoint as u8], 8000))
-}
-
-/// A prompt whose blocks are these letters.
-fn prompt(letters: &[u8]) -> PromptBlocks {
-    let mut hasher = BlockHasher::new("model", b"");
-    letters.iter().for_each(|letter| hasher.push(&[*letter; BLOCK_BYTES]));
-    hasher.finish()
-}
-
-/// Something that happens to a prompt at one of three endpoints.
-#[derive(Debug, Clone)]
-enum Step {
-    Sent { endpoint: usize, letters: Vec<u8> },
-    Answered { which: usize },
-    Dropped { which: usize },
-    Restarted { endpoint: usize },
-}
 
 fn any_prompt() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(0..2_u8, 0..8)
@@ -46,70 +28,6 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => (0..8_usize).prop_map(|which| Step::Dropped { which }),
         1 => (0..3_usize).prop_map(|endpoint| Step::Restarted { endpoint }),
     ]
-}
-
-/// The index, and beside it every block that was ever there and not forgotten.
-struct World {
-    index: PrefixIndex,
-    ids: Vec<LoadId>,
-    in_flight: Vec<(PromptKey, usize, PromptBlocks)>,
-    answered: HashSet<(usize, u64)>,
-    numbers: u64,
-}
-
-impl World {
-    fn new(blocks_max: usize) -> World {
-        let mut loads = LoadBook::default();
-        let ids: Vec<LoadId> = (0..3).map(|endpoint| loads.id(address(endpoint))).collect();
-        let mut index = PrefixIndex::new(blocks_max, 42);
-        index.follow(ids.iter().copied());
-        World { index, ids, in_flight: Vec::new(), answered: HashSet::new(), numbers: 0 }
-    }
-
-    fn take(&mut self, which: usize) -> Option<(PromptKey, usize, PromptBlocks)> {
-        let which = which % self.in_flight.len().max(1);
-        (which < self.in_flight.len()).then(|| self.in_flight.swap_remove(which))
-    }
-
-    fn step(&mut self, step: Step) {
-        match step {
-            Step::Sent { endpoint, letters } => {
-                self.numbers += 1;
-                let (key, blocks) = (PromptKey { worker: 0, number: self.numbers }, prompt(&letters));
-                self.index.sent(key, self.ids[endpoint], &blocks.hashes, 64, 0);
-                self.in_flight.push((key, endpoint, blocks));
-            }
-            Step::Answered { which } => {
-                let Some((key, endpoint, blocks)) = self.take(which) else { return };
-                self.index.answered(key, 0);
-                self.answered.extend(blocks.hashes.iter().map(|hash| (endpoint, *hash)));
-            }
-            Step::Dropped { which } => {
-                let Some((key, ..)) = self.take(which) else { return };
-                self.index.dropped(key);
-            }
-            Step::Restarted { endpoint } => {
-                self.index.forget(self.ids[endpoint]);
-                self.answered.retain(|(known, _)| *known != endpoint);
-            }
-        }
-    }
-
-    /// The longest start that is at an endpoint, by looking at one block after the other.
-    fn naive_match(&self, endpoint: usize, blocks: &PromptBlocks) -> usize {
-        let flying = |hash: &u64| {
-            self.in_flight.iter().any(|(_, at, blocks)| *at == endpoint && blocks.hashes.contains(hash))
-        };
-        blocks
-            .hashes
-            .iter()
-            .take_while(|hash| flying(hash) || self.answered.contains(&(endpoint, **hash)))
-            .count()
-    }
-
-    fn matched(&self, endpoint: usize, blocks: &PromptBlocks) -> usize {
-        self.index.matched(self.ids[endpoint], blocks).blocks
-    }
 }
 
 proptest! {

@@ -1,0 +1,77 @@
+//! A configuration: refused with the path of a field, or within all bounds and good for a decision.
+#![no_main]
+
+use std::collections::HashSet;
+use std::hash::Hash;
+
+use inference_picker::config::*;
+use inference_picker::openai::read_request;
+use inference_picker::picker::Picker;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|document: &[u8]| {
+    match Config::parse(document) {
+        Err(error) => assert!(!error.path.is_empty() && !error.problem.is_empty()),
+        Ok(config) => {
+            check_config(&config);
+            config.pools.iter().for_each(check_pool);
+            config.models.iter().for_each(|model| check_model(&config, model));
+            check_use(config);
+        }
+    }
+});
+
+fn check_config(config: &Config) {
+    assert!((1..=MAX_POOLS).contains(&config.pools.len()) && config.models.len() <= MAX_MODELS);
+    assert!((1..=MAX_BODY_BYTES_CEILING).contains(&config.max_body_bytes));
+    assert!(config.max_consecutive_failures >= 1 && config.metrics_stale_after_ms > config.scrape_interval_ms);
+    let queue = config.queue.unwrap_or(Queue { max_wait_ms: 10, max_requests: 1 });
+    assert!((1..=QUEUE_MAX_REQUESTS_CEILING).contains(&queue.max_requests));
+    let intervals = [config.scrape_interval_ms, config.scrape_timeout_ms, config.metrics_stale_after_ms];
+    for interval_ms in intervals.into_iter().chain([config.discovery_interval_ms, queue.max_wait_ms]) {
+        assert!((MIN_INTERVAL.as_millis()..=MAX_INTERVAL.as_millis()).contains(&interval_ms.into()));
+    }
+    [&config.scrape_cluster, &config.admin_cluster].into_iter().flatten().for_each(|text| check_name(text));
+    check_distinct(config.pools.iter().map(|pool| &pool.name));
+    check_distinct(config.pools.iter().map(|pool| &pool.cluster));
+    check_distinct(config.models.iter().map(|model| &model.name));
+}
+
+fn check_pool(pool: &Pool) {
+    check_name(&pool.name);
+    check_name(&pool.cluster);
+    if let Some(endpoints) = &pool.endpoints {
+        assert!((1..=MAX_ENDPOINTS).contains(&endpoints.len()));
+        check_distinct(endpoints.iter());
+    }
+    assert!((1..=PREFIX_BLOCKS_MAX_CEILING).contains(&pool.prefix_blocks_max));
+    let share = pool.saturation.kv_cache_utilization;
+    assert!(pool.saturation.queue_depth >= 1 && share > 0.0 && share <= 1.0);
+}
+
+fn check_model(config: &Config, model: &Model) {
+    check_name(&model.name);
+    assert!(config.pool_of_name(&model.pool).is_some());
+    assert!(model.targets.len() <= MAX_TARGETS);
+    model.targets.iter().for_each(|target| check_name(&target.name));
+    check_distinct(model.targets.iter().map(|target| &target.name));
+    assert!(model.targets.is_empty() || model.targets.iter().any(|target| target.weight > 0));
+}
+
+fn check_name(text: &str) {
+    assert!((1..=MAX_NAME_BYTES).contains(&text.len()) && !text.contains(char::is_control));
+}
+
+fn check_distinct<T: Eq + Hash>(values: impl Iterator<Item = T> + Clone) {
+    assert_eq!(values.clone().collect::<HashSet<_>>().len(), values.count());
+}
+
+fn check_use(config: Config) {
+    let mut picker = Picker::<()>::new(config, fastrand::Rng::with_seed(1));
+    picker.tick(1_000);
+    let request = read_request(br#"{"model":"m","prompt":"Hi"}"#).unwrap();
+    if let Ok(prepared) = picker.prepare(&request, Some(b"user"), 0) {
+        picker.decide(1, &prepared, || (), 1_000);
+    }
+    picker.decide_unread(0, 1_000);
+}

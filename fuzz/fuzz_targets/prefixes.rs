@@ -1,0 +1,52 @@
+//! What happens to prompts, one after the other: the index of prefixes matches what a naive search finds, and one that is
+//! too small for all of it no more than that, within its bound.
+#![no_main]
+
+#[path = "../../tests/prefix_world/mod.rs"]
+mod prefix_world;
+
+use libfuzzer_sys::fuzz_target;
+use prefix_world::{Step, World, prompt};
+
+/// Blocks of an index that forgets.
+const FEW_BLOCKS: usize = 20;
+/// Prompts this long at most.
+const LETTERS: usize = 8;
+
+fuzz_target!(|bytes: &[u8]| {
+    let steps = steps(bytes);
+    let (mut large, mut small) = (World::new(100_000), World::new(FEW_BLOCKS));
+    for step in &steps {
+        large.step(step.clone());
+        small.step(step.clone());
+        assert!(small.index.len() <= FEW_BLOCKS);
+    }
+    for step in &steps {
+        let Step::Sent { letters, .. } = step else { continue };
+        let blocks = prompt(letters);
+        for endpoint in 0..3 {
+            assert_eq!(large.matched(endpoint, &blocks), large.naive_match(endpoint, &blocks));
+            assert!(small.matched(endpoint, &blocks) <= small.naive_match(endpoint, &blocks));
+        }
+    }
+});
+
+/// Two bytes a step: what happens and where, and the prompt's letters, a bit each.
+fn steps(bytes: &[u8]) -> Vec<Step> {
+    let pairs = bytes.chunks_exact(2).take(60);
+    let steps = pairs.map(|pair| {
+        let (what, rest) = (pair[0] % 9, pair[1]);
+        let endpoint = usize::from(pair[0] / 9 % 3);
+        match what {
+            0..=3 => Step::Sent { endpoint, letters: letters(rest, pair[0] / 27) },
+            4..=6 => Step::Answered { which: usize::from(rest) },
+            7 => Step::Dropped { which: usize::from(rest) },
+            _ => Step::Restarted { endpoint },
+        }
+    });
+    steps.collect()
+}
+
+fn letters(bits: u8, length: u8) -> Vec<u8> {
+    (0..usize::from(length) % (LETTERS + 1)).map(|place| bits >> place & 1).collect()
+}
