@@ -335,8 +335,9 @@ impl Context for Stream {}
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
-        // Whatever the route: no client chooses its host.
+        // Whatever the route: no client chooses its host, or its pool.
         warn(PICK_HEADER, host::remove_header(Headers::Request, PICK_HEADER));
+        warn(MODEL_HEADER, host::remove_header(Headers::Request, MODEL_HEADER));
         let cluster = host::property(&["xds", "cluster_name"]).ok().flatten().unwrap_or_default();
         if peers::is_route_of(self.worker.borrow().config(), &cluster) {
             warn("the answer", peers::answer(&request_header(":path").unwrap_or_default()));
