@@ -3,8 +3,11 @@
 //!
 //! - [`envoy`] starts an Envoy on a configuration, and talks to it as a client and as an operator.
 //! - [`model_server`] simulates model servers that behave like vLLM where routing can tell.
+//! - [`load`] has clients send and counts what they see; [`faults`] does something to the gateway meanwhile.
 //! - [`simulation`] compares picks in virtual time, without an Envoy.
 
 pub mod envoy;
+pub mod faults;
+pub mod load;
 pub mod model_server;
 pub mod simulation;

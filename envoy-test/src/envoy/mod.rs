@@ -10,9 +10,11 @@ pub mod binary;
 pub mod blocking;
 pub mod client;
 pub mod configuration;
+pub mod little_memory;
 mod observation;
 mod ports;
 mod process;
+mod pushed_listener;
 
 #[cfg(test)]
 mod tests;
@@ -22,3 +24,4 @@ pub use client::{Client, Connection, Protocol, RawConnection, Request, Response}
 pub use configuration::Configuration;
 pub use ports::free_address;
 pub use process::{Envoy, EnvoySettings, validate};
+pub use pushed_listener::PushedListener;

@@ -1,76 +1,21 @@
 //! When the plugin itself fails, traffic goes on.
 //!
 //! A real way to end it is used: the plugin as it ships, allowed so little memory that a large body, or a large
-//! metrics page, is more than it can hold. Its allocation fails and the VM traps.
+//! metrics page, is more than it can hold.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::gateway::{ALL, Gateway, STOP_ITERATION, Setup, WORKER_SCRAPING, chat, until};
-use envoy_test::envoy::binary::plugin_file;
+use envoy_test::envoy::little_memory::{TOO_LARGE_BYTES, plugin_with_little_memory};
 use envoy_test::envoy::{Configuration, Request};
 use envoy_test::model_server::MetricsMode;
 use serde_json::{Value, json};
 
-/// WebAssembly pages of 64 KiB that the plugin is allowed: 3 MiB, of which it needs about half.
-const MEMORY_PAGES: u32 = 48;
-/// More than that memory holds, and less than the plugin's limits.
-const TOO_LARGE_BYTES: usize = 6 << 20;
-
-/// The plugin that was built, with a limit on its memory; and the folder it is in.
-fn plugin_with_little_memory() -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("little_memory.wasm");
-    std::fs::write(&file, limit_memory(&std::fs::read(plugin_file()).unwrap(), MEMORY_PAGES)).unwrap();
-    (folder, file)
-}
-
-/// The module with a largest size in its memory section, which has none as the compiler writes it.
-fn limit_memory(module: &[u8], pages: u32) -> Vec<u8> {
-    const MEMORY_SECTION: u8 = 5;
-    let (mut out, mut rest) = (module[..8].to_vec(), &module[8..]);
-    while let Some((&section, after)) = rest.split_first() {
-        let (length, used) = read_number(after);
-        let content = &after[used..used + length as usize];
-        out.push(section);
-        if section == MEMORY_SECTION {
-            assert_eq!(content[..2], [1, 0], "one memory without a limit");
-            let mut limited = vec![1, 1];
-            limited.extend(&content[2..]);
-            write_number(&mut limited, pages);
-            write_number(&mut out, limited.len() as u32);
-            out.extend(limited);
-        } else {
-            out.extend(&after[..used]);
-            out.extend(content);
-        }
-        rest = &after[used + length as usize..];
-    }
-    out
-}
-
-/// An unsigned LEB128 number, and how many bytes it took.
-fn read_number(bytes: &[u8]) -> (u32, usize) {
-    let mut number = 0;
-    for (index, byte) in bytes.iter().enumerate() {
-        number |= u32::from(byte & 0x7f) << (7 * index);
-        if byte & 0x80 == 0 {
-            return (number, index + 1);
-        }
-    }
-    panic!("a number without an end")
-}
-
-fn write_number(out: &mut Vec<u8>, mut number: u32) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
+/// What Envoy writes to its log when a VM traps, whatever it trapped for.
+pub const TRAPPED: &str = " failed: Uncaught ";
 
 fn start(configuration: &str, failure_policy: &str) -> (Gateway, tempfile::TempDir) {
-    let (folder, file) = plugin_with_little_memory();
+    let (folder, file) = plugin_with_little_memory().unwrap();
     let edit = |envoy: &mut Configuration| {
         envoy.set_plugin_file(&file);
         let filter = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters/0";
@@ -96,10 +41,9 @@ fn with_fail_reload_the_plugin_is_started_anew_and_picks_again() {
         assert!(picked(&gateway), "{configuration}");
         assert!(gateway.send(large_chat()).status >= 500, "{configuration}: the request that ended it");
         until("the plugin picks again", || picked(&gateway));
-        assert!(
-            gateway.envoy.log_text().contains("memory allocation"),
-            "{configuration}: it ended for want of memory"
-        );
+        let log = gateway.envoy.log_text();
+        assert!(log.contains("memory allocation"), "{configuration}: it ended for want of memory");
+        assert!(log.contains(TRAPPED), "{configuration}");
     }
 }
 
@@ -127,7 +71,7 @@ fn when_the_companion_service_stops_traffic_goes_on() {
 
 #[test]
 fn when_the_worker_that_scrapes_is_gone_another_takes_over() {
-    let (folder, file) = plugin_with_little_memory();
+    let (folder, file) = plugin_with_little_memory().unwrap();
     let edit = |envoy: &mut Configuration| {
         envoy.set_plugin_file(&file);
     };

@@ -1,46 +1,18 @@
 //! Pods that die or fail under load, and what clients see of it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::gateway::{ALL, Gateway, STOP_ITERATION, Setup, chat, chat_with, until};
 use crate::log::first_pick;
-use envoy_test::envoy::{Protocol, Request};
+use envoy_test::envoy::Protocol;
+use envoy_test::load::{Load, Seen};
 use serde_json::json;
 
-/// What clients saw: answers by status, and answers that broke off.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Seen {
-    good: usize,
-    failed: Vec<String>,
-}
-
 /// Eight clients, each sending one request after the other, while `act` runs.
-fn under_load(gateway: &Gateway, request: Request, act: impl FnOnce()) -> Seen {
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let client = || {
-            let mut seen = Seen::default();
-            while !stop.load(Ordering::Relaxed) {
-                match gateway.client(Protocol::Http1).send_blocking(request.clone()) {
-                    Ok(answer) if answer.status == 200 => seen.good += 1,
-                    Ok(answer) => seen.failed.push(format!("{}: {}", answer.status, answer.text())),
-                    Err(error) => seen.failed.push(format!("{error:#}")),
-                }
-            }
-            seen
-        };
-        let clients: Vec<_> = (0..8).map(|_| scope.spawn(client)).collect();
-        act();
-        stop.store(true, Ordering::Relaxed);
-        let mut all = Seen::default();
-        for client in clients {
-            let seen = client.join().unwrap();
-            all.good += seen.good;
-            all.failed.extend(seen.failed);
-        }
-        all
-    })
+fn under_load(gateway: &Gateway, act: impl FnOnce()) -> Seen {
+    let client = gateway.client(Protocol::Http1);
+    let patience = Duration::from_secs(30);
+    Load { client, clients: 8, patience, request: &|| chat("tiny") }.during(|_| act())
 }
 
 #[test]
@@ -48,12 +20,12 @@ fn when_a_pod_dies_under_load_no_request_fails_and_soon_none_is_sent_there() {
     for configuration in ALL {
         let gateway = Setup::new(configuration).start();
         let dead = gateway.pods.addresses()[0].to_string();
-        let seen = under_load(&gateway, chat("tiny"), || {
+        let seen = under_load(&gateway, || {
             std::thread::sleep(Duration::from_millis(500));
             gateway.pods.server(0).set(|knobs| knobs.refuse = true);
             std::thread::sleep(Duration::from_secs(2));
         });
-        assert_eq!(seen.failed, Vec::<String>::new(), "{configuration}");
+        assert_eq!(seen.complaints(), Vec::<String>::new(), "{configuration}");
         assert!(seen.good > 20, "{configuration}: {} answers", seen.good);
         let lines = gateway.envoy.access_log_until(seen.good).unwrap();
         let retried = lines.iter().filter(|line| line["upstream"] != first_pick(line)).count();

@@ -1,32 +1,24 @@
 //! Configurations pushed to a running Envoy, as a control plane does: nothing is lost, the new one counts.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::gateway::{Gateway, STOP_ITERATION, Setup, chat_with, pod, until};
 use envoy_test::envoy::blocking::wait_for;
-use envoy_test::envoy::{Client, Configuration, Protocol, Request, Response};
+use envoy_test::envoy::{Client, Protocol, PushedListener, Request, Response};
 use envoy_test::model_server::{FixedGauges, ServerSettings};
 use serde_json::{Value, json};
-
-/// The plugin's configuration in a listener.
-const PLUGIN: &str =
-    "/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config/configuration/value";
 
 /// A gateway whose listener is pushed: Envoy reads it from a file, and again whenever it changes.
 struct Pushed {
     gateway: Gateway,
     client: Client,
-    listener: Value,
-    folder: tempfile::TempDir,
+    listener: PushedListener,
 }
 
 impl Pushed {
     fn start(models: Value) -> Pushed {
-        let folder = tempfile::tempdir().unwrap();
-        let mut listener = Value::Null;
+        let mut listener = None;
         let adapters = vec!["tweet-summary".to_owned(), "sql-lora".to_owned()];
         let pods = vec![ServerSettings { lora_adapters: adapters, ..pod() }; 2];
         let edit = |plugin: &mut Value| {
@@ -36,22 +28,18 @@ impl Pushed {
             plugin["metricsStaleAfter"] = "10s".into();
         };
         let setup = Setup::new(STOP_ITERATION).pods(pods).plugin(edit);
-        let gateway = setup.start_with(|envoy, _| listener = move_listener_to_file(envoy, folder.path()));
-        let socket = &listener["address"]["socket_address"];
-        let port = socket["port_value"].as_u64().unwrap() as u16;
-        let client = Client::new(SocketAddr::from(([127, 0, 0, 1], port)), Protocol::Http1);
-        Pushed { gateway, client, listener, folder }
+        let gateway = setup.start_with(|envoy, _| listener = PushedListener::take(envoy).ok());
+        let listener = listener.unwrap();
+        let client = Client::new(listener.address(), Protocol::Http1);
+        Pushed { gateway, client, listener }
     }
 
     /// Pushes the listener with these models, and waits until Envoy has taken it.
     fn push(&mut self, models: Value) {
         let taken = || self.gateway.envoy.stats("listener_manager.lds.update_success").unwrap();
         let before = taken();
-        let value = self.listener.pointer_mut(PLUGIN).unwrap();
-        let mut plugin: Value = serde_json::from_str(value.as_str().unwrap()).unwrap();
-        plugin["models"] = models;
-        *value = plugin.to_string().into();
-        write_listener(self.folder.path(), &self.listener);
+        self.listener.edit_plugin(|plugin| plugin["models"] = models).unwrap();
+        self.listener.push().unwrap();
         until("the push is taken", || taken() != before);
     }
 
@@ -66,31 +54,6 @@ fn request() -> Request {
 
 fn models(targets: Value) -> Value {
     json!([{"modelName": "lora-request", "poolRef": {"name": "vllm-llama2-7b-pool"}, "targetModels": targets}])
-}
-
-fn move_listener_to_file(envoy: &mut Configuration, folder: &Path) -> Value {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    envoy.set_listener_address(0, port);
-    let mut listener = envoy.at("/static_resources/listeners/0").take();
-    envoy.at("/static_resources")["listeners"] = json!([]);
-    listener["@type"] = "type.googleapis.com/envoy.config.listener.v3.Listener".into();
-    write_listener(folder, &listener);
-    let watched = json!({"path": listener_file(folder), "watched_directory": {"path": folder}});
-    envoy.at("")["dynamic_resources"] =
-        json!({"lds_config": {"path_config_source": watched, "resource_api_version": "V3"}});
-    envoy.at("")["node"] = json!({"id": "gateway", "cluster": "gateway"});
-    listener
-}
-
-fn listener_file(folder: &Path) -> PathBuf {
-    folder.join("listener.json")
-}
-
-/// A file moved into place, which is what Envoy watches for.
-fn write_listener(folder: &Path, listener: &Value) {
-    let next = folder.join("next.json");
-    std::fs::write(&next, json!({"resources": [listener]}).to_string()).unwrap();
-    std::fs::rename(next, listener_file(folder)).unwrap();
 }
 
 #[test]
@@ -129,9 +92,9 @@ fn a_configuration_that_is_not_right_is_refused_and_the_old_one_stays() {
     let mut pushed = Pushed::start(models(json!([{"name": "sql-lora"}])));
     let rejected = || pushed.gateway.envoy.stats("listener_manager.lds.update_rejected").unwrap();
     assert!(rejected().values().all(|count| *count == 0));
-    let value = pushed.listener.pointer_mut(PLUGIN).unwrap();
-    *value = value.as_str().unwrap().replace("sql-lora", "").into();
-    write_listener(pushed.folder.path(), &pushed.listener);
+    let text = pushed.listener.plugin_text().unwrap();
+    *text = text.as_str().unwrap().replace("sql-lora", "").into();
+    pushed.listener.push().unwrap();
     until("it is refused", || rejected().values().any(|count| *count > 0));
     assert!(pushed.gateway.envoy.log_text().contains("models[0].targetModels[0].name: must not be empty"));
     assert_eq!(pushed.ask().json().unwrap()["model"], "sql-lora");

@@ -1,0 +1,70 @@
+//! `make bench-faults`: lets one thing after the other go wrong in front of a real Envoy under load, prints what clients
+//! saw of it, and with `--write` writes it into `docs/reliability.md`. Fails if a promise was broken.
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use envoy_test::envoy::binary::project_root;
+use envoy_test::faults::{CLIENTS, Fault, GATEWAY, METRICS, Outcome, PATIENCE, PODS};
+
+const DOCUMENT: &str = "docs/reliability.md";
+const HEAD: &str = "| fault | lasted | requests | failed before the answer | broke off | sent to the pod meanwhile | last failure |\n\
+                    |---|---|---|---|---|---|---|\n";
+/// What stands before and behind the table in the document.
+const BEGIN: &str = "<!-- written by make bench-faults -->\n";
+const END: &str = "<!-- end -->";
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Writes the table into docs/reliability.md.
+    #[arg(long)]
+    write: bool,
+    /// Only faults whose name has this in it.
+    #[arg(long, default_value = "")]
+    only: String,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    println!("{CLIENTS} clients, which leave after {PATIENCE:?} without an answer\n\n{HEAD}");
+    let (mut table, mut problems) = (HEAD.to_owned(), Vec::new());
+    for fault in
+        [PODS, METRICS, GATEWAY].into_iter().flatten().filter(|fault| fault.name.contains(&arguments.only))
+    {
+        let outcome = fault.run().with_context(|| fault.name)?;
+        let row = row(fault, &outcome);
+        print!("{row}");
+        table.push_str(&row);
+        problems.extend(outcome.problem);
+    }
+    if arguments.write {
+        write(&table)?;
+    }
+    if !problems.is_empty() {
+        bail!("promises were broken:\n{}", problems.join("\n"));
+    }
+    Ok(())
+}
+
+fn row(fault: &Fault, outcome: &Outcome) -> String {
+    let seen = &outcome.seen;
+    let before = seen.failed_before_answer();
+    let last = outcome
+        .time_to_recover()
+        .map_or("none".to_owned(), |(time, from)| format!("{:.1} s {from}", time.as_secs_f64()));
+    format!(
+        "| {} | {:.1} s | {} | {before} | {} | {} | {last} |\n",
+        fault.name,
+        (outcome.ended - outcome.began).as_secs_f64(),
+        seen.requests(),
+        seen.failures.len() - before,
+        outcome.sent_to_first_pod,
+    )
+}
+
+fn write(table: &str) -> Result<()> {
+    let path = project_root().join(DOCUMENT);
+    let document = std::fs::read_to_string(&path)?;
+    let (before, rest) = document.split_once(BEGIN).context("no place for the table")?;
+    let (_, after) = rest.split_once(END).context("the place for the table has no end")?;
+    Ok(std::fs::write(path, format!("{before}{BEGIN}{table}{END}{after}"))?)
+}
