@@ -56,3 +56,13 @@ image: build ## packs the plugin as an image for Istio and Envoy Gateway: target
 test-istio: build ## tests the deployments for Istio with istiod's own generators, without Kubernetes; needs Go
 	@sh envoy-test/setup/envoy.sh
 	@sh envoy-test/setup/test.sh istio
+
+.PHONY: bench-faults
+bench-faults: build ## lets one thing after the other go wrong under load, and writes docs/reliability.md; takes three minutes
+	@sh envoy-test/setup/envoy.sh
+	cargo run --locked --package envoy-test --bin faults -- --write
+
+.PHONY: soak
+soak: build ## high load with churn for ten minutes, or SECONDS=120: what clients see, what memory Envoy holds, what is left
+	@sh envoy-test/setup/envoy.sh
+	cargo run --locked --release --package envoy-test --bin soak -- $(if $(SECONDS),--seconds $(SECONDS))

@@ -73,6 +73,16 @@ impl Envoy {
         cpu_time_in_us(&text).with_context(|| format!("{path} is not in the known form"))
     }
 
+    /// The memory that Envoy holds now, in bytes. Linux only.
+    pub fn memory_bytes(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let kibibytes = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        let kibibytes: u64 =
+            kibibytes.with_context(|| format!("{path} is not in the known form"))?.parse()?;
+        Ok(kibibytes << 10)
+    }
+
     fn read(&self, file: &str) -> String {
         let bytes = fs::read(self.folder.path().join(file)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()

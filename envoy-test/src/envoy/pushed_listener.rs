@@ -13,6 +13,8 @@ use tempfile::TempDir;
 const PLUGIN: &str =
     "/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config/configuration/value";
 
+const ACCESS_LOG: &str = "access.log";
+
 /// The first listener of a configuration, which holds no other.
 pub struct PushedListener {
     address: SocketAddr,
@@ -25,10 +27,13 @@ impl PushedListener {
     pub fn take(configuration: &mut Configuration) -> Result<Self> {
         let address = free_address()?;
         configuration.set_listener_address(0, address);
+        let folder = tempfile::tempdir()?;
+        // Envoy's own settings reach only what is not pushed.
+        configuration.set_access_log_file(&folder.path().join(ACCESS_LOG));
         let mut listener = configuration.at("/static_resources/listeners/0").take();
         configuration.at("/static_resources")["listeners"] = json!([]);
         listener["@type"] = "type.googleapis.com/envoy.config.listener.v3.Listener".into();
-        let pushed = Self { address, listener, folder: tempfile::tempdir()? };
+        let pushed = Self { address, listener, folder };
         pushed.push()?;
         let watched = json!({"path": pushed.file(), "watched_directory": {"path": pushed.folder.path()}});
         configuration.at("")["dynamic_resources"] =
@@ -40,6 +45,13 @@ impl PushedListener {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The finished lines of its access log.
+    pub fn access_log(&self) -> Result<Vec<String>> {
+        let text = fs::read_to_string(self.folder.path().join(ACCESS_LOG))?;
+        let finished = text.rfind('\n').map_or("", |end| &text[..end]);
+        Ok(finished.lines().map(str::to_owned).collect())
     }
 
     /// The text of the plugin's configuration, to be changed and pushed.
