@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 const TABLE: &str = include_str!("../docs/limits.md");
 /// Parts of the names that limits have.
-const WORDS: [&str; 5] = ["MAX_", "_MAX", "MIN_", "KEPT_", "EXPIRES_"];
+const WORDS: [&str; 5] = ["MAX_", "_MAX", "MIN_", "_KEPT", "EXPIRES_"];
 
 /// A limit, by its file and its name.
 type Limit = (String, String);

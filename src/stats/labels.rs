@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::config::{Config, MAX_ENDPOINTS};
+use crate::config::Config;
 use crate::pool::Pool;
 
 /// The value for what is not known.
@@ -11,8 +11,8 @@ pub const UNKNOWN: Label = Label(0);
 /// Models that endpoints print and that become values where none are configured: more than a pool serves.
 pub(super) const MAX_PRINTED_MODELS: usize = 256;
 
-/// Endpoints that become values, ever: Envoy forgets no statistic, and endpoints come and go.
-pub(super) const MAX_ENDPOINT_LABELS: usize = 4 * MAX_ENDPOINTS;
+/// Endpoints that become values, ever: four times a pool's. Envoy forgets no statistic, and endpoints come and go.
+pub(super) const MAX_ENDPOINT_LABELS: usize = 16_384;
 
 /// A value, by its place among all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
