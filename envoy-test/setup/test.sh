@@ -6,7 +6,7 @@ ALL_STEPS="set_up formatting lints lints_of_the_plugin documentation dependencie
     core_tests core_tests_as_wasm config_command_tests plugin end_to_end_tests istio"
 
 set_up() {
-    for part in rust envoy openai_client wasm_test_runner cargo_deny; do
+    for part in rust envoy openai_client prometheus wasm_test_runner cargo_deny; do
         sh "envoy-test/setup/$part.sh"
     done
 }
@@ -64,6 +64,8 @@ plugin() {
 }
 
 end_to_end_tests() {
+    [ -x .build/prometheus/usr/bin/prometheus ] ||
+        skip "dashboard and alerts in a real Prometheus: Debian's package of it could not be had"
     cargo test --locked --package envoy-test
 }
 
