@@ -6,9 +6,10 @@
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile
 
-setup: ## installs Rust's targets and the Envoys, into rustup and .build/
+setup: ## installs Rust's targets, the Envoys and Prometheus, into rustup and .build/
 	@sh envoy-test/setup/rust.sh
 	@sh envoy-test/setup/envoy.sh
+	@sh envoy-test/setup/prometheus.sh
 
 build: ## builds the plugin: target/wasm32-wasip1/release/inference_picker.wasm
 	@sh envoy-test/setup/rust.sh
@@ -18,6 +19,12 @@ run: build ## runs the plugin in a real Envoy and shows what it picks: make run 
 	@envoy=$$(sh envoy-test/setup/envoy_to_run.sh) && \
 	ENVOY_PATH=$$envoy cargo run --locked --package envoy-test --bin run -- \
 		$(if $(ENDPOINTS),--endpoints $(ENDPOINTS)) $(ARGUMENTS)
+
+.PHONY: top
+top: build ## shows pods and models live, in the terminal: make top [ADMIN=http://127.0.0.1:9901]
+	@envoy=$$(sh envoy-test/setup/envoy_to_run.sh) && \
+	ENVOY_PATH=$$envoy cargo run --locked --quiet --package envoy-test --bin top -- \
+		$(if $(ADMIN),--admin $(ADMIN)) $(ARGUMENTS)
 
 test: ## runs every check and test; says what it skipped and why
 	@sh envoy-test/setup/test.sh
@@ -66,3 +73,9 @@ bench-faults: build ## lets one thing after the other go wrong under load, and w
 soak: build ## high load with churn for ten minutes, or SECONDS=120: what clients see, what memory Envoy holds, what is left
 	@sh envoy-test/setup/envoy.sh
 	cargo run --locked --release --package envoy-test --bin soak -- $(if $(SECONDS),--seconds $(SECONDS))
+
+.PHONY: dashboard-picture
+dashboard-picture: build ## draws docs/dashboard.svg, the dashboard's main panels, from a real run; takes two minutes
+	@sh envoy-test/setup/envoy.sh
+	@sh envoy-test/setup/prometheus.sh
+	cargo run --locked --package envoy-test --bin dashboard-picture

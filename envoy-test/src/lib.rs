@@ -5,9 +5,15 @@
 //! - [`model_server`] simulates model servers that behave like vLLM where routing can tell.
 //! - [`load`] has clients send and counts what they see; [`faults`] does something to the gateway meanwhile.
 //! - [`simulation`] compares picks in virtual time, without an Envoy.
+//! - [`statistics`] reads what the plugin counts from Envoy's admin, for `make run` and `make top`.
+//! - [`observability`] runs a real Prometheus on the scrape job, alerts and dashboard that the project ships.
+//! - [`demonstration`] is the setting that `make run` and `make top` show.
 
+pub mod demonstration;
 pub mod envoy;
 pub mod faults;
 pub mod load;
 pub mod model_server;
+pub mod observability;
 pub mod simulation;
+pub mod statistics;

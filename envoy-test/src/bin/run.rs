@@ -5,25 +5,22 @@ use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Parser;
-use envoy_test::envoy::binary::{plugin_file, project_root};
+use envoy_test::demonstration::{
+    STATISTICS_INTERVAL, WARM_UP, models, request, simulated_servers, start_envoy, statistics,
+};
 use envoy_test::envoy::blocking::wait_for;
-use envoy_test::envoy::{Client, Configuration, Envoy, EnvoySettings, Protocol, Request};
-use envoy_test::model_server::{ModelServers, ServerSettings};
+use envoy_test::envoy::{Client, Envoy, Protocol};
+use envoy_test::model_server::ModelServers;
+use envoy_test::statistics::{Overview, Page};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Where the simulated servers are, if nothing else is there: as in the configurations.
-const SIMULATED: [&str; 4] = ["127.0.0.11:8000", "127.0.0.12:8000", "127.0.0.13:8000", "127.0.0.14:8000"];
-const SIMULATED_ADAPTERS: [&str; 2] = ["sql-lora", "tweet-summary"];
 /// Requests in the burst.
 const BURST: usize = 24;
 /// How often the access log is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// The first scrape of every endpoint takes less; without it the first picks would be by what is in flight alone.
-const WARM_UP: Duration = Duration::from_millis(700);
-
 /// Runs the plugin in a real Envoy and shows what it picks.
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -47,75 +44,26 @@ fn main() -> Result<()> {
     let endpoints = simulated.as_ref().map_or(arguments.endpoints.clone(), ModelServers::addresses);
     println!("model servers  {}", if simulated.is_some() { "simulated" } else { "yours" });
     endpoints.iter().for_each(|endpoint| println!("               http://{endpoint}"));
-    let envoy = start_envoy(&arguments, &endpoints)?;
+    let envoy = start_envoy(&arguments.configuration, &endpoints, !arguments.free_ports)?;
     println!("gateway        http://{}", envoy.address());
     sleep(WARM_UP);
     let client = Client::new(envoy.address(), Protocol::Http1);
     let models = models(&client)?;
     println!("models         {}\n", models.join(", "));
     let before = envoy.access_log_until(1)?.len();
+    let statistics_before = statistics(&envoy)?;
     print_header();
     let answers = client.burst_blocking((0..BURST).map(|index| request(index, &models)).collect())?;
     let failed: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
     let printed = print_lines(&envoy, before, BURST - failed.len())?;
     failed.iter().for_each(|error| println!("no answer: {error:#}"));
+    print_statistics(&envoy, &statistics_before)?;
     print_addresses(&envoy, &models);
     if !arguments.once {
         follow(&envoy, printed)?;
         println!("\nEnded.");
     }
     Ok(())
-}
-
-fn simulated_servers() -> Result<ModelServers> {
-    let servers = |addresses: Vec<SocketAddr>| {
-        let settings = addresses.into_iter().map(|address| ServerSettings {
-            lora_adapters: SIMULATED_ADAPTERS.map(str::to_owned).to_vec(),
-            ..ServerSettings::at(address)
-        });
-        ModelServers::start(settings.collect())
-    };
-    let known = SIMULATED.iter().filter_map(|text| text.parse().ok()).collect();
-    let free = || servers(vec![SocketAddr::from(([127, 0, 0, 1], 0)); SIMULATED.len()]);
-    servers(known).or_else(|_| free()).context("starting simulated model servers")
-}
-
-/// What there is to ask for, as the gateway says.
-fn models(client: &Client) -> Result<Vec<String>> {
-    let answer = client.send_blocking(Request::get("/v1/models")).context("asking for the models")?;
-    let body = answer.json()?;
-    let ids = body["data"].as_array().into_iter().flatten().filter_map(|model| model["id"].as_str());
-    let models: Vec<String> = ids.map(str::to_owned).collect();
-    if models.is_empty() {
-        bail!("no models; are the model servers up? GET /v1/models was answered with {body}");
-    }
-    Ok(models)
-}
-
-fn start_envoy(arguments: &Arguments, endpoints: &[SocketAddr]) -> Result<Envoy> {
-    let file = project_root().join("filter-config").join(&arguments.configuration).join("envoy.yaml");
-    let mut configuration = Configuration::load(&file)?;
-    configuration.set_plugin_file(&plugin_file());
-    configuration.place_endpoints(endpoints);
-    let mut settings = EnvoySettings::new(configuration);
-    settings.keep_addresses = !arguments.free_ports;
-    Envoy::start(settings)
-}
-
-/// The request number `index` of the burst: chats and completions, short and long, streamed and not, for every model
-/// in turn.
-fn request(index: usize, models: &[String]) -> Request {
-    let model = &models[index % models.len()];
-    let prompt = "Tell me about load balancing. ".repeat(1 + 40 * (index % 3));
-    let stream = index % 2 == 1;
-    if index % 4 < 2 {
-        let messages = json!([{"role": "user", "content": prompt}]);
-        let body = json!({"model": model, "messages": messages, "max_tokens": 16, "stream": stream});
-        Request::post("/v1/chat/completions").json(&body)
-    } else {
-        let body = json!({"model": model, "prompt": prompt, "max_tokens": 16, "stream": stream});
-        Request::post("/v1/completions").json(&body)
-    }
 }
 
 fn print_header() {
@@ -136,6 +84,27 @@ fn print_line(line: &Value) {
     let (path, model, pod) = (text("path"), text("model"), text("upstream"));
     let status = line["status"].to_string();
     println!("{status:<7}{path:<22}{answer:<8}{model:<16}{pod:<18}{}", text("decision"));
+}
+
+/// `statistics     24 requests, 9840 prompt tokens (61% cached), …`: what the plugin has counted since `before`.
+fn print_statistics(envoy: &Envoy, before: &Page) -> Result<()> {
+    // A histogram shows what was there at the last flush but one.
+    std::thread::sleep(2 * STATISTICS_INTERVAL);
+    let totals = Overview::between(before, &statistics(envoy)?, STATISTICS_INTERVAL).totals;
+    let cached = totals.hit_share().unwrap_or_default() * 100.0;
+    let first_token = |share: f64| {
+        totals.first_token.quantile(share).map_or("-".to_owned(), |time_ms| format!("{time_ms:.0} ms"))
+    };
+    println!(
+        "\nstatistics     {} requests, {} prompt tokens ({cached:.0}% cached), {} completion tokens, \
+         time to first token p50 {}, p90 {}",
+        totals.requests,
+        totals.prompt_tokens,
+        totals.completion_tokens,
+        first_token(0.5),
+        first_token(0.9),
+    );
+    Ok(())
 }
 
 fn print_addresses(envoy: &Envoy, models: &[String]) {

@@ -1,4 +1,4 @@
-//! Chooses the ports that Envoy listens on.
+//! Chooses the ports that Envoy, and what is started beside it, listens on.
 
 use anyhow::{Result, bail};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

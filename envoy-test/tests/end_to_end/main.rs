@@ -10,6 +10,7 @@ mod gateway;
 mod hostile;
 mod log;
 mod models;
+mod observability;
 mod overload;
 mod peers;
 mod picking;
@@ -20,7 +21,7 @@ mod recorded;
 mod requests;
 mod run;
 mod scraping;
-
 mod spans;
 mod statistics;
 mod tokens;
+mod top;

@@ -42,6 +42,13 @@ fn a_mixed_burst_is_shown_one_line_a_request() {
         assert!(seen(column, word), "{word}: {said}");
     }
     assert!(requests.iter().all(|words| words[5] == "DEFAULT" && words[6].starts_with("cost=")), "{said}");
+    let counted =
+        said.lines().find_map(|line| line.strip_prefix("statistics     24 requests, ")).expect(&said);
+    assert!(
+        counted.contains(" prompt tokens (") && counted.contains(", 384 completion tokens, "),
+        "{counted}"
+    );
+    assert!(counted.ends_with(" ms") && !counted.contains('-'), "{counted}");
     assert!(said.contains("curl http://127.0.0.1:") && said.contains("access log     /"), "{said}");
 }
 

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 const FILE_ACCESS_LOG: &str = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog";
 
@@ -75,6 +76,11 @@ impl Configuration {
             }
             is_file
         });
+    }
+
+    /// How often Envoy moves what its workers have counted into the histograms that the administration interface prints.
+    pub fn set_statistics_interval(&mut self, interval: Duration) {
+        self.document["stats_flush_interval"] = format!("{}s", interval.as_secs_f64()).into();
     }
 
     fn listeners(&mut self) -> impl Iterator<Item = &mut Value> {

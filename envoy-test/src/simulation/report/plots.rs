@@ -13,7 +13,7 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 const SIZE: (u32, u32) = (960, 420);
 /// Told apart by people who do not see all colours, too (Okabe and Ito's palette).
-const COLORS: [RGBColor; 7] = [
+pub(crate) const COLORS: [RGBColor; 7] = [
     RGBColor(153, 153, 153),
     RGBColor(230, 159, 0),
     RGBColor(0, 114, 178),
