@@ -44,6 +44,7 @@ fn what_ack_has_becomes_the_plugins_configuration() {
 #[test]
 fn the_annotation_names_the_routing_strategy() {
     check("ack-plugin-strategy", "json", "plugin alibaba/ack-strategy-default.yaml");
+    check("ack-plugin-strategy-prefix-cache", "json", "plugin alibaba/ack-strategy-prefix-cache.yaml");
 }
 
 #[test]
