@@ -12,12 +12,20 @@ pub const SERVICE_PORT: u16 = 8000;
 /// Another one in front of the same servers, and the published model that is served there.
 pub const SECOND_SERVICE: &str = "vllm-qwen";
 pub const MODEL_OF_SECOND_SERVICE: &str = "qwen";
-/// The InferencePool that the deployments name, and the Service that istiod makes for it.
-const POOL: &str = "vllm-llama2-7b-pool";
-const POOL_SERVICE: &str = "vllm-llama2-7b-pool-ip-ae496019";
+/// The InferencePool that the deployments name.
+pub const POOL: Pool = Pool { name: "vllm-llama2-7b-pool", service: "vllm-llama2-7b-pool-ip-ae496019" };
 const POOL_SERVICE_PORT: u16 = 54321;
 /// The Gateway that the deployments name.
-const GATEWAY: &str = "inference-gateway";
+pub const GATEWAY: &str = "inference-gateway";
+/// By this label of a Service, istiod knows which pool it has made it for.
+const POOL_LABEL: &str = "istio.io/inferencepool-name";
+
+/// An InferencePool, and the Service that istiod makes for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pool {
+    pub name: &'static str,
+    pub service: &'static str,
+}
 
 /// Where requests come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +43,7 @@ pub enum Backend {
     Service,
     /// One that has Istio's own mark of an InferencePool.
     MarkedService,
-    InferencePool,
+    InferencePool(Pool),
 }
 
 impl Front {
@@ -92,8 +100,8 @@ pub fn gateway_api(port: u16, backend: Backend, servers: &[SocketAddr]) -> Vec<V
     let gateway = [SocketAddr::from((Ipv4Addr::LOCALHOST, port))];
     let labels = Front::GatewayApi.labels();
     let reference = match backend {
-        Backend::InferencePool => {
-            json!({"group": "inference.networking.k8s.io", "kind": "InferencePool", "name": POOL})
+        Backend::InferencePool(pool) => {
+            json!({"group": "inference.networking.k8s.io", "kind": "InferencePool", "name": pool.name})
         }
         _ => json!({"name": SERVICE, "port": SERVICE_PORT}),
     };
@@ -109,8 +117,8 @@ pub fn gateway_api(port: u16, backend: Backend, servers: &[SocketAddr]) -> Vec<V
         pod("127.0.0.1".into(), labels.clone()),
     ];
     resources.extend(service(&format!("{GATEWAY}-istio"), labels.clone(), labels, port, &gateway));
-    if backend == Backend::InferencePool {
-        resources.extend(inference_pool(servers));
+    if let Backend::InferencePool(pool) = backend {
+        resources.extend(inference_pool(pool, servers));
     }
     resources
 }
@@ -128,16 +136,16 @@ fn http_route(backend: Value) -> Value {
 
 /// An InferencePool, and the Service that istiod makes for it. The pool's endpoint picker, which the resource must name,
 /// has a Service and not one pod.
-fn inference_pool(servers: &[SocketAddr]) -> Vec<Value> {
+fn inference_pool(pool: Pool, servers: &[SocketAddr]) -> Vec<Value> {
     let picker = json!({"kind": "Service", "name": "endpoint-picker", "port": {"number": 9002},
         "failureMode": "FailOpen"});
     let mut resources = vec![json!({"apiVersion": "inference.networking.k8s.io/v1", "kind": "InferencePool",
-        "metadata": metadata(POOL, json!({})), "spec": {"selector": {"matchLabels": {"app": "vllm"}},
+        "metadata": metadata(pool.name, json!({})), "spec": {"selector": {"matchLabels": {"app": "vllm"}},
             "targetPorts": [{"number": servers[0].port()}], "endpointPickerRef": picker}})];
     resources.extend(service("endpoint-picker", json!({}), json!({"app": "none"}), 9002, &[]));
     resources.extend(service(
-        POOL_SERVICE,
-        pool_labels(),
+        pool.service,
+        pool_labels(pool),
         json!({"app": "vllm"}),
         POOL_SERVICE_PORT,
         servers,
@@ -146,9 +154,9 @@ fn inference_pool(servers: &[SocketAddr]) -> Vec<Value> {
 }
 
 /// How istiod labels the Service that it makes for an InferencePool.
-fn pool_labels() -> Value {
+fn pool_labels(pool: Pool) -> Value {
     json!({"internal.istio.io/service-semantics": "inferencepool",
-        "istio.io/inferencepool-name": POOL,
+        POOL_LABEL: pool.name,
         "istio.io/inferencepool-extension-service": "endpoint-picker",
         "istio.io/inferencepool-extension-port": "9002",
         "istio.io/inferencepool-extension-failure-mode": "FailOpen"})
@@ -164,7 +172,7 @@ pub fn a_service() -> Vec<Value> {
 fn service(name: &str, labels: Value, selector: Value, port: u16, pods: &[SocketAddr]) -> Vec<Value> {
     let target_port = pods.first().map_or(port, SocketAddr::port);
     let endpoints: Vec<Value> = pods.iter().map(|pod| endpoint(pod.ip().to_string())).collect();
-    let address = if name == POOL_SERVICE { "None" } else { "10.96.0.1" };
+    let address = if labels.get(POOL_LABEL).is_some() { "None" } else { "10.96.0.1" };
     let slice_labels = json!({"kubernetes.io/service-name": name});
     vec![
         json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata(name, labels),

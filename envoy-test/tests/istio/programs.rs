@@ -25,10 +25,22 @@ pub fn program(name: &str) -> Command {
 /// Runs a program to its end, which must be a success, and returns what it wrote to both outputs.
 #[track_caller]
 pub fn run(command: &mut Command) -> String {
+    outputs(command).concat()
+}
+
+/// The same without what it wrote to standard error.
+#[track_caller]
+pub fn printed(command: &mut Command) -> String {
+    let [printed, _] = outputs(command);
+    printed
+}
+
+#[track_caller]
+fn outputs(command: &mut Command) -> [String; 2] {
     let Output { status, stdout, stderr } = command.output().unwrap();
-    let said = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
-    assert!(status.success(), "{command:?}: {status}:\n{said}");
-    said
+    let outputs = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(status.success(), "{command:?}: {status}:\n{}", outputs.concat());
+    outputs
 }
 
 /// What `kubectl apply -k istio/NAME` would apply, as text.

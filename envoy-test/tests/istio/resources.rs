@@ -1,18 +1,30 @@
-//! Istio's resources as the folders of `istio/` hold them, for a test to edit.
+//! Istio's resources as the folders of `istio/` hold them, or as `inference-picker-config` prints them, for a test to
+//! edit.
+
+use std::process::Command;
 
 use envoy_test::envoy::binary::{plugin_file, project_root};
 use serde_json::{Value, json};
 
 use crate::cluster::Front;
-use crate::programs::rendered;
+use crate::programs::{printed, rendered};
 
-/// What a folder holds, as kustomize renders it.
+/// The resources of one deployment.
 #[derive(Clone)]
 pub struct Resources(pub Vec<Value>);
 
 impl Resources {
+    /// What a folder holds, as kustomize renders it.
     pub fn of(folder: &str) -> Resources {
         Resources(serde_saphyr::from_multiple(&rendered(folder)).unwrap())
+    }
+
+    /// What `inference-picker-config` prints for these arguments; files are those of its fixtures.
+    pub fn printed(arguments: &[&str]) -> Resources {
+        let mut command = Command::new(env!("CARGO"));
+        command.current_dir(project_root().join("config-command/tests/fixtures"));
+        command.args(["run", "--locked", "--quiet", "--package", "inference-picker-config", "--"]);
+        Resources(serde_saphyr::from_multiple(&printed(command.args(arguments))).unwrap())
     }
 
     /// The only one of this kind.

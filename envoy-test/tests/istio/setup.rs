@@ -12,7 +12,7 @@ use crate::control_plane::ControlPlane;
 use crate::gateway::{Gateway, Proxy};
 use crate::resources::{Resources, mesh, replace};
 
-/// The adapters that every pod serves, besides the base model `tiny`.
+/// The adapters that every pod serves if no others are wanted, besides the base model `tiny`.
 const ADAPTERS: [&str; 2] = ["sql-lora", "tweet-summary"];
 const POD_COUNT: u8 = 4;
 /// The name of the proxy's pod, and its namespace.
@@ -55,7 +55,7 @@ impl Deployment {
                 (Front::IngressGateway, Backend::Service)
             }
             Deployment::WasmPlugin | Deployment::WasmPluginWithMetrics => {
-                (Front::GatewayApi, Backend::InferencePool)
+                (Front::GatewayApi, Backend::InferencePool(cluster::POOL))
             }
         }
     }
@@ -67,6 +67,7 @@ pub struct Setup {
     front: Front,
     backend: Backend,
     resources: Resources,
+    lora_adapters: Vec<String>,
     mesh: Value,
     concurrency: u32,
     version: &'static str,
@@ -75,14 +76,19 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// The deployment as it is in the repository, but that the plugin is loaded from a file; and the access log of
-    /// `istio/telemetry`. What that folder says of Istio's metrics needs Istio's own build of Envoy.
+    /// The deployment as it is in the repository, but that the plugin is loaded from a file.
     pub fn new(deployment: Deployment) -> Setup {
         let mut resources = Resources::of(deployment.folder());
         resources.load_plugin_from_file();
+        let (front, backend) = deployment.place();
+        Setup::of(deployment, resources, front, backend)
+    }
+
+    /// These resources, which deploy the plugin in the same way, and the access log of `istio/telemetry`. What that
+    /// folder says of Istio's metrics needs Istio's own build of Envoy.
+    pub fn of(deployment: Deployment, mut resources: Resources, front: Front, backend: Backend) -> Setup {
         let mut telemetry = Resources::of("telemetry");
         telemetry.the("Telemetry")["spec"].as_object_mut().unwrap().remove("metrics");
-        let (front, backend) = deployment.place();
         telemetry.select(front);
         resources.0.extend(telemetry.0);
         Setup {
@@ -90,6 +96,7 @@ impl Setup {
             front,
             backend,
             resources,
+            lora_adapters: ADAPTERS.map(str::to_owned).to_vec(),
             mesh: mesh(),
             concurrency: 2,
             version: NEWEST,
@@ -122,6 +129,12 @@ impl Setup {
         self
     }
 
+    /// The adapters that every pod serves.
+    pub fn lora_adapters(mut self, names: Vec<String>) -> Setup {
+        self.lora_adapters = names;
+        self
+    }
+
     pub fn concurrency(mut self, workers: u32) -> Setup {
         self.concurrency = workers;
         self
@@ -147,7 +160,7 @@ impl Setup {
 
     /// Returns when the plugin knows the pods, and their metrics if it reads them.
     pub fn start(mut self) -> Gateway {
-        let pods = ModelServers::start(pods()).unwrap();
+        let pods = ModelServers::start(pods(&self.lora_adapters)).unwrap();
         let address = free_address().unwrap();
         let kubernetes = self.cluster(address.port(), &pods.addresses());
         let control_plane = ControlPlane::start(&self.mesh, &kubernetes, &self.resources.0);
@@ -187,12 +200,11 @@ impl Setup {
 }
 
 /// Pods with addresses of their own and one port, as in a cluster.
-fn pods() -> Vec<ServerSettings> {
+fn pods(lora_adapters: &[String]) -> Vec<ServerSettings> {
     let port = free_address().unwrap().port();
     let at = |number| SocketAddr::from((Ipv4Addr::new(127, 0, 1, number), port));
-    let lora_adapters = ADAPTERS.map(str::to_owned).to_vec();
     (1..=POD_COUNT)
-        .map(|pod| ServerSettings { lora_adapters: lora_adapters.clone(), ..ServerSettings::at(at(pod)) })
+        .map(|pod| ServerSettings { lora_adapters: lora_adapters.to_vec(), ..ServerSettings::at(at(pod)) })
         .collect()
 }
 
