@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use envoy_test::envoy::{Envoy, EnvoySettings, free_address};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cluster::{self, Backend, Front, SERVICE_PORT};
 use crate::control_plane::ControlPlane;
-use crate::gateway::{chat, until};
+use crate::gateway::{chat, post, until};
 use crate::resources::{Resources, mesh};
 use crate::setup::{Deployment, PROXY, Setup, bootstrap};
 
@@ -32,8 +32,7 @@ fn the_model_is_a_label_of_istio_requests_total() {
     let _envoy = Envoy::start(settings).unwrap();
     let generated = || control_plane.generated(PROXY).to_string();
     until("the listener is generated", || generated().contains("istio.stats"));
-    let label =
-        serde_json::json!({"dimensions": {"model": expression()}, "name": "requests_total"}).to_string();
+    let label = json!({"dimensions": {"model": expression()}, "name": "requests_total"}).to_string();
     assert!(generated().contains(label.trim_matches(['{', '}'])), "{label} is not in {}", generated());
 }
 
@@ -53,7 +52,6 @@ fn the_expression_of_that_label_gives_the_model() {
     }
 }
 
-/// Those that the plugin publishes: the rest is `null` until it does.
 #[test]
 #[ignore = "needs Istio: make test-istio"]
 fn the_access_log_says_what_was_asked_for_what_was_sent_where_and_why() {
@@ -68,5 +66,44 @@ fn the_access_log_says_what_was_asked_for_what_was_sent_where_and_why() {
         );
         assert_eq!(line["picked"].as_str().unwrap().split(',').count(), 3, "{line}");
         assert!(line["decision"].as_str().unwrap().contains("prompt_tokens="), "{line}");
+    }
+}
+
+#[test]
+#[ignore = "needs Istio: make test-istio"]
+fn the_access_log_says_what_the_answer_took_under_both_names() {
+    for deployment in Deployment::ALL {
+        let gateway = Setup::new(deployment).start();
+        let usage = gateway.send(chat("tiny")).json().unwrap()["usage"].clone();
+        let line: Value = gateway.log(1).remove(0);
+        let tokens = |field: &str| json!(usage[field].as_u64().unwrap().to_string());
+        for (field, value) in [
+            ("prompt_tokens", tokens("prompt_tokens")),
+            ("completion_tokens", tokens("completion_tokens")),
+            ("request_model", "tiny".into()),
+            ("request_prompt_tokens", tokens("prompt_tokens")),
+            ("request_completion_tokens", tokens("completion_tokens")),
+        ] {
+            assert_eq!(line[field], value, "{deployment:?}: {field}: {line}");
+        }
+    }
+}
+
+/// The answer to a stream has no usage that the client sees; the plugin has asked for it.
+#[test]
+#[ignore = "needs Istio: make test-istio"]
+fn the_access_log_says_it_of_a_stream_too_and_when_its_first_token_came() {
+    let messages = json!([{"role": "user", "content": "Which pod will this be?"}]);
+    let body = json!({"model": "tiny", "max_tokens": 4, "messages": messages, "stream": true});
+    for deployment in Deployment::ALL {
+        let gateway = Setup::new(deployment).start();
+        let answer = gateway.send(post("/v1/chat/completions").json(&body));
+        assert!(!answer.text().contains("usage"), "{deployment:?}: {}", answer.text());
+        let line: Value = gateway.log(1).remove(0);
+        assert_eq!(line["completion_tokens"], "4", "{deployment:?}: {line}");
+        for field in ["prompt_tokens", "cached_tokens", "time_to_first_token_ms"] {
+            let text = line[field].as_str().unwrap_or_default();
+            assert!(text.parse::<u64>().is_ok(), "{deployment:?}: {field}: {line}");
+        }
     }
 }
