@@ -5,7 +5,7 @@ use std::process::Command;
 use envoy_test::envoy::binary::{plugin_file, project_root};
 use serde_json::json;
 
-use crate::gateway::{Gateway, chat};
+use crate::gateway::{Gateway, chat, until};
 use crate::programs::run;
 use crate::registry::Registry;
 use crate::resources::Resources;
@@ -68,9 +68,21 @@ fn the_plugins_statistics_are_among_envoys_with_their_labels() {
         let models = json!([{"modelName": "tiny", "poolRef": {"name": "vllm-llama2-7b-pool"}}]);
         let gateway =
             Setup::new(deployment).plugin(|plugin| plugin["models"] = models).under_the_agent().start();
-        gateway.send(chat("tiny"));
-        let statistics = gateway.proxy.admin_get("/stats/prometheus");
-        let line = r#"inference_picker_requests_sent{model="tiny",target_model="tiny"} 1"#;
-        assert!(statistics.contains(line), "{deployment:?}: {statistics}");
+        let usage = gateway.send(chat("tiny")).json().unwrap()["usage"].clone();
+        let (prompt, completion) = (&usage["prompt_tokens"], &usage["completion_tokens"]);
+        // Istio looks for `model=` anywhere in a name, so it finds that label in `llmproxy_model=`, too.
+        let lines = [
+            r#"inference_picker_requests_sent{model="tiny",target_model="tiny"} 1"#.to_owned(),
+            format!(r#"asm_llm_proxy_prompt_tokens{{model="tiny",llmproxy_model="tiny"}} {prompt}"#),
+            format!(r#"asm_llm_proxy_completion_tokens{{model="tiny",llmproxy_model="tiny"}} {completion}"#),
+        ];
+        let statistics = || gateway.proxy.admin_get("/stats/prometheus");
+        for line in lines {
+            until(&line, || statistics().lines().any(|said| said == line));
+        }
+        // A label that is not taken out stays in the name, and Prometheus' text has `=.=` as `___`.
+        let unread: Vec<String> =
+            statistics().lines().filter(|line| line.contains("___")).map(str::to_owned).collect();
+        assert_eq!(unread, Vec::<String>::new(), "{deployment:?}");
     }
 }
