@@ -300,6 +300,44 @@ fn the_queue_is_counted() {
     }
 }
 
+#[test]
+fn a_request_that_another_pod_answers_is_a_retry() {
+    for configuration in BODY_MODES {
+        let gateway = Setup::new(configuration).start();
+        gateway.pods.server(0).set(|knobs| knobs.refuse = true);
+        let statuses = gateway.burst(vec![crate::gateway::chat("tiny"); 16]);
+        assert!(statuses.iter().all(|answer| answer.status == 200), "{configuration}");
+        let lines = gateway.envoy.access_log_until(16).unwrap();
+        let moved =
+            lines.iter().filter(|line| line["upstream"] != crate::log::first_pick(line)).count() as u64;
+        assert!(moved > 0, "{configuration}");
+        let labels = format!("pool=\"{POOL}\",endpoint=\"{}\"", gateway.pods.addresses()[0]);
+        let page = page(&gateway);
+        assert_eq!(number(&page, "inference_picker_retries", &labels), moved, "{configuration}");
+        assert_eq!(total(&page, "inference_picker_retries"), moved, "{configuration}");
+        assert_eq!(total(&page, "inference_picker_picks"), 16, "{configuration}");
+    }
+}
+
+#[test]
+fn what_prefixes_save_is_counted() {
+    for configuration in BODY_MODES {
+        let edit = |plugin: &mut Value| plugin["pools"][0]["routingStrategy"] = "PREFIX_CACHE".into();
+        let gateway = Setup::new(configuration).concurrency(1).plugin(edit).start();
+        let labels = format!("pool=\"{POOL}\"");
+        let sum = |name: &str| number(&page(&gateway), &format!("inference_picker_prefix_{name}"), &labels);
+        let long = json!({"model": "tiny", "max_tokens": 1, "prompt": "a long document ".repeat(300)});
+        let ask = || gateway.send(Request::post("/v1/completions").json(&long)).status;
+        assert_eq!((ask(), sum("matched_tokens")), (200, 0), "{configuration}");
+        let once = sum("prompt_tokens");
+        assert_eq!(ask(), 200);
+        assert!(once > 0 && sum("prompt_tokens") > once, "{configuration}");
+        let matched = sum("matched_tokens");
+        assert!(matched > once / 2 && matched <= sum("prompt_tokens") - once, "{configuration}: {matched}");
+        until("the index is measured", || sum("blocks") > 0);
+    }
+}
+
 /// The log has every field, of an answer that came to its end, and what is known of one that did not.
 #[test]
 fn the_log_has_the_tokens_of_an_answer() {

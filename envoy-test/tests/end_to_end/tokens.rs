@@ -172,17 +172,16 @@ fn a_configuration_may_leave_streams_as_they_are() {
     }
 }
 
-/// What is compressed cannot be read, and passes.
+/// What is compressed cannot be read, and passes; and is counted as such.
 #[test]
 fn a_compressed_stream_passes_as_it_is() {
     for configuration in BODY_MODES {
         let server = TwoWrites::start("content-encoding: br\r\n");
         let gateway = server.gateway(configuration, |_| ());
-        assert_eq!(
-            gateway.send(request("chat", false)).body(),
-            recorded_body(&sample("chat", true)),
-            "{configuration}"
-        );
+        let answer = gateway.send(request("chat", false));
+        assert_eq!(answer.body(), recorded_body(&sample("chat", true)), "{configuration}");
+        let page = gateway.envoy.admin_get("/stats/prometheus").unwrap();
+        assert!(page.contains("inference_picker_answers_encoded{model=\"unknown\"} 1\n"), "{configuration}");
     }
 }
 
