@@ -56,6 +56,18 @@ fn with_fail_open_traffic_passes_without_the_plugin() {
     }
 }
 
+/// What SECURITY.md warns of: nobody removes the header any more.
+#[test]
+fn with_fail_open_clients_can_name_their_pod_once_the_plugin_has_ended() {
+    let (gateway, _folder) = start(STOP_ITERATION, "FAIL_OPEN");
+    let wish = gateway.pods.addresses()[3].to_string();
+    let wishful = || chat("tiny").header("x-gateway-destination-endpoint", &wish);
+    let all_served = |gateway: &Gateway| (0..8).all(|_| gateway.served_by(&gateway.send(wishful())) == 3);
+    assert!(!all_served(&gateway));
+    gateway.send(large_chat());
+    assert!(all_served(&gateway));
+}
+
 #[test]
 fn when_the_companion_service_stops_traffic_goes_on() {
     let (gateway, _folder) = start(STOP_ITERATION, "FAIL_RELOAD");
