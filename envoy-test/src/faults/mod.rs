@@ -160,7 +160,7 @@ fn chat() -> Request {
     Request::post("/v1/chat/completions").json(&json!({
         "model": "tiny",
         "max_tokens": ANSWER_TOKENS,
-        "stream": unique % 2 == 0,
+        "stream": unique.is_multiple_of(2),
         "messages": [{"role": "user", "content": question}],
     }))
 }

@@ -27,7 +27,7 @@ pub fn run(stage: &mut Stage, lasts: Duration) -> Result<Vec<Sample>> {
     let mut step = 0;
     while started_at.elapsed() < lasts {
         change(stage, step)?;
-        if step % STEPS_A_SAMPLE == 0 {
+        if step.is_multiple_of(STEPS_A_SAMPLE) {
             let sample = Sample { after: started_at.elapsed(), memory_bytes: stage.envoy()?.memory_bytes()? };
             println!(
                 "{:>5} s {:>8.1} MiB",

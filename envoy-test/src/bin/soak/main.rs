@@ -44,9 +44,8 @@ fn main() -> Result<()> {
 /// Most are short and some are long; half are streamed.
 fn request() -> Request {
     let unique = fastrand::u64(..);
-    let prompt = format!("{unique:016x} ").repeat(if unique % 10 == 0 { 500 } else { 5 });
-    let body =
-        json!({"model": "tiny", "prompt": prompt, "max_tokens": 1 + unique % 16, "stream": unique % 2 == 0});
+    let prompt = format!("{unique:016x} ").repeat(if unique.is_multiple_of(10) { 500 } else { 5 });
+    let body = json!({"model": "tiny", "prompt": prompt, "max_tokens": 1 + unique % 16, "stream": unique.is_multiple_of(2)});
     Request::post("/v1/completions").json(&body)
 }
 
