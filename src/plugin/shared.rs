@@ -146,19 +146,19 @@ struct Peer {
     key: String,
     seen: Option<u32>,
     table: Option<LoadTable>,
-    /// Of its batches, those that have been read; `None` until its first table has come.
-    batches_read: Option<u64>,
+    /// Of its batches, the number of the last that was read.
+    batches_read: u64,
 }
 
 impl Peer {
     fn new(id: u64, is_remote: bool) -> Peer {
-        Peer { id, is_remote, key: load_key(id), seen: None, table: None, batches_read: None }
+        Peer { id, is_remote, key: load_key(id), seen: None, table: None, batches_read: 0 }
     }
 
     /// What it has told since the last time. Batches that have been written over are lost; what they told of expires.
     fn take_told(&mut self) -> Vec<(u64, Batch)> {
         let Some(published) = self.table.as_ref().map(|table| table.batches) else { return Vec::new() };
-        let read = self.batches_read.replace(published).unwrap_or(published);
+        let read = std::mem::replace(&mut self.batches_read, published);
         let batches = numbers_to_read(read, published).filter_map(|number| {
             let (bytes, _) = read_value(&batch_key(self.id, number))?;
             decode::<Batch>(&bytes).filter(|batch| batch.number == number)
