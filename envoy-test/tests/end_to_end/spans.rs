@@ -36,7 +36,10 @@ fn tag(spans: &[u8], name: &str) -> Option<String> {
 #[test]
 fn a_span_has_the_fields_of_the_log() {
     let (address, received) = collector();
-    let gateway = Setup::new(OBSERVED).start_with(|envoy, _| envoy.set_endpoints("collector", &[address]));
+    // One worker, whose first span is that of the first line.
+    let gateway = Setup::new(OBSERVED)
+        .concurrency(1)
+        .start_with(|envoy, _| envoy.set_endpoints("collector", &[address]));
     for _ in 0..5 {
         gateway.send(chat_with(json!({"model": "tiny", "max_tokens": 4, "stream": true})));
     }
