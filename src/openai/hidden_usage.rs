@@ -244,7 +244,8 @@ impl HiddenUsage {
     fn release(&mut self, end: bool) -> Vec<u8> {
         self.line_from = self.line_from.filter(|from| !end && self.may_hold(*from));
         self.member_from = self.member_from.filter(|from| !end && self.may_hold(*from));
-        let passing_bytes = self.line_from.or(self.member_from).unwrap_or(self.pending.len());
+        let held_from = self.line_from.or(self.member_from).unwrap_or(self.pending.len());
+        let passing_bytes = held_from.min(self.pending.len());
         let held = self.pending.split_off(passing_bytes);
         self.line_from = self.line_from.map(|_| 0);
         self.member_from = self.member_from.map(|from| from.saturating_sub(passing_bytes));
