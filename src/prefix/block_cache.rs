@@ -5,10 +5,8 @@
 //! start is found by halving. Output and what is behind a prompt's last block take room, too; nothing matches them.
 
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 
-/// What one block costs at most in a full cache, in bytes: its node, and its place in a hash table that has just doubled.
-pub const BYTES_PER_BLOCK: usize = size_of::<Node>() + 2 * (size_of::<u32>() + 1);
+use crate::hash::mix;
 
 /// No node.
 const NONE: u32 = u32::MAX;
@@ -179,9 +177,8 @@ impl BlockCache {
         node.older = std::mem::replace(&mut self.free, place);
         self.blocks -= 1;
         self.tokens -= u64::from(tokens);
-        if let Entry::Occupied(entry) =
-            self.table.entry(scatter(hash, self.seed), |other| *other == place, |_| 0)
-        {
+        // Not by `entry`, which makes room for one more and would have to hash all others anew.
+        if let Ok(entry) = self.table.find_entry(scatter(hash, self.seed), |other| *other == place) {
             entry.remove();
         }
     }
@@ -221,8 +218,7 @@ impl BlockCache {
 
 /// Where in the table a block goes: its hash is known to clients, the seed is not.
 fn scatter(hash: u64, seed: u64) -> u64 {
-    let mixed = (hash ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed ^ (mixed >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93)
+    mix(hash ^ seed)
 }
 
 #[cfg(test)]
@@ -266,6 +262,19 @@ mod tests {
         let mut cache = cache(3);
         cache.use_blocks(&[1, 2, 3, 4, 5], 64, 9);
         assert_eq!((held(&cache, &[1, 2, 3, 4, 5]), cache.len()), (vec![1, 2, 3], 3));
+    }
+
+    #[test]
+    fn a_full_cache_of_any_size_holds_exactly_what_was_used_last() {
+        for blocks_max in 1..130 {
+            let mut cache = cache(blocks_max);
+            for hash in 1..=3 * blocks_max as u64 {
+                cache.use_blocks(&[hash], 64, 0);
+                let first_held = hash.saturating_sub(blocks_max as u64) + 1;
+                let wrong = (1..=hash).find(|known| cache.holds(*known) != (*known >= first_held));
+                assert_eq!(wrong, None, "of {blocks_max}, after {hash}");
+            }
+        }
     }
 
     #[test]

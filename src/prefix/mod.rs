@@ -14,7 +14,6 @@ mod events;
 mod in_flight;
 mod index;
 
-pub use block_cache::BYTES_PER_BLOCK;
 pub use blocks::{BLOCK_BYTES, BlockHasher, MAX_PROMPT_BLOCKS, PromptBlocks};
 pub use events::{BATCHES_KEPT, Batch, MAX_BATCH_BLOCKS, PromptEvent, numbers_to_read};
 pub use in_flight::PromptKey;
