@@ -65,11 +65,6 @@ impl Sent {
     pub fn load_id(&self) -> LoadId {
         self.ticket.load_id()
     }
-
-    /// Whether its prompt was read.
-    pub fn is_read(&self) -> bool {
-        self.prompt.is_some()
-    }
 }
 
 /// A request that need not wait any longer.

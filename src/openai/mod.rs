@@ -29,7 +29,7 @@ pub use include_usage::include_usage;
 pub use models::{is_model_list_path, list_models};
 pub use prompt_text::PromptParts;
 pub use request::{InferenceRequest, MAX_MODEL_NAME_BYTES, read_request};
-pub use rewrite::{Edit, apply_edits, model_edits, replace_model};
+pub use rewrite::{Edit, apply_edits, model_edits};
 pub use usage::Usage;
 
 /// The paths whose JSON POSTs are read, as they end; any prefix may stand before them.

@@ -9,6 +9,7 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::fields::{Fields, Key, MAX_MODEL_FIELDS};
+use super::prompt::PromptSize;
 use super::prompt_text::PromptPart;
 
 /// The fields of any JSON object, however strange, or what is wrong with it.
@@ -50,8 +51,10 @@ impl<'de> Visitor<'de> for FieldsVisitor<'de> {
                 }
                 Key::Tools | Key::System | Key::Messages => {
                     let part = map.next_value::<&RawValue>()?.get().as_bytes();
-                    fields.prompt.add(part);
-                    fields.set_prompt_part(key, PromptPart::of(part));
+                    let mut size = PromptSize::default();
+                    size.add(part);
+                    fields.prompt.merge(size);
+                    fields.set_prompt_part(key, PromptPart::of(part, size));
                 }
                 Key::Other => {
                     map.next_value::<IgnoredAny>()?;

@@ -31,17 +31,15 @@ pub(super) struct PromptPart<'a> {
 }
 
 impl<'a> PromptPart<'a> {
-    /// A valid JSON value.
-    pub fn of(json: &'a [u8]) -> PromptPart<'a> {
-        PromptPart { json, is_plain: is_plain(json) }
+    /// A valid JSON value of this size.
+    pub fn of(json: &'a [u8], size: PromptSize) -> PromptPart<'a> {
+        PromptPart { json, is_plain: size.has_no_media() && is_plain(json) }
     }
 }
 
-/// Whether a valid JSON value has the plain form, as far as can be told at a glance: a number that has to stay counts as
+/// Whether a valid JSON value without media has the plain form, as far as can be told at a glance: a number that has to stay counts as
 /// one that has not.
 fn is_plain(json: &[u8]) -> bool {
-    let mut size = PromptSize::default();
-    size.add(json);
     let mut rest = json;
     while let Some((&byte, tail)) = rest.split_first() {
         rest = match byte {
@@ -53,7 +51,7 @@ fn is_plain(json: &[u8]) -> bool {
             _ => tail,
         };
     }
-    size.has_no_media()
+    true
 }
 
 impl<'a> PromptParts<'a> {
@@ -205,7 +203,11 @@ mod tests {
 
     #[test]
     fn what_is_plain_is_known_to_be() {
-        let plain = |json: &str| PromptPart::of(json.as_bytes()).is_plain;
+        let plain = |json: &str| {
+            let mut size = PromptSize::default();
+            size.add(json.as_bytes());
+            PromptPart::of(json.as_bytes(), size).is_plain
+        };
         assert!(plain(r#"[{"a":"b c\n","d":[1,-2.5e3,true,null]}]"#));
         for other in [r#"[1, 2]"#, r#"{"a" :1}"#, r#""\u00e9""#, r#""\u000a""#, r#"{"url":"x"}"#, "[1]\n"] {
             assert!(!plain(other), "{other}");

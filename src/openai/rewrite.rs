@@ -32,11 +32,6 @@ pub fn apply_edits(body: &[u8], mut edits: Vec<Edit>) -> Vec<u8> {
     rewritten
 }
 
-/// The body with `model` in place of each span.
-pub fn replace_model(body: &[u8], spans: &[Range<usize>], model: &str) -> Vec<u8> {
-    apply_edits(body, model_edits(spans, model))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,7 +41,7 @@ mod tests {
 
     fn check(body: &str, model: &str, expected: &str) {
         let spans = read_request(body.as_bytes()).unwrap().model_spans;
-        let rewritten = replace_model(body.as_bytes(), &spans, model);
+        let rewritten = apply_edits(body.as_bytes(), model_edits(&spans, model));
         assert_eq!(String::from_utf8(rewritten).unwrap(), expected);
     }
 

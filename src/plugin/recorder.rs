@@ -6,6 +6,9 @@ use super::host::{self, HostError, LogLevel, Metric};
 use crate::config::Config;
 use crate::stats::{Kind, Measurement, Series, Stats};
 
+/// Time between two writings of a gauge, in milliseconds: nobody reads them more often.
+pub const GAUGE_INTERVAL_MS: u64 = 1_000;
+
 /// The host's statistics, by the numbers under which it knows them; as many as [`Stats`] bounds.
 pub struct Recorder {
     stats: Stats,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::host::{self, Buffer, Headers, LogLevel};
 use super::peers::PeersAsking;
-use super::recorder::Recorder;
+use super::recorder::{GAUGE_INTERVAL_MS, Recorder};
 use super::shared::{Exchange, LeasePlace, SnapshotPlace};
 use crate::config::{self, Config, ScrapeBy};
 use crate::load::LoadBook;
@@ -15,9 +15,6 @@ use crate::scrape::{News, ScrapeFailure, Scraper};
 
 /// Bytes of an answer of Envoy's admin: about 1 KB an endpoint, and every cluster of the proxy on Envoy 1.36.
 pub const MAX_CLUSTERS_BYTES: usize = 16 << 20;
-
-/// Time between two writings of the gauges, in milliseconds: nobody reads them more often.
-const GAUGE_INTERVAL_MS: u64 = 1_000;
 
 /// The companion service: it scrapes, and knows the workers' loads so that it can tell theirs from others'.
 pub struct Service {

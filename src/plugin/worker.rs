@@ -1,7 +1,7 @@
 //! One worker's picker, joined to the host: shared data, scrapes, counters, the log.
 
 use super::host::{self, LogLevel};
-use super::recorder::Recorder;
+use super::recorder::{GAUGE_INTERVAL_MS, Recorder};
 use super::scraping::Scraping;
 use super::shared::{Exchange, SnapshotPlace};
 use crate::config::{Config, ScrapeBy};
@@ -9,9 +9,6 @@ use crate::decide::{Decision, Pick, Prepared};
 use crate::load::LoadId;
 use crate::picker::{Outcome, Picker, Released, Sent};
 use crate::stats::RequestLabels;
-
-/// Time between two writings of a gauge, in milliseconds: nobody reads them more often.
-const GAUGE_INTERVAL_MS: u64 = 1_000;
 
 /// One worker's state, shared by its streams. `W` is how a request that waits is reached later.
 pub struct Worker<W> {

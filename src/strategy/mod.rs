@@ -122,10 +122,10 @@ pub fn rank<'a>(
     }
     let candidates: Vec<Candidate<'a>> = candidates.collect();
     let least_work = candidates.iter().map(|candidate| candidate.work_tokens).fold(f64::INFINITY, f64::min);
-    let mut ranked = candidates.into_iter().map(|candidate| weigh(candidate, least_work));
+    let ranked = candidates.into_iter().map(|candidate| weigh(candidate, least_work));
     match demand.blocks {
         Some(blocks) => best(prefix_cache::place(ranked.collect(), blocks).into_iter()),
-        None => best(ranked.by_ref()),
+        None => best(ranked),
     }
 }
 

@@ -61,6 +61,13 @@ impl ModelServers {
         ModelServer(Arc::clone(&self.servers[index]))
     }
 
+    /// Whether every server has been scraped twice since this was called: its second scrape from then on began after then.
+    pub fn scraped_twice(&self) -> impl Fn() -> bool {
+        let counts = || self.servers().map(|server| server.counters().metrics_scrapes).collect::<Vec<_>>();
+        let before = counts();
+        move || counts().iter().zip(&before).all(|(now, before)| *now >= before + 2)
+    }
+
     pub fn servers(&self) -> impl Iterator<Item = ModelServer> {
         self.servers.iter().cloned().map(ModelServer)
     }

@@ -181,12 +181,8 @@ impl Gateway {
 
     /// Waits until every pod's metrics, as they are now, are what the workers go by.
     pub fn wait_until_scraped(&self) {
-        let counts = || self.pods.servers().map(|pod| pod.counters().metrics_scrapes).collect::<Vec<_>>();
-        let before = counts();
-        // The second scrape from now on began after now; the workers have it a tick or two after its end.
-        until("every pod is scraped twice", || {
-            counts().iter().zip(&before).all(|(now, before)| *now >= before + 2)
-        });
+        until("every pod is scraped twice", self.pods.scraped_twice());
+        // The workers have it a tick or two after its end.
         std::thread::sleep(Duration::from_millis(100));
     }
 }
