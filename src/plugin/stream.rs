@@ -52,8 +52,10 @@ pub struct Stream {
 
 /// Where the request is on its way.
 pub enum State {
-    /// Nothing is to be done: not a pool's, or answered by the plugin, or sent without a pick.
+    /// Nothing is to be done: not a pool's, or answered by the plugin.
     Idle,
+    /// It is a pool's, and was left to Envoy's own load balancing.
+    Unpicked,
     /// The body is coming; the route leads to the pool at this place.
     Reading { pool: usize },
     /// It waits in the queue of the pool at this place.
@@ -157,7 +159,7 @@ impl Stream {
         match *self.state.borrow() {
             State::Reading { pool } => Ok(pool),
             State::Waiting { .. } => Err(Action::Pause),
-            State::Idle | State::Sent(_) => Err(Action::Continue),
+            State::Idle | State::Unpicked | State::Sent(_) => Err(Action::Continue),
         }
     }
 
@@ -326,7 +328,7 @@ impl Stream {
                 worker.end(sent.sent, now_ms);
             }
             State::Waiting { pool, .. } => self.worker.borrow_mut().forget(pool, self.id),
-            State::Idle | State::Reading { .. } => {}
+            State::Idle | State::Unpicked | State::Reading { .. } => {}
         }
     }
 }
@@ -430,6 +432,7 @@ fn act(
         Decision::Send(pick) => pick,
         Decision::Fallback(reason) => {
             publish("llm_decision", reason);
+            *state.borrow_mut() = State::Unpicked;
             return Action::Continue;
         }
         Decision::Refuse(error) => return refuse(&mut worker.borrow_mut().recorder, &error),

@@ -157,6 +157,14 @@ impl Gateway {
         answers.into_iter().map(Result::unwrap).collect()
     }
 
+    /// 32 equal requests at once come to four equal idle pods 8 ± 2 each.
+    #[track_caller]
+    pub fn check_burst_is_spread(&self, what: &str) -> Vec<usize> {
+        let shares = self.shares(&self.burst(vec![long_chat(); 32]));
+        assert!(shares.iter().all(|share| (6..=10).contains(share)), "{what}: {shares:?}");
+        shares
+    }
+
     /// The place of the pod that answered.
     pub fn served_by(&self, answer: &Response) -> usize {
         let name =
@@ -200,6 +208,12 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 /// A chat request with a prompt of a few tokens and a short answer.
 pub fn chat(model: &str) -> Request {
     chat_with(json!({"model": model, "max_tokens": 4}))
+}
+
+/// A chat with an answer so long that of a burst of them the last is sent before the first has ended: what has ended
+/// counts no more.
+pub fn long_chat() -> Request {
+    chat_with(json!({"model": "tiny", "max_tokens": 200}))
 }
 
 /// A chat request with these fields besides its messages.

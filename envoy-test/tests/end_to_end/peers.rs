@@ -13,7 +13,7 @@ use inference_picker::peers::{MAX_PAGE_BYTES, Page, WorkerPage};
 use inference_picker::prefix::Batch;
 use serde_json::{Value, json};
 
-use crate::gateway::{GATEWAYS, Gateway, Setup, chat, until};
+use crate::gateway::{GATEWAYS, Gateway, Setup, chat, long_chat, until};
 
 /// Longer than it takes one gateway to hear of another on a busy machine; an interval and two ticks are 40 ms.
 const HEARD: Duration = Duration::from_millis(400);
@@ -144,7 +144,7 @@ fn a_gateway_that_dies_is_forgotten_and_nothing_fails() {
     drop(first);
     drop(connections);
     until("what it had in flight counts no more", || {
-        let answers = second.burst(vec![chat("tiny"); 16]);
+        let answers = second.burst(vec![long_chat(); 16]);
         assert!(answers.iter().all(|answer| answer.status == 200));
         second.shares(&answers).iter().all(|share| (3..=5).contains(share))
     });
@@ -190,7 +190,7 @@ fn among(strangers: &[Stranger], addresses: &[SocketAddr]) -> Gateway {
 
 /// Every request of some bursts is answered, and nothing is logged as an error; how many answers each pod gave.
 fn check_serves(gateway: &Gateway) -> Vec<usize> {
-    let answers: Vec<_> = (0..4).flat_map(|_| gateway.burst(vec![chat("tiny"); 32])).collect();
+    let answers: Vec<_> = (0..4).flat_map(|_| gateway.burst(vec![long_chat(); 32])).collect();
     assert!(answers.iter().all(|answer| answer.status == 200));
     let log = gateway.envoy.log_text();
     assert!(!log.contains("[error]") && !log.contains("[critical]"), "{log}");

@@ -68,6 +68,14 @@ impl Gateway {
         answers.into_iter().map(Result::unwrap).collect()
     }
 
+    /// 32 equal requests at once come to four equal idle pods 8 ± 2 each.
+    #[track_caller]
+    pub fn check_burst_is_spread(&self, what: &str) -> Vec<usize> {
+        let shares = self.shares(&self.burst(vec![long_chat(); 32]));
+        assert!(shares.iter().all(|share| (6..=10).contains(share)), "{what}: {shares:?}");
+        shares
+    }
+
     /// How many of these answers each pod gave.
     pub fn shares(&self, answers: &[Response]) -> Vec<usize> {
         let pods = self.pods.addresses();
@@ -155,6 +163,17 @@ pub fn post(path: &str) -> Request {
 
 /// A chat request with a prompt of a few tokens and a short answer.
 pub fn chat(model: &str) -> Request {
+    chat_of(model, 4)
+}
+
+/// A chat with an answer so long that of a burst of them the last is sent before the first has ended: what has ended
+/// counts no more.
+pub fn long_chat() -> Request {
+    chat_of("tiny", 200)
+}
+
+fn chat_of(model: &str, answer_tokens: u32) -> Request {
     let messages = json!([{"role": "user", "content": "Which pod will this be?"}]);
-    post("/v1/chat/completions").json(&json!({"model": model, "max_tokens": 4, "messages": messages}))
+    let body = json!({"model": model, "max_tokens": answer_tokens, "messages": messages});
+    post("/v1/chat/completions").json(&body)
 }

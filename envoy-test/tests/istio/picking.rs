@@ -4,7 +4,7 @@ use envoy_test::envoy::{NEWEST, OLDEST};
 use envoy_test::model_server::FixedGauges;
 use serde_json::Value;
 
-use crate::gateway::{Gateway, chat};
+use crate::gateway::{Gateway, chat, long_chat};
 use crate::setup::{Deployment, Setup};
 
 /// The first endpoint that was picked.
@@ -51,11 +51,7 @@ fn a_burst_is_spread_evenly_in_the_oldest_and_the_newest_envoy() {
     for version in [OLDEST, NEWEST] {
         for deployment in Deployment::ALL {
             let gateway = Setup::new(deployment).concurrency(4).version(version).start();
-            let shares = gateway.shares(&gateway.burst(vec![chat("tiny"); 32]));
-            assert!(
-                shares.iter().all(|share| (6..=10).contains(share)),
-                "{version}, {deployment:?}: {shares:?}"
-            );
+            gateway.check_burst_is_spread(&format!("{version}, {deployment:?}"));
             check_log(&gateway, 32);
         }
     }
@@ -92,7 +88,7 @@ fn a_clients_own_pick_is_ignored() {
     for deployment in Deployment::ALL {
         let gateway = Setup::new(deployment).start();
         let wished = gateway.pods.addresses()[0].to_string();
-        let request = chat("tiny").header("x-gateway-destination-endpoint", &wished);
+        let request = long_chat().header("x-gateway-destination-endpoint", &wished);
         let shares = gateway.shares(&gateway.burst(vec![request; 32]));
         assert!(shares.iter().all(|share| (6..=10).contains(share)), "{deployment:?}: {shares:?}");
         check_log(&gateway, 32);

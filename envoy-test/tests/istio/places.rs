@@ -1,7 +1,6 @@
 //! The deployments behind other proxies, and in front of other backends, than they are for as they are.
 
 use crate::cluster::{Backend, Front};
-use crate::gateway::chat;
 use crate::setup::{Deployment, Setup};
 
 /// A burst is picked for, and goes where it was picked to go.
@@ -12,9 +11,8 @@ fn check(deployment: Deployment, front: Front, backend: Backend) {
         setup = setup.plugin(|plugin| plugin["pools"][0]["cluster"] = cluster.into());
     }
     let gateway = setup.start();
-    let shares = gateway.shares(&gateway.burst(vec![chat("tiny"); 32]));
     let what = format!("{deployment:?}, {front:?}, {backend:?}");
-    assert!(shares.iter().all(|share| (6..=10).contains(share)), "{what}: {shares:?}");
+    gateway.check_burst_is_spread(&what);
     for line in gateway.log(32) {
         assert!(
             line["picked"].as_str().unwrap().starts_with(line["upstream"].as_str().unwrap()),
