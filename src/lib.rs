@@ -32,6 +32,7 @@ pub mod config;
 pub mod decayed_ratio;
 pub mod decide;
 pub mod hash;
+pub mod header_pairs;
 pub mod lease;
 pub mod load;
 pub mod metrics;

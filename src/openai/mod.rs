@@ -18,6 +18,7 @@ mod prompt_text;
 mod request;
 mod rewrite;
 mod scan;
+mod special_bytes;
 mod usage;
 
 pub use answer_format::AnswerFormat;

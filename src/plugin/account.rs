@@ -31,8 +31,8 @@ impl Account {
     }
 
     /// The answer's headers are here.
-    pub fn answered(&mut self, status: &[u8]) {
-        self.status = str::from_utf8(status).ok().and_then(|status| status.parse().ok());
+    pub fn answered(&mut self, status: Option<u16>) {
+        self.status = status;
     }
 
     /// The answer has its first output.

@@ -4,8 +4,9 @@
 //! ([`HiddenUsage`]), and then the model's name is given back ([`AnswerModel`]). Compressed answers pass, neither read nor
 //! changed.
 
-use super::calls::{response_header, warn};
+use super::calls::warn;
 use super::host::{self, Buffer, Headers};
+use crate::header_pairs::HeaderPairs;
 use crate::openai::{AnswerFormat, AnswerModel, AnswerUsage, HiddenUsage, Usage};
 use crate::stats::{EndedAnswer, ReadAnswer};
 
@@ -40,15 +41,15 @@ impl Answer {
     }
 
     /// The answer's headers are here. `has_usage`: it is no error, and to a request that was read.
-    pub fn begin(&mut self, has_usage: bool) {
+    pub fn begin(&mut self, has_usage: bool, headers: &HeaderPairs) {
         if !(has_usage || self.is_changed()) {
             return;
         }
-        if !response_header("content-encoding").is_empty() {
+        if headers.value("content-encoding").is_some_and(|encoding| !encoding.is_empty()) {
             *self = Answer { has_usage, is_encoded: true, ..Answer::default() };
             return;
         }
-        let format = AnswerFormat::of(&response_header("content-type"));
+        let format = AnswerFormat::of(&headers.value("content-type").unwrap_or_default());
         self.has_usage = has_usage;
         self.is_streamed = format == Some(AnswerFormat::Events);
         if has_usage {

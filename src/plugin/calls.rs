@@ -2,15 +2,11 @@
 //! is not to fail for it.
 
 use super::host::{self, Headers, HostError, LogLevel};
+use crate::header_pairs::HeaderPairs;
 
-/// A header of the request.
-pub fn request_header(name: &str) -> Option<Vec<u8>> {
-    host::header(Headers::Request, name).ok().flatten()
-}
-
-/// A header of the answer; empty where it has none.
-pub fn response_header(name: &str) -> Vec<u8> {
-    host::header(Headers::Response, name).ok().flatten().unwrap_or_default()
+/// All headers; none where the host does not tell.
+pub fn headers_of(which: Headers) -> HeaderPairs {
+    host::headers(which).unwrap_or_default()
 }
 
 /// Publishes filter state `wasm.NAME`. What a client wrote may not break a log line.

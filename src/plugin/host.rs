@@ -9,6 +9,8 @@
 
 use std::ptr::null_mut;
 
+use crate::header_pairs::HeaderPairs;
+
 /// The host refused a call; its status number (1 not found, 2 bad argument, 8 compare-and-swap mismatch, …).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostError(pub u32);
@@ -68,13 +70,7 @@ mod imports {
             data_size: *mut usize,
         ) -> u32;
         pub fn proxy_set_property(path: *const u8, size: usize, data: *const u8, data_size: usize) -> u32;
-        pub fn proxy_get_header_map_value(
-            map: u32,
-            key: *const u8,
-            size: usize,
-            data: *mut *mut u8,
-            data_size: *mut usize,
-        ) -> u32;
+        pub fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, data_size: *mut usize) -> u32;
         pub fn proxy_replace_header_map_value(
             map: u32,
             key: *const u8,
@@ -170,9 +166,8 @@ pub fn set_tick_period(period_ms: u32) -> HostResult<()> {
     check(unsafe { imports::proxy_set_tick_period_milliseconds(period_ms) })
 }
 
-/// A property of the stream, as in `["xds", "cluster_name"]`.
-pub fn property(path: &[&str]) -> HostResult<Option<Vec<u8>>> {
-    let path = path.join("\0");
+/// A property of the stream; the parts of its path have zero bytes between, as in `xds\0cluster_name`.
+pub fn property(path: &str) -> HostResult<Option<Vec<u8>>> {
     returned(|data, size| unsafe { imports::proxy_get_property(path.as_ptr(), path.len(), data, size) })
 }
 
@@ -181,11 +176,11 @@ pub fn set_filter_state(name: &str, value: &[u8]) -> HostResult<()> {
     check(unsafe { imports::proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
 }
 
-/// The value of a header.
-pub fn header(headers: Headers, name: &str) -> HostResult<Option<Vec<u8>>> {
-    returned(|data, size| unsafe {
-        imports::proxy_get_header_map_value(headers as u32, name.as_ptr(), name.len(), data, size)
-    })
+/// All headers.
+pub fn headers(headers: Headers) -> HostResult<HeaderPairs> {
+    let pairs =
+        returned(|data, size| unsafe { imports::proxy_get_header_map_pairs(headers as u32, data, size) })?;
+    Ok(HeaderPairs::new(pairs.unwrap_or_default()))
 }
 
 /// Sets a header, in place of any of that name.
@@ -288,7 +283,8 @@ pub fn clear_route_cache() -> HostResult<()> {
 
 /// Answers the request in place of a server. `details` goes to the access log as response code details.
 pub fn respond(status: u32, details: &str, headers: &[(&str, &str)], body: &[u8]) -> HostResult<()> {
-    let headers = header_pairs(headers);
+    let headers = HeaderPairs::of(headers);
+    let headers = headers.as_bytes();
     check(unsafe {
         imports::proxy_send_local_response(
             status,
@@ -301,21 +297,6 @@ pub fn respond(status: u32, details: &str, headers: &[(&str, &str)], body: &[u8]
             -1,
         )
     })
-}
-
-/// The ABI's form of a list of headers: the count, the sizes of all names and values, then the texts, each ended
-/// by a zero byte; numbers are 32 bits, little-endian.
-fn header_pairs(headers: &[(&str, &str)]) -> Vec<u8> {
-    let mut bytes = (headers.len() as u32).to_le_bytes().to_vec();
-    for (name, value) in headers {
-        bytes.extend((name.len() as u32).to_le_bytes());
-        bytes.extend((value.len() as u32).to_le_bytes());
-    }
-    for text in headers.iter().flat_map(|(name, value)| [name, value]) {
-        bytes.extend(text.as_bytes());
-        bytes.push(0);
-    }
-    bytes
 }
 
 /// Milliseconds of the host's monotonic clock, the same in every thread of the proxy.

@@ -2,10 +2,11 @@
 
 use proxy_wasm::types::Action;
 
-use super::calls::{publish, response_header, warn};
+use super::calls::{publish, warn};
 use super::host::{self, Headers};
 use super::recorder::Recorder;
 use crate::config::Config;
+use crate::header_pairs::HeaderPairs;
 use crate::openai::{ApiError, list_models};
 
 /// Answers with an OpenAI error object.
@@ -29,14 +30,13 @@ pub fn answer_models(config: &Config) -> Action {
 
 /// What to answer where Envoy itself has answered a pool's request in plain text: because of a body larger than
 /// it buffers, say, or because no endpoint could be reached. Clients expect an OpenAI error object.
-pub fn in_place_of_envoy() -> Option<ApiError> {
-    let status = String::from_utf8_lossy(&response_header(":status")).parse().ok();
-    let status = status.filter(|status| *status >= 400)?;
-    if !response_header("content-type").starts_with(b"text/plain") {
+pub fn in_place_of_envoy(status: u16, headers: &HeaderPairs) -> Option<ApiError> {
+    if status < 400 || !headers.value("content-type")?.starts_with(b"text/plain") {
         return None;
     }
-    let details = host::property(&["response", "code_details"]).ok().flatten()?;
-    (details != b"via_upstream").then(|| ApiError::from_envoy(status, &String::from_utf8_lossy(&details)))
+    let details = host::property("response\0code_details").ok().flatten()?;
+    (details != b"via_upstream")
+        .then(|| ApiError::from_envoy(status.into(), &String::from_utf8_lossy(&details)))
 }
 
 /// Announces the body that takes the place of Envoy's.

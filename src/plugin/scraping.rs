@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
+use super::calls::headers_of;
 use super::host::{self, Buffer, Headers, LogLevel};
 use super::peers::PeersAsking;
 use super::recorder::{GAUGE_INTERVAL_MS, Recorder};
@@ -264,7 +265,8 @@ impl PoolScraping {
 
 /// The answer to the call that is being reported, at most `most` bytes.
 pub fn answer(most: usize) -> Result<Vec<u8>, ScrapeFailure> {
-    let status = host::header(Headers::HttpCallResponse, ":status").ok().flatten();
+    let headers = headers_of(Headers::HttpCallResponse);
+    let status = headers.value(":status");
     let status = status.and_then(|status| String::from_utf8_lossy(&status).parse().ok());
     match status {
         Some(200) => Ok(host::buffer(Buffer::HttpCallResponseBody, most).ok().flatten().unwrap_or_default()),

@@ -14,13 +14,14 @@ use proxy_wasm::types::Action;
 
 use super::account::Account;
 use super::answer::Answer;
-use super::calls::{publish, request_header, response_header, warn};
+use super::calls::{headers_of, publish, warn};
 use super::host::{self, Buffer, Headers, LogLevel};
 use super::own_answers::{announce, answer_models, in_place_of_envoy, refuse};
 use super::peers;
 use super::worker::Worker;
 use crate::config::{PickTo, StickyBy};
 use crate::decide::{Decision, Prepared};
+use crate::header_pairs::HeaderPairs;
 use crate::openai::{
     ApiError, InferenceRequest, apply_edits, include_usage, is_inference_path, is_json, is_model_list_path,
     model_edits, read_request,
@@ -42,6 +43,8 @@ pub struct Stream {
     state: Waiter,
     /// Kept, because headers can be read no more in deferred mode once they have been let go.
     path: Vec<u8>,
+    /// Whether the request announced its length.
+    has_length: bool,
     /// Who asks, by the header that tells users apart.
     user: Option<Vec<u8>>,
     /// There from the headers of a request that is to be read to its end.
@@ -101,21 +104,12 @@ impl Stream {
             worker,
             state,
             path: Vec::new(),
+            has_length: false,
             user: None,
             account: None,
             answer: Answer::default(),
             has_output: false,
         }
-    }
-
-    /// Whether a POST carries a prompt to be read.
-    fn is_inference(&mut self) -> bool {
-        self.path = request_header(":path").unwrap_or_default();
-        is_inference_path(&self.path)
-            && is_json(
-                request_header("content-type").as_deref(),
-                request_header("content-encoding").as_deref(),
-            )
     }
 
     /// Answers with an error.
@@ -124,19 +118,16 @@ impl Stream {
     }
 
     /// The headers of an inference request are here: wait for the body.
-    fn start_reading(&mut self, pool: usize) -> Action {
+    fn start_reading(&mut self, pool: usize, headers: &HeaderPairs) -> Action {
         let worker = self.worker.borrow();
         let config = worker.config();
         if let Some(StickyBy::Header(name)) = &config.sticky_by {
-            self.user = request_header(name).map(|mut value| {
-                value.truncate(MAX_USER_BYTES);
-                value
-            });
+            self.user = headers.value(name).map(|value| value.iter().copied().take(MAX_USER_BYTES).collect());
         }
-        let announced = request_header("content-length");
-        let announced =
-            announced.and_then(|length| String::from_utf8_lossy(&length).parse().ok()).unwrap_or(0);
-        if config.max_body_bytes < announced {
+        let announced = headers.value("content-length");
+        self.has_length = announced.is_some();
+        let announced = announced.and_then(|length| str::from_utf8(&length).ok()?.parse().ok());
+        if announced.is_some_and(|announced: usize| announced > config.max_body_bytes) {
             let error = ApiError::body_too_large(config.max_body_bytes);
             drop(worker);
             return self.refuse(&error);
@@ -234,7 +225,7 @@ impl Stream {
         }
         let edited = apply_edits(body, edits);
         warn("the body", host::replace_buffer(Buffer::RequestBody, body.len(), &edited));
-        if worker.config().pick_to == PickTo::Header && request_header("content-length").is_some() {
+        if worker.config().pick_to == PickTo::Header && self.has_length {
             let length = edited.len().to_string();
             warn("content-length", host::set_header(Headers::Request, "content-length", &length));
         }
@@ -251,7 +242,7 @@ impl Stream {
     }
 
     /// The answer begins, with this status: note who gave it, and whether it is a failure.
-    fn answered(&mut self, status: &[u8]) {
+    fn answered(&mut self, status: Option<u16>) {
         if let Some(account) = &mut self.account {
             account.answered(status);
         }
@@ -259,7 +250,7 @@ impl Stream {
         let State::Sent(sent) = &mut *state else { return };
         let now_ms = host::now_ms();
         let mut worker = self.worker.borrow_mut();
-        let served_by = host::property(&["upstream", "address"]).ok().flatten().unwrap_or_default();
+        let served_by = host::property("upstream\0address").ok().flatten().unwrap_or_default();
         if !served_by.is_empty() && served_by != sent.first_choice.as_bytes() {
             // A retry, or the fallback policy: the first choice did not answer.
             worker.endpoint_answered(sent.pool, sent.sent.load_id(), false, now_ms);
@@ -268,9 +259,9 @@ impl Stream {
                 return;
             }
         }
-        let class = status.first().copied();
-        worker.endpoint_answered(sent.pool, sent.sent.load_id(), class != Some(b'5'), now_ms);
-        sent.succeeded = class == Some(b'2');
+        let class = status.map(|status| status / 100);
+        worker.endpoint_answered(sent.pool, sent.sent.load_id(), class != Some(5), now_ms);
+        sent.succeeded = class == Some(2);
     }
 
     /// More of the answer's body is here: the first of it is the first output, unless it is an error.
@@ -295,9 +286,9 @@ impl Stream {
     }
 
     /// Where Envoy itself has answered, the error to put in place of its words.
-    fn error_of_envoy(&self) -> Option<ApiError> {
+    fn error_of_envoy(&self, status: Option<u16>, headers: &HeaderPairs) -> Option<ApiError> {
         let is_idle = matches!(*self.state.borrow(), State::Idle);
-        (!is_idle).then(in_place_of_envoy).flatten()
+        in_place_of_envoy(status.filter(|_| !is_idle)?, headers)
     }
 
     /// Puts an error in place of the answer.
@@ -340,19 +331,25 @@ impl HttpContext for Stream {
         // Whatever the route: no client chooses its host, or its pool.
         warn(PICK_HEADER, host::remove_header(Headers::Request, PICK_HEADER));
         warn(MODEL_HEADER, host::remove_header(Headers::Request, MODEL_HEADER));
-        let cluster = host::property(&["xds", "cluster_name"]).ok().flatten().unwrap_or_default();
+        let cluster = host::property("xds\0cluster_name").ok().flatten().unwrap_or_default();
         if peers::is_route_of(self.worker.borrow().config(), &cluster) {
-            warn("the answer", peers::answer(&request_header(":path").unwrap_or_default()));
+            let headers = headers_of(Headers::Request);
+            warn("the answer", peers::answer(&headers.value(":path").unwrap_or_default()));
             return Action::Pause;
         }
         let pool = self.worker.borrow().config().pool_of_cluster(&cluster);
         let Some(pool) = pool else { return Action::Continue };
-        let method = request_header(":method").unwrap_or_default();
-        if method == b"POST" && self.is_inference() {
+        let headers = headers_of(Headers::Request);
+        if is_inference(&headers) {
+            self.path = headers.value(":path").unwrap_or_default().into_owned();
             self.account = Some(Account::open());
-            return if end_of_stream { self.finish_reading(pool) } else { self.start_reading(pool) };
+            return if end_of_stream {
+                self.finish_reading(pool)
+            } else {
+                self.start_reading(pool, &headers)
+            };
         }
-        if method == b"GET" && self.worker.borrow().config().answer_models && is_model_list() {
+        if self.worker.borrow().config().answer_models && is_model_list(&headers) {
             return answer_models(self.worker.borrow().config());
         }
         let now_ms = host::now_ms();
@@ -385,11 +382,15 @@ impl HttpContext for Stream {
         if self.is_passed_over() {
             return Action::Continue;
         }
-        let status = response_header(":status");
-        self.answered(&status);
-        match self.error_of_envoy() {
+        let headers = headers_of(Headers::Response);
+        let status = headers.value(":status").and_then(|status| str::from_utf8(&status).ok()?.parse().ok());
+        self.answered(status);
+        match self.error_of_envoy(status, &headers) {
             Some(error) => self.translate(&error),
-            None => self.answer.begin(self.account.is_some() && status.starts_with(b"2")),
+            None => {
+                let succeeded = matches!(status, Some(200..300));
+                self.answer.begin(self.account.is_some() && succeeded, &headers);
+            }
         }
         if end_of_stream {
             self.close_account(true);
@@ -449,7 +450,15 @@ fn act(
     Action::Continue
 }
 
-/// Whether a GET asks for the list of models.
-fn is_model_list() -> bool {
-    is_model_list_path(&request_header(":path").unwrap_or_default())
+/// Whether it is a POST with a prompt to be read.
+fn is_inference(headers: &HeaderPairs) -> bool {
+    headers.value(":method").as_deref() == Some(b"POST")
+        && is_inference_path(&headers.value(":path").unwrap_or_default())
+        && is_json(headers.value("content-type").as_deref(), headers.value("content-encoding").as_deref())
+}
+
+/// Whether it is a GET that asks for the list of models.
+fn is_model_list(headers: &HeaderPairs) -> bool {
+    headers.value(":method").as_deref() == Some(b"GET")
+        && is_model_list_path(&headers.value(":path").unwrap_or_default())
 }

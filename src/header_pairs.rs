@@ -1,0 +1,116 @@
+//! A list of headers in the form of the proxy-wasm ABI: the count, the sizes of every name and value, then the texts, each
+//! ended by a zero byte; numbers are 32 bits, little-endian.
+//!
+//! All headers come in one call of the host. One call for each costs more from the second on: what a call returns needs
+//! room, for which the host calls back.
+
+use std::borrow::Cow;
+
+/// The bytes of a size, or of the count.
+const NUMBER_BYTES: usize = 4;
+
+/// The headers of a request or an answer. Whatever is no such list ends it.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct HeaderPairs {
+    bytes: Vec<u8>,
+}
+
+impl HeaderPairs {
+    /// A list as the host hands it over.
+    pub fn new(bytes: Vec<u8>) -> HeaderPairs {
+        HeaderPairs { bytes }
+    }
+
+    /// The list of these names and values.
+    pub fn of(headers: &[(&str, &str)]) -> HeaderPairs {
+        let mut bytes = (headers.len() as u32).to_le_bytes().to_vec();
+        for (name, value) in headers {
+            bytes.extend((name.len() as u32).to_le_bytes());
+            bytes.extend((value.len() as u32).to_le_bytes());
+        }
+        for text in headers.iter().flat_map(|(name, value)| [name, value]) {
+            bytes.extend(text.as_bytes());
+            bytes.push(0);
+        }
+        HeaderPairs { bytes }
+    }
+
+    /// The list as the host wants it.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The value of the header of this name, which is in small letters; of several, all, with commas between.
+    pub fn value(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        let mut values = self.iter().filter(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value);
+        let first = Cow::Borrowed(values.next()?);
+        Some(values.fold(first, |all, value| Cow::Owned([&all, value].join(&b','))))
+    }
+
+    /// Whether there is a header of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.iter().any(|(key, _)| key == name.as_bytes())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let count = number(&self.bytes).unwrap_or(0);
+        let sizes = self.bytes.get(NUMBER_BYTES..).unwrap_or_default();
+        let texts = count.checked_mul(2 * NUMBER_BYTES).and_then(|size| sizes.split_at_checked(size));
+        let (sizes, mut texts) = texts.unwrap_or_default();
+        let mut text = move |size: &[u8]| {
+            let (text, rest) = texts.split_at_checked(number(size)?)?;
+            texts = rest.get(1..)?;
+            Some(text)
+        };
+        sizes.chunks_exact(2 * NUMBER_BYTES).map_while(move |sizes| {
+            let (name, value) = sizes.split_at_checked(NUMBER_BYTES)?;
+            Some((text(name)?, text(value)?))
+        })
+    }
+}
+
+fn number(bytes: &[u8]) -> Option<usize> {
+    bytes.first_chunk().map(|bytes| u32::from_le_bytes(*bytes) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn check(pairs: &HeaderPairs, name: &str, expected: Option<&str>) {
+        assert_eq!(pairs.value(name).as_deref(), expected.map(str::as_bytes), "{name} in {pairs:?}");
+        assert_eq!(pairs.has(name), expected.is_some(), "{name} in {pairs:?}");
+    }
+
+    #[test]
+    fn a_header_is_found_by_its_name() {
+        let pairs = HeaderPairs::of(&[(":path", "/v1"), ("x-empty", ""), ("content-type", "text/plain")]);
+        check(&pairs, ":path", Some("/v1"));
+        check(&pairs, "x-empty", Some(""));
+        check(&pairs, "content-type", Some("text/plain"));
+        check(&pairs, "path", None);
+        check(&HeaderPairs::default(), ":path", None);
+    }
+
+    #[test]
+    fn of_several_of_one_name_all_values_are_told() {
+        let pairs = HeaderPairs::of(&[("te", "gzip"), ("a", "b"), ("te", "identity"), ("te", "")]);
+        check(&pairs, "te", Some("gzip,identity,"));
+    }
+
+    #[test]
+    fn what_is_cut_or_lies_about_its_sizes_ends_the_list() {
+        let pairs = HeaderPairs::of(&[("a", "b"), ("c", "d")]);
+        for size in 0..pairs.bytes.len() {
+            let cut = HeaderPairs::new(pairs.bytes[..size].to_vec());
+            assert!(!cut.has("c"), "{size} bytes");
+        }
+        for place in 0..4 + 16 {
+            let mut bytes = pairs.bytes.clone();
+            bytes[place] = 0xff;
+            assert!(HeaderPairs::new(bytes).iter().count() <= 2, "byte {place}");
+        }
+    }
+}
