@@ -251,8 +251,13 @@ fn limits(config: &Config) -> Limits {
 }
 
 fn destinations(ranking: &[Ranked<'_>]) -> String {
-    let texts: Vec<&str> = ranking.iter().map(|ranked| ranked.candidate.endpoint.text.as_str()).collect();
-    texts.join(",")
+    ranking.iter().fold(String::new(), |mut texts, ranked| {
+        if !texts.is_empty() {
+            texts.push(',');
+        }
+        texts.push_str(&ranked.candidate.endpoint.text);
+        texts
+    })
 }
 
 /// Whole numbers throughout: formatting floating-point ones costs as much as the rest of the line.
