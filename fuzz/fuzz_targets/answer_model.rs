@@ -1,15 +1,28 @@
 //! An answer from a server nobody trusts: it comes out the same however it is cut, two renamings add up to one, and
-//! where a document is JSON its meaning changes in the model's name alone.
+//! where a document is JSON its meaning changes in the model's name alone. Any bytes, and any in a stream's event that is
+//! right around them.
 #![no_main]
 
 use inference_picker::openai::AnswerModel;
 use libfuzzer_sys::fuzz_target;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const SENT: &str = "sql-lora";
 const ASKED: &str = "\"asked\"";
 
-fuzz_target!(|answer: &[u8]| {
+fuzz_target!(|bytes: &[u8]| {
+    check(bytes);
+    // The same bytes as a value of an event, and as text in one.
+    check(
+        &[b"data: {\"model\":\"sql-lora\",\"choices\":", bytes, b",\"usage\":null}\n\ndata: [DONE]\n\n"]
+            .concat(),
+    );
+    let text = String::from_utf8_lossy(bytes);
+    let event = json!({"id": text, "choices": [{"delta": {"content": text, "model": text}}], "model": SENT, "user": text});
+    check(format!("data: {event}\r\n\r\n").as_bytes());
+});
+
+fn check(answer: &[u8]) {
     let rewritten = rewrite(SENT, ASKED, answer, usize::MAX);
     for length in [1, 7] {
         assert_eq!(rewritten, rewrite(SENT, ASKED, answer, length));
@@ -21,7 +34,7 @@ fuzz_target!(|answer: &[u8]| {
         assert_eq!(normal, answer);
     }
     check_meaning(answer, &rewritten);
-});
+}
 
 fn rewrite(sent: &str, asked: &str, answer: &[u8], length: usize) -> Vec<u8> {
     let mut model = AnswerModel::new(sent, asked);

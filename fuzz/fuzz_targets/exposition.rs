@@ -1,8 +1,8 @@
-//! A metrics page from a server nobody trusts, in two parts: first any bytes; then the same bytes as lines
-//! between valid ones, where lines of no interest must not change what is read.
+//! A metrics page from a server nobody trusts: any bytes; the same bytes as lines between valid ones, where lines of no
+//! interest must not change what is read; and the same as a label's value, which must not change what is read either.
 #![no_main]
 
-use inference_picker::metrics::{MAX_ADAPTERS, MetricsError, ModelServer, read};
+use inference_picker::metrics::{MAX_ADAPTERS, MAX_PAGE_BYTES, MetricsError, ModelServer, read};
 use libfuzzer_sys::fuzz_target;
 
 const NEEDED: &[u8] =
@@ -13,31 +13,35 @@ fuzz_target!(|page: &[u8]| {
         check_bounds(server, page);
     }
     let with_needed = [NEEDED, page, b"\n"].concat();
-    assert_eq!(
-        read(ModelServer::Vllm, &with_needed),
-        read(ModelServer::Vllm, &with_noise(&with_needed))
-    );
+    assert_eq!(read(ModelServer::Vllm, &with_needed), read(ModelServer::Vllm, &with_noise(&with_needed)));
+    check_label(&String::from_utf8_lossy(page));
 });
+
+/// A page whose label holds any text says what it says with any other.
+fn check_label(text: &str) {
+    let escaped = text.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+    let page = format!(
+        "vllm:num_requests_waiting{{engine=\"0\",model_name=\"{escaped}\"}} 7\n\
+         vllm:num_requests_running{{model_name=\"{escaped}\"}} 1\n"
+    );
+    let metrics = read(ModelServer::Vllm, page.as_bytes());
+    if page.len() <= MAX_PAGE_BYTES {
+        let metrics = metrics.unwrap();
+        assert_eq!((metrics.waiting, metrics.running, metrics.base_model.as_deref()), (7, 1, Some(text)));
+    }
+}
 
 fn check_bounds(server: ModelServer, page: &[u8]) {
     match read(server, page) {
         Ok(metrics) => {
             assert_eq!(page.last(), Some(&b'\n'));
-            assert!(
-                metrics
-                    .kv_cache_utilization
-                    .is_none_or(|share| (0.0..=1.0).contains(&share))
-            );
+            assert!(metrics.kv_cache_utilization.is_none_or(|share| (0.0..=1.0).contains(&share)));
             assert!(
                 metrics.lora.is_none_or(|lora| {
                     lora.adapters.len() <= 2 * MAX_ADAPTERS && lora.adapters.is_sorted()
                 })
             );
-            assert!(
-                metrics
-                    .prefix_cache_hits
-                    .is_none_or(|tokens| tokens.is_finite() && tokens >= 0.0)
-            );
+            assert!(metrics.prefix_cache_hits.is_none_or(|tokens| tokens.is_finite() && tokens >= 0.0));
         }
         Err(error) => assert_eq!(error == MetricsError::Incomplete, page.last() != Some(&b'\n')),
     }
@@ -46,9 +50,5 @@ fn check_bounds(server: ModelServer, page: &[u8]) {
 /// A comment and a sample of another metric behind every line.
 fn with_noise(page: &[u8]) -> Vec<u8> {
     let noise = b"# vllm:num_requests_waiting 9\nvllm:num_requests_waiting_by_reason{a=\"} 1\"} 9\n";
-    page.split_inclusive(|byte| *byte == b'\n')
-        .flat_map(|line| [line, noise])
-        .flatten()
-        .copied()
-        .collect()
+    page.split_inclusive(|byte| *byte == b'\n').flat_map(|line| [line, noise]).flatten().copied().collect()
 }

@@ -1,13 +1,22 @@
 //! A request from a client nobody trusts. A key in front that has to be decoded takes the body past the fast reader,
-//! so what it accepts can be compared with what the slow one says.
+//! so what it accepts can be compared with what the slow one says. Any body; any bytes as a field of a chat; and any
+//! text as the names and contents of one, which is then read as what it was written as.
 #![no_main]
 
-use inference_picker::openai::{InferenceRequest, read_request};
+use inference_picker::openai::{InferenceRequest, MAX_MODEL_NAME_BYTES, read_request};
 use libfuzzer_sys::fuzz_target;
+use serde_json::json;
 
 const ESCAPED_FIELD: &[u8] = br#""\u0061":0,"#;
 
-fuzz_target!(|body: &[u8]| {
+fuzz_target!(|bytes: &[u8]| {
+    check(bytes);
+    let open = br#"{"model":"m","stream":true,"messages":[{"role":"user","content":"Hi"}],"stop":"#;
+    check(&[open, bytes, b"}"].concat());
+    check_chat(&String::from_utf8_lossy(bytes));
+});
+
+fn check(body: &[u8]) {
     let request = read_request(body).ok();
     if let Some(request) = &request {
         check_places(request, body);
@@ -18,7 +27,20 @@ fuzz_target!(|body: &[u8]| {
     let (before, fields) = body.split_at(brace + 1);
     let slow_body = [before, ESCAPED_FIELD, fields].concat();
     assert_eq!(request.map(moved), read_request(&slow_body).ok());
-});
+}
+
+/// With a key that no field of the API is named as, whatever the text is.
+fn check_chat(text: &str) {
+    let key = format!("x-{text}");
+    let message = json!({"role": text, "content": text, &key: [text]});
+    let body =
+        json!({&key: {"model": text}, "model": text, "messages": [message], "stream": true}).to_string();
+    check(body.as_bytes());
+    match read_request(body.as_bytes()) {
+        Ok(request) => assert_eq!((&*request.model, request.stream), (text, true)),
+        Err(_) => assert!(text.is_empty() || text.len() > MAX_MODEL_NAME_BYTES),
+    }
+}
 
 fn check_places(request: &InferenceRequest<'_>, body: &[u8]) {
     let last = request.model_spans.last().unwrap().clone();

@@ -1,15 +1,35 @@
 //! An answer from a server nobody trusts: what it costs is read the same however it is cut, and what is to be hidden
-//! of it is gone and nothing else; where it is JSON, as a slow reader of whole answers says.
+//! of it is gone and nothing else; where it is JSON, as a slow reader of whole answers says. Any bytes, and any in a
+//! stream that is right around them.
 #![no_main]
 
 #[path = "../../tests/usage_oracle/mod.rs"]
 mod usage_oracle;
 
-use inference_picker::openai::AnswerFormat;
+use inference_picker::openai::{AnswerFormat, Usage};
 use libfuzzer_sys::fuzz_target;
+use serde_json::json;
 use usage_oracle::{account, hide, lines, read, visible};
 
-fuzz_target!(|answer: &[u8]| {
+const LAST: &[u8] =
+    b"\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
+
+fuzz_target!(|bytes: &[u8]| {
+    check(bytes);
+    check(&[b"data: {\"choices\":", bytes, b",\"usage\":null}", LAST].concat());
+    check_text(&String::from_utf8_lossy(bytes));
+});
+
+/// A text in an event is none of what is looked for.
+fn check_text(text: &str) {
+    let event = json!({"choices": [{"delta": {"content": "a", "role": text}}], "system_fingerprint": text});
+    let stream = [b"data: ", event.to_string().as_bytes(), LAST].concat();
+    check(&stream);
+    let usage = Usage { prompt_tokens: 7, completion_tokens: 2, cached_tokens: None };
+    assert_eq!(read(AnswerFormat::Events, [stream]), (Some(usage), 1, true));
+}
+
+fn check(answer: &[u8]) {
     for format in [AnswerFormat::Document, AnswerFormat::Events] {
         let found = read(format, [answer]);
         for length in [1, 7] {
@@ -26,4 +46,4 @@ fuzz_target!(|answer: &[u8]| {
     if let Some(expected) = visible(answer) {
         assert_eq!(lines(&rewritten), Some(expected));
     }
-});
+}
