@@ -239,7 +239,7 @@ fn send(
         prompt: prompt.map(|prompt| SentPrompt { prompt: Rc::clone(prompt), matched, matched_tokens }),
         explanation: explain(strategy, first, demand, now_ms),
     };
-    pool.round_robin_next = first.candidate.index + 1;
+    pool.picked(first.candidate.index, now_ms, config.max_consecutive_failures);
     Decision::Send(pick)
 }
 

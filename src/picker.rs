@@ -369,11 +369,21 @@ impl<W> Picker<W> {
         let limit = self.config.max_consecutive_failures;
         let endpoint = self.pools.get_mut(pool)?.pool.endpoint_mut(load_id)?;
         if succeeded {
-            endpoint.request_succeeded();
+            endpoint.request_succeeded(now_ms);
             return None;
         }
         endpoint.request_failed(now_ms, limit);
         (!endpoint.is_candidate(now_ms, limit)).then(|| endpoint.text.clone())
+    }
+
+    /// A client has left before its request was answered. Gives the endpoint's name if it is to be left alone for a while
+    /// now.
+    pub fn abandoned(&mut self, pool: usize, sent: &Sent, now_ms: u64) -> Option<String> {
+        let limit = self.config.max_consecutive_failures;
+        let endpoint = self.pools.get_mut(pool)?.pool.endpoint_mut(sent.load_id())?;
+        let was_candidate = endpoint.is_candidate(now_ms, limit);
+        endpoint.request_abandoned(sent.ticket.sent_ms(), now_ms, limit);
+        (was_candidate && !endpoint.is_candidate(now_ms, limit)).then(|| endpoint.text.clone())
     }
 }
 

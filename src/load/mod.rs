@@ -66,6 +66,11 @@ impl Ticket {
     pub fn load_id(&self) -> LoadId {
         self.id
     }
+
+    /// When it was sent, in milliseconds.
+    pub fn sent_ms(&self) -> u64 {
+        self.sent_ms
+    }
 }
 
 /// The load of every endpoint as one worker knows it.

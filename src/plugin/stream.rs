@@ -75,6 +75,8 @@ pub struct SentStream {
     sent: Sent,
     /// Whether the answer is one of the server's, and no error.
     succeeded: bool,
+    /// Whether nothing has been heard of its endpoint yet: no output, and no failure.
+    is_silent: bool,
 }
 
 /// How a request that waits is reached from the worker's tick.
@@ -241,8 +243,9 @@ impl Stream {
         warn("the route", host::clear_route_cache());
     }
 
-    /// The answer begins, with this status: note who gave it, and whether it is a failure.
-    fn answered(&mut self, status: Option<u16>) {
+    /// The answer begins, with this status: note who gave it, and whether it is a failure. A good one counts as such
+    /// with its first output: a server may send its headers, and hang then.
+    fn answered(&mut self, status: Option<u16>, end_of_stream: bool) {
         if let Some(account) = &mut self.account {
             account.answered(status);
         }
@@ -255,13 +258,17 @@ impl Stream {
             // A retry, or the fallback policy: the first choice did not answer.
             worker.endpoint_answered(sent.pool, sent.sent.load_id(), false, now_ms);
             worker.recorder.record(|stats| [stats.retried(sent.pool, &sent.first_choice)]);
-            if !worker.move_to(&mut sent.sent, sent.pool, &served_by, now_ms) {
+            sent.is_silent = worker.move_to(&mut sent.sent, sent.pool, &served_by, now_ms);
+            if !sent.is_silent {
                 return;
             }
         }
         let class = status.map(|status| status / 100);
-        worker.endpoint_answered(sent.pool, sent.sent.load_id(), class != Some(5), now_ms);
         sent.succeeded = class == Some(2);
+        if !sent.succeeded || end_of_stream {
+            sent.is_silent = false;
+            worker.endpoint_answered(sent.pool, sent.sent.load_id(), class != Some(5), now_ms);
+        }
     }
 
     /// More of the answer's body is here: the first of it is the first output, unless it is an error.
@@ -273,10 +280,13 @@ impl Stream {
         if let Some(account) = &mut self.account {
             account.first_output(now_ms);
         }
-        if let State::Sent(sent) = &*self.state.borrow()
+        if let State::Sent(sent) = &mut *self.state.borrow_mut()
             && sent.succeeded
         {
-            self.worker.borrow_mut().first_output(&sent.sent, now_ms);
+            sent.is_silent = false;
+            let mut worker = self.worker.borrow_mut();
+            worker.first_output(&sent.sent, now_ms);
+            worker.endpoint_answered(sent.pool, sent.sent.load_id(), true, now_ms);
         }
     }
 
@@ -315,6 +325,9 @@ impl Stream {
                 let now_ms = host::now_ms();
                 if let Some(usage) = self.answer.usage_when_complete() {
                     worker.picker.answered(&mut sent.sent, usage, now_ms);
+                }
+                if sent.is_silent {
+                    worker.abandoned(sent.pool, &sent.sent, now_ms);
                 }
                 worker.end(sent.sent, now_ms);
             }
@@ -384,7 +397,7 @@ impl HttpContext for Stream {
         }
         let headers = headers_of(Headers::Response);
         let status = headers.value(":status").and_then(|status| str::from_utf8(&status).ok()?.parse().ok());
-        self.answered(status);
+        self.answered(status, end_of_stream);
         match self.error_of_envoy(status, &headers) {
             Some(error) => self.translate(&error),
             None => {
@@ -446,7 +459,8 @@ fn act(
     publish("llm_dest", &pick.destinations);
     publish("llm_decision", &pick.explanation);
     let first_choice = pick.first_choice().to_owned();
-    *state.borrow_mut() = State::Sent(SentStream { pool, first_choice, sent, succeeded: false });
+    *state.borrow_mut() =
+        State::Sent(SentStream { pool, first_choice, sent, succeeded: false, is_silent: true });
     Action::Continue
 }
 

@@ -149,13 +149,23 @@ impl<W> Worker<W> {
 
     /// An endpoint has answered, or failed to.
     pub fn endpoint_answered(&mut self, pool: usize, load_id: LoadId, succeeded: bool, now_ms: u64) {
-        if let Some(endpoint) = self.picker.endpoint_answered(pool, load_id, succeeded, now_ms) {
-            let pool = self.picker.pool(pool).map_or("", |pool| &pool.name);
-            let message = format!(
-                "inference-picker: pool {pool}: endpoint {endpoint}: requests fail in a row; it is left alone for a while"
-            );
-            host::log(LogLevel::Warn, &message);
-        }
+        let ejected = self.picker.endpoint_answered(pool, load_id, succeeded, now_ms);
+        self.report_ejected(pool, ejected, "requests fail in a row");
+    }
+
+    /// A client has left before its request was answered.
+    pub fn abandoned(&mut self, pool: usize, sent: &Sent, now_ms: u64) {
+        let ejected = self.picker.abandoned(pool, sent, now_ms);
+        self.report_ejected(pool, ejected, "it does not answer");
+    }
+
+    fn report_ejected(&self, pool: usize, endpoint: Option<String>, why: &str) {
+        let (Some(endpoint), Some(pool)) = (endpoint, self.picker.pool(pool)) else { return };
+        let message = format!(
+            "inference-picker: pool {}: endpoint {endpoint}: {why}; it is left alone for a while",
+            pool.name
+        );
+        host::log(LogLevel::Warn, &message);
     }
 
     /// What a request is counted under.

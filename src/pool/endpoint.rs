@@ -10,6 +10,9 @@ use crate::load::{AdapterId, InFlight, LoadBook, LoadId};
 const FIRST_EJECTION_MS: u64 = 1_000;
 /// The longest it stays out before another request tries it.
 const MAX_EJECTION_MS: u64 = 30_000;
+/// How long a request has gone unanswered when its client's leaving says something of the endpoint, in milliseconds:
+/// clients that complete what is being typed leave sooner, and often.
+const TELLING_SILENCE_MS: u64 = 1_000;
 
 /// Of so many requests sent to an endpoint without a queue, one is taken to be queued.
 const BATCHED_OF_ONE_QUEUED: u32 = 4;
@@ -41,6 +44,8 @@ pub struct Endpoint {
     adapters: Vec<AdapterId>,
     request_failures: u32,
     ejected_until_ms: u64,
+    /// When it last answered a request of this worker.
+    answered_ms: Option<u64>,
     restarted: bool,
 }
 
@@ -59,6 +64,7 @@ impl Endpoint {
             adapters: Vec::new(),
             request_failures: 0,
             ejected_until_ms: 0,
+            answered_ms: None,
             restarted: false,
         }
     }
@@ -136,14 +142,35 @@ impl Endpoint {
     }
 
     /// A request to it was answered.
-    pub fn request_succeeded(&mut self) {
+    pub fn request_succeeded(&mut self, now_ms: u64) {
         self.request_failures = 0;
+        self.answered_ms = Some(now_ms);
+    }
+
+    /// The client of a request sent there at `sent_ms` has left before there was an answer. It counts as failed if that
+    /// took long and nothing else has been answered since: then it is the endpoint that says nothing. Clients that leave
+    /// an endpoint that works say something of themselves.
+    pub fn request_abandoned(&mut self, sent_ms: u64, now_ms: u64, max_consecutive_failures: u32) {
+        let was_silent = self.answered_ms.is_none_or(|answered_ms| answered_ms < sent_ms);
+        if was_silent && now_ms.saturating_sub(sent_ms) >= TELLING_SILENCE_MS {
+            self.request_failed(now_ms, max_consecutive_failures);
+        }
     }
 
     /// A request to it failed: no answer, or a server error. From `max_consecutive_failures` on it is left alone
     /// for a while, twice as long each time, and then tried with whatever request comes.
     pub fn request_failed(&mut self, now_ms: u64, max_consecutive_failures: u32) {
         self.request_failures = self.request_failures.saturating_add(1);
+        self.rest(now_ms, max_consecutive_failures);
+    }
+
+    /// A request is sent there. One that was left alone is tried with one request at a time: it may still hang.
+    pub fn request_sent(&mut self, now_ms: u64, max_consecutive_failures: u32) {
+        self.rest(now_ms, max_consecutive_failures);
+    }
+
+    /// Leaves it alone for a while from now on, if its requests fail in a row.
+    fn rest(&mut self, now_ms: u64, max_consecutive_failures: u32) {
         let Some(beyond) = self.request_failures.checked_sub(max_consecutive_failures) else {
             return;
         };
@@ -235,8 +262,41 @@ mod tests {
         assert!(endpoint.is_candidate(1_000, 2));
         endpoint.request_failed(1_000, 2);
         assert!(!endpoint.is_candidate(2_999, 2));
-        endpoint.request_succeeded();
+        endpoint.request_succeeded(1_001);
         assert!(endpoint.is_candidate(1_001, 2));
+    }
+
+    #[test]
+    fn one_that_was_left_alone_is_tried_with_one_request_at_a_time() {
+        let mut endpoint = endpoint();
+        (0..2).for_each(|_| endpoint.request_failed(0, 2));
+        assert!(endpoint.is_candidate(1_000, 2));
+        endpoint.request_sent(1_000, 2);
+        assert!(!endpoint.is_candidate(1_999, 2), "the request may hang");
+        assert!(endpoint.is_candidate(2_000, 2), "or have been forgotten");
+        endpoint.request_succeeded(1_500);
+        endpoint.request_sent(1_500, 2);
+        assert!(endpoint.is_candidate(1_500, 2));
+    }
+
+    /// Whether it is left alone at 20,000 ms, of requests (sent, left) of which none was answered, if it last answered
+    /// another at `answered_ms`.
+    #[track_caller]
+    fn check_abandoned(requests: &[(u64, u64)], answered_ms: u64, left_alone: bool) {
+        let mut endpoint = endpoint();
+        endpoint.request_succeeded(answered_ms);
+        requests.iter().for_each(|(sent_ms, left_ms)| endpoint.request_abandoned(*sent_ms, *left_ms, 2));
+        assert_eq!(!endpoint.is_candidate(20_000, 2), left_alone, "{requests:?} {answered_ms}");
+    }
+
+    #[test]
+    fn clients_that_leave_count_where_they_have_waited_for_long_and_nobody_was_answered_meanwhile() {
+        check_abandoned(&[(17_000, 19_500), (18_000, 20_000)], 16_999, true);
+        check_abandoned(&[(17_000, 19_500)], 16_999, false);
+        check_abandoned(&[(17_000, 19_500), (19_001, 20_000)], 16_999, false);
+        check_abandoned(&[(17_000, 19_500), (18_000, 20_000)], 17_000, false);
+        check_abandoned(&[(17_000, 19_500), (18_000, 20_000)], 19_000, false);
+        check_abandoned(&[(19_000, 17_000), (20_000, 18_000)], 0, false);
     }
 
     #[test]

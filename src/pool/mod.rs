@@ -78,6 +78,14 @@ impl Pool {
         self.endpoints.as_mut()?.iter_mut().find(|endpoint| endpoint.load_id == load_id)
     }
 
+    /// A request is sent to the endpoint at this place in the list.
+    pub fn picked(&mut self, place: usize, now_ms: u64, max_consecutive_failures: u32) {
+        self.round_robin_next = place + 1;
+        if let Some(endpoint) = self.endpoints.as_mut().and_then(|endpoints| endpoints.get_mut(place)) {
+            endpoint.request_sent(now_ms, max_consecutive_failures);
+        }
+    }
+
     /// The endpoint of this address as Envoy prints it.
     pub fn endpoint_at(&self, address: &[u8]) -> Option<&Endpoint> {
         self.endpoints.as_ref()?.iter().find(|endpoint| endpoint.text.as_bytes() == address)

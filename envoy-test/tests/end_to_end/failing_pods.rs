@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::gateway::{ALL, Gateway, STOP_ITERATION, Setup, chat, chat_with, until};
+use crate::gateway::{ALL, BODY_MODES, Gateway, STOP_ITERATION, Setup, chat, chat_with, until};
 use crate::log::first_pick;
 use envoy_test::envoy::Protocol;
+use envoy_test::envoy::blocking::wait_for;
 use envoy_test::load::{Load, Seen};
 use serde_json::json;
 
@@ -62,6 +63,28 @@ fn a_pod_that_fails_fast_does_not_attract_traffic() {
     until("it is tried again", || gateway.shares(&gateway.burst(vec![chat("tiny"); 16]))[0] > 0);
 }
 
+/// Nor one that takes requests and answers none: it is idle whenever their clients have left, and they leave late enough
+/// to say something of it. Of eighty requests it would get a share of twenty.
+#[test]
+fn a_pod_that_hangs_does_not_attract_requests_for_long() {
+    for configuration in BODY_MODES {
+        let gateway = Setup::new(configuration).concurrency(1).start();
+        gateway.pods.server(0).set(|knobs| knobs.hang = true);
+        let client = gateway.client(Protocol::Http1);
+        wait_for(async {
+            for _ in 0..80 {
+                let _ = tokio::time::timeout(Duration::from_millis(1_500), client.send(chat("tiny"))).await;
+            }
+        });
+        let sent = gateway.pods.server(0).counters().requests_for("tiny");
+        assert!(
+            (3..=10).contains(&sent),
+            "{configuration}: {sent} of 80 requests went to the pod that hangs"
+        );
+        assert!(gateway.envoy.log_text().contains("it does not answer; it is left alone"), "{configuration}");
+    }
+}
+
 #[test]
 fn when_all_pods_fail_they_are_still_tried() {
     let gateway = Setup::new(STOP_ITERATION).start();
@@ -83,7 +106,7 @@ fn when_all_pods_fail_they_are_still_tried() {
 fn clients_that_leave_leave_no_load_behind() {
     let gateway = Setup::new(STOP_ITERATION).concurrency(1).start();
     let long = chat_with(json!({"model": "tiny", "max_tokens": 2_000, "stream": true}));
-    envoy_test::envoy::blocking::wait_for(async {
+    wait_for(async {
         for _ in 0..21 {
             let mut stream = gateway.client(Protocol::Http1).open(long.clone()).await.unwrap();
             stream.next_chunk().await.unwrap();
@@ -96,4 +119,5 @@ fn clients_that_leave_leave_no_load_behind() {
     let lines = gateway.envoy.access_log_until(22).unwrap();
     let decision = lines.last().unwrap()["decision"].as_str().unwrap();
     assert!(decision.contains("in_flight=0 waiting_tokens=0 "), "{decision}");
+    assert!(!gateway.envoy.log_text().contains("left alone"), "that they left says nothing of the pods");
 }
