@@ -123,8 +123,10 @@ impl Scraper {
 
     /// The endpoints to scrape now; each counts as asked until [`Scraper::answered`].
     pub fn due(&mut self, now_ms: u64) -> Vec<SocketAddr> {
-        let due =
-            self.targets.iter_mut().flatten().filter(|target| !target.in_progress && target.due_ms <= now_ms);
+        // What is due later than any is put off was put off by a clock that has gone back since.
+        let latest_ms = now_ms.saturating_add(self.interval_ms.saturating_mul(FAILING_INTERVAL_FACTOR));
+        let is_due = |target: &&mut Target| target.due_ms <= now_ms || target.due_ms > latest_ms;
+        let due = self.targets.iter_mut().flatten().filter(|target| !target.in_progress).filter(is_due);
         due.map(|target| {
             target.in_progress = true;
             target.published.address

@@ -85,8 +85,10 @@ impl Endpoint {
     /// Whether it may be picked: Envoy holds it healthy, and neither its scrapes nor its requests fail in a row.
     pub fn is_candidate(&self, now_ms: u64, max_consecutive_failures: u32) -> bool {
         let scrapes_fail = self.scrape_failures >= max_consecutive_failures;
+        // One that is left alone for longer than any is was so by a clock that has gone back since.
+        let left_ms = self.ejected_until_ms.saturating_sub(now_ms);
         let requests_fail =
-            self.request_failures >= max_consecutive_failures && now_ms < self.ejected_until_ms;
+            self.request_failures >= max_consecutive_failures && (1..=MAX_EJECTION_MS).contains(&left_ms);
         self.healthy && !scrapes_fail && !requests_fail
     }
 
@@ -306,5 +308,8 @@ mod tests {
             endpoint.request_failed(0, 1);
         }
         assert!(endpoint.is_candidate(MAX_EJECTION_MS, 1));
+        endpoint.request_failed(3_600_000, 1);
+        assert!(!endpoint.is_candidate(3_600_000, 1));
+        assert!(endpoint.is_candidate(0, 1), "the clock has gone back");
     }
 }
