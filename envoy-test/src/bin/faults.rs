@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use envoy_test::envoy::binary::project_root;
-use envoy_test::faults::{CLIENTS, Fault, GATEWAY, METRICS, Outcome, PATIENCE, PODS};
+use envoy_test::faults::{BY_CLIENTS, CLIENTS, Fault, GATEWAY, METRICS, Outcome, PATIENCE, PODS};
 
 const DOCUMENT: &str = "docs/reliability.md";
 const HEAD: &str = "| fault | lasted | requests | failed before the answer | broke off | sent to the pod meanwhile | last failure |\n\
@@ -27,8 +27,10 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     println!("{CLIENTS} clients, which leave after {PATIENCE:?} without an answer\n\n{HEAD}");
     let (mut table, mut problems) = (HEAD.to_owned(), Vec::new());
-    for fault in
-        [PODS, METRICS, GATEWAY].into_iter().flatten().filter(|fault| fault.name.contains(&arguments.only))
+    for fault in [PODS, METRICS, BY_CLIENTS, GATEWAY]
+        .into_iter()
+        .flatten()
+        .filter(|fault| fault.name.contains(&arguments.only))
     {
         let outcome = fault.run().with_context(|| fault.name)?;
         let row = row(fault, &outcome);

@@ -5,12 +5,13 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
+use super::stage::{STOP_ITERATION, WORKER_SCRAPING};
 use super::{Fault, Happening, Promise, Stage};
 use crate::envoy::little_memory::TOO_LARGE_BYTES;
 use crate::envoy::{Configuration, Request};
 use crate::model_server::{FixedGauges, Knobs, MetricsMode};
 
-const NORMAL: Duration = Duration::from_secs(3);
+pub(super) const NORMAL: Duration = Duration::from_secs(3);
 /// Longer than clients wait for an answer, several times.
 const LONG: Duration = Duration::from_secs(10);
 /// Configurations pushed one after the other.
@@ -113,6 +114,23 @@ pub const GATEWAY: &[Fault] = &[
         )
     },
     Fault {
+        configuration: WORKER_SCRAPING,
+        little_memory: true,
+        ..of(
+            "the plugin ends in the worker that scrapes for all",
+            Happening::ToGateway(end_the_scraping_worker, |_| Ok(())),
+            Promise::NoFailureLaterThan(Duration::ZERO),
+        )
+    },
+    Fault {
+        configuration: WORKER_SCRAPING,
+        ..of(
+            "Envoy's admin, which lists the pods, is gone",
+            Happening::ToGateway(Stage::cut_the_way_to_admin, Stage::restore_the_way_to_admin),
+            Promise::NoFailure,
+        )
+    },
+    Fault {
         lasts: Duration::from_millis(500),
         ..of(
             "the gateway is stopped, and started anew",
@@ -122,8 +140,16 @@ pub const GATEWAY: &[Fault] = &[
     },
 ];
 
-const fn of(name: &'static str, happening: Happening, promise: Promise) -> Fault {
-    Fault { name, little_memory: false, prepare: |_| (), happening, lasts: NORMAL, promise }
+pub(super) const fn of(name: &'static str, happening: Happening, promise: Promise) -> Fault {
+    Fault {
+        name,
+        configuration: STOP_ITERATION,
+        little_memory: false,
+        prepare: |_| (),
+        happening,
+        lasts: NORMAL,
+        promise,
+    }
 }
 
 const fn of_first(name: &'static str, change: fn(&mut Knobs), promise: Promise) -> Fault {
@@ -156,6 +182,15 @@ fn end_a_worker(stage: &mut Stage) -> Result<()> {
     let request = Request::post("/v1/completions").json(&json!({"model": "tiny", "prompt": prompt}));
     let answer = stage.client().send_blocking(request);
     ensure!(answer.is_err() || answer.is_ok_and(|answer| answer.status >= 500), "it did not end");
+    Ok(())
+}
+
+/// With a page that its memory does not hold.
+fn end_the_scraping_worker(stage: &mut Stage) -> Result<()> {
+    stage.pods.server(0).set(|pod| pod.metrics = too_large());
+    let ended = stage.until(|stage| Ok(stage.envoy()?.log_text().contains("memory allocation")));
+    stage.pods.server(0).set(|pod| pod.metrics = MetricsMode::Live);
+    ensure!(ended?, "it did not end");
     Ok(())
 }
 

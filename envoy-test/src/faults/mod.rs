@@ -1,16 +1,20 @@
 //! Faults, one after the other, in front of a real Envoy under load, and what its clients see of each: what the
 //! end-to-end tests hold against what was promised, and `make bench-faults` writes into `docs/reliability.md`.
 
+mod by_clients;
 mod list;
 mod stage;
+mod way_to_admin;
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde_json::json;
 
+pub use by_clients::BY_CLIENTS;
 pub use list::{GATEWAY, METRICS, PODS};
-pub use stage::Stage;
+pub use stage::{STOP_ITERATION, Stage};
+pub use way_to_admin::WayToAdmin;
 
 use crate::envoy::{Configuration, Request};
 use crate::load::{Load, Seen};
@@ -29,6 +33,8 @@ const ANSWER_TOKENS: usize = 8;
 /// Something that goes wrong while clients send.
 pub struct Fault {
     pub name: &'static str,
+    /// Which configuration of `filter-config/` it happens to.
+    pub configuration: &'static str,
     /// Whether the plugin is one of which a large body is the end.
     pub little_memory: bool,
     /// What is special about Envoy's configuration.
@@ -56,6 +62,8 @@ pub type Act = fn(&mut Stage) -> Result<()>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Promise {
     NoFailure,
+    /// And nothing is left in flight.
+    NothingLeft,
     /// Answers may break off that have begun.
     NoFailureBeforeTheAnswer,
     /// Before the answer, this many at most in each second of the fault.
@@ -71,13 +79,15 @@ pub struct Outcome {
     pub sent_to_first_pod: u64,
     pub began: Duration,
     pub ended: Duration,
+    /// What is in flight when all clients are done.
+    pub left_in_flight: u64,
     pub problem: Option<String>,
 }
 
 impl Fault {
     /// Starts pods and an Envoy, sends, and lets the fault happen.
     pub fn run(&self) -> Result<Outcome> {
-        let mut stage = Stage::start(self.little_memory, self.prepare)?;
+        let mut stage = Stage::start(self.configuration, self.little_memory, self.prepare)?;
         let load = Load { client: stage.client(), clients: CLIENTS, patience: PATIENCE, request: &chat };
         let mut times = (Duration::ZERO, Duration::ZERO, 0);
         let mut done = Ok(());
@@ -88,7 +98,8 @@ impl Fault {
         });
         done?;
         let (began, ended, sent_to_first_pod) = times;
-        let mut outcome = Outcome { seen, sent_to_first_pod, began, ended, problem: None };
+        let left_in_flight = if self.promise == Promise::NothingLeft { stage.left_in_flight()? } else { 0 };
+        let mut outcome = Outcome { seen, sent_to_first_pod, began, ended, left_in_flight, problem: None };
         outcome.problem = self.broken_promise(&outcome);
         Ok(outcome)
     }
@@ -108,6 +119,7 @@ impl Fault {
         let failed = outcome.seen.failed_before_answer();
         let broken = match self.promise {
             Promise::NoFailure => !outcome.seen.failures.is_empty(),
+            Promise::NothingLeft => !outcome.seen.failures.is_empty() || outcome.left_in_flight > 0,
             Promise::NoFailureBeforeTheAnswer => failed > 0,
             Promise::AtMostPerSecond(most) => {
                 failed > most * (outcome.ended - outcome.began).as_secs() as usize
@@ -117,7 +129,12 @@ impl Fault {
             }
         };
         let words = || {
-            format!("{:?} was promised for: {}\n{:#?}", self.promise, self.name, outcome.seen.complaints())
+            let complaints = outcome.seen.complaints();
+            let left = outcome.left_in_flight;
+            format!(
+                "{:?} was promised for: {}; {left} are in flight\n{complaints:#?}",
+                self.promise, self.name
+            )
         };
         broken.then(words)
     }

@@ -1,20 +1,27 @@
 //! What a fault happens to: four pods, and an Envoy whose listener can be pushed.
 
+use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
+use super::WayToAdmin;
 use crate::envoy::binary::{plugin_file, project_root};
 use crate::envoy::little_memory::plugin_with_little_memory;
 use crate::envoy::{Client, Configuration, Envoy, EnvoySettings, Protocol, PushedListener, free_address};
 use crate::model_server::{ModelServers, ServerSettings};
 
+/// Configurations of `filter-config/`: one with a companion service, and one where a worker scrapes and Envoy's admin is
+/// asked for the pods.
+pub const STOP_ITERATION: &str = "stop-iteration";
+pub(super) const WORKER_SCRAPING: &str = "worker-scraping";
+
 const PODS: usize = 4;
-/// How long to wait before looking again whether a push was taken, and how often.
+/// How long to wait before looking again whether something has come true, and how often.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-const PUSH_POLLS: usize = 2_000;
+const POLLS: usize = 2_000;
 
 /// Four pods behind a running Envoy.
 pub struct Stage {
@@ -22,29 +29,42 @@ pub struct Stage {
     pub listener: PushedListener,
     settings: EnvoySettings,
     envoy: Option<Envoy>,
+    /// Where the configuration has it.
+    way_to_admin: Option<WayToAdmin>,
+    admin: SocketAddr,
     /// What the plugin is loaded from, where it is not the one that was built.
     _plugin: Option<TempDir>,
 }
 
 impl Stage {
-    /// Starts it on the configuration in `filter-config/stop-iteration`, with a last edit; the plugin may be one of which
-    /// a large body is the end.
-    pub fn start(little_memory: bool, edit: impl FnOnce(&mut Configuration)) -> Result<Stage> {
+    /// Starts it on this configuration of `filter-config/`, with a last edit; the plugin may be one of which a large body
+    /// is the end.
+    pub fn start(
+        configuration: &str,
+        little_memory: bool,
+        edit: impl FnOnce(&mut Configuration),
+    ) -> Result<Stage> {
         let pods = ModelServers::start(vec![ServerSettings::default(); PODS])?;
-        let mut configuration =
-            Configuration::load(&project_root().join("filter-config/stop-iteration/envoy.yaml"))?;
+        let way_to_admin = if configuration == WORKER_SCRAPING { Some(WayToAdmin::new()?) } else { None };
+        let file = project_root().join("filter-config").join(configuration).join("envoy.yaml");
+        let mut configuration = Configuration::load(&file)?;
         let (folder, file) = match little_memory {
             true => plugin_with_little_memory().map(|(folder, file)| (Some(folder), file))?,
             false => (None, plugin_file()),
         };
         configuration.set_plugin_file(&file);
         configuration.place_endpoints(&pods.addresses());
-        configuration.set_admin_address(free_address()?);
+        let admin = free_address()?;
+        configuration.set_admin_address(admin);
+        if let Some(way) = &way_to_admin {
+            configuration.set_endpoints("admin", &[way.address()]);
+        }
         edit(&mut configuration);
         let listener = PushedListener::take(&mut configuration)?;
         // So that another Envoy can take the place of this one.
         let settings = EnvoySettings { keep_addresses: true, ..EnvoySettings::new(configuration) };
-        let mut stage = Stage { pods, listener, settings, envoy: None, _plugin: folder };
+        let mut stage = Stage { pods, listener, settings, envoy: None, way_to_admin, admin, _plugin: folder };
+        stage.restore_the_way_to_admin()?;
         stage.start_envoy()?;
         Ok(stage)
     }
@@ -70,6 +90,43 @@ impl Stage {
         Ok(())
     }
 
+    pub fn cut_the_way_to_admin(&mut self) -> Result<()> {
+        self.way_to_admin.iter().for_each(WayToAdmin::cut);
+        Ok(())
+    }
+
+    pub fn restore_the_way_to_admin(&mut self) -> Result<()> {
+        self.way_to_admin.iter().for_each(|way| way.lead_to(self.admin));
+        Ok(())
+    }
+
+    /// What the plugin's gauges say is in flight, over all endpoints, once it is nothing or time is up: they are written
+    /// once a second.
+    pub fn left_in_flight(&self) -> Result<u64> {
+        self.until(|stage| Ok(stage.in_flight()? == 0))?;
+        self.in_flight()
+    }
+
+    fn in_flight(&self) -> Result<u64> {
+        let lines = self.envoy()?.admin_get("/stats?filter=endpoint_in_flight_requests")?;
+        let values: Result<Vec<u64>> =
+            lines.lines().map(|line| Ok(line.rsplit_once(": ").context("no value")?.1.parse()?)).collect();
+        let values = values?;
+        ensure!(values.len() == PODS, "gauges of {} endpoints", values.len());
+        Ok(values.into_iter().sum())
+    }
+
+    /// Waits until this holds; whether it came true.
+    pub(super) fn until(&self, holds: impl Fn(&Stage) -> Result<bool>) -> Result<bool> {
+        for _ in 0..POLLS {
+            if holds(self)? {
+                return Ok(true);
+            }
+            sleep(POLL_INTERVAL);
+        }
+        Ok(false)
+    }
+
     pub fn sent_to_first_pod(&self) -> u64 {
         self.pods.server(0).counters().requests_for("tiny")
     }
@@ -78,14 +135,11 @@ impl Stage {
     pub fn push(&self) -> Result<bool> {
         let before = self.push_counts()?;
         self.listener.push()?;
-        for _ in 0..PUSH_POLLS {
-            let now = self.push_counts()?;
-            if now != before {
-                return Ok(now.0 > before.0);
-            }
-            sleep(POLL_INTERVAL);
-        }
-        bail!("Envoy did not read what was pushed")
+        ensure!(
+            self.until(|stage| Ok(stage.push_counts()? != before))?,
+            "Envoy did not read what was pushed"
+        );
+        Ok(self.push_counts()?.0 > before.0)
     }
 
     /// How many pushes were taken, and how many refused.

@@ -1,14 +1,11 @@
 //! Things that go wrong under load: what clients see is what was promised. And clients that go wrong leave nothing behind.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::gateway::{BODY_MODES, Gateway, STOP_ITERATION, Setup, WORKER_SCRAPING, chat, until};
 use envoy_test::envoy::blocking::wait_for;
 use envoy_test::envoy::{Protocol, RawConnection};
-use envoy_test::faults::{Fault, GATEWAY, METRICS, PODS};
+use envoy_test::faults::{BY_CLIENTS, Fault, GATEWAY, METRICS, PODS, WayToAdmin};
 use envoy_test::load::Load;
 
 fn check(faults: &[Fault]) {
@@ -24,6 +21,11 @@ fn pods_that_die_fail_or_hang_under_load_cost_no_more_than_was_promised() {
 #[test]
 fn metrics_that_lie_hang_or_are_gone_cost_no_request() {
     check(METRICS);
+}
+
+#[test]
+fn clients_that_leave_or_dawdle_under_load_cost_others_nothing_and_leave_nothing_behind() {
+    check(BY_CLIENTS);
 }
 
 #[test]
@@ -82,66 +84,12 @@ fn bodies_that_never_end_hold_up_nobody_and_leave_no_load_behind() {
     }
 }
 
-/// A way to Envoy's admin that can be cut.
-struct WayToAdmin {
-    address: SocketAddr,
-    /// Where it leads; `None`: it is cut.
-    admin: Arc<Mutex<Option<SocketAddr>>>,
-    open: Arc<Mutex<Vec<TcpStream>>>,
-}
-
-impl WayToAdmin {
-    fn new() -> WayToAdmin {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let way = WayToAdmin {
-            address: listener.local_addr().unwrap(),
-            admin: Arc::default(),
-            open: Arc::default(),
-        };
-        let (admin, open) = (way.admin.clone(), way.open.clone());
-        // It ends with the test's process.
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let Some(Ok(server)) = admin.lock().unwrap().map(TcpStream::connect) else { continue };
-                open.lock().unwrap().extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
-                copy(client.try_clone().unwrap(), server.try_clone().unwrap());
-                copy(server, client);
-            }
-        });
-        way
-    }
-
-    fn lead_to(&self, admin: SocketAddr) {
-        *self.admin.lock().unwrap() = Some(admin);
-    }
-
-    fn cut(&self) {
-        *self.admin.lock().unwrap() = None;
-        for stream in self.open.lock().unwrap().drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-/// Until one of them ends.
-fn copy(mut from: TcpStream, mut to: TcpStream) {
-    std::thread::spawn(move || {
-        let mut buffer = [0; 16 << 10];
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
-            if to.write_all(&buffer[..count]).is_err() {
-                break;
-            }
-        }
-        let _ = to.shutdown(Shutdown::Both);
-    });
-}
-
 #[test]
 fn when_the_admin_is_gone_the_last_known_pods_stay_and_traffic_goes_on() {
-    let way = WayToAdmin::new();
+    let way = WayToAdmin::new().unwrap();
     let gateway = Setup::new(WORKER_SCRAPING)
         .unscraped()
-        .start_with(|envoy, _| envoy.set_endpoints("admin", &[way.address]));
+        .start_with(|envoy, _| envoy.set_endpoints("admin", &[way.address()]));
     way.lead_to(gateway.envoy.admin_address());
     gateway.wait_until_scraped();
     let client = gateway.client(Protocol::Http1);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Parser;
 use envoy_test::envoy::Request;
-use envoy_test::faults::Stage;
+use envoy_test::faults::{STOP_ITERATION, Stage};
 use envoy_test::load::Load;
 use serde_json::json;
 
@@ -29,7 +29,7 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let lasts = Duration::from_secs(Arguments::parse().seconds);
-    let mut stage = Stage::start(false, |_| ())?;
+    let mut stage = Stage::start(STOP_ITERATION, false, |_| ())?;
     let client = stage.client();
     let load = Load { client, clients: CLIENTS, patience: PATIENCE, request: &request };
     let leaving = Load { client, clients: LEAVING_CLIENTS, patience: SHORT_PATIENCE, request: &long_answer };
