@@ -34,6 +34,7 @@ pub mod decide;
 pub mod hash;
 pub mod header_pairs;
 pub mod lease;
+pub mod limits;
 pub mod load;
 pub mod metrics;
 pub mod model_sizes;

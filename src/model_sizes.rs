@@ -62,27 +62,29 @@ impl ModelSizes {
         self.by_model.get(model).map_or(DEFAULT_ANSWER_TOKENS, |sizes| sizes.answer_tokens.value()) as u32
     }
 
-    /// A server has reported what a prompt with this estimate and its answer came to.
+    /// A server has reported what a prompt with this estimate and its answer came to. Whether it was learnt: of too many
+    /// models nothing is.
     pub fn observe(
         &mut self,
         model: &str,
         estimated_tokens: u32,
         prompt_tokens: u32,
         completion_tokens: Option<u32>,
-    ) {
+    ) -> bool {
         if !self.by_model.contains_key(model) {
             if self.by_model.len() >= MAX_MODELS {
-                return;
+                return false;
             }
             self.by_model.insert(model.to_owned(), Sizes::default());
         }
-        let Some(sizes) = self.by_model.get_mut(model) else { return };
+        let Some(sizes) = self.by_model.get_mut(model) else { return false };
         let estimated = f64::from(estimated_tokens);
-        let reported = f64::from(prompt_tokens).clamp(estimated / MAX_SCALE, estimated * MAX_SCALE);
+        let reported = f64::from(prompt_tokens).max(estimated / MAX_SCALE).min(estimated * MAX_SCALE);
         sizes.scale.observe(reported, estimated);
         if let Some(tokens) = completion_tokens {
             sizes.answer_tokens.observe(f64::from(tokens), 1.0);
         }
+        true
     }
 }
 

@@ -9,12 +9,13 @@ use std::rc::Rc;
 use crate::admission::{Admission, DrainRate};
 use crate::config::Config;
 use crate::decide::{self, Decision, Pick, Prepared, SentPrompt};
+use crate::limits::{Limit, LimitsReached};
 use crate::load::{LoadBook, LoadId, LoadTable, Ticket};
 use crate::model_sizes::ModelSizes;
 use crate::models::Turns;
 use crate::openai::{ApiError, InferenceRequest, Usage};
 use crate::pool::{Pool, Snapshot};
-use crate::prefix::{BLOCK_BYTES, Batch, PrefixIndex, PromptEvent, PromptKey};
+use crate::prefix::{BLOCK_BYTES, Batch, PrefixIndex, PromptBlocks, PromptEvent, PromptKey};
 use crate::queue::Queue;
 
 /// One worker's knowledge. `W` is how a request that waits is reached later.
@@ -32,6 +33,7 @@ pub struct Picker<W> {
     prompts: u64,
     /// When prompts of which nothing is heard are next looked for.
     expire_ms: u64,
+    limits: LimitsReached,
 }
 
 /// A pool, and what this worker keeps for it.
@@ -110,6 +112,7 @@ impl<W> Picker<W> {
             events: Batch::default(),
             prompts: 0,
             expire_ms: 0,
+            limits: LimitsReached::default(),
             config,
         }
     }
@@ -191,6 +194,12 @@ impl<W> Picker<W> {
         }
     }
 
+    /// Takes out which limits were reached, and how often.
+    pub fn take_limits(&mut self) -> impl Iterator<Item = (Limit, u32)> + '_ {
+        let of_pools = self.pools.iter_mut().flat_map(|own| own.pool.limits.take());
+        self.limits.take().chain(of_pools)
+    }
+
     /// Takes out what has happened to prompts at this worker, to be told to its peers.
     pub fn take_events(&mut self) -> Option<Batch> {
         self.events.take()
@@ -215,7 +224,11 @@ impl<W> Picker<W> {
         user: Option<&[u8]>,
         route_pool: usize,
     ) -> Result<Prepared, ApiError> {
-        decide::prepare(&self.config, &mut self.turns, &self.sizes, request, user, route_pool)
+        let prepared =
+            decide::prepare(&self.config, &mut self.turns, &self.sizes, request, user, route_pool)?;
+        let blocks = prepared.prompt.blocks.as_ref();
+        self.limits.add_if(blocks.is_some_and(PromptBlocks::is_cut), Limit::PromptBlocks);
+        Ok(prepared)
     }
 
     /// Decides a prepared request, known by `id`; `waiter` is how it is reached should it have to wait.
@@ -236,7 +249,10 @@ impl<W> Picker<W> {
                 own.queue.push(&prepared.model, id, (prepared.clone(), waiter()), now_ms);
                 Outcome::Waits
             }
-            Ok(Admission::Wait) => Outcome::Decided(Decision::Refuse(own.timed_out())),
+            Ok(Admission::Wait) => {
+                self.limits.add_if(true, Limit::QueuedRequests);
+                Outcome::Decided(Decision::Refuse(own.timed_out()))
+            }
             Ok(_) => Outcome::Decided(self.pick(prepared, now_ms)),
         }
     }
@@ -333,12 +349,13 @@ impl<W> Picker<W> {
         let Some(SentPrompt { prompt, matched, matched_tokens }) = sent.prompt.take() else { return };
         if let Some(usage) = usage {
             let completion_tokens = Some(usage.completion_tokens);
-            self.sizes.observe(
+            let learnt = self.sizes.observe(
                 &prompt.model,
                 prompt.estimated_tokens,
                 usage.prompt_tokens,
                 completion_tokens,
             );
+            self.limits.add_if(!learnt, Limit::LearntModels);
         }
         if usage.and_then(|usage| usage.cached_tokens).is_some_and(|cached| is_missed(matched_tokens, cached))
         {

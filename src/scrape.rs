@@ -7,8 +7,9 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use crate::limits::{Limit, LimitsReached};
 use crate::load::InFlight;
-use crate::metrics::{self, MetricsError, ModelServer};
+use crate::metrics::{self, MAX_ADAPTERS, MetricsError, ModelServer};
 use crate::pool::{DiscoveredEndpoint, EndpointReading, Reading, Snapshot};
 
 /// Endpoints that fail are asked this many times less often: they cost a time-out each.
@@ -60,6 +61,8 @@ pub struct Scraper {
     max_consecutive_failures: u32,
     targets: Option<Vec<Target>>,
     changed: bool,
+    /// Which limits were reached.
+    pub limits: LimitsReached,
 }
 
 /// Why a scrape gave nothing.
@@ -97,7 +100,14 @@ pub enum News {
 impl Scraper {
     /// A scraper that knows no endpoint yet.
     pub fn new(server: ModelServer, interval_ms: u64, max_consecutive_failures: u32) -> Scraper {
-        Scraper { server, interval_ms, max_consecutive_failures, targets: None, changed: false }
+        Scraper {
+            server,
+            interval_ms,
+            max_consecutive_failures,
+            targets: None,
+            changed: false,
+            limits: LimitsReached::default(),
+        }
     }
 
     /// Follows this list of endpoints. What is known of those that stay is kept.
@@ -156,6 +166,8 @@ impl Scraper {
         self.changed = true;
         match answer.and_then(|page| metrics::read(server, page).map_err(ScrapeFailure::Page)) {
             Ok(metrics) => {
+                let adapters = metrics.lora.as_ref().map_or(0, |lora| lora.adapters.len());
+                self.limits.add_if(adapters >= MAX_ADAPTERS, Limit::PageAdapters);
                 let was_out = target.published.scrape_failures >= limit;
                 target.succeed(metrics, in_flight, interval_ms, now_ms);
                 was_out.then_some(News::Back)

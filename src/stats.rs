@@ -15,6 +15,7 @@ pub use statistic::{Definition, Kind, Statistic};
 use std::net::SocketAddr;
 
 use crate::config::Config;
+use crate::limits::Limit;
 use crate::load::InFlight;
 use crate::pool::{EndpointReading, Pool};
 
@@ -95,6 +96,16 @@ impl Stats {
     /// The gateway has answered itself, with this error.
     pub fn refused(&mut self, code: &'static str) -> Measurement {
         measure(Statistic::Refusals, &[self.labels.word(code)], 1)
+    }
+
+    /// A limit was reached so many times.
+    pub fn limit_reached(&mut self, limit: Limit, times: u32) -> Measurement {
+        measure(Statistic::LimitsReached, &[self.labels.word(limit.name())], times)
+    }
+
+    /// Which endpoints a pool has could not be found out.
+    pub fn discovery_failed(&self, pool: usize) -> Measurement {
+        measure(Statistic::DiscoveryFailures, &[self.labels.pool(pool)], 1)
     }
 
     /// A request leaves the queue.

@@ -1,9 +1,12 @@
 //! What docs/limits.md says of limits is so, and none is missing.
 #![cfg(not(target_family = "wasm"))]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use inference_picker::limits;
+
+const STATISTICS: &str = include_str!("../src/stats/statistic.rs");
 const TABLE: &str = include_str!("../docs/limits.md");
 /// Parts of the names that limits have.
 const WORDS: [&str; 5] = ["MAX_", "_MAX", "MIN_", "_KEPT", "EXPIRES_"];
@@ -91,4 +94,37 @@ fn every_value_in_the_table_is_the_one_that_counts() {
     for (limit, value) in documented() {
         assert_eq!(value_in_table(&value), value_in_source(&limit.1, &source[&limit]), "{limit:?}");
     }
+}
+
+/// What the table's last cells name: a statistic, and the value of its label if one is named.
+fn counters() -> BTreeSet<(String, Option<String>)> {
+    let cells = TABLE.lines().filter(|line| line.contains("| `src/")).map(|line| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        assert_eq!(cells.len(), 7, "five cells: {line}");
+        cells[5].trim_matches('`')
+    });
+    let counters = cells.filter(|cell| !cell.is_empty()).map(|cell| match cell.split_once('{') {
+        None => (cell.to_owned(), None),
+        Some((name, label)) => (name.to_owned(), label.split('"').nth(1).map(str::to_owned)),
+    });
+    counters.collect()
+}
+
+#[test]
+fn every_counter_in_the_table_is_one_and_every_limit_that_is_counted_is_in_the_table() {
+    let counters = counters();
+    for (name, _) in &counters {
+        assert!(STATISTICS.contains(&format!("\"inference_picker_{name}\"")), "{name}");
+    }
+    let of = |statistic: &str| {
+        let values =
+            counters.iter().filter(|(name, _)| name == statistic).filter_map(|(_, value)| value.clone());
+        values.collect::<BTreeSet<String>>()
+    };
+    let limits: BTreeSet<String> = limits::Limit::ALL.iter().map(|limit| limit.name().to_owned()).collect();
+    assert_eq!(of("limits_reached"), limits);
+    assert_eq!(
+        of("refusals"),
+        ["invalid_json", "invalid_model", "request_too_large"].map(str::to_owned).into()
+    );
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use super::{MAX_GATEWAYS, MAX_REMOTE_WORKERS, Page, Question, WorkerPage};
+use crate::limits::{Limit, LimitsReached};
 use crate::load::TABLE_EXPIRES_AFTER_MS;
 use crate::pool::DiscoveredEndpoint;
 
@@ -21,6 +22,8 @@ pub struct Asking {
     gateways: Vec<Gateway>,
     /// The other gateways' workers.
     workers: HashMap<u64, Worker>,
+    /// Which limits were reached.
+    pub limits: LimitsReached,
 }
 
 #[derive(Debug)]
@@ -61,11 +64,17 @@ pub struct Outcome {
 impl Asking {
     /// No gateway is known yet.
     pub fn new(interval_ms: u64) -> Asking {
-        Asking { interval_ms, gateways: Vec::new(), workers: HashMap::new() }
+        Asking {
+            interval_ms,
+            gateways: Vec::new(),
+            workers: HashMap::new(),
+            limits: LimitsReached::default(),
+        }
     }
 
     /// Follows this list of gateways, of which the first [`MAX_GATEWAYS`] are asked.
     pub fn follow(&mut self, listed: &[DiscoveredEndpoint], now_ms: u64) {
+        self.limits.add_if(listed.len() > MAX_GATEWAYS, Limit::Gateways);
         let mut known: HashMap<SocketAddr, Gateway> =
             self.gateways.drain(..).map(|gateway| (gateway.address, gateway)).collect();
         let gateways = listed.iter().map(|listed| {
@@ -112,6 +121,7 @@ impl Asking {
         let heard = others.filter_map(|worker| {
             let table = worker.table.by_clock(there_ms, now_ms);
             let has_room = self.workers.contains_key(&worker.id) || self.workers.len() < MAX_REMOTE_WORKERS;
+            self.limits.add_if(!has_room, Limit::RemoteWorkers);
             if !table.is_alive(now_ms) || !has_room {
                 return None;
             }

@@ -7,6 +7,7 @@ use super::host::{self, HostResult, LogLevel};
 use super::scraping::{MAX_CLUSTERS_BYTES, answer as call_answer, escape};
 use super::shared::{self, LeasePlace, RemoteWorkersPlace};
 use crate::config::{Config, ScrapeBy};
+use crate::limits::LimitsReached;
 use crate::peers::{Asking, MAX_PAGE_BYTES, News, Question};
 use crate::pool::read_clusters;
 
@@ -61,6 +62,11 @@ impl PeersAsking {
         for (address, question) in self.asking.due(now_ms) {
             self.ask(address, &question, now_ms);
         }
+    }
+
+    /// Which limits were reached.
+    pub fn limits(&mut self) -> &mut LimitsReached {
+        &mut self.asking.limits
     }
 
     /// A call has been answered, or has failed. Calls of others are not known here.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::host::{self, HostError, LogLevel, Metric};
 use crate::config::Config;
+use crate::limits::Limit;
 use crate::stats::{Kind, Measurement, Series, Stats};
 
 /// Time between two writings of a gauge, in milliseconds: nobody reads them more often.
@@ -33,6 +34,11 @@ impl Recorder {
                 host::log(LogLevel::Warn, &format!("inference-picker: cannot record {name}: {error:?}"));
             }
         }
+    }
+
+    /// Records which limits were reached, and how often.
+    pub fn record_limits(&mut self, reached: impl Iterator<Item = (Limit, u32)>) {
+        reached.for_each(|(limit, times)| self.record(|stats| [stats.limit_reached(limit, times)]));
     }
 
     fn record_one(&mut self, measurement: &Measurement) -> Result<(), HostError> {

@@ -96,6 +96,7 @@ impl Scraping {
     pub fn tick(&mut self, loads: &mut LoadBook, now_ms: u64) {
         if let Some(peers) = &mut self.peers {
             peers.tick(now_ms);
+            self.recorder.record_limits(peers.limits().take());
         }
         for index in 0..self.pools.len() {
             let Some(pool) = self.pools.get_mut(index) else {
@@ -112,6 +113,7 @@ impl Scraping {
                 pool.snapshot.write(&snapshot);
             }
             pool.write_gauges(index, loads, &mut self.recorder, now_ms);
+            self.recorder.record_limits(pool.scraper.limits.take());
             self.discover(index, now_ms);
             self.scrape(index, loads, now_ms);
         }
@@ -149,7 +151,10 @@ impl Scraping {
             Ok(token) => {
                 self.calls.insert(token, Call::Discovery(index));
             }
-            Err(error) => pool.discovery_failed(&format!("cluster `{admin}` cannot be called: {error:?}")),
+            Err(error) => {
+                let problem = format!("cluster `{admin}` cannot be called: {error:?}");
+                pool.discovery_failed(index, &problem, &mut self.recorder);
+            }
         }
     }
 
@@ -207,7 +212,7 @@ impl Scraping {
                 pool.discovery_fails = false;
                 pool.scraper.follow(&endpoints, now_ms);
             }
-            Err(problem) => pool.discovery_failed(&problem),
+            Err(problem) => pool.discovery_failed(index, &problem, &mut self.recorder),
         }
     }
 }
@@ -251,8 +256,9 @@ impl PoolScraping {
         }
     }
 
-    /// Says once that discovery fails; it goes on trying.
-    fn discovery_failed(&mut self, problem: &str) {
+    /// Counts it, and says once that discovery fails; it goes on trying.
+    fn discovery_failed(&mut self, place: usize, problem: &str, recorder: &mut Recorder) {
+        recorder.record(|stats| [stats.discovery_failed(place)]);
         if !std::mem::replace(&mut self.discovery_fails, true) {
             let message = format!(
                 "inference-picker: pool {}: discovery of cluster {} failed: {problem}; the last known endpoints stay",

@@ -18,6 +18,7 @@
 use super::host::{self, LogLevel};
 use crate::config;
 use crate::lease::{self, Lease, LeaseStep};
+use crate::limits::{Limit, LimitsReached};
 use crate::load::{LoadBook, LoadTable};
 use crate::peers::{MAX_REMOTE_WORKERS, Page, Question, WorkerPage};
 use crate::pool::{Snapshot, decode, encode};
@@ -137,6 +138,8 @@ pub struct Exchange {
     /// When the peers' tables were last read.
     read_ms: u64,
     peers: Vec<Peer>,
+    /// Which limits were reached.
+    pub limits: LimitsReached,
 }
 
 struct Peer {
@@ -153,6 +156,12 @@ struct Peer {
 impl Peer {
     fn new(id: u64, is_remote: bool) -> Peer {
         Peer { id, is_remote, key: load_key(id), seen: None, table: None, batches_read: 0 }
+    }
+
+    /// Whether of what it has told some was written over before it was read.
+    fn has_lost(&self) -> bool {
+        let published = self.table.as_ref().map_or(0, |table| table.batches);
+        self.batches_read > 0 && published.saturating_sub(self.batches_read) > BATCHES_KEPT
     }
 
     /// What it has told since the last time. Batches that have been written over are lost; what they told of expires.
@@ -186,7 +195,14 @@ impl Exchange {
         if read_value(&workers_key()).is_none() {
             write(&workers_key(), &encode(&Vec::<u64>::new()), None);
         }
-        Exchange { me, batches: 0, published_ms: None, read_ms: 0, peers: Vec::new() }
+        Exchange {
+            me,
+            batches: 0,
+            published_ms: None,
+            read_ms: 0,
+            peers: Vec::new(),
+            limits: LimitsReached::default(),
+        }
     }
 
     /// Publishes what happened to prompts; the next table says so.
@@ -234,6 +250,8 @@ impl Exchange {
 
     /// What the peers have told of prompts since the last time, and who.
     pub fn take_told(&mut self) -> Vec<(u64, Batch)> {
+        let lost = self.peers.iter().filter(|peer| peer.has_lost()).count();
+        self.limits.add_if(lost > 0, Limit::PromptBatches);
         self.peers.iter_mut().flat_map(Peer::take_told).collect()
     }
 
@@ -243,6 +261,7 @@ impl Exchange {
             return;
         };
         let listed: Vec<u64> = decode(&bytes).unwrap_or_default();
+        self.limits.add_if(listed.len() > MAX_WORKERS, Limit::Workers);
         let gone = |id: u64| {
             let table = self.peers.iter().find(|peer| peer.id == id).and_then(|peer| peer.table.as_ref());
             table.is_some_and(|table| !table.is_alive(now_ms))

@@ -22,6 +22,7 @@ use super::worker::Worker;
 use crate::config::{PickTo, StickyBy};
 use crate::decide::{Decision, Prepared};
 use crate::header_pairs::HeaderPairs;
+use crate::limits::Limit;
 use crate::openai::{
     ApiError, InferenceRequest, apply_edits, include_usage, is_inference_path, is_json, is_model_list_path,
     model_edits, read_request,
@@ -119,13 +120,22 @@ impl Stream {
         refuse(&mut self.worker.borrow_mut().recorder, error)
     }
 
+    /// Notes who asks, where a header tells.
+    fn read_user(&mut self, headers: &HeaderPairs) {
+        let mut worker = self.worker.borrow_mut();
+        let Some(StickyBy::Header(name)) = &worker.config().sticky_by else { return };
+        let Some(user) = headers.value(name) else { return };
+        if user.len() > MAX_USER_BYTES {
+            worker.recorder.record(|stats| [stats.limit_reached(Limit::UserBytes, 1)]);
+        }
+        self.user = Some(user.iter().copied().take(MAX_USER_BYTES).collect());
+    }
+
     /// The headers of an inference request are here: wait for the body.
     fn start_reading(&mut self, pool: usize, headers: &HeaderPairs) -> Action {
+        self.read_user(headers);
         let worker = self.worker.borrow();
         let config = worker.config();
-        if let Some(StickyBy::Header(name)) = &config.sticky_by {
-            self.user = headers.value(name).map(|value| value.iter().copied().take(MAX_USER_BYTES).collect());
-        }
         let announced = headers.value("content-length");
         self.has_length = announced.is_some();
         let announced = announced.and_then(|length| str::from_utf8(&length).ok()?.parse().ok());

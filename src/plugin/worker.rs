@@ -63,6 +63,8 @@ impl<W> Worker<W> {
         if now_ms >= self.gauges_due_ms {
             self.gauges_due_ms = now_ms + GAUGE_INTERVAL_MS;
             self.write_gauges();
+            self.recorder.record_limits(self.picker.take_limits());
+            self.recorder.record_limits(self.exchange.limits.take());
         }
     }
 

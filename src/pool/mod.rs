@@ -12,6 +12,7 @@ pub use endpoint::{Endpoint, Freshness};
 pub use snapshot::{EndpointReading, Reading, Snapshot, decode, encode};
 
 use crate::config;
+use crate::limits::{Limit, LimitsReached};
 use crate::load::{AdapterId, LoadBook, LoadId};
 use crate::prefix::PrefixIndex;
 
@@ -33,6 +34,8 @@ pub struct Pool {
     discovered: bool,
     known_adapters: HashSet<AdapterId>,
     prefixes: Option<PrefixIndex>,
+    /// Which limits were reached.
+    pub limits: LimitsReached,
 }
 
 impl Pool {
@@ -53,6 +56,7 @@ impl Pool {
             endpoints,
             known_adapters: HashSet::new(),
             prefixes: by_prefix.then(|| PrefixIndex::new(config.prefix_blocks_max, seed)),
+            limits: LimitsReached::default(),
         };
         pool.index_endpoints();
         pool
@@ -149,11 +153,15 @@ impl Pool {
 
     /// Remembers the adapters that endpoints have loaded.
     fn learn_adapters(&mut self) {
+        let mut left_out = false;
         for adapter in self.endpoints.iter().flatten().flat_map(Endpoint::adapters) {
             if self.known_adapters.len() < MAX_KNOWN_ADAPTERS {
                 self.known_adapters.insert(*adapter);
+            } else {
+                left_out |= !self.known_adapters.contains(adapter);
             }
         }
+        self.limits.add_if(left_out, Limit::KnownAdapters);
     }
 
     /// Makes the list of endpoints that of the snapshot; whether it was another.

@@ -24,6 +24,13 @@ pub struct PromptBlocks {
     pub bytes: usize,
 }
 
+impl PromptBlocks {
+    /// Whether there is more of the prompt than blocks are told apart.
+    pub fn is_cut(&self) -> bool {
+        self.bytes >= (MAX_PROMPT_BLOCKS + 1) * BLOCK_BYTES
+    }
+}
+
 /// Cuts a prompt into blocks as its text comes.
 #[derive(Debug)]
 pub struct BlockHasher {

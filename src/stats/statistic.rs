@@ -28,6 +28,10 @@ pub enum Statistic {
     Requests,
     /// Requests answered by the gateway, by the code of the error.
     Refusals,
+    /// Times that a limit was reached and something left out, by the limit's name.
+    LimitsReached,
+    /// Discoveries of a pool's endpoints that gave nothing.
+    DiscoveryFailures,
     /// Requests sent to an endpoint as the best one.
     Picks,
     /// Those of them that another endpoint answered.
@@ -111,6 +115,8 @@ impl Statistic {
             Statistic::RequestsSent => (Counter, "inference_picker_requests_sent", TARGET),
             Statistic::Requests => (Counter, "inference_picker_requests", ANSWERED),
             Statistic::Refusals => (Counter, "inference_picker_refusals", REASON),
+            Statistic::LimitsReached => (Counter, "inference_picker_limits_reached", REASON),
+            Statistic::DiscoveryFailures => (Counter, "inference_picker_discovery_failures", POOL),
             Statistic::Picks => (Counter, "inference_picker_picks", ENDPOINT),
             Statistic::Retries => (Counter, "inference_picker_retries", ENDPOINT),
             Statistic::AnswersCutShort => (Counter, "inference_picker_answers_cut_short", MODEL),

@@ -100,6 +100,9 @@ fn when_the_admin_is_gone_the_last_known_pods_stay_and_traffic_goes_on() {
         gateway.wait_until_scraped();
     });
     assert_eq!(seen.complaints(), Vec::<String>::new());
+    let counted =
+        gateway.envoy.admin_get("/stats?usedonly&filter=inference_picker_discovery_failures").unwrap();
+    assert!(!counted.is_empty(), "and it is counted");
     let lines = gateway.envoy.access_log_until(seen.good).unwrap();
     assert!(lines.iter().all(|line| line["decision"].as_str().unwrap().starts_with("DEFAULT")));
 }

@@ -305,6 +305,32 @@ fn the_queue_is_counted() {
 }
 
 #[test]
+fn what_is_left_out_at_a_limit_is_counted() {
+    for configuration in BODY_MODES {
+        let edit = |plugin: &mut Value| {
+            plugin["pools"][0]["routingStrategy"] = "PREFIX_CACHE".into();
+            plugin["queue"] = json!({"maxRequests": 1, "maxWait": "1s"});
+            plugin["stickyBy"] = "header x-user".into();
+        };
+        let gateway = Setup::new(configuration).concurrency(1).plugin(edit).start();
+        let chat = || crate::gateway::chat("tiny");
+        let long = json!({"model": "tiny", "max_tokens": 1, "prompt": "x".repeat((1 << 20) + 1_000)});
+        gateway.send(chat().header("x-user", "u".repeat(256)));
+        gateway.send(chat().header("x-user", "u".repeat(257)));
+        gateway.send(Request::post("/v1/completions").json(&long));
+        gateway.pods.servers().for_each(|pod| pod.set(|knobs| knobs.gauges.waiting = Some(100.0)));
+        gateway.wait_until_scraped();
+        let answers = gateway.burst(vec![chat(); 5]);
+        assert!(answers.iter().all(|answer| answer.status == 429), "{configuration}");
+        let reached = |limit: &str| {
+            number(&page(&gateway), "inference_picker_limits_reached", &format!("reason=\"{limit}\""))
+        };
+        until("they are counted", || reached("queued_requests") == 4);
+        assert_eq!((reached("user_bytes"), reached("prompt_blocks")), (1, 1), "{configuration}");
+    }
+}
+
+#[test]
 fn a_request_that_another_pod_answers_is_a_retry() {
     for configuration in BODY_MODES {
         let gateway = Setup::new(configuration).start();
