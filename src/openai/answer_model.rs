@@ -133,7 +133,7 @@ impl AnswerModel {
         self.held_from = self
             .held_from
             .filter(|start| !end && pending_bytes.saturating_sub(*start) <= self.longest_string);
-        let held = self.pending.split_off(self.held_from.unwrap_or(pending_bytes));
+        let held = self.pending.split_off(self.held_from.unwrap_or(pending_bytes).min(pending_bytes));
         self.held_from = self.held_from.map(|_| 0);
         std::mem::replace(&mut self.pending, held)
     }

@@ -57,8 +57,7 @@ impl EventLines {
         {
             return Some(Part::Start(start));
         }
-        let (text, rest) = bytes.split_at(memchr(b'\n', bytes).unwrap_or(bytes.len()));
-        *bytes = rest;
+        let text = take(bytes, memchr(b'\n', bytes).unwrap_or(bytes.len()));
         Some(if matches!(self.place, Place::Data) { Part::Data(text) } else { Part::Other(text) })
     }
 
@@ -71,10 +70,16 @@ impl EventLines {
             _ if found == 0 && !is_return => Place::Other,
             still_missing => Place::Start(still_missing),
         };
-        let (start, rest) = bytes.split_at(if is_return { 1 } else { found });
-        *bytes = rest;
+        let start = take(bytes, if is_return { 1 } else { found });
         (!start.is_empty()).then_some(start)
     }
+}
+
+/// Takes so many bytes off the beginning.
+fn take<'a>(bytes: &mut &'a [u8], count: usize) -> &'a [u8] {
+    let (taken, rest) = bytes.split_at_checked(count).unwrap_or((bytes, &[]));
+    *bytes = rest;
+    taken
 }
 
 #[cfg(test)]
