@@ -110,8 +110,8 @@ impl Scraper {
         }
     }
 
-    /// Follows this list of endpoints. What is known of those that stay is kept.
-    pub fn follow(&mut self, endpoints: &[DiscoveredEndpoint], now_ms: u64) {
+    /// Follows this list of endpoints. What is known of those that stay is kept. Whether others are listed than before.
+    pub fn follow(&mut self, endpoints: &[DiscoveredEndpoint], now_ms: u64) -> bool {
         let before = self.targets.take();
         let same_list = before
             .as_ref()
@@ -129,6 +129,7 @@ impl Scraper {
         });
         self.targets = Some(targets.collect());
         self.changed |= !same_list;
+        !same_list
     }
 
     /// The endpoints to scrape now; each counts as asked until [`Scraper::answered`].
@@ -183,6 +184,11 @@ impl Scraper {
     /// What is known of the endpoints, as far as they are.
     pub fn endpoints(&self) -> impl Iterator<Item = &EndpointReading> {
         self.targets.iter().flatten().map(|target| &target.published)
+    }
+
+    /// Whether this is one of the endpoints.
+    pub fn has_endpoint(&self, address: &SocketAddr) -> bool {
+        self.endpoints().any(|endpoint| endpoint.address == *address)
     }
 
     /// Whether the last scrape of this endpoint gave something.

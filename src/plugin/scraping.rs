@@ -41,6 +41,9 @@ impl Service {
 
     pub fn http_call_answered(&mut self, token: u32, now_ms: u64) {
         self.scraping.answered(token, &mut self.loads, now_ms);
+        if std::mem::take(&mut self.scraping.lists_others) {
+            self.loads.keep_only(|address| self.scraping.has_endpoint(address));
+        }
     }
 }
 
@@ -51,6 +54,8 @@ pub struct Scraping {
     timeout_ms: u64,
     discovery_interval_ms: u64,
     pools: Vec<PoolScraping>,
+    /// Whether other endpoints are listed since that was last asked.
+    lists_others: bool,
     calls: HashMap<u32, Call>,
     recorder: Recorder,
     peers: Option<PeersAsking>,
@@ -86,6 +91,7 @@ impl Scraping {
             timeout_ms: config.scrape_timeout_ms,
             discovery_interval_ms: config.discovery_interval_ms,
             pools: config.pools.iter().map(|pool| PoolScraping::new(config, pool, me)).collect(),
+            lists_others: false,
             calls: HashMap::new(),
             recorder: Recorder::new(config),
             peers: PeersAsking::new(config, me),
@@ -136,6 +142,10 @@ impl Scraping {
                 }
             }
         }
+    }
+
+    fn has_endpoint(&self, address: &SocketAddr) -> bool {
+        self.pools.iter().any(|pool| pool.scraper.has_endpoint(address))
     }
 
     fn discover(&mut self, index: usize, now_ms: u64) {
@@ -210,7 +220,7 @@ impl Scraping {
         match endpoints {
             Ok(endpoints) => {
                 pool.discovery_fails = false;
-                pool.scraper.follow(&endpoints, now_ms);
+                self.lists_others |= pool.scraper.follow(&endpoints, now_ms);
             }
             Err(problem) => pool.discovery_failed(index, &problem, &mut self.recorder),
         }
