@@ -3,7 +3,7 @@
 . "$(dirname "$0")/common.sh"
 
 ALL_STEPS="set_up formatting lints lints_of_the_plugin documentation dependencies
-    core_tests core_tests_as_wasm config_command_tests plugin end_to_end_tests istio"
+    fuzz_targets core_tests core_tests_as_wasm config_command_tests plugin end_to_end_tests istio"
 
 set_up() {
     for part in rust envoy openai_client prometheus wasm_test_runner cargo_deny; do
@@ -21,6 +21,15 @@ lints() {
 
 lints_of_the_plugin() {
     cargo clippy --locked --package inference-picker --target wasm32-wasip1 -- -D warnings
+}
+
+# That they are right: running them takes a nightly compiler, and as long as one likes.
+fuzz_targets() {
+    if ! command -v c++ >/dev/null; then
+        skip "the fuzz targets: libFuzzer is built from source, and there is no C++ compiler on this machine"
+        return
+    fi
+    RUSTFLAGS="-D warnings" cargo check --locked --manifest-path fuzz/Cargo.toml
 }
 
 documentation() {
