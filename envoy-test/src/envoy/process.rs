@@ -100,6 +100,15 @@ impl Envoy {
         self.folder.path().join(ACCESS_LOG)
     }
 
+    /// Has it stand still where it is. Its clock goes on, so when it is resumed, that has jumped.
+    pub fn pause(&self) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), Signal::STOP)?)
+    }
+
+    pub fn resume(&self) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), Signal::CONT)?)
+    }
+
     fn wait_until_ready(&mut self) -> Result<()> {
         let started_at = Instant::now();
         loop {

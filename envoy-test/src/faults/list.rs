@@ -14,6 +14,8 @@ use crate::model_server::{FixedGauges, Knobs, MetricsMode};
 pub(super) const NORMAL: Duration = Duration::from_secs(3);
 /// Longer than clients wait for an answer, several times.
 const LONG: Duration = Duration::from_secs(10);
+/// Less than clients wait for an answer, and more than metrics, leases and tables of loads hold.
+const STANDSTILL: Duration = Duration::from_millis(2_200);
 /// Configurations pushed one after the other.
 const PUSHES: usize = 100;
 /// More than the plugin reads of a page.
@@ -128,6 +130,14 @@ pub const GATEWAY: &[Fault] = &[
             "Envoy's admin, which lists the pods, is gone",
             Happening::ToGateway(Stage::cut_the_way_to_admin, Stage::restore_the_way_to_admin),
             Promise::NoFailure,
+        )
+    },
+    Fault {
+        lasts: STANDSTILL,
+        ..of(
+            "the gateway stands still, and its clock jumps",
+            Happening::ToGateway(Stage::pause_envoy, Stage::resume_envoy),
+            Promise::NoFailureLaterThan(Duration::from_secs(1)),
         )
     },
     Fault {

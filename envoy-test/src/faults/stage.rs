@@ -90,6 +90,14 @@ impl Stage {
         Ok(())
     }
 
+    pub fn pause_envoy(&mut self) -> Result<()> {
+        self.envoy()?.pause()
+    }
+
+    pub fn resume_envoy(&mut self) -> Result<()> {
+        self.envoy()?.resume()
+    }
+
     pub fn cut_the_way_to_admin(&mut self) -> Result<()> {
         self.way_to_admin.iter().for_each(WayToAdmin::cut);
         Ok(())
