@@ -137,6 +137,11 @@ impl<W> Picker<W> {
         self.pools.get(place).map(|own| &own.pool)
     }
 
+    /// How many requests wait for the pool at a place of the configuration, in this worker.
+    pub fn queued(&self, place: usize) -> usize {
+        self.pools.get(place).map_or(0, |own| own.queue.len())
+    }
+
     /// Whether what peers have learnt is of use.
     pub fn learns_prefixes(&self) -> bool {
         self.pools.iter().any(|own| own.pool.prefixes().is_some())

@@ -113,9 +113,9 @@ impl Stats {
         measure(Statistic::QueueWait, &[self.labels.pool(pool)], clamp(wait_ms))
     }
 
-    /// So many more requests wait in this worker.
-    pub fn queue_grew(&self, pool: usize, by: i64) -> Measurement {
-        measure(Statistic::QueueRequests, &[self.labels.pool(pool)], by)
+    /// So many requests wait, in all workers.
+    pub fn queued(&self, pool: usize, requests: u32) -> Measurement {
+        measure(Statistic::QueueRequests, &[self.labels.pool(pool)], requests)
     }
 
     /// So many blocks are remembered.

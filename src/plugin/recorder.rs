@@ -51,7 +51,7 @@ impl Recorder {
         match kind {
             // The host takes no zero for a counter.
             Kind::Counter if value == 0 => Ok(()),
-            Kind::Counter | Kind::SharedGauge => host::increment_metric(id, value),
+            Kind::Counter => host::increment_metric(id, value),
             Kind::Gauge | Kind::Histogram => host::record_metric(id, u64::try_from(value).unwrap_or(0)),
         }
     }
@@ -59,7 +59,7 @@ impl Recorder {
     fn define(&mut self, series: Series, kind: Kind) -> Result<u32, HostError> {
         let kind = match kind {
             Kind::Counter => Metric::Counter,
-            Kind::Gauge | Kind::SharedGauge => Metric::Gauge,
+            Kind::Gauge => Metric::Gauge,
             Kind::Histogram => Metric::Histogram,
         };
         let id = host::define_metric(kind, &self.stats.name(&series))?;

@@ -6,6 +6,7 @@
 //! | `…/lease/NAME/CLUSTER` | workers, by compare-and-swap | who scrapes the pool |
 //! | `…/workers` | workers, by compare-and-swap | the ids of the workers that have sent requests |
 //! | `…/load/ID` | the worker ID alone | its [`LoadTable`] |
+//! | `…/queued/ID` | the worker ID alone | how many requests wait in it, by pool, and when it said so |
 //! | `…/prompts/ID/SLOT` | the worker ID alone | a [`Batch`] of what happened to prompts, in the slot of its number |
 //! | `…/remote-workers` | who asks the other gateways | the ids of their workers |
 //! | `…/remote-workers-lease` | workers, by compare-and-swap | who asks the other gateways |
@@ -17,9 +18,10 @@
 
 use super::host::{self, LogLevel};
 use crate::config;
+use crate::hash::fnv1a;
 use crate::lease::{self, Lease, LeaseStep};
 use crate::limits::{Limit, LimitsReached};
-use crate::load::{LoadBook, LoadTable};
+use crate::load::{LoadBook, LoadTable, TABLE_EXPIRES_AFTER_MS};
 use crate::peers::{MAX_REMOTE_WORKERS, Page, Question, WorkerPage};
 use crate::pool::{Snapshot, decode, encode};
 use crate::prefix::{BATCHES_KEPT, Batch, numbers_to_read};
@@ -56,6 +58,51 @@ impl SnapshotPlace {
             return None;
         }
         Snapshot::from_bytes(&bytes)
+    }
+}
+
+/// The place of how many requests wait in a worker, and in the others.
+pub struct QueuedPlace {
+    me: u64,
+    /// Hashes of the pools' names: another configuration may have them in another order.
+    pools: Vec<u64>,
+    told: Vec<u32>,
+    told_ms: u64,
+}
+
+/// What one worker has told: when, and by pool how many.
+type Queued = (u64, Vec<(u64, u32)>);
+
+impl QueuedPlace {
+    pub fn new(config: &config::Config, me: u64) -> QueuedPlace {
+        let pools: Vec<u64> = config.pools.iter().map(|pool| fnv1a(pool.name.as_bytes())).collect();
+        QueuedPlace { me, told: vec![0; pools.len()], told_ms: 0, pools }
+    }
+
+    /// Says how many wait in this worker, by the pool's place: when that changes, and as long as any do now and then.
+    pub fn tell(&mut self, queued: Vec<u32>, now_ms: u64) {
+        let any = queued.iter().any(|count| *count > 0);
+        if queued != self.told || any && now_ms.saturating_sub(self.told_ms) >= HEARTBEAT_MS {
+            let by_pool = self.pools.iter().copied().zip(queued.iter().copied()).collect();
+            let told: Queued = (now_ms, by_pool);
+            write(&queued_key(self.me), &encode(&told), None);
+            (self.told, self.told_ms) = (queued, now_ms);
+        }
+    }
+
+    /// How many wait in all workers, by the pool's place. What a worker has told that is gone counts no more.
+    pub fn told(&self, now_ms: u64) -> Vec<u32> {
+        let others = workers().into_iter().filter(|id| *id != self.me);
+        let others = others.filter_map(|id| decode::<Queued>(&read_value(&queued_key(id))?.0));
+        let alive = others.filter(|(told_ms, _)| now_ms.saturating_sub(*told_ms) < TABLE_EXPIRES_AFTER_MS);
+        let mut sums = self.told.clone();
+        for (pool, count) in alive.flat_map(|(_, by_pool)| by_pool) {
+            let place = self.pools.iter().position(|known| *known == pool);
+            if let Some(sum) = place.and_then(|place| sums.get_mut(place)) {
+                *sum = sum.saturating_add(count);
+            }
+        }
+        sums
     }
 }
 
@@ -220,6 +267,13 @@ impl Exchange {
         }
     }
 
+    /// Has the others know this worker, if they do not yet.
+    pub fn introduce(&mut self, loads: &LoadBook, now_ms: u64) {
+        if self.published_ms.is_none() {
+            self.publish(loads, now_ms);
+        }
+    }
+
     /// Takes over what this gateway's workers have published since the last time; at most once a millisecond, because
     /// every pick asks for it and every peer's table costs a call.
     pub fn read_peers(&mut self, loads: &mut LoadBook, now_ms: u64) {
@@ -305,6 +359,10 @@ fn read_ids(key: &str, most: usize) -> Vec<u64> {
 
 fn load_key(id: u64) -> String {
     format!("{PREFIX}/load/{id:016x}")
+}
+
+fn queued_key(id: u64) -> String {
+    format!("{PREFIX}/queued/{id:016x}")
 }
 
 fn batch_key(id: u64, batch: u64) -> String {

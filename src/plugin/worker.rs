@@ -3,7 +3,7 @@
 use super::host::{self, LogLevel};
 use super::recorder::{GAUGE_INTERVAL_MS, Recorder};
 use super::scraping::Scraping;
-use super::shared::{Exchange, SnapshotPlace};
+use super::shared::{Exchange, QueuedPlace, SnapshotPlace};
 use crate::config::{Config, ScrapeBy};
 use crate::decide::{Decision, Pick, Prepared};
 use crate::load::LoadId;
@@ -15,6 +15,7 @@ pub struct Worker<W> {
     pub picker: Picker<W>,
     snapshots: Vec<SnapshotPlace>,
     exchange: Exchange,
+    queued: QueuedPlace,
     scraping: Option<Scraping>,
     pub recorder: Recorder,
     /// When gauges are next written.
@@ -29,6 +30,7 @@ impl<W> Worker<W> {
         Worker {
             snapshots: config.pools.iter().map(SnapshotPlace::new).collect(),
             exchange: Exchange::new(me),
+            queued: QueuedPlace::new(&config, me),
             scraping: (config.scrape_by == ScrapeBy::Worker).then(|| Scraping::new(&config, me)),
             recorder: Recorder::new(&config),
             gauges_due_ms: 0,
@@ -60,17 +62,22 @@ impl<W> Worker<W> {
         }
         let snapshots = self.snapshots.iter_mut().enumerate();
         self.picker.apply(snapshots.filter_map(|(pool, place)| Some((pool, place.read_new()?))));
+        let queued = (0..self.snapshots.len()).map(|place| self.picker.queued(place) as u32);
+        self.queued.tell(queued.collect(), now_ms);
         if now_ms >= self.gauges_due_ms {
             self.gauges_due_ms = now_ms + GAUGE_INTERVAL_MS;
-            self.write_gauges();
+            self.write_gauges(now_ms);
             self.recorder.record_limits(self.picker.take_limits());
             self.recorder.record_limits(self.exchange.limits.take());
         }
     }
 
-    /// What all workers remember of prompts is about the same, so each writes its own.
-    fn write_gauges(&mut self) {
-        for place in 0..self.config().pools.len() {
+    /// What all workers remember of prompts is about the same, so each writes its own; of what waits, each writes the sum
+    /// of what all have told.
+    fn write_gauges(&mut self, now_ms: u64) {
+        let told = self.queued.told(now_ms);
+        for (place, queued) in (0..self.config().pools.len()).zip(told) {
+            self.recorder.record(|stats| [stats.queued(place, queued)]);
             let prefixes = self.picker.pool(place).and_then(|pool| pool.prefixes());
             let blocks = prefixes.map(|prefixes| prefixes.len());
             self.recorder.record(|stats| blocks.map(|blocks| stats.prefix_blocks(place, blocks)));
@@ -96,7 +103,7 @@ impl<W> Worker<W> {
         match outcome {
             Outcome::Decided(Decision::Send(_)) => self.count_sent(prepared),
             Outcome::Decided(_) => {}
-            Outcome::Waits => self.recorder.record(|stats| [stats.queue_grew(prepared.pool, 1)]),
+            Outcome::Waits => self.exchange.introduce(self.picker.loads(), now_ms),
         }
         outcome
     }
@@ -104,13 +111,11 @@ impl<W> Worker<W> {
     /// The client of a request that waits has left.
     pub fn forget(&mut self, pool: usize, id: u32) {
         self.picker.forget(pool, id);
-        self.recorder.record(|stats| [stats.queue_grew(pool, -1)]);
     }
 
     /// The next request that need not wait any longer.
     pub fn released(&mut self, now_ms: u64) -> Option<Released<W>> {
         let released = self.picker.released(now_ms)?;
-        self.recorder.record(|stats| [stats.queue_grew(released.prepared.pool, -1)]);
         if let Decision::Send(_) = released.decision {
             self.count_sent(&released.prepared);
         }

@@ -7,8 +7,6 @@ pub enum Kind {
     Counter,
     /// Set; where several write it, to about the same.
     Gauge,
-    /// Added to and taken from, by every worker its own part.
-    SharedGauge,
     /// Sorted into buckets.
     Histogram,
 }
@@ -107,7 +105,7 @@ const LLMPROXY_MODEL: &[&str] = &["llmproxy_model"];
 impl Statistic {
     /// Its line in the table.
     pub fn definition(self) -> Definition {
-        use Kind::{Counter, Gauge, Histogram, SharedGauge};
+        use Kind::{Counter, Gauge, Histogram};
         let (kind, name, labels) = match self {
             Statistic::PromptTokens => (Counter, "asm_llm_proxy_prompt_tokens", LLMPROXY_MODEL),
             Statistic::CompletionTokens => (Counter, "asm_llm_proxy_completion_tokens", LLMPROXY_MODEL),
@@ -148,7 +146,7 @@ impl Statistic {
                 (Gauge, "inference_picker_endpoint_in_flight_tokens", ENDPOINT)
             }
             Statistic::EndpointMetricsAge => (Gauge, "inference_picker_endpoint_metrics_age_ms", ENDPOINT),
-            Statistic::QueueRequests => (SharedGauge, "inference_picker_queue_requests", POOL),
+            Statistic::QueueRequests => (Gauge, "inference_picker_queue_requests", POOL),
             Statistic::PrefixBlocks => (Gauge, "inference_picker_prefix_blocks", POOL),
         };
         Definition { kind, name, labels }

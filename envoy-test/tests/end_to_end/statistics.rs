@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::gateway::{BODY_MODES, DEFERRED, Gateway, OBSERVED, STOP_ITERATION, Setup, chat_with, pod, until};
+use envoy_test::envoy::little_memory::{TOO_LARGE_BYTES, plugin_with_little_memory};
 use envoy_test::envoy::{Client, Protocol, Request};
 use envoy_test::model_server::{ServerSettings, ToldTokens};
 use serde_json::{Value, json};
@@ -297,11 +298,37 @@ fn the_queue_is_counted() {
         until("one has left", || queued() == 1);
         full(None);
         assert_eq!(runtime.block_on(served).unwrap(), 200, "{configuration}");
-        assert_eq!(queued(), 0, "{configuration}");
+        until("none waits", || queued() == 0);
         until("its wait is told", || {
             number(&page(&gateway), "inference_picker_queue_wait_ms_count", &labels) == 1
         });
     }
+}
+
+#[test]
+fn what_waited_in_a_plugin_that_has_ended_is_counted_no_more() {
+    let (_folder, file) = plugin_with_little_memory().unwrap();
+    let edit = |plugin: &mut Value| plugin["queue"] = json!({"maxWait": "1m"});
+    let gateway = Setup::new(STOP_ITERATION)
+        .concurrency(1)
+        .plugin(edit)
+        .envoy(|envoy| {
+            envoy.set_plugin_file(&file);
+        })
+        .start();
+    gateway.pods.servers().for_each(|pod| pod.set(|knobs| knobs.gauges.waiting = Some(100.0)));
+    gateway.wait_until_scraped();
+    let client = gateway.client(Protocol::Http1);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let waiting = runtime.spawn(async move { client.send(crate::gateway::chat("tiny")).await });
+    let queued = || number(&page(&gateway), "inference_picker_queue_requests", &format!("pool=\"{POOL}\""));
+    until("it waits", || queued() == 1);
+    let large = json!({"model": "tiny", "prompt": "x".repeat(TOO_LARGE_BYTES)});
+    assert!(gateway.send(Request::post("/v1/completions").json(&large)).status >= 500);
+    let answer = runtime.block_on(waiting).unwrap();
+    assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status >= 500), "it has ended, too");
+    until("a plugin is there again", || gateway.send(Request::get("/v1/models")).status == 200);
+    until("none waits", || queued() == 0);
 }
 
 #[test]
