@@ -34,10 +34,10 @@ check: ## formatting, lints and documentation only
 	@sh envoy-test/setup/test.sh formatting lints lints_of_the_plugin documentation
 
 .PHONY: bench
-bench: build ## measures what the plugin costs, first natively and then as wasm in Envoy; takes about six minutes
+bench: build ## measures what the plugin costs, natively and in Envoy, and writes docs/benchmarks.md: make bench [PARTS=requests]; all takes a quarter of an hour
 	@sh envoy-test/setup/envoy.sh
-	cargo bench --locked --package inference-picker
-	cargo run --locked --release --package envoy-test --bin bench
+	$(if $(PARTS),,cargo bench --locked --package inference-picker --bench '*' -- --warm-up-time 1 --measurement-time 2)
+	cargo run --locked --release --package envoy-test --bin bench -- --write $(PARTS)
 
 .PHONY: bench-overload
 bench-overload: build ## shows what each class of traffic gets from full pods, without and with the gateway's queue

@@ -8,8 +8,10 @@
 //! - [`statistics`] reads what the plugin counts from Envoy's admin, for `make run` and `make top`.
 //! - [`observability`] runs a real Prometheus on the scrape job, alerts and dashboard that the project ships.
 //! - [`demonstration`] is the setting that `make run` and `make top` show.
+//! - [`document`] puts what was measured into the pages of `docs/`.
 
 pub mod demonstration;
+pub mod document;
 pub mod envoy;
 pub mod faults;
 pub mod load;

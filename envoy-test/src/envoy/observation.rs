@@ -68,9 +68,12 @@ impl Envoy {
 
     /// The processor time that Envoy used so far, user and system, in steps of 10 ms. Linux only.
     pub fn cpu_time_us(&self) -> Result<u64> {
-        let path = format!("/proc/{}/stat", self.child.id());
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-        cpu_time_in_us(&text).with_context(|| format!("{path} is not in the known form"))
+        read_cpu_time_us(&format!("/proc/{}/stat", self.child.id()))
+    }
+
+    /// The same of its main thread alone.
+    pub fn main_thread_cpu_time_us(&self) -> Result<u64> {
+        read_cpu_time_us(&format!("/proc/{0}/task/{0}/stat", self.child.id()))
     }
 
     /// The memory that Envoy holds now, in bytes. Linux only.
@@ -87,6 +90,11 @@ impl Envoy {
         let bytes = fs::read(self.folder.path().join(file)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
+}
+
+fn read_cpu_time_us(path: &str) -> Result<u64> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
+    cpu_time_in_us(&text).with_context(|| format!("{path} is not in the known form"))
 }
 
 /// Fields 14 and 15 of /proc/PID/stat. The second is the program's name in parentheses and may hold spaces, so

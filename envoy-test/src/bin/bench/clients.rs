@@ -14,7 +14,7 @@ use crate::model_servers::{ANSWER, STREAM_EVENTS, STREAMING};
 const CLIENTS: u64 = 16;
 
 /// Streams take a while whatever Envoy does; with so many it is busy for a good part of the time.
-const STREAMING_CLIENTS: u64 = 32;
+const STREAMING_CLIENTS: u64 = 64;
 
 /// The parts of streams that may come joined with others, in hundredths; of more it is not known what each costs.
 const JOINED_PERCENT_MAX: u64 = 10;
@@ -82,6 +82,6 @@ async fn send_repeatedly(
 }
 
 /// Whether a request asks for a stream.
-fn is_streaming(request: &[u8]) -> bool {
+pub fn is_streaming(request: &[u8]) -> bool {
     request.windows(STREAMING.len()).any(|window| window == STREAMING.as_bytes())
 }

@@ -1,44 +1,75 @@
-//! An Envoy to measure: plain, or with the plugin, on a configuration that the project ships.
+//! An Envoy to measure: plain, with a plugin that does nothing, or with the real one, on a configuration that the project
+//! ships.
 
 use std::fs;
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use envoy_test::envoy::binary::{plugin_file, project_root};
 use envoy_test::envoy::{Configuration, Envoy, EnvoySettings};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 const CLUSTER: &str = "vllm-llama2-7b";
 const FILTER: &str = "inference-picker";
 const CONNECTION_MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+/// A plugin in WebAssembly's text format, and what it logs with its first stream.
+const DOES_NOTHING: &str = include_str!("does_nothing.wat");
+const DOES_NOTHING_SAYS: &str = "a stream passes through the plugin that does nothing";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// What stands in a request's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Variant {
     /// The stop-iteration configuration without the plugin: neither the filter nor the companion service.
     Plain,
-    StopIteration,
-    /// As stop-iteration, with the strategy that goes by prefixes.
+    /// The same with a plugin that is entered as often as ours, and does nothing.
+    DoesNothing,
+    Default,
     PrefixCache,
-    Deferred,
+    DefaultDeferred,
+    PrefixCacheDeferred,
 }
 
 impl Variant {
+    pub const ALL: [Variant; 6] = [
+        Variant::Plain,
+        Variant::DoesNothing,
+        Variant::Default,
+        Variant::PrefixCache,
+        Variant::DefaultDeferred,
+        Variant::PrefixCacheDeferred,
+    ];
+
     pub fn name(self) -> &'static str {
         match self {
-            Variant::Plain => "plain",
-            Variant::StopIteration => "stop-iteration",
+            Variant::Plain => "plain Envoy",
+            Variant::DoesNothing => "a plugin that does nothing",
+            Variant::Default => "DEFAULT",
             Variant::PrefixCache => "PREFIX_CACHE",
-            Variant::Deferred => "deferred",
+            Variant::DefaultDeferred => "DEFAULT, deferred",
+            Variant::PrefixCacheDeferred => "PREFIX_CACHE, deferred",
         }
+    }
+
+    /// Whether it is the real plugin, which picks.
+    pub fn picks(self) -> bool {
+        !matches!(self, Variant::Plain | Variant::DoesNothing)
     }
 
     /// The folder of its configuration.
     fn configuration(self) -> &'static str {
         match self {
-            Variant::Plain | Variant::StopIteration | Variant::PrefixCache => "stop-iteration",
-            Variant::Deferred => "deferred",
+            Variant::DefaultDeferred | Variant::PrefixCacheDeferred => "deferred",
+            _ => "stop-iteration",
+        }
+    }
+
+    fn strategy(self) -> &'static str {
+        match self {
+            Variant::PrefixCache | Variant::PrefixCacheDeferred => "PREFIX_CACHE",
+            _ => "DEFAULT",
         }
     }
 }
@@ -49,43 +80,54 @@ pub enum Scraping {
     Never,
     /// So rarely that it costs next to nothing, and yet decisions go by metrics.
     Rarely,
-    /// As often as it does by default.
-    ByDefault,
+    EveryMs(u64),
+}
+
+/// What to start besides the variant; the default is what most parts measure.
+#[derive(Debug, Clone, Copy)]
+pub struct GatewaySettings {
+    pub scraping: Scraping,
+    pub workers: u32,
+    /// `prefixCache.maxBlocks`; `None` is the plugin's own.
+    pub prefix_blocks_max: Option<u64>,
+}
+
+impl Default for GatewaySettings {
+    fn default() -> Self {
+        Self { scraping: Scraping::Rarely, workers: 1, prefix_blocks_max: None }
+    }
 }
 
 pub struct Gateway {
     pub envoy: Envoy,
     pub variant: Variant,
-    process_id: u32,
+    /// The plugin that does nothing is here, for as long as Envoy may load it.
+    _folder: TempDir,
 }
 
 impl Gateway {
-    /// Starts an Envoy with one worker thread and no access log in front of these endpoints.
-    pub fn start(variant: Variant, endpoints: &[SocketAddr], scraping: Scraping) -> Result<Gateway> {
+    /// Starts an Envoy without access log in front of these endpoints.
+    pub fn start(variant: Variant, endpoints: &[SocketAddr], settings: GatewaySettings) -> Result<Gateway> {
+        let folder = tempfile::tempdir()?;
         let mut configuration = load(variant)?;
         configuration.set_endpoints(CLUSTER, endpoints);
-        if variant == Variant::Plain {
-            remove_plugin(&mut configuration);
-        } else {
-            configuration.set_plugin_file(&plugin_file());
-            configuration.edit_plugin(|plugin| set_up_plugin(plugin, endpoints, scraping));
-            if variant == Variant::PrefixCache {
-                configuration.edit_plugin(|plugin| {
-                    plugin["pools"][0]["routingStrategy"] = "PREFIX_CACHE".into();
-                });
+        match variant {
+            Variant::Plain => remove_plugin(&mut configuration),
+            Variant::DoesNothing => put_nothing(&mut configuration, &folder)?,
+            _ => {
+                configuration.set_plugin_file(&plugin_file());
+                configuration.edit_plugin(|plugin| set_up_plugin(plugin, variant, endpoints, settings));
             }
         }
-        let settings = EnvoySettings { concurrency: 1, ..EnvoySettings::new(configuration) };
-        Ok(Gateway { envoy: Envoy::start(settings)?, variant, process_id: newest_child()? })
+        let settings = EnvoySettings { concurrency: settings.workers, ..EnvoySettings::new(configuration) };
+        Ok(Gateway { envoy: Envoy::start(settings)?, variant, _folder: folder })
     }
 
-    /// The memory that Envoy's process holds now, in KB.
-    pub fn resident_kb(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.process_id);
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|value| value.trim().strip_suffix(" kB"));
-        Ok(number.with_context(|| format!("{path} is not in the known form"))?.parse()?)
+    /// After the first requests: fails unless the plugin that does nothing had them, where it is to be measured.
+    pub fn check_that_it_runs(&self) -> Result<()> {
+        let runs = self.variant != Variant::DoesNothing || self.envoy.log_text().contains(DOES_NOTHING_SAYS);
+        ensure!(runs, "the plugin that does nothing has had no request");
+        Ok(())
     }
 }
 
@@ -96,17 +138,34 @@ fn load(variant: Variant) -> Result<Configuration> {
     Ok(configuration)
 }
 
-fn remove_plugin(configuration: &mut Configuration) {
+fn remove_service(configuration: &mut Configuration) {
     *configuration.at("/bootstrap_extensions") = json!([]);
+}
+
+fn remove_plugin(configuration: &mut Configuration) {
+    remove_service(configuration);
     let filters = configuration.at(&format!("{CONNECTION_MANAGER}/http_filters"));
     if let Some(filters) = filters.as_array_mut() {
         filters.retain(|filter| filter["name"] != FILTER);
     }
 }
 
-fn set_up_plugin(plugin: &mut Value, endpoints: &[SocketAddr], scraping: Scraping) {
-    plugin["pools"][0]["endpoints"] = endpoints.iter().map(SocketAddr::to_string).collect();
-    match (scraping, plugin.as_object_mut()) {
+fn put_nothing(configuration: &mut Configuration, folder: &TempDir) -> Result<()> {
+    let file = folder.path().join("does_nothing.wasm");
+    fs::write(&file, wat::parse_str(DOES_NOTHING)?).with_context(|| format!("writing {}", file.display()))?;
+    remove_service(configuration);
+    configuration.set_plugin_file(&file);
+    Ok(())
+}
+
+fn set_up_plugin(plugin: &mut Value, variant: Variant, endpoints: &[SocketAddr], settings: GatewaySettings) {
+    let pool = &mut plugin["pools"][0];
+    pool["endpoints"] = endpoints.iter().map(SocketAddr::to_string).collect();
+    pool["routingStrategy"] = variant.strategy().into();
+    if let Some(blocks_max) = settings.prefix_blocks_max {
+        pool["prefixCache"] = json!({"maxBlocks": blocks_max});
+    }
+    match (settings.scraping, plugin.as_object_mut()) {
         (Scraping::Never, Some(fields)) => {
             fields.remove("scrapeCluster");
         }
@@ -114,14 +173,10 @@ fn set_up_plugin(plugin: &mut Value, endpoints: &[SocketAddr], scraping: Scrapin
             fields.insert("scrapeInterval".into(), "1s".into());
             fields.insert("metricsStaleAfter".into(), "1m".into());
         }
-        _ => {}
+        (Scraping::EveryMs(interval_ms), Some(fields)) => {
+            fields.insert("scrapeInterval".into(), format!("{interval_ms}ms").into());
+            fields.insert("metricsStaleAfter".into(), format!("{}ms", interval_ms * 10).into());
+        }
+        (_, None) => {}
     }
-}
-
-/// The process that this thread started last.
-fn newest_child() -> Result<u32> {
-    let children =
-        fs::read_to_string("/proc/thread-self/children").context("reading this thread's children")?;
-    let newest = children.split_ascii_whitespace().last();
-    Ok(newest.context("this thread has started no process")?.parse()?)
 }

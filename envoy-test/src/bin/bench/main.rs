@@ -1,67 +1,119 @@
-//! Measures what the plugin costs a real Envoy: processor time a request and a scrape, and memory.
+//! Measures what the plugin costs a real Envoy: processor time a request and a scrape, throughput, waits, and memory.
 //!
 //! The machine may be shared and noisy, so times of one run are compared with each other only: rounds of the
 //! configurations compared take turns, and each is set against plain Envoy's of the same turn. Model servers answer
 //! at once, so what is measured is Envoy's work and not the time a client waits.
 //!
-//! It prints tables and writes the same, with every round, to `target/bench/envoy.json`. Every round checks its
-//! answers and that the plugin picked (or, for plain Envoy, that nobody did).
+//! It prints a table for each part and writes every round to `target/bench/`; with `--write` the tables go into
+//! `docs/benchmarks.md`. Every round checks its answers and that the plugin picked (or that nobody did).
 
 mod clients;
 mod gateway;
+mod memory;
 mod message;
 mod model_servers;
-mod report;
+mod natively;
+mod open_loop;
 mod requests;
 mod rounds;
+mod saturation;
 mod scraping;
+mod table;
 
-use anyhow::Result;
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
-use report::Report;
+use envoy_test::document::write_section;
+use envoy_test::envoy::binary::project_root;
+use serde::Serialize;
+use table::Table;
+use tokio::runtime::Runtime;
 
-/// Measures the processor time and the memory that the plugin costs Envoy.
+/// Measures what the plugin costs Envoy.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// What to measure; everything if nothing is named.
     parts: Vec<Part>,
     /// How often each configuration has its turn.
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Puts the tables into docs/benchmarks.md.
+    #[arg(long)]
+    write: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Requests of several sizes, in each mode; and the memory after them.
+    /// Requests of several sizes, in every mode.
     Requests,
-    /// A streamed answer, in each mode.
+    /// A streamed answer.
     Streams,
     /// Requests to pools of 10 to 1,000 endpoints.
     Endpoints,
+    /// Throughput, and the times of requests at half of plain Envoy's.
+    Saturation,
     /// Reading metrics without any request.
     Scraping,
+    /// Memory with 1,000 endpoints and a full index of prefixes.
+    Memory,
+    /// What `cargo bench` has left; measures nothing.
+    Natively,
 }
 
 fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    let wanted = |part| arguments.parts.is_empty() || arguments.parts.contains(&part);
+    let Arguments { parts, rounds, write } = Arguments::parse();
     // One thread for the clients and the model servers leaves the other core of a small machine to Envoy.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let mut report = Report::default();
-    if wanted(Part::Requests) {
-        (report.requests, report.memory) = requests::by_size(&runtime, arguments.rounds)?;
+    let parts = if parts.is_empty() { Part::value_variants() } else { &parts };
+    let mut failed = Vec::new();
+    for part in parts {
+        eprintln!("measuring {} ...", part.name());
+        // A machine that is too busy for one part may do for the others.
+        if let Err(error) = part.show(&runtime, rounds, write) {
+            eprintln!("{error:#}");
+            failed.push(part.name());
+        }
     }
-    if wanted(Part::Streams) {
-        report.streams = requests::streamed(&runtime, arguments.rounds)?;
-    }
-    if wanted(Part::Endpoints) {
-        report.endpoints = requests::by_number_of_endpoints(&runtime, arguments.rounds)?;
-    }
-    if wanted(Part::Scraping) {
-        report.scraping = scraping::by_number_of_endpoints(&runtime, arguments.rounds)?;
-    }
-    report.print();
-    let file = report.write()?;
-    println!("\nevery round: {}", file.display());
+    ensure!(failed.is_empty(), "not measured: {}", failed.join(", "));
     Ok(())
+}
+
+impl Part {
+    /// As on the command line.
+    fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+
+    /// Measures it, and shows the table where it is wanted.
+    fn show(self, runtime: &Runtime, rounds: usize, write: bool) -> Result<()> {
+        let table = self.measure(runtime, rounds)?.to_string();
+        println!("\n## {}\n\n{table}", self.name());
+        if write {
+            write_section(&project_root().join("docs/benchmarks.md"), &self.name(), "make bench", &table)?;
+        }
+        Ok(())
+    }
+
+    fn measure(self, runtime: &Runtime, rounds: usize) -> Result<Table> {
+        match self {
+            Part::Requests => self.kept(requests::by_size(runtime, rounds)?, requests::table),
+            Part::Streams => self.kept(requests::streamed(runtime, rounds)?, requests::streams_table),
+            Part::Endpoints => self.kept(requests::by_number_of_endpoints(runtime, rounds)?, requests::table),
+            Part::Saturation => self.kept(saturation::measure(runtime, rounds)?, saturation::table),
+            Part::Scraping => self.kept(scraping::measure(runtime, rounds)?, scraping::table),
+            Part::Memory => self.kept(memory::measure(runtime)?, memory::table),
+            Part::Natively => natively::table(),
+        }
+    }
+
+    /// Keeps every round in a file; the table of what was measured.
+    fn kept<Line: Serialize>(self, lines: Vec<Line>, table: fn(&[Line]) -> Table) -> Result<Table> {
+        let folder = project_root().join("target/bench");
+        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        let file = folder.join(self.name()).with_extension("json");
+        fs::write(&file, serde_json::to_string_pretty(&lines)?)
+            .with_context(|| format!("writing {}", file.display()))?;
+        Ok(table(&lines))
+    }
 }

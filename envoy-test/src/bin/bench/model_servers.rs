@@ -2,8 +2,8 @@
 //! recorded page of metrics. They cost little, so that a machine of two cores is busy with Envoy.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -25,10 +25,26 @@ const EVENT: &str = r#"data: {"id":"chatcmpl-91a80df6f288df33","object":"chat.co
 /// The event more for those that ask for their usage.
 const USAGE_EVENT: &str = r#"data: {"id":"chatcmpl-91a80df6f288df33","object":"chat.completion.chunk","created":1,"model":"llama","choices":[],"usage":{"prompt_tokens":9,"total_tokens":209,"completion_tokens":200}}"#;
 /// Between two events, so that Envoy gets each by itself.
-const PACE: Duration = Duration::from_millis(1);
+const PACE: Duration = Duration::from_millis(2);
 
 /// A page of a busy vLLM with adapters, 66 KB.
 const METRICS: &str = include_str!("../../../../tests/fixtures/vllm-0.32/metrics_queue_lora.txt");
+/// That server had requests queued and a small KV cache; these have neither, so that no pod seems better than the others.
+const BUSY: &str = "vllm:num_requests_";
+const SMALL_CACHE: &str = r#"kv_cache_size_tokens="9600""#;
+const LARGE_CACHE: &str = r#"kv_cache_size_tokens="9600000""#;
+
+/// The answers to requests, one for all servers and connections.
+static ANSWERED: LazyLock<Vec<u8>> = LazyLock::new(|| response("application/json", ANSWER));
+static SCRAPED: LazyLock<Vec<u8>> = LazyLock::new(|| response("text/plain", &idle_page()));
+
+fn idle_page() -> String {
+    let idle = |line: &str| match line.rsplit_once(' ') {
+        Some((name, _)) if line.starts_with(BUSY) => format!("{name} 0.0\n"),
+        _ => format!("{line}\n"),
+    };
+    METRICS.lines().map(idle).collect::<String>().replace(SMALL_CACHE, LARGE_CACHE)
+}
 
 const PICK_HEADER: &str = "x-gateway-destination-endpoint";
 
@@ -102,7 +118,6 @@ async fn accept(listener: TcpListener, counters: Arc<Counters>) {
 
 async fn serve(stream: TcpStream, own_name: Arc<str>, counters: Arc<Counters>) -> Result<()> {
     let mut stream = MessageStream::new(stream)?;
-    let (answer, metrics) = (response("application/json", ANSWER), response("text/plain", METRICS));
     while let Some(request) = stream.next().await? {
         let scrapes = count(&counters, &request, &own_name);
         let body = std::str::from_utf8(request.body).unwrap_or_default();
@@ -110,7 +125,7 @@ async fn serve(stream: TcpStream, own_name: Arc<str>, counters: Arc<Counters>) -
             let asks = body.contains(r#""include_usage":true"#);
             stream_events(&stream, asks).await?;
         } else {
-            stream.write(if scrapes { &metrics } else { &answer }).await?;
+            stream.write(if scrapes { &SCRAPED } else { &ANSWERED }).await?;
         }
     }
     Ok(())

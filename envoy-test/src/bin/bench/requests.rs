@@ -1,20 +1,23 @@
-//! What a request costs: by its size and mode, and by the number of endpoints.
+//! What a request costs: by its size and by what stands in its way, and by the number of endpoints.
 
 use std::sync::Arc;
 
 use anyhow::Result;
+use envoy_test::document::grouped;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
-use crate::gateway::{Gateway, Scraping, Variant};
+use crate::gateway::{Gateway, GatewaySettings, Scraping, Variant};
 use crate::model_servers::{ModelServers, STREAM_EVENTS};
-use crate::rounds::{Cost, measure};
+use crate::rounds::{Cost, NEXT_WARM_UP_CPU_US, WARM_UP_CPU_US, measure};
+use crate::table::Table;
 
-const BODY_KILOBYTES: [usize; 3] = [1, 7, 100];
-const ENDPOINTS: u32 = 4;
+/// The last is as much as Envoy takes of a body for one upstream connection without further configuration.
+const BODY_KILOBYTES: [usize; 4] = [1, 7, 100, 1_000];
+pub const ENDPOINTS: u32 = 4;
 const MANY_ENDPOINTS: [u32; 3] = [10, 100, 1_000];
 /// The size of request that is sent to many endpoints.
-const TYPICAL_KILOBYTES: usize = 7;
+pub const TYPICAL_KILOBYTES: usize = 7;
 
 /// One line of a table.
 #[derive(Debug, Serialize)]
@@ -23,68 +26,103 @@ pub struct RequestCost {
     pub costs: Vec<Cost>,
 }
 
-/// Memory of an Envoy's process after it was measured.
-#[derive(Debug, Serialize)]
-pub struct Memory {
-    pub variant: Variant,
-    pub resident_kb: u64,
-}
-
-/// Requests that are not read, and chats of several sizes, in every mode.
-pub fn by_size(runtime: &Runtime, rounds: usize) -> Result<(Vec<RequestCost>, Vec<Memory>)> {
+/// Requests that are not read, and chats of several sizes, in every variant.
+pub fn by_size(runtime: &Runtime, rounds: usize) -> Result<Vec<RequestCost>> {
     let servers = ModelServers::start(runtime, ENDPOINTS)?;
-    let variants = [Variant::Plain, Variant::StopIteration, Variant::PrefixCache, Variant::Deferred];
-    let gateways = start(&variants, &servers, Scraping::Rarely)?;
+    let gateways = start(&Variant::ALL, &servers, Scraping::Rarely)?;
     let mut results = Vec::new();
     for (name, request) in requests() {
-        eprintln!("measuring {name} in {} modes, {rounds} rounds ...", variants.len());
-        results.push(RequestCost { costs: measure(runtime, &servers, &gateways, &request, rounds)?, name });
+        let warm_up = if results.is_empty() { WARM_UP_CPU_US } else { NEXT_WARM_UP_CPU_US };
+        let costs = measure(runtime, &servers, &gateways, &request, warm_up, rounds)?;
+        results.push(RequestCost { name, costs });
     }
-    let memory = gateways
-        .iter()
-        .map(|gateway| Ok(Memory { variant: gateway.variant, resident_kb: gateway.resident_kb()? }));
-    Ok((results, memory.collect::<Result<_>>()?))
+    Ok(results)
 }
 
-/// A chat whose answer is streamed, and what the plugin adds to each of its events.
+/// A chat whose answer is streamed.
 pub fn streamed(runtime: &Runtime, rounds: usize) -> Result<Vec<RequestCost>> {
     let servers = ModelServers::start(runtime, ENDPOINTS)?;
-    let variants = [Variant::Plain, Variant::StopIteration, Variant::Deferred];
+    let variants = [Variant::Plain, Variant::DoesNothing, Variant::Default, Variant::DefaultDeferred];
     let gateways = start(&variants, &servers, Scraping::Rarely)?;
-    eprintln!("measuring streams in {} modes, {rounds} rounds ...", variants.len());
-    let name = format!("stream of {STREAM_EVENTS}");
-    Ok(vec![RequestCost { name, costs: measure(runtime, &servers, &gateways, &chat(1, true), rounds)? }])
+    let costs = measure(runtime, &servers, &gateways, &chat(1, true), WARM_UP_CPU_US / 2, rounds)?;
+    Ok(vec![RequestCost { name: format!("stream of {STREAM_EVENTS} events, with its request"), costs }])
 }
 
 /// A chat to pools of ever more endpoints. Nothing is scraped: this is the cost of the request alone.
 pub fn by_number_of_endpoints(runtime: &Runtime, rounds: usize) -> Result<Vec<RequestCost>> {
     let mut results = Vec::new();
     for count in MANY_ENDPOINTS {
-        eprintln!("measuring {count} endpoints, {rounds} rounds ...");
         let servers = ModelServers::start(runtime, count)?;
-        let gateways = start(&[Variant::Plain, Variant::StopIteration], &servers, Scraping::Never)?;
-        let costs = measure(runtime, &servers, &gateways, &chat(TYPICAL_KILOBYTES, false), rounds)?;
-        results.push(RequestCost { name: format!("{count} endpoints"), costs });
+        let variants = [Variant::Plain, Variant::Default, Variant::PrefixCache];
+        let gateways = start(&variants, &servers, Scraping::Never)?;
+        let request = chat(TYPICAL_KILOBYTES, false);
+        let costs = measure(runtime, &servers, &gateways, &request, WARM_UP_CPU_US, rounds)?;
+        results.push(RequestCost { name: format!("{} endpoints", grouped(count.into())), costs });
     }
     Ok(results)
 }
 
-fn start(variants: &[Variant], servers: &ModelServers, scraping: Scraping) -> Result<Vec<Gateway>> {
-    variants.iter().map(|&variant| Gateway::start(variant, &servers.addresses, scraping)).collect()
+pub fn start(variants: &[Variant], servers: &ModelServers, scraping: Scraping) -> Result<Vec<Gateway>> {
+    let settings = GatewaySettings { scraping, ..GatewaySettings::default() };
+    variants.iter().map(|&variant| Gateway::start(variant, &servers.addresses, settings)).collect()
 }
 
 fn requests() -> Vec<(String, Arc<[u8]>)> {
     let models = "GET /v1/models HTTP/1.1\r\nhost: models\r\n\r\n".as_bytes();
-    let chats = BODY_KILOBYTES.map(|kilobytes| (format!("chat of {kilobytes} KB"), chat(kilobytes, false)));
-    [("GET /v1/models".to_owned(), models.into())].into_iter().chain(chats).collect()
+    let chats = BODY_KILOBYTES.map(|kilobytes| (chat_name(kilobytes), chat(kilobytes, false)));
+    [("`GET /v1/models`, not read".to_owned(), models.into())].into_iter().chain(chats).collect()
+}
+
+fn chat_name(kilobytes: usize) -> String {
+    if kilobytes < 1_000 {
+        format!("chat of {kilobytes} KB")
+    } else {
+        format!("chat of {} MB", kilobytes / 1_000)
+    }
 }
 
 /// A chat request of about so many bytes, with the escapes that text has.
-fn chat(kilobytes: usize, streamed: bool) -> Arc<[u8]> {
+pub fn chat(kilobytes: usize, streamed: bool) -> Arc<[u8]> {
     let line = r#"The \"picker\" reads the body\nand picks. "#;
     let message = format!(r#"{{"role":"user","content":"{}"}}"#, line.repeat(12));
     let messages = vec![message.as_str(); (kilobytes * 1_000).div_ceil(message.len() + 1)].join(",");
-    let body = format!(r#"{{"model":"llama","stream":{streamed},"max_tokens":100,"messages":[{messages}]}}"#);
+    post(&format!(r#"{{"model":"llama","stream":{streamed},"max_tokens":100,"messages":[{messages}]}}"#))
+}
+
+/// A chat request with this body.
+pub fn post(body: &str) -> Arc<[u8]> {
     let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: models\r\ncontent-type: application/json";
     format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes().into()
+}
+
+/// A column a variant.
+pub fn table(lines: &[RequestCost]) -> Table {
+    let variants = lines.first().map_or(&[][..], |line| &line.costs);
+    let mut table = Table::new("", variants.iter().map(|cost| cost.variant.name()));
+    for line in lines {
+        table.row(&line.name, line.costs.iter().map(cell));
+    }
+    table
+}
+
+/// As [`table`], and what each event costs more than plain Envoy's.
+pub fn streams_table(lines: &[RequestCost]) -> Table {
+    let mut table = table(lines);
+    for line in lines {
+        let plain_us = line.costs.first().map_or(0.0, |plain| plain.cpu_us);
+        let more = |cost: &Cost| match cost.variant {
+            Variant::Plain => String::new(),
+            _ => format!("{:+.2} µs", (cost.cpu_us - plain_us) / STREAM_EVENTS as f64),
+        };
+        table.row("an event, more than plain Envoy's", line.costs.iter().map(more));
+    }
+    table
+}
+
+fn cell(cost: &Cost) -> String {
+    let Cost { variant, cpu_us, ratio, ratio_lowest, ratio_highest, .. } = cost;
+    match variant {
+        Variant::Plain => format!("{cpu_us:.1} µs"),
+        _ => format!("{cpu_us:.1} µs, ×{ratio:.2} ({ratio_lowest:.2}–{ratio_highest:.2})"),
+    }
 }

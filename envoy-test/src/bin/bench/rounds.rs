@@ -6,16 +6,20 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
-use crate::clients::Clients;
+use crate::clients::{Clients, is_streaming};
 use crate::gateway::{Gateway, Variant};
-use crate::model_servers::ModelServers;
+use crate::model_servers::{Counts, ModelServers};
 
 /// Processor time of one round, in microseconds: fifty times the step in which Linux tells it.
 const ROUND_CPU_US: u64 = 500_000;
-/// Processor time before the first round: by then V8 has optimized the code, and connections are open.
-const WARM_UP_CPU_US: u64 = 2_000_000;
-/// Requests sent between two looks at the clock.
-const BATCH: u64 = 512;
+/// Processor time before the first round of an Envoy: by then V8 has optimized the code.
+pub const WARM_UP_CPU_US: u64 = 2_000_000;
+/// The same for one that has had other requests: by then connections are open.
+pub const NEXT_WARM_UP_CPU_US: u64 = 200_000;
+/// Requests sent between two looks at the clock: of large ones fewer, and of streams, which take a while.
+const BATCH: usize = 512;
+const BATCH_BYTES: usize = 32 << 20;
+const STREAMING_BATCH: u64 = 128;
 
 /// Processor time of Envoy a request, in microseconds, with one value for each round.
 #[derive(Debug, Serialize)]
@@ -35,13 +39,15 @@ pub fn measure(
     servers: &ModelServers,
     gateways: &[Gateway],
     request: &Arc<[u8]>,
+    warm_up_cpu_us: u64,
     rounds: usize,
 ) -> Result<Vec<Cost>> {
     let mut contenders = Vec::new();
     for gateway in gateways {
         let clients = runtime.block_on(Clients::connect(gateway.envoy.address(), request))?;
         let mut contender = Contender { gateway, clients, rounds_cpu_us: Vec::new() };
-        contender.spend(runtime, servers, request, WARM_UP_CPU_US)?;
+        contender.spend(runtime, servers, request, warm_up_cpu_us)?;
+        gateway.check_that_it_runs()?;
         contenders.push(contender);
     }
     for _ in 0..rounds {
@@ -75,21 +81,30 @@ impl Contender<'_> {
         let (counts, start_us) = (servers.counts(), self.gateway.envoy.cpu_time_us()?);
         let mut sent = 0;
         let used_us = loop {
-            sent += runtime.block_on(self.clients.send(request, BATCH))?;
+            sent += runtime.block_on(self.clients.send(request, batch(request)))?;
             let used_us = self.gateway.envoy.cpu_time_us()? - start_us;
             if used_us >= least_cpu_us {
                 break used_us;
             }
         };
-        let counts = servers.counts().since(counts);
-        let picked = if self.gateway.variant == Variant::Plain { 0 } else { sent };
-        ensure!(
-            (counts.requests, counts.picked_requests) == (sent, picked),
-            "{:?}: {sent} requests were sent and {picked} picks expected, but there were {counts:?}",
-            self.gateway.variant
-        );
+        check_picks(self.gateway.variant, servers.counts().since(counts), sent)?;
         Ok(used_us as f64 / sent as f64)
     }
+}
+
+fn batch(request: &[u8]) -> u64 {
+    if is_streaming(request) { STREAMING_BATCH } else { (BATCH_BYTES / request.len()).clamp(1, BATCH) as u64 }
+}
+
+/// Fails unless the servers had all requests that were sent, each where it was picked for, or without a pick where
+/// nobody picks.
+pub fn check_picks(variant: Variant, counts: Counts, sent: u64) -> Result<()> {
+    let picked = if variant.picks() { sent } else { 0 };
+    ensure!(
+        (counts.requests, counts.picked_requests) == (sent, picked),
+        "{variant:?}: {sent} requests were sent and {picked} picks expected, but there were {counts:?}"
+    );
+    Ok(())
 }
 
 fn costs(rounds: &[(Variant, Vec<f64>)]) -> Vec<Cost> {

@@ -1,82 +1,169 @@
-//! What reading metrics costs: an Envoy with no requests at all, and more and more endpoints to scrape.
+//! What reading metrics costs, and how old they are: an Envoy with no requests at all, more and more endpoints to scrape,
+//! and more time between two scrapes of each.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use envoy_test::document::grouped;
+use envoy_test::statistics::{ADMIN_PATH, Page};
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
-use crate::gateway::{Gateway, Scraping, Variant};
+use crate::gateway::{Gateway, GatewaySettings, Scraping, Variant};
 use crate::model_servers::ModelServers;
 use crate::rounds::median;
+use crate::table::Table;
 
-const ENDPOINTS: [u32; 3] = [4, 32, 100];
+/// Endpoints, and milliseconds between two scrapes of each.
+const CASES: [(u32, &[u64]); 4] =
+    [(4, &[50]), (32, &[50]), (100, &[50, 100, 200]), (1_000, &[50, 200, 1_000])];
 /// Until V8 has optimized the code.
 const WARM_UP: Duration = Duration::from_secs(3);
-const ROUND: Duration = Duration::from_secs(4);
+const ROUND: Duration = Duration::from_secs(3);
+/// The gauge of the time since an endpoint's metrics were read; the plugin writes it once a second.
+const AGE: &str = "inference_picker_endpoint_metrics_age_ms";
 
-/// The cost of scraping so many endpoints; medians of all rounds.
+/// The cost of scraping so many endpoints so often; medians of all rounds, of the ages over all rounds and endpoints.
 #[derive(Debug, Serialize)]
 pub struct ScrapingCost {
     pub endpoints: u32,
+    pub interval_ms: u64,
     pub scrapes_per_second: f64,
     /// Processor time of Envoy in a second, without what it uses where nothing is scraped.
     pub cpu_us_per_second: f64,
+    /// What of it the main thread used.
+    pub main_thread_cpu_us_per_second: f64,
     pub cpu_us_per_scrape: f64,
     pub rounds_cpu_us_per_scrape: Vec<f64>,
+    /// Of the scrapes, because they took too long.
+    pub failed_share: f64,
+    pub age_p50_ms: f64,
+    pub age_highest_ms: f64,
 }
 
-pub fn by_number_of_endpoints(runtime: &Runtime, rounds: usize) -> Result<Vec<ScrapingCost>> {
+pub fn measure(runtime: &Runtime, rounds: usize) -> Result<Vec<ScrapingCost>> {
     let mut results = Vec::new();
-    for count in ENDPOINTS {
-        eprintln!("measuring the scraping of {count} endpoints, {rounds} rounds ...");
-        let servers = ModelServers::start(runtime, count)?;
+    for (endpoints, intervals_ms) in CASES {
+        let servers = ModelServers::start(runtime, endpoints)?;
         let idle = start(&servers, Scraping::Never)?;
-        let scraping = start(&servers, Scraping::ByDefault)?;
-        sleep(WARM_UP);
-        let rounds = (0..rounds).map(|_| Round::measure(&servers, &idle, &scraping));
-        let rounds = rounds.collect::<Result<Vec<Round>>>()?;
-        let log = scraping.envoy.log_text();
-        ensure!(!log.contains("metrics cannot be read"), "a scrape failed:\n{log}");
-        results.push(ScrapingCost::new(count, &rounds));
+        for &interval_ms in intervals_ms {
+            let scraping = start(&servers, Scraping::EveryMs(interval_ms))?;
+            sleep(WARM_UP);
+            let rounds = (0..rounds).map(|_| Round::measure(&servers, &idle, &scraping));
+            let rounds = rounds.collect::<Result<Vec<Round>>>()?;
+            results.push(ScrapingCost::new(endpoints, interval_ms, &rounds, failed_share(&scraping)?));
+        }
     }
     Ok(results)
 }
 
 fn start(servers: &ModelServers, scraping: Scraping) -> Result<Gateway> {
-    Gateway::start(Variant::StopIteration, &servers.addresses, scraping)
+    let settings = GatewaySettings { scraping, ..GatewaySettings::default() };
+    Gateway::start(Variant::Default, &servers.addresses, settings)
 }
 
 struct Round {
     seconds: f64,
     scrapes: u64,
-    cpu_us: u64,
+    cpu: CpuTime,
+    ages_ms: Vec<f64>,
+}
+
+/// In microseconds.
+#[derive(Debug, Clone, Copy)]
+struct CpuTime {
+    process: u64,
+    main_thread: u64,
+}
+
+impl CpuTime {
+    fn of(gateway: &Gateway) -> Result<CpuTime> {
+        let envoy = &gateway.envoy;
+        Ok(CpuTime { process: envoy.cpu_time_us()?, main_thread: envoy.main_thread_cpu_time_us()? })
+    }
+
+    fn minus(self, other: CpuTime) -> CpuTime {
+        CpuTime {
+            process: self.process.saturating_sub(other.process),
+            main_thread: self.main_thread.saturating_sub(other.main_thread),
+        }
+    }
 }
 
 impl Round {
     /// Looks at both Envoys before and after the same time.
     fn measure(servers: &ModelServers, idle: &Gateway, scraping: &Gateway) -> Result<Round> {
-        let now = || Ok::<_, anyhow::Error>((idle.envoy.cpu_time_us()?, scraping.envoy.cpu_time_us()?));
+        let now = || Ok::<_, anyhow::Error>((CpuTime::of(idle)?, CpuTime::of(scraping)?));
         let (counts, start, started_at) = (servers.counts(), now()?, Instant::now());
         sleep(ROUND);
         let (end, seconds) = (now()?, started_at.elapsed().as_secs_f64());
         let scrapes = servers.counts().since(counts).scrapes;
         ensure!(scrapes > 0, "nothing was scraped");
-        Ok(Round { seconds, scrapes, cpu_us: (end.1 - start.1).saturating_sub(end.0 - start.0) })
+        let cpu = end.1.minus(start.1).minus(end.0.minus(start.0));
+        Ok(Round { seconds, scrapes, cpu, ages_ms: ages_ms(scraping)? })
     }
 }
 
+/// The age of every endpoint's metrics, as the plugin has them.
+fn ages_ms(gateway: &Gateway) -> Result<Vec<f64>> {
+    let page = Page::parse(&gateway.envoy.admin_get(ADMIN_PATH)?);
+    let endpoints = page.values(AGE, "endpoint", &[]);
+    Ok(endpoints.into_iter().filter_map(|endpoint| page.sum(AGE, &[("endpoint", endpoint)])).collect())
+}
+
+/// Of all scrapes so far.
+fn failed_share(gateway: &Gateway) -> Result<f64> {
+    let page = Page::parse(&gateway.envoy.admin_get(ADMIN_PATH)?);
+    let scrapes = page.sum("inference_picker_scrapes", &[]).context("nothing was scraped")?;
+    Ok(page.sum("inference_picker_scrape_failures", &[]).unwrap_or_default() / scrapes)
+}
+
 impl ScrapingCost {
-    fn new(endpoints: u32, rounds: &[Round]) -> ScrapingCost {
+    fn new(endpoints: u32, interval_ms: u64, rounds: &[Round], failed_share: f64) -> ScrapingCost {
         let each = |value: fn(&Round) -> f64| rounds.iter().map(value).collect::<Vec<f64>>();
-        let per_scrape = each(|round| round.cpu_us as f64 / round.scrapes as f64);
+        let per_scrape = each(|round| round.cpu.process as f64 / round.scrapes as f64);
+        let ages_ms: Vec<f64> = rounds.iter().flat_map(|round| round.ages_ms.iter().copied()).collect();
         ScrapingCost {
             endpoints,
+            interval_ms,
             scrapes_per_second: median(&each(|round| round.scrapes as f64 / round.seconds)),
-            cpu_us_per_second: median(&each(|round| round.cpu_us as f64 / round.seconds)),
+            cpu_us_per_second: median(&each(|round| round.cpu.process as f64 / round.seconds)),
+            main_thread_cpu_us_per_second: median(&each(|round| {
+                round.cpu.main_thread as f64 / round.seconds
+            })),
             cpu_us_per_scrape: median(&per_scrape),
             rounds_cpu_us_per_scrape: per_scrape,
+            failed_share,
+            age_p50_ms: median(&ages_ms),
+            age_highest_ms: ages_ms.iter().copied().fold(0.0, f64::max),
         }
     }
+}
+
+pub fn table(costs: &[ScrapingCost]) -> Table {
+    let columns = [
+        "scrapes a second",
+        "failed",
+        "of one core",
+        "its main thread",
+        "a scrape",
+        "age, median",
+        "age, highest",
+    ];
+    let mut table = Table::new("endpoints, each scraped every", columns);
+    for cost in costs {
+        let percent = |us_per_second: f64| format!("{:.1} %", us_per_second / 10_000.0);
+        let cells = [
+            grouped(cost.scrapes_per_second as u64),
+            format!("{:.1} %", cost.failed_share * 100.0),
+            percent(cost.cpu_us_per_second),
+            percent(cost.main_thread_cpu_us_per_second),
+            format!("{:.0} µs", cost.cpu_us_per_scrape),
+            format!("{:.0} ms", cost.age_p50_ms),
+            format!("{:.0} ms", cost.age_highest_ms),
+        ];
+        table.row(&format!("{}, {} ms", grouped(cost.endpoints.into()), grouped(cost.interval_ms)), cells);
+    }
+    table
 }

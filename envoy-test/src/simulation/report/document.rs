@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use super::plots::{self, Timeline};
 use super::tables;
+use crate::document::write_section;
 use crate::simulation::comparison::Outcome;
 use crate::simulation::picker::PickerKind;
 
-const BEGIN: &str = "<!-- results: written by `make bench-routing` -->\n";
-const END: &str = "<!-- end of results -->\n";
+const COMMAND: &str = "make bench-routing";
 
 /// Cases that are shown together.
 pub struct Section {
@@ -31,22 +31,12 @@ pub fn write(folder: &Path, sections: &[Section], timelines: &[Timeline]) -> Res
     put(&file("routing-first-token.svg"), &plots::first_tokens(&first.outcomes)?)?;
     put(&file("routing-hot-prompt.svg"), &plots::timelines(timelines)?)?;
     put(&file("routing.json"), &format!("{:#}\n", as_json(sections)))?;
-    let page = file("routing.md");
-    let text = fs::read_to_string(&page).with_context(|| format!("reading {}", page.display()))?;
     let results: Vec<String> = sections.iter().map(markdown).collect();
-    let text = between_markers(&text, &results.join("\n"))
-        .with_context(|| format!("{} has no markers", page.display()))?;
-    put(&page, &text)
+    write_section(&file("routing.md"), "results", COMMAND, &results.join("\n"))
 }
 
 fn put(file: &Path, text: &str) -> Result<()> {
     fs::write(file, text).with_context(|| format!("writing {}", file.display()))
-}
-
-fn between_markers(text: &str, results: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{results}\n{END}{after}"))
 }
 
 fn markdown(section: &Section) -> String {
@@ -98,17 +88,4 @@ fn rounded_all(value: Value) -> Value {
 
 fn rounded(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_stands_around_the_markers_is_kept() {
-        let page = format!("before\n{BEGIN}old\n{END}after\n");
-        let expected = format!("before\n{BEGIN}\nnew\n{END}after\n");
-        assert_eq!(between_markers(&page, "new"), Some(expected));
-        assert_eq!(between_markers("no markers", "new"), None);
-    }
 }
