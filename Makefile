@@ -54,6 +54,10 @@ test-vllm: build ## tests it in front of two real vLLM servers on the CPU; takes
 bench-routing: ## compares picks in a simulation and writes docs/routing.md; takes a few minutes
 	cargo run --locked --release --package envoy-test --bin routing -- --write
 
+.PHONY: bench-scale
+bench-scale: ## plays large pools in a simulation and writes docs/scale.md; takes a few minutes
+	cargo run --locked --release --package envoy-test --bin scale -- --write
+
 .PHONY: image
 image: build ## packs the plugin as an image for Istio and Envoy Gateway: target/image, an OCI layout to push
 	@cargo run --locked --quiet --package plugin-image -- \

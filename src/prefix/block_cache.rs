@@ -79,6 +79,11 @@ impl BlockCache {
         self.blocks
     }
 
+    /// Memory taken for them, in bytes.
+    pub fn allocated_bytes(&self) -> usize {
+        self.nodes.capacity() * size_of::<Node>() + self.table.allocation_size()
+    }
+
     /// When the block was last used.
     pub fn last_use(&self, hash: u64) -> Option<Use> {
         self.find(hash).and_then(|place| self.node(place)).map(|node| node.used)

@@ -46,6 +46,11 @@ impl PrefixIndex {
         self.in_flight.len() + self.caches.values().map(BlockCache::len).sum::<usize>()
     }
 
+    /// Memory taken for what the endpoints hold, without the prompts in flight, in bytes.
+    pub fn cache_bytes(&self) -> usize {
+        self.caches.values().map(BlockCache::allocated_bytes).sum()
+    }
+
     /// Whether nothing has been learnt yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -11,6 +11,7 @@ pub mod picker;
 pub mod pool;
 pub mod report;
 mod run;
+pub mod scale;
 mod scenario;
 #[cfg(test)]
 mod tests;

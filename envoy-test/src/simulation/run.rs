@@ -40,6 +40,8 @@ struct Run<'a> {
     /// The session's place and the time of its next turn, the next first.
     due: BinaryHeap<Reverse<(Duration, usize)>>,
     engines: Vec<Engine>,
+    /// When which engine next ends or starts a step, the next first; every engine with work has one entry.
+    steps: BinaryHeap<Reverse<(Duration, usize)>>,
     picker: &'a mut dyn Picker,
     /// Of each engine: the request's key and its session's place.
     in_flight: Vec<HashMap<RequestId, (usize, usize)>>,
@@ -63,6 +65,7 @@ pub fn run(sessions: Vec<Session>, engines: Vec<Engine>, picker: &mut dyn Picker
         sessions: sessions.into_iter().map(Progress::new).collect(),
         in_flight: vec![HashMap::new(); engines.len()],
         engines,
+        steps: BinaryHeap::new(),
         picker,
         sent: 0,
         answers: Vec::new(),
@@ -70,7 +73,7 @@ pub fn run(sessions: Vec<Session>, engines: Vec<Engine>, picker: &mut dyn Picker
     while let Some(now) = run.next_event() {
         run.send_due(now)?;
         run.tick(now);
-        for pod in 0..run.engines.len() {
+        while let Some(pod) = run.next_step(now) {
             run.advance(pod, now);
         }
     }
@@ -88,7 +91,7 @@ impl Run<'_> {
     /// When something happens next; nothing, once nobody arrives and no engine works.
     fn next_event(&self) -> Option<Duration> {
         let arrival = self.due.peek().map(|Reverse((at, _))| *at);
-        let step = self.engines.iter().filter_map(Engine::next_event).min();
+        let step = self.steps.peek().map(|Reverse((at, _))| *at);
         let next = [arrival, step].into_iter().flatten().min()?;
         Some(self.picker.next_tick().map_or(next, |tick| tick.min(next)))
     }
@@ -111,21 +114,38 @@ impl Run<'_> {
 
     fn send(&mut self, place: usize, now: Duration) -> Result<()> {
         let progress = &mut self.sessions[place];
-        let turn = &progress.session.turns[progress.next_turn];
-        progress.said.extend(&turn.text);
+        let turn = &mut progress.session.turns[progress.next_turn];
+        progress.said.extend(std::mem::take(&mut turn.text));
         let output_tokens = turn.output_tokens;
         let request = Request { key: self.sent, prompt: &progress.said };
         let pod = self.picker.pick(&request, &self.engines, now);
         let prompt = progress.said.clone();
         let request = EngineRequest { prompt, output_tokens, adapter: None, cache_salt: None };
+        let worked = self.engines[pod].next_event().is_some();
         let id = self.engines[pod].submit(now, request).map_err(|refusal| anyhow!("refused: {refusal:?}"))?;
+        if !worked {
+            self.note_step(pod);
+        }
         self.in_flight[pod].insert(id, (self.sent, place));
         self.sent += 1;
         Ok(())
     }
 
+    /// Takes out the next engine that has something to do by now.
+    fn next_step(&mut self, now: Duration) -> Option<usize> {
+        let due = self.steps.peek().is_some_and(|Reverse((at, _))| *at <= now);
+        let Reverse((_, pod)) = due.then(|| self.steps.pop()).flatten()?;
+        Some(pod)
+    }
+
+    fn note_step(&mut self, pod: usize) {
+        self.steps.extend(self.engines[pod].next_event().map(|at| Reverse((at, pod))));
+    }
+
     fn advance(&mut self, pod: usize, now: Duration) {
-        for output in self.engines[pod].advance(now) {
+        let outputs = self.engines[pod].advance(now);
+        self.note_step(pod);
+        for output in outputs {
             let Some(&(key, place)) = self.in_flight[pod].get(&output.request) else { continue };
             if output.previous.is_none() {
                 self.picker.first_output(key, &output);

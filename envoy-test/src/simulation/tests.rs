@@ -4,6 +4,7 @@ use super::comparison::{Case, Repetition, compare};
 use super::picker::{Gateways, PickerKind};
 use super::pool::PoolSettings;
 use super::report::Measures;
+use super::scale::{LargeOutcome, LargeScenario, Traffic, measure, play};
 use super::workload::Workload;
 use std::time::Duration;
 
@@ -64,6 +65,56 @@ fn round_robin_gives_every_pod_as_many_requests() {
             assert_eq!(requests, REQUESTS / PoolSettings::default().pods, "{}", workload.name());
         }
     }
+}
+
+#[test]
+fn a_large_pool_with_many_gateways_is_played_alike_twice() {
+    for (traffic, picker) in
+        [(Traffic::Random, PickerKind::Default), (Traffic::Documents, PickerKind::PrefixCache)]
+    {
+        let gateways = Gateways { gateways: 3, workers: 2, peers_ms: Some(25) };
+        let scenario = LargeScenario { traffic, picker, pods: 100, gateways, requests_a_pod: 10, seed: 1 };
+        let (record, seen) = play(&scenario).unwrap();
+        let (again, seen_again) = play(&scenario).unwrap();
+        assert_eq!(record.answers.len(), 1_000);
+        assert_eq!((&again, seen_again.most), (&record, seen.most), "{}", picker.name());
+        let (other, _) = play(&LargeScenario { seed: 2, ..scenario }).unwrap();
+        assert_ne!(other, record, "{}", picker.name());
+    }
+}
+
+#[test]
+fn on_unequal_requests_each_strategy_is_better_than_the_one_that_knows_less() {
+    // From knowing nothing of requests, to their number, their size, and what of them is cached.
+    let strategies =
+        [PickerKind::RoundRobin, PickerKind::LeastRequest, PickerKind::Default, PickerKind::PrefixCache];
+    let case =
+        Case::with_pool(Workload::Conversation, 0.7, PoolSettings { pods: 16, ..PoolSettings::default() });
+    for seed in 1..=2 {
+        let times = strategies.map(|picker| first_token_ms(&case.scenario(picker, 2_000, seed)));
+        assert!(times.is_sorted_by(|less, more| *less > more * 1.1), "seed {seed}: {times:?}");
+    }
+}
+
+#[test]
+fn the_busiest_of_many_pods_has_less_to_do_where_sizes_are_known() {
+    let busiest = |picker| {
+        let gateways = Gateways::default();
+        let scenario = LargeScenario {
+            traffic: Traffic::Random,
+            picker,
+            pods: 50,
+            gateways,
+            requests_a_pod: 40,
+            seed: 1,
+        };
+        measure(&scenario).unwrap()
+    };
+    let [round_robin, least_request, default] =
+        [PickerKind::RoundRobin, PickerKind::LeastRequest, PickerKind::Default].map(busiest);
+    let first_token = |outcome: LargeOutcome| outcome.measures.first_token_ms.p90;
+    assert!(default.busiest_in_flight < round_robin.busiest_in_flight);
+    assert!(first_token(default) < first_token(least_request));
 }
 
 #[test]

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use inference_picker::config::Config;
@@ -15,11 +15,13 @@ use inference_picker::decide::{Decision, Pick};
 use inference_picker::load::LoadTable;
 use inference_picker::openai::{Usage, read_request};
 use inference_picker::picker::{Outcome, Picker as CoreWorker, Sent};
-use inference_picker::prefix::Batch;
+use inference_picker::pool::{Pool, encode};
+use inference_picker::prefix::{Batch, PrefixIndex};
 use serde_json::json;
 
 use super::scraping::Scraping;
 use super::telling::{Telling, Told};
+use super::watch::{Seen, State, Watch};
 use super::{Gateways, Picker, Request};
 use crate::model_server::engine::{Engine, Output};
 
@@ -33,6 +35,8 @@ pub struct CorePicker {
     /// What counts in whose books.
     in_flight: HashMap<usize, InFlight>,
     rng: Rng,
+    /// Looks at what picking takes, where that is asked for.
+    watch: Option<Watch>,
 }
 
 struct InFlight {
@@ -89,7 +93,18 @@ impl CorePicker {
             telling,
             in_flight: HashMap::new(),
             rng,
+            watch: None,
         }
+    }
+
+    /// The same, watched.
+    pub fn watched(strategy: &str, pods: usize, gateways: Gateways, rng: Rng) -> CorePicker {
+        CorePicker { watch: Some(Watch::default()), ..CorePicker::new(strategy, pods, gateways, rng) }
+    }
+
+    /// What picking took, if it was watched.
+    pub fn seen(&self) -> Option<Seen> {
+        self.watch.as_ref().map(Watch::seen)
     }
 }
 
@@ -97,7 +112,12 @@ impl Picker for CorePicker {
     fn pick(&mut self, request: &Request<'_>, _engines: &[Engine], now: Duration) -> usize {
         let gateway = self.rng.usize(..self.gateways.len());
         let worker = self.rng.usize(..self.gateways[gateway].workers.len());
-        let (pick, sent) = self.gateways[gateway].pick(worker, request.prompt, milliseconds(now));
+        let body = json!({"model": "model", "stream": true, "prompt": request.prompt}).to_string();
+        let began = self.watch.as_ref().map(|_| Instant::now());
+        let (pick, sent) = self.gateways[gateway].pick(worker, body.as_bytes(), milliseconds(now));
+        if let Some((watch, began)) = self.watch.as_mut().zip(began) {
+            watch.picked(began.elapsed());
+        }
         self.in_flight.insert(request.key, InFlight { gateway, worker, sent });
         pod_of(&pick)
     }
@@ -128,6 +148,9 @@ impl Picker for CorePicker {
         for gateway in &mut self.gateways {
             gateway.tick(engines, now);
         }
+        if let Some((watch, gateway)) = self.watch.as_mut().zip(self.gateways.first()) {
+            watch.look(now, || gateway.state());
+        }
         let Some(telling) = &mut self.telling else { return };
         let tell = || self.gateways.iter_mut().enumerate().map(|(index, one)| one.tell(index)).collect();
         for told in telling.tick(tell, now) {
@@ -155,18 +178,31 @@ impl Gateway {
         }
     }
 
+    /// What the first worker keeps and exchanges.
+    fn state(&self) -> State {
+        let index = self.workers.first().and_then(|worker| worker.core.pool(0)).and_then(Pool::prefixes);
+        let read = peers(0, &self.tables).chain(self.others_tables.values().flatten());
+        State {
+            index_blocks: index.map_or(0, PrefixIndex::len),
+            index_bytes: index.map_or(0, PrefixIndex::cache_bytes),
+            published_bytes: self.tables.first().map_or(0, |table| encode(table).len()),
+            read_bytes: read.map(|table| encode(table).len()).sum(),
+            snapshot_bytes: self.scraping.published.as_ref().map_or(0, |snapshot| encode(snapshot).len()),
+        }
+    }
+
     fn next_tick(&self) -> Duration {
         let workers = self.workers.iter().map(|worker| worker.next_tick);
         workers.fold(self.scraping.next_tick, Duration::min)
     }
 
-    fn pick(&mut self, index: usize, prompt: &[u32], now_ms: u64) -> (Pick, Sent) {
+    fn pick(&mut self, index: usize, body: &[u8], now_ms: u64) -> (Pick, Sent) {
         let worker = &mut self.workers[index];
         if std::mem::replace(&mut worker.read_ms, now_ms) != now_ms {
             let others = self.others_tables.values().flatten();
             worker.core.set_peers(peers(index, &self.tables).chain(others), now_ms);
         }
-        let picked = worker.pick(prompt, now_ms);
+        let picked = worker.pick(body, now_ms);
         self.tables[index] = worker.core.loads().table(now_ms);
         picked
     }
@@ -235,9 +271,8 @@ impl Worker {
     }
 
     /// Decides a request, and counts it where it goes.
-    fn pick(&mut self, prompt: &[u32], now_ms: u64) -> (Pick, Sent) {
-        let body = json!({"model": "model", "stream": true, "prompt": prompt}).to_string();
-        let request = read_request(body.as_bytes()).expect("the body is a request");
+    fn pick(&mut self, body: &[u8], now_ms: u64) -> (Pick, Sent) {
+        let request = read_request(body).expect("the body is a request");
         let prepared = self.core.prepare(&request, None, 0).expect("any model is served");
         match self.core.decide(0, &prepared, || (), now_ms) {
             Outcome::Decided(Decision::Send(pick)) => {

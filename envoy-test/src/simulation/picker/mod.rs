@@ -5,10 +5,14 @@ mod gateway;
 mod oracle;
 mod scraping;
 mod telling;
+mod watch;
 
 use std::time::Duration;
 
 use clap::ValueEnum;
+
+pub use gateway::CorePicker;
+pub use watch::{Seen, State};
 
 use crate::model_server::engine::{Engine, Output};
 

@@ -10,8 +10,8 @@ mod conversation;
 mod draw;
 mod hot_prompt;
 mod multi_turn;
-mod random;
-mod shared_prefixes;
+pub(super) mod random;
+pub(super) mod shared_prefixes;
 mod trace;
 
 use std::time::Duration;
