@@ -1,5 +1,5 @@
-//! What an Envoy can take, and how long requests take at half of what the slowest can: all have the same load then, and
-//! none has too much.
+//! What an Envoy can take, how long requests take at half of what the slowest can, when all have the same load and none
+//! has too much, and what one costs where there are few: Envoy then wakes up for each.
 
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,8 @@ const VARIANTS: [Variant; 4] = [Variant::Plain, Variant::DoesNothing, Variant::D
 const ROUND: Duration = Duration::from_secs(2);
 /// Requests sent between two looks at the clock.
 const BATCH: u64 = 512;
+/// Of few requests.
+const FEW_PER_S: f64 = 1_000.0;
 /// Until V8 has optimized the code.
 const WARM_UP_REQUESTS: u64 = 60_000;
 /// The arrivals at half load are drawn from it.
@@ -32,6 +34,8 @@ pub struct Capacity {
     pub variant: Variant,
     pub saturated: Vec<Saturated>,
     pub half: Vec<Latency>,
+    /// Envoy's processor time a request in rounds with few requests, what else it does included.
+    pub few_cpu_us: Vec<f64>,
 }
 
 /// A round with as many requests as are answered.
@@ -75,6 +79,11 @@ pub fn measure(runtime: &Runtime, rounds: usize) -> Result<Vec<Capacity>> {
             result.half.push(contender.wait_at(half_per_s, &mut rng)?);
         }
     }
+    for _ in 0..rounds {
+        for (contender, result) in contenders.iter().zip(&mut results) {
+            result.few_cpu_us.push(contender.cpu_us_at(FEW_PER_S, &mut rng)?);
+        }
+    }
     Ok(results)
 }
 
@@ -108,6 +117,16 @@ impl Contender<'_> {
         })
     }
 
+    /// Envoy's processor time a request at this rate.
+    fn cpu_us_at(&self, rate_per_s: f64, rng: &mut Rng) -> Result<f64> {
+        let mut client = OpenLoop::new(self.gateway.envoy.address())?;
+        client.send(self.request, rate_per_s, ROUND / 4, rng)?;
+        let cpu_us = self.gateway.envoy.cpu_time_us()?;
+        let answered = client.send(self.request, rate_per_s, ROUND, rng)?.len();
+        ensure!(answered > 0, "nothing was sent");
+        Ok((self.gateway.envoy.cpu_time_us()? - cpu_us) as f64 / answered as f64)
+    }
+
     /// Sends at this rate, whatever comes back.
     fn wait_at(&self, rate_per_s: f64, rng: &mut Rng) -> Result<Latency> {
         let mut client = OpenLoop::new(self.gateway.envoy.address())?;
@@ -125,7 +144,7 @@ impl Contender<'_> {
 
 impl Capacity {
     fn new(variant: Variant) -> Capacity {
-        Capacity { variant, saturated: Vec::new(), half: Vec::new() }
+        Capacity { variant, saturated: Vec::new(), half: Vec::new(), few_cpu_us: Vec::new() }
     }
 
     fn requests_per_s(&self) -> f64 {
@@ -148,7 +167,9 @@ fn half_load_per_s(results: &[Capacity]) -> f64 {
 
 pub fn table(results: &[Capacity]) -> Table {
     let at_half = format!("at {} a second: p50", grouped(half_load_per_s(results) as u64));
-    let columns = ["saturated: requests a second", "Envoy's share of a core", "a request", &at_half, "p99"];
+    let at_few = format!("at {} a second: a request", grouped(FEW_PER_S as u64));
+    let columns =
+        ["saturated: requests a second", "Envoy's share of a core", "a request", &at_few, &at_half, "p99"];
     let mut table = Table::new("chat of 7 KB", columns);
     for result in results {
         let (p50_us, p99_us) = (result.of_half(|half| half.p50_us), result.of_half(|half| half.p99_us));
@@ -161,10 +182,16 @@ pub fn table(results: &[Capacity]) -> Table {
             grouped(result.requests_per_s() as u64),
             format!("{:.0} %", result.of_saturated(|round| round.core_share) * 100.0),
             format!("{:.1} µs", result.of_saturated(|round| round.cpu_us)),
+            times(&result.few_cpu_us, &plain.few_cpu_us),
             more(p50_us, plain.of_half(|half| half.p50_us)),
             more(p99_us, plain.of_half(|half| half.p99_us)),
         ];
         table.row(result.variant.name(), cells);
     }
     table
+}
+
+/// The median, and how many times that of plain Envoy it is.
+fn times(own: &[f64], plain: &[f64]) -> String {
+    format!("{:.0} µs, ×{:.2}", median(own), median(own) / median(plain))
 }
