@@ -26,6 +26,9 @@ struct Arguments {
     /// How many times faster than by default.
     #[arg(long, default_value_t = 1.0, value_parser = parse_speed)]
     speed: f64,
+    /// Tokens in each event of a stream.
+    #[arg(long, default_value_t = 1)]
+    stream_interval: usize,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -50,6 +53,7 @@ fn settings(arguments: &Arguments, index: u32) -> Option<ServerSettings> {
         served_models: arguments.model.clone(),
         lora_adapters: arguments.adapter.clone(),
         engine: EngineSettings { speed: arguments.speed, ..EngineSettings::default() },
+        stream_interval: arguments.stream_interval,
     })
 }
 

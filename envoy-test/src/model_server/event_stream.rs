@@ -10,6 +10,7 @@ use hyper::body::Frame;
 
 use super::answers::{EventShape, Subject, Usage};
 use super::counters::RequestInFlight;
+use super::engine::Output;
 use super::live_engine::Generation;
 use super::request::Api;
 use super::response::Body;
@@ -22,6 +23,8 @@ pub struct EventStream {
     pub generation: Generation,
     pub in_flight: RequestInFlight,
     pub block_tokens: usize,
+    /// Tokens in each event but the first, which has one, and the last.
+    pub stream_interval: usize,
     /// Events to send before the connection breaks.
     pub events_until_break: Option<usize>,
 }
@@ -68,22 +71,35 @@ impl Progress {
         Some(Ok(Frame::data(Bytes::from(event))))
     }
 
-    /// Waits for a token and queues its events.
+    /// Waits for what is told next and queues its events.
     async fn fetch(&mut self) {
-        let EventStream { subject, shape, generation, block_tokens, .. } = &mut self.answer;
-        let Some(output) = generation.next().await else {
+        let Some(output) = self.next_told().await else {
             self.ended = true;
             return;
         };
+        let EventStream { subject, shape, block_tokens, .. } = &mut self.answer;
         let usage = Usage::of(&output, *block_tokens);
+        let new_tokens = usage.completion_tokens - self.usage.completion_tokens;
         self.usage = usage;
         if output.previous.is_none() {
             self.pending.extend(shape.opening(subject, &usage));
         }
-        self.pending.push_back(shape.token(subject, &usage, output.finished));
+        self.pending.push_back(shape.tokens(subject, &usage, new_tokens, output.finished));
         if output.finished {
             self.pending.extend(shape.closing(subject, &usage));
             self.ended = true;
+        }
+    }
+
+    /// Waits for the next token that an event ends with.
+    async fn next_told(&mut self) -> Option<Output> {
+        let EventStream { generation, stream_interval, .. } = &mut self.answer;
+        loop {
+            let output = generation.next().await?;
+            let untold = output.output_tokens - self.usage.completion_tokens;
+            if output.previous.is_none() || output.finished || untold >= *stream_interval {
+                return Some(output);
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 use super::counters::Counters;
+use super::engine::Engine;
 use super::knobs::Knobs;
 use super::listener;
 use super::server::Server;
@@ -114,6 +115,11 @@ impl ModelServer {
             panic!("bad knobs: {error}");
         }
         self.wait_until_listening(!refuse);
+    }
+
+    /// The engine in its true state, and its own time.
+    pub fn engine(&self) -> (Engine, Duration) {
+        self.0.engine.read(|engine, _| (engine.clone(), self.0.engine.now()))
     }
 
     /// The page that `/metrics` shows in its live mode.

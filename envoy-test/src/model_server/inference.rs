@@ -159,6 +159,7 @@ impl Run {
             generation,
             in_flight,
             block_tokens: server.settings.engine.block_tokens,
+            stream_interval: server.settings.stream_interval,
             events_until_break: server.knobs().die_mid_stream,
         };
         with_type(StatusCode::OK, "text/event-stream; charset=utf-8", stream.into_body())

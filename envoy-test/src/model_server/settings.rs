@@ -16,6 +16,8 @@ pub struct ServerSettings {
     pub served_models: Vec<String>,
     pub lora_adapters: Vec<String>,
     pub engine: EngineSettings,
+    /// Tokens in each event of a stream (`--stream-interval`): the first token is told at once, whatever this is.
+    pub stream_interval: usize,
 }
 
 impl Default for ServerSettings {
@@ -25,6 +27,7 @@ impl Default for ServerSettings {
             served_models: vec!["tiny".to_owned()],
             lora_adapters: Vec::new(),
             engine: EngineSettings::default(),
+            stream_interval: 1,
         }
     }
 }

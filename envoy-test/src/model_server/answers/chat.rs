@@ -29,8 +29,8 @@ impl EventShape for Chunks {
         vec![chunk(subject, choice, &format!("{rest}{}", continuous(subject, &before)))]
     }
 
-    fn token(&self, subject: &Subject, usage: &Usage, finished: bool) -> String {
-        let text = last_text(usage);
+    fn tokens(&self, subject: &Subject, usage: &Usage, new_tokens: usize, finished: bool) -> String {
+        let text = last_text(usage, new_tokens);
         let finish = if finished { r#""length","stop_reason":null"# } else { "null" };
         let choice = format!(
             r#"{{"index":0,"delta":{{"content":"{text}"}},"logprobs":null,"finish_reason":{finish},"token_ids":null}}"#

@@ -31,8 +31,8 @@ impl EventShape for Chunks {
         Vec::new()
     }
 
-    fn token(&self, subject: &Subject, usage: &Usage, finished: bool) -> String {
-        let text = last_text(usage);
+    fn tokens(&self, subject: &Subject, usage: &Usage, new_tokens: usize, finished: bool) -> String {
+        let text = last_text(usage, new_tokens);
         let finish = if finished { r#""length""# } else { "null" };
         let choice = format!(
             r#"{{"index":0,"text":"{text}","logprobs":null,"finish_reason":{finish},"stop_reason":null,"prompt_token_ids":null,"token_ids":null}}"#

@@ -20,8 +20,8 @@ impl EventShape for Events {
         ]
     }
 
-    fn token(&self, _: &Subject, usage: &Usage, _: bool) -> String {
-        let delta = format!(r#"{{"type":"text_delta","text":"{}"}}"#, last_text(usage));
+    fn tokens(&self, _: &Subject, usage: &Usage, new_tokens: usize, _: bool) -> String {
+        let delta = format!(r#"{{"type":"text_delta","text":"{}"}}"#, last_text(usage, new_tokens));
         event("content_block_delta", &format!(r#","index":0,"delta":{delta}"#))
     }
 

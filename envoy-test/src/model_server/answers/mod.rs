@@ -35,8 +35,8 @@ pub struct Subject {
 pub trait EventShape: Send {
     /// Events before the first token. They come together with it, when the prompt's counts are known.
     fn opening(&self, subject: &Subject, usage: &Usage) -> Vec<String>;
-    /// The event of one token; `usage` counts up to it.
-    fn token(&self, subject: &Subject, usage: &Usage, finished: bool) -> String;
+    /// The event of the last `new_tokens`, one or more; `usage` counts up to them.
+    fn tokens(&self, subject: &Subject, usage: &Usage, new_tokens: usize, finished: bool) -> String;
     /// Events after the last token.
     fn closing(&self, subject: &Subject, usage: &Usage) -> Vec<String>;
 }
@@ -69,9 +69,9 @@ fn text_of(tokens: usize) -> String {
     (0..tokens).map(output_text).collect()
 }
 
-/// The text of the last of so many tokens.
-fn last_text(usage: &Usage) -> String {
-    output_text(usage.completion_tokens.saturating_sub(1))
+/// The text of the last tokens of those counted.
+fn last_text(usage: &Usage, new_tokens: usize) -> String {
+    (usage.completion_tokens.saturating_sub(new_tokens)..usage.completion_tokens).map(output_text).collect()
 }
 
 fn data_event(json: &str) -> String {

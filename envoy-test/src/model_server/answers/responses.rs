@@ -29,8 +29,8 @@ impl EventShape for Events {
         ]
     }
 
-    fn token(&self, subject: &Subject, usage: &Usage, _: bool) -> String {
-        let delta = format!(r#"{},"delta":"{}","logprobs":[]"#, place(subject), last_text(usage));
+    fn tokens(&self, subject: &Subject, usage: &Usage, new_tokens: usize, _: bool) -> String {
+        let delta = format!(r#"{},"delta":"{}","logprobs":[]"#, place(subject), last_text(usage, new_tokens));
         event("response.output_text.delta", OPENING_EVENTS + usage.completion_tokens - 1, &delta)
     }
 

@@ -95,6 +95,11 @@ impl Engine {
         self.finished_steps
     }
 
+    /// Requests that were ever taken.
+    pub fn submitted(&self) -> u64 {
+        self.last_id
+    }
+
     /// What the step in progress computes.
     pub fn step_work(&self) -> Option<StepWork> {
         self.step.map(|step| step.work)
