@@ -51,7 +51,13 @@ test-vllm: build ## tests it in front of two real vLLM servers on the CPU; takes
 	cargo test --locked --package envoy-test --test real_vllm -- --ignored --nocapture
 
 .PHONY: bench-routing
-bench-routing: ## compares picks in a simulation and writes docs/routing.md; takes a few minutes
+bench-routing: build ## compares picks behind a real Envoy and writes docs/routing-live.md, or measures GATEWAY=url [ENDPOINTS=ip:port,ip:port]
+	@sh envoy-test/setup/envoy.sh
+	cargo run --locked --release --package envoy-test --bin bench-routing -- \
+		$(if $(GATEWAY),--gateway $(GATEWAY) $(if $(ENDPOINTS),--endpoints $(ENDPOINTS)),--write) $(ARGUMENTS)
+
+.PHONY: simulate-routing
+simulate-routing: ## compares picks in a simulation and writes docs/routing.md; takes a few minutes
 	cargo run --locked --release --package envoy-test --bin routing -- --write
 
 .PHONY: bench-scale

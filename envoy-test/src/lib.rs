@@ -3,6 +3,7 @@
 //!
 //! - [`envoy`] starts an Envoy on a configuration, and talks to it as a client and as an operator.
 //! - [`model_server`] simulates model servers that behave like vLLM where routing can tell.
+//! - [`live`] compares picks in real time, behind a real Envoy.
 //! - [`load`] has clients send and counts what they see; [`faults`] does something to the gateway meanwhile.
 //! - [`simulation`] compares picks in virtual time, without an Envoy.
 //! - [`statistics`] reads what the plugin counts from Envoy's admin, for `make run` and `make top`.
@@ -14,6 +15,7 @@ pub mod demonstration;
 pub mod document;
 pub mod envoy;
 pub mod faults;
+pub mod live;
 pub mod load;
 pub mod model_server;
 pub mod observability;

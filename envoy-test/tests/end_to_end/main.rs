@@ -1,6 +1,7 @@
 //! The plugin in a real Envoy, in front of simulated model servers: what a user would see.
 
 mod answers;
+mod bench_routing;
 mod configurations;
 mod discovery;
 mod failing_plugin;

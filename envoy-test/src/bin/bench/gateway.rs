@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const CLUSTER: &str = "vllm-llama2-7b";
-const FILTER: &str = "inference-picker";
 const CONNECTION_MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
 /// A plugin in WebAssembly's text format, and what it logs with its first stream.
 const DOES_NOTHING: &str = include_str!("does_nothing.wat");
@@ -112,7 +111,7 @@ impl Gateway {
         let mut configuration = load(variant)?;
         configuration.set_endpoints(CLUSTER, endpoints);
         match variant {
-            Variant::Plain => remove_plugin(&mut configuration),
+            Variant::Plain => configuration.remove_plugin(),
             Variant::DoesNothing => put_nothing(&mut configuration, &folder)?,
             _ => {
                 configuration.set_plugin_file(&plugin_file());
@@ -140,14 +139,6 @@ fn load(variant: Variant) -> Result<Configuration> {
 
 fn remove_service(configuration: &mut Configuration) {
     *configuration.at("/bootstrap_extensions") = json!([]);
-}
-
-fn remove_plugin(configuration: &mut Configuration) {
-    remove_service(configuration);
-    let filters = configuration.at(&format!("{CONNECTION_MANAGER}/http_filters"));
-    if let Some(filters) = filters.as_array_mut() {
-        filters.retain(|filter| filter["name"] != FILTER);
-    }
 }
 
 fn put_nothing(configuration: &mut Configuration, folder: &TempDir) -> Result<()> {

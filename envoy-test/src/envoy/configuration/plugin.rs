@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 const FILTERS: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
+const WASM_FILTER: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
 
 /// Where a filter is put in the chain of the first listener.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +63,14 @@ impl Configuration {
                 object.get_mut("vm_config").and_then(|machine| machine.pointer_mut("/code/local/filename"));
             file.map(|name| *name = path.to_string_lossy().into()).is_some()
         })
+    }
+
+    /// Takes the plugin out: every wasm filter of the first listener, and all bootstrap extensions.
+    pub fn remove_plugin(&mut self) {
+        *self.at("/bootstrap_extensions") = Value::Array(Vec::new());
+        if let Some(filters) = self.at(FILTERS).as_array_mut() {
+            filters.retain(|filter| filter["typed_config"]["@type"] != WASM_FILTER);
+        }
     }
 
     /// Adds an HTTP filter to the first listener.

@@ -51,6 +51,28 @@ impl EndpointPicker {
         EndpointPicker { pods: engines.iter().map(pod).collect(), next_scrape: Duration::ZERO, rng }
     }
 
+    /// Takes over what was scraped of a pod.
+    pub fn observe(&mut self, pod: usize, gauges: Gauges) {
+        self.pods[pod].gauges = gauges;
+    }
+
+    /// The best of the pods that are there; of all, if none is.
+    pub fn choose(&mut self, prompt: &[u32], is_there: impl Fn(usize) -> bool) -> usize {
+        let blocks = block_hashes(prompt);
+        let scores = self.scores(&blocks);
+        let mut pods: Vec<usize> = (0..scores.len()).filter(|&pod| is_there(pod)).collect();
+        if pods.is_empty() {
+            pods = (0..scores.len()).collect();
+        }
+        let highest = pods.iter().map(|&pod| scores[pod]).fold(f64::MIN, f64::max);
+        pods.retain(|&pod| scores[pod] == highest);
+        let picked = self.rng.choice(pods).unwrap_or_default();
+        for block in blocks {
+            self.pods[picked].blocks.put(block, ());
+        }
+        picked
+    }
+
     fn scores(&self, blocks: &[u64]) -> Vec<f64> {
         let queues = || self.pods.iter().map(|pod| pod.gauges.waiting);
         let (shortest, longest) = (queues().min().unwrap_or(0), queues().max().unwrap_or(0));
@@ -76,15 +98,7 @@ impl Pod {
 
 impl Picker for EndpointPicker {
     fn pick(&mut self, request: &Request<'_>, _engines: &[Engine], _now: Duration) -> usize {
-        let blocks = block_hashes(request.prompt);
-        let scores = self.scores(&blocks);
-        let highest = scores.iter().copied().fold(f64::MIN, f64::max);
-        let best = (0..scores.len()).filter(|&pod| scores[pod] == highest);
-        let picked = self.rng.choice(best.collect::<Vec<_>>()).unwrap_or_default();
-        for block in blocks {
-            self.pods[picked].blocks.put(block, ());
-        }
-        picked
+        self.choose(request.prompt, |_| true)
     }
 
     fn next_tick(&self) -> Option<Duration> {

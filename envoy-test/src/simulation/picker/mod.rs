@@ -1,8 +1,8 @@
 //! Who picks: the routing core with each of its strategies, and others to compare it with.
 
-mod endpoint_picker;
+pub(crate) mod endpoint_picker;
 mod gateway;
-mod oracle;
+pub(crate) mod oracle;
 mod scraping;
 mod telling;
 mod watch;

@@ -23,7 +23,13 @@ impl Picker for Oracle {
         let mut earliest = Duration::MAX;
         let mut best = Vec::new();
         for (pod, engine) in engines.iter().enumerate() {
-            let Some(at) = first_output(engine, request.prompt, now, earliest) else { continue };
+            let prompt = EngineRequest {
+                prompt: request.prompt.to_vec(),
+                output_tokens: 1,
+                adapter: None,
+                cache_salt: None,
+            };
+            let Some(at) = first_output(engine.clone(), prompt, now, earliest) else { continue };
             if at < earliest {
                 earliest = at;
                 best.clear();
@@ -34,11 +40,13 @@ impl Picker for Oracle {
     }
 }
 
-/// When the prompt would have its first output there; `None` if later than `limit`.
-fn first_output(engine: &Engine, prompt: &[u32], now: Duration, limit: Duration) -> Option<Duration> {
-    let mut engine = engine.clone();
-    let request =
-        EngineRequest { prompt: prompt.to_vec(), output_tokens: 1, adapter: None, cache_salt: None };
+/// When the request would have its first output there; `None` if later than `limit`.
+pub(crate) fn first_output(
+    mut engine: Engine,
+    request: EngineRequest,
+    now: Duration,
+    limit: Duration,
+) -> Option<Duration> {
     let id = engine.submit(now, request).ok()?;
     loop {
         let at = engine.next_event().filter(|&at| at <= limit)?;

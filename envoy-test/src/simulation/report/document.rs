@@ -13,7 +13,7 @@ use crate::document::write_section;
 use crate::simulation::comparison::Outcome;
 use crate::simulation::picker::PickerKind;
 
-const COMMAND: &str = "make bench-routing";
+const COMMAND: &str = "make simulate-routing";
 
 /// Cases that are shown together.
 pub struct Section {

@@ -30,7 +30,7 @@ pub struct Measures {
 }
 
 impl Times {
-    fn of(times: impl Iterator<Item = Duration>) -> Times {
+    pub(crate) fn of(times: impl Iterator<Item = Duration>) -> Times {
         let mut ms: Vec<f64> = times.map(|time| time.as_secs_f64() * 1000.0).collect();
         ms.sort_by(f64::total_cmp);
         let quantile = |share: f64| ms.get((ms.len() as f64 * share) as usize).copied().unwrap_or_default();

@@ -7,6 +7,6 @@ mod tables;
 
 pub use document::{Section, write};
 pub use measures::{Measures, Times};
-pub(crate) use plots::COLORS;
 pub use plots::Timeline;
+pub(crate) use plots::{Area, COLORS, drawn};
 pub use tables::{details, first_tokens};

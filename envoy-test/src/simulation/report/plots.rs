@@ -9,7 +9,7 @@ use plotters::prelude::*;
 use crate::simulation::Record;
 use crate::simulation::comparison::Outcome;
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 const SIZE: (u32, u32) = (960, 420);
 /// Told apart by people who do not see all colours, too (Okabe and Ito's palette).
@@ -133,7 +133,7 @@ pub fn timelines(timelines: &[Timeline]) -> Result<String> {
 }
 
 /// The SVG that `draw` leaves on a white area.
-fn drawn(draw: impl Fn(&Area<'_>) -> Result<(), Box<dyn std::error::Error>>) -> Result<String> {
+pub(crate) fn drawn(draw: impl Fn(&Area<'_>) -> Result<(), Box<dyn std::error::Error>>) -> Result<String> {
     let mut svg = String::new();
     let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
     let result = area.fill(&WHITE).map_err(Into::into).and_then(|()| draw(&area));

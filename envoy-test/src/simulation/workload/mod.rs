@@ -7,7 +7,7 @@ mod azure;
 mod bursts;
 mod capacity;
 mod conversation;
-mod draw;
+pub(crate) mod draw;
 mod hot_prompt;
 mod multi_turn;
 pub(super) mod random;
@@ -40,7 +40,7 @@ pub struct Session {
 
 impl Session {
     /// A session of a single request.
-    fn single(starts: Duration, text: Vec<u32>, output_tokens: usize) -> Session {
+    pub(crate) fn single(starts: Duration, text: Vec<u32>, output_tokens: usize) -> Session {
         Session { starts, turns: vec![Turn { pause: Duration::ZERO, text, output_tokens }] }
     }
 }

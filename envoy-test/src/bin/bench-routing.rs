@@ -1,0 +1,147 @@
+//! `make bench-routing`: who picks best, in real time behind a real Envoy.
+//!
+//! It prints the figures of what the arguments name. With `--write` it plays the whole comparison instead and writes
+//! `docs/routing-live.md`, its plots and `docs/routing-live.json`. With `--gateway` the requests go to a gateway that
+//! runs already.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use envoy_test::envoy::binary::project_root;
+use envoy_test::live::{Cell, Column, Gateway, Outcome, Play, PodsWatch, Traffic, report};
+
+/// Compares picks in real time.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Traffic, several times for several kinds; all kinds if none is named.
+    #[arg(long)]
+    traffic: Vec<Traffic>,
+    /// Who picks; everybody if nobody is named.
+    #[arg(long)]
+    column: Vec<Column>,
+    /// How long requests arrive, for each picker and kind of traffic.
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Of the traffic: the same for everybody.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Plays the whole comparison and writes docs/routing-live.md, its plots and docs/routing-live.json.
+    #[arg(long)]
+    write: bool,
+    /// Sends to this gateway, `http://HOST:PORT`, instead of starting anything.
+    #[arg(long)]
+    gateway: Option<String>,
+    /// The pods behind that gateway, whose metrics are read meanwhile.
+    #[arg(long, value_delimiter = ',')]
+    endpoints: Vec<SocketAddr>,
+    /// The model to ask that gateway for; the first that it names if this is left out.
+    #[arg(long)]
+    model: Option<String>,
+    /// LoRA adapters behind that gateway.
+    #[arg(long, value_delimiter = ',')]
+    adapters: Vec<String>,
+    /// Requests a second to that gateway.
+    #[arg(long, default_value_t = 4.0)]
+    rate: f64,
+    /// Where the files are written; with a gateway none are if this is left out.
+    #[arg(long)]
+    folder: Option<PathBuf>,
+}
+
+/// So that the whole comparison takes less than ten minutes.
+const SECONDS: f64 = 6.0;
+/// For a gateway of which nothing is known.
+const GATEWAY_SECONDS: f64 = 30.0;
+/// Played a second time with the same seed, to tell the noise.
+const AGAIN: Traffic = Traffic::Conversation;
+/// A gateway of somebody else's has servers of the usual speed.
+const USUAL_SPEED: f64 = 1.0;
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    match &arguments.gateway {
+        Some(url) => measure_gateway(&arguments, url),
+        None => compare(&arguments),
+    }
+}
+
+fn compare(arguments: &Arguments) -> Result<()> {
+    let named = |named: &[Traffic]| if named.is_empty() { Traffic::ALL.to_vec() } else { named.to_vec() };
+    let outcomes = play_all(arguments, &named(&arguments.traffic))?;
+    if arguments.write {
+        let again = play_all(arguments, &[AGAIN])?;
+        let folder = arguments.folder.clone().unwrap_or_else(|| project_root().join("docs"));
+        return report::write(&folder, &outcomes, &again);
+    }
+    println!("{}", report::markdown(&outcomes, &[]));
+    Ok(())
+}
+
+fn play_all(arguments: &Arguments, traffics: &[Traffic]) -> Result<Vec<Outcome>> {
+    let columns = if arguments.column.is_empty() { &Column::ALL[..] } else { &arguments.column };
+    let cells = traffics.iter().flat_map(|&traffic| columns.iter().map(move |&column| (traffic, column)));
+    let play = |(traffic, column)| {
+        let cell =
+            Cell { traffic, column, seconds: arguments.seconds.unwrap_or(SECONDS), seed: arguments.seed };
+        let outcome = cell.run().with_context(|| format!("{}, {}", traffic.name(), column.name()))?;
+        tell(&outcome);
+        Ok(outcome)
+    };
+    cells.map(play).collect()
+}
+
+fn measure_gateway(arguments: &Arguments, url: &str) -> Result<()> {
+    let gateway = Gateway::parse(url)?;
+    let model = arguments.model.clone().map_or_else(|| gateway.first_model(), Ok)?;
+    let mut outcomes = Vec::new();
+    for traffic in arguments.traffics_anywhere() {
+        let play = Play {
+            traffic,
+            seconds: arguments.seconds.unwrap_or(GATEWAY_SECONDS),
+            seed: arguments.seed,
+            rate_per_s: arguments.rate,
+            speed: USUAL_SPEED,
+            gateway: gateway.clone(),
+            model: model.clone(),
+            adapters: arguments.adapters.clone(),
+            chooser: None,
+            watch: Arc::new(PodsWatch::new(arguments.endpoints.clone())),
+            watch_interval: None,
+        };
+        let outcome = play.run(url, None)?;
+        tell(&outcome);
+        outcomes.push(outcome);
+    }
+    println!("{}", report::markdown(&outcomes, &[]));
+    arguments.folder.as_ref().map_or(Ok(()), |folder| report::write(folder, &outcomes, &[]))
+}
+
+impl Arguments {
+    /// Those named; else those that need nothing of the pool, and adapters where there are some.
+    fn traffics_anywhere(&self) -> Vec<Traffic> {
+        if !self.traffic.is_empty() {
+            return self.traffic.clone();
+        }
+        let adapters = (!self.adapters.is_empty()).then_some(Traffic::Adapters);
+        Traffic::ANYWHERE.into_iter().chain(adapters).collect()
+    }
+}
+
+fn tell(outcome: &Outcome) {
+    let measures = &outcome.measures;
+    eprintln!(
+        "{}, {}: {} requests, {} failed, first token {:.0} ms (p90), {:.0} % within the objective",
+        outcome.traffic.name(),
+        outcome.column,
+        measures.requests,
+        measures.failed,
+        measures.first_token_ms.p90,
+        measures.goodput_share * 100.0,
+    );
+    for failure in &outcome.failures {
+        eprintln!("    {failure}");
+    }
+}

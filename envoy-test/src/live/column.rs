@@ -1,0 +1,132 @@
+//! Who picks, and the Envoy that is set up for it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+use super::chooser::{Chooser, EndpointPickerChooser, Oracle};
+use super::pods::PodsWatch;
+use crate::envoy::binary::{plugin_file, project_root};
+use crate::envoy::{Configuration, Envoy, EnvoySettings};
+use crate::model_server::ModelServers;
+
+const CLUSTER: &str = "vllm-llama2-7b";
+const ACCESS_LOG: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/access_log";
+/// Worker threads, so that what one worker tells the other counts.
+const WORKERS: u32 = 2;
+/// Between two looks at a pod's metrics, at a real server's pace: the plugin's default.
+const SCRAPE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A rule by which pods are picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Column {
+    /// Envoy's own round robin, without the plugin.
+    RoundRobin,
+    /// Envoy's own least request, without the plugin.
+    LeastRequest,
+    /// The weighted scores of the Gateway API's reference endpoint picker.
+    EndpointPicker,
+    /// The plugin with DEFAULT.
+    Default,
+    /// The plugin with PREFIX_CACHE.
+    PrefixCache,
+    /// Knows every server's true state, and takes the earliest first token.
+    Oracle,
+}
+
+impl Column {
+    pub const ALL: [Column; 6] = [
+        Column::RoundRobin,
+        Column::LeastRequest,
+        Column::EndpointPicker,
+        Column::Default,
+        Column::PrefixCache,
+        Column::Oracle,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Column::RoundRobin => "Envoy ROUND_ROBIN",
+            Column::LeastRequest => "Envoy LEAST_REQUEST",
+            Column::EndpointPicker => "endpoint picker",
+            Column::Default => "DEFAULT",
+            Column::PrefixCache => "PREFIX_CACHE",
+            Column::Oracle => "oracle",
+        }
+    }
+
+    /// Whether the plugin picks.
+    pub fn is_plugin(self) -> bool {
+        matches!(self, Column::Default | Column::PrefixCache)
+    }
+
+    /// Starts an Envoy in front of these pods.
+    ///
+    /// # Errors
+    /// Those of its configuration and its start.
+    pub fn start_envoy(self, pods: &[SocketAddr], speed: f64) -> Result<Envoy> {
+        let settings = EnvoySettings {
+            concurrency: WORKERS,
+            log_level: "error",
+            ..EnvoySettings::new(self.configuration(pods, speed)?)
+        };
+        Envoy::start(settings)
+    }
+
+    fn configuration(self, pods: &[SocketAddr], speed: f64) -> Result<Configuration> {
+        let file = project_root().join("filter-config/stop-iteration/envoy.yaml");
+        let mut configuration = Configuration::load(&file)?;
+        *configuration.at(ACCESS_LOG) = json!([]);
+        configuration.set_plugin_file(&plugin_file());
+        configuration.place_endpoints(pods);
+        let scrape_interval = format!("{}ms", scrape_interval(speed).as_millis());
+        configuration.edit_plugin(|plugin| {
+            plugin["scrapeInterval"] = scrape_interval.clone().into();
+            plugin["pools"][0]["routingStrategy"] = self.name().into();
+        });
+        if !self.is_plugin() {
+            configuration.remove_plugin();
+        }
+        if let Some(policy) = self.own_policy() {
+            configuration.cluster(CLUSTER)["load_balancing_policy"] = policy;
+        }
+        Ok(configuration)
+    }
+
+    /// Envoy's policy with its own defaults; nothing where Envoy follows a pick.
+    fn own_policy(self) -> Option<Value> {
+        let (name, message) = match self {
+            Column::RoundRobin => ("round_robin", "RoundRobin"),
+            Column::LeastRequest => ("least_request", "LeastRequest"),
+            _ => return None,
+        };
+        const POLICIES: &str = "envoy.load_balancing_policies";
+        let message =
+            format!("type.googleapis.com/envoy.extensions.load_balancing_policies.{name}.v3.{message}");
+        let extension = json!({"name": format!("{POLICIES}.{name}"), "typed_config": {"@type": message}});
+        Some(json!({"policies": [{"typed_extension_config": extension}]}))
+    }
+
+    /// Who picks in the process that sends, if anybody does.
+    pub fn chooser(
+        self,
+        servers: &ModelServers,
+        watch: &Arc<PodsWatch>,
+        seed: u64,
+    ) -> Option<Box<dyn Chooser>> {
+        match self {
+            Column::EndpointPicker => Some(Box::new(EndpointPickerChooser::new(Arc::clone(watch), seed))),
+            Column::Oracle => Some(Box::new(Oracle::new(servers, seed))),
+            _ => None,
+        }
+    }
+}
+
+/// As often as the plugin reads metrics by default, in the time of servers that are so many times faster.
+pub fn scrape_interval(speed: f64) -> Duration {
+    SCRAPE_INTERVAL.div_f64(speed)
+}

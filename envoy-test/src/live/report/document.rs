@@ -1,0 +1,119 @@
+//! Writes the results into a folder: the page between its markers, the plots, and the figures for programs. What stands
+//! around the markers is written by hand and kept.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::{plots, tables};
+use crate::live::{Outcome, Traffic};
+
+const BEGIN: &str = "<!-- results: written by `make bench-routing` -->\n";
+const END: &str = "<!-- end of results -->\n";
+/// What the page is where there is none.
+const EMPTY_PAGE: &str = "# Routing in real time\n\n";
+
+/// The name of everything that is written, before what tells the files apart.
+const NAME: &str = "routing-live";
+
+/// Writes all files into `folder`; `again` are cells that were played a second time, to tell the noise.
+///
+/// # Errors
+/// A file that cannot be read or written, or has no end of results.
+pub fn write(folder: &Path, outcomes: &[Outcome], again: &[Outcome]) -> Result<()> {
+    let file = |rest: &str| folder.join(format!("{NAME}{rest}"));
+    put(&file("-first-token.svg"), &plots::first_tokens(outcomes)?)?;
+    let pictured = tables::traffics(outcomes).into_iter().filter(|traffic| is_pictured(*traffic));
+    for traffic in pictured {
+        let own: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.traffic == traffic).collect();
+        put(&file(&format!("-kv-{}.svg", traffic.name())), &plots::kv_caches(&own)?)?;
+    }
+    put(&file(".json"), &as_json(outcomes, again)?)?;
+    let page = file(".md");
+    let text = fs::read_to_string(&page).unwrap_or_else(|_| format!("{EMPTY_PAGE}{BEGIN}{END}"));
+    let text = between_markers(&text, &markdown(outcomes, again))
+        .with_context(|| format!("{} has no markers", page.display()))?;
+    put(&page, &text)
+}
+
+/// Whether the pods' KV caches are drawn.
+fn is_pictured(traffic: Traffic) -> bool {
+    matches!(traffic, Traffic::Original | Traffic::SlowPod)
+}
+
+fn put(file: &Path, text: &str) -> Result<()> {
+    fs::write(file, text).with_context(|| format!("writing {}", file.display()))
+}
+
+fn between_markers(text: &str, results: &str) -> Option<String> {
+    let (before, rest) = text.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n{results}\n{END}{after}"))
+}
+
+/// All tables.
+pub fn markdown(outcomes: &[Outcome], again: &[Outcome]) -> String {
+    let mut text = format!("{}\n{}\n", tables::goodput(outcomes), tables::first_tokens(outcomes));
+    for traffic in tables::traffics(outcomes) {
+        let own = outcomes.iter().filter(|outcome| outcome.traffic == traffic);
+        text += &format!("### {}\n\n{}\n", traffic.name(), tables::details(own));
+    }
+    if !again.is_empty() {
+        text += &format!("### The same seed again\n\n{}\n", tables::repeated(outcomes, again));
+    }
+    text + &tables::machine(outcomes)
+}
+
+/// One object a cell, each on a line of its own.
+fn as_json(outcomes: &[Outcome], again: &[Outcome]) -> Result<String> {
+    let first = outcomes.iter().map(|outcome| cell(outcome, 1));
+    let cells = first.chain(again.iter().map(|outcome| cell(outcome, 2)));
+    let lines = cells.map(|cell| serde_json::to_string(&cell)).collect::<Result<Vec<_>, _>>()?;
+    Ok(format!("[\n{}\n]\n", lines.join(",\n")))
+}
+
+fn cell(outcome: &Outcome, run: usize) -> Value {
+    let looks = |pod: &Vec<(std::time::Duration, f64)>| -> Value {
+        pod.iter().map(|(at, share)| json!([rounded(at.as_secs_f64()), rounded(*share)])).collect()
+    };
+    json!({
+        "traffic": outcome.traffic.name(),
+        "picker": outcome.column,
+        "run": run,
+        "objective": outcome.objective,
+        "measures": rounded_all(json!(outcome.measures)),
+        "kv_cache_by_pod": outcome.kv_cache.iter().map(looks).collect::<Value>(),
+    })
+}
+
+/// All numbers of a tree with three digits behind the point.
+fn rounded_all(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, value)| (name, rounded_all(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        Value::Number(number) if number.is_f64() => json!(rounded(number.as_f64().unwrap_or_default())),
+        other => other,
+    }
+}
+
+fn rounded(number: f64) -> f64 {
+    (number * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_around_the_markers_is_kept() {
+        let page = format!("before\n{BEGIN}old\n{END}after\n");
+        let expected = format!("before\n{BEGIN}\nnew\n{END}after\n");
+        assert_eq!(between_markers(&page, "new"), Some(expected));
+        assert_eq!(between_markers("no markers", "new"), None);
+    }
+}

@@ -1,0 +1,111 @@
+//! Sends requests when they are due, whether or not those before them were answered, and tells what came of each.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::chooser::Chooser;
+use super::gateway::Gateway;
+use super::request::{self, Said};
+use crate::simulation::workload::{Session, Turn};
+
+/// Where the pick goes that was made here.
+const PICK_HEADER: &str = "x-gateway-destination-endpoint";
+/// Whoever has no whole answer by then has none.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How much of an answer that is an error is told.
+const SHOWN_BYTES: usize = 200;
+
+/// Sends to one gateway. Times are counted from its start.
+pub struct Sender {
+    pub gateway: Gateway,
+    /// The base model.
+    pub model: String,
+    /// Who picks here, if it is not the gateway.
+    pub chooser: Option<Mutex<Box<dyn Chooser>>>,
+    /// By how much the pauses between turns are shorter than the traffic says.
+    pub speed: f64,
+    pub started_at: Instant,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    pub due: Duration,
+    /// When it was really sent.
+    pub sent: Duration,
+    /// Or what went wrong.
+    pub told: Result<Told, String>,
+}
+
+/// What was seen of an answer that is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    pub first_output: Duration,
+    pub ended: Duration,
+    pub output_tokens: usize,
+}
+
+impl Sender {
+    /// Plays all sessions to their end, each for its adapter or the base model.
+    pub async fn play_all(
+        self: &Arc<Self>,
+        sessions: Vec<Session>,
+        adapters: Vec<Option<String>>,
+    ) -> Vec<Answer> {
+        let mut playing = JoinSet::new();
+        for (session, adapter) in sessions.into_iter().zip(adapters) {
+            let sender = Arc::clone(self);
+            playing.spawn(async move { sender.play(session, adapter).await });
+        }
+        playing.join_all().await.into_iter().flatten().collect()
+    }
+
+    /// A session ends with the first turn that has no whole answer.
+    async fn play(&self, session: Session, adapter: Option<String>) -> Vec<Answer> {
+        let (mut answers, mut prompt, mut due) = (Vec::new(), String::new(), session.starts);
+        for turn in session.turns {
+            due += turn.pause.div_f64(self.speed);
+            prompt += &request::text_of(&turn.text);
+            sleep_until(self.started_at + due).await;
+            let sent = self.started_at.elapsed();
+            let asked = self.ask(&prompt, &turn, adapter.as_deref());
+            let asked = timeout(PATIENCE, asked).await.context("no answer in time").flatten();
+            let told = asked.map(|(told, said)| {
+                prompt += &said.text;
+                told
+            });
+            let told = told.map_err(|error| format!("{error:#}"));
+            answers.push(Answer { due, sent, told: told.clone() });
+            let Ok(told) = told else { break };
+            due = told.ended;
+        }
+        answers
+    }
+
+    async fn ask(&self, prompt: &str, turn: &Turn, adapter: Option<&str>) -> Result<(Told, Said)> {
+        let body = request::body(adapter.unwrap_or(&self.model), prompt, turn.output_tokens);
+        let mut request =
+            self.gateway.post("/v1/completions").header("content-type", "application/json").body(body);
+        if let Some(chooser) = &self.chooser {
+            let picked = chooser.lock().unwrap_or_else(PoisonError::into_inner).choose(prompt, adapter);
+            request = request.header(PICK_HEADER, picked.to_string());
+        }
+        let mut stream = self.gateway.client().open(request).await?;
+        let (mut answer, mut first_output) = (Vec::new(), None);
+        while let Some(chunk) = stream.next_chunk().await? {
+            first_output.get_or_insert_with(|| self.started_at.elapsed());
+            answer.extend_from_slice(&chunk.data);
+        }
+        let ended = self.started_at.elapsed();
+        let shown = || String::from_utf8_lossy(&answer[..answer.len().min(SHOWN_BYTES)]).into_owned();
+        ensure!(stream.status == 200, "{}: {}", stream.status, shown());
+        let said = request::said(&answer);
+        ensure!(said.is_whole, "the answer broke off");
+        let first_output = first_output.unwrap_or(ended);
+        Ok((Told { first_output, ended, output_tokens: said.output_tokens }, said))
+    }
+}
