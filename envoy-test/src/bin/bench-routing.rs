@@ -23,7 +23,7 @@ struct Arguments {
     #[arg(long)]
     column: Vec<Column>,
     /// How long requests arrive, for each picker and kind of traffic.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_positive)]
     seconds: Option<f64>,
     /// Of the traffic: the same for everybody.
     #[arg(long, default_value_t = 1)]
@@ -44,7 +44,7 @@ struct Arguments {
     #[arg(long, value_delimiter = ',')]
     adapters: Vec<String>,
     /// Requests a second to that gateway.
-    #[arg(long, default_value_t = 4.0)]
+    #[arg(long, default_value_t = 4.0, value_parser = parse_positive)]
     rate: f64,
     /// Where the files are written; with a gateway none are if this is left out.
     #[arg(long)]
@@ -128,6 +128,11 @@ impl Arguments {
         let adapters = (!self.adapters.is_empty()).then_some(Traffic::Adapters);
         Traffic::ANYWHERE.into_iter().chain(adapters).collect()
     }
+}
+
+fn parse_positive(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "expected a number")?;
+    (number.is_finite() && number > 0.0).then_some(number).ok_or("expected a number above zero".to_owned())
 }
 
 fn tell(outcome: &Outcome) {

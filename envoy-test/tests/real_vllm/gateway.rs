@@ -1,5 +1,6 @@
 //! A gateway to test: an Envoy on one of the configurations that the project ships, in front of the real servers.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use envoy_test::envoy::binary::{plugin_file, project_root};
@@ -34,6 +35,10 @@ impl<'a> Gateway<'a> {
             gateway.log(1)[0]["decision"].as_str().is_some_and(|why| why.contains("metrics_age_ms="))
         });
         gateway
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.envoy.address()
     }
 
     pub fn client(&self) -> Client {

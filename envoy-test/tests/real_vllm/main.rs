@@ -4,6 +4,7 @@
 //! It is one test, as the servers take long to start and all claims need them.
 
 mod answers;
+mod bench_serve;
 mod failing_server;
 mod gateway;
 mod picking;
@@ -58,6 +59,10 @@ fn the_plugin_serves_in_front_of_two_real_vllm_servers() {
             },
         );
     }
+    let gateway = Gateway::start("stop-iteration", &servers);
+    check("bench_serve::vllms_own_benchmark_counts_the_same_with_and_without_the_gateway", || {
+        bench_serve::vllms_own_benchmark_counts_the_same_with_and_without_the_gateway(&gateway);
+    });
     let gateways = CONFIGURATIONS.map(|configuration| Gateway::start(configuration, &servers));
     check("failing_server::only_streams_that_had_begun_end_with_their_server", || {
         failing_server::only_streams_that_had_begun_end_with_their_server(&gateways, &servers);

@@ -29,7 +29,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 const LOG_TAIL_LINES: usize = 30;
 
 /// On the processor, one thread each, loopback only, and without asking anybody outside.
-const ENVIRONMENT: [(&str, &str); 8] = [
+pub const ENVIRONMENT: [(&str, &str); 8] = [
     ("VLLM_HOST_IP", "127.0.0.1"),
     ("VLLM_LOOPBACK_IP", "127.0.0.1"),
     ("VLLM_CPU_KVCACHE_SPACE", "1"),
