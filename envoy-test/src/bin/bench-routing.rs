@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use envoy_test::envoy::binary::project_root;
 use envoy_test::live::{Cell, Column, Gateway, Outcome, Play, PodsWatch, Traffic, report};
@@ -28,6 +28,9 @@ struct Arguments {
     /// Of the traffic: the same for everybody.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// By how many milliseconds one of a hundred requests may be sent late; a cell where it is more is played again.
+    #[arg(long, default_value_t = 20.0, value_parser = parse_positive)]
+    late_ms: f64,
     /// Plays the whole comparison and writes docs/routing-live.md, its plots and docs/routing-live.json.
     #[arg(long)]
     write: bool,
@@ -52,7 +55,7 @@ struct Arguments {
 }
 
 /// So that the whole comparison takes less than ten minutes.
-const SECONDS: f64 = 6.0;
+const SECONDS: f64 = 5.0;
 /// For a gateway of which nothing is known.
 const GATEWAY_SECONDS: f64 = 30.0;
 /// Played a second time with the same seed, to tell the noise.
@@ -69,28 +72,41 @@ fn main() -> Result<()> {
 }
 
 fn compare(arguments: &Arguments) -> Result<()> {
-    let named = |named: &[Traffic]| if named.is_empty() { Traffic::ALL.to_vec() } else { named.to_vec() };
-    let outcomes = play_all(arguments, &named(&arguments.traffic))?;
+    let traffics = if arguments.traffic.is_empty() { &Traffic::ALL[..] } else { &arguments.traffic };
+    let (outcomes, mut refused) = play_all(arguments, traffics)?;
     if arguments.write {
-        let again = play_all(arguments, &[AGAIN])?;
+        let (again, refused_again) = play_all(arguments, &[AGAIN])?;
+        refused.extend(refused_again);
         let folder = arguments.folder.clone().unwrap_or_else(|| project_root().join("docs"));
-        return report::write(&folder, &outcomes, &again);
+        report::write(&folder, &outcomes, &again)?;
+    } else {
+        println!("{}", report::markdown(&outcomes, &[]));
     }
-    println!("{}", report::markdown(&outcomes, &[]));
+    if !refused.is_empty() {
+        bail!("the machine was too busy to measure: {}", refused.join("; "));
+    }
     Ok(())
 }
 
-fn play_all(arguments: &Arguments, traffics: &[Traffic]) -> Result<Vec<Outcome>> {
+/// What was measured, and what could not be.
+fn play_all(arguments: &Arguments, traffics: &[Traffic]) -> Result<(Vec<Outcome>, Vec<String>)> {
     let columns = if arguments.column.is_empty() { &Column::ALL[..] } else { &arguments.column };
-    let cells = traffics.iter().flat_map(|&traffic| columns.iter().map(move |&column| (traffic, column)));
-    let play = |(traffic, column)| {
-        let cell =
-            Cell { traffic, column, seconds: arguments.seconds.unwrap_or(SECONDS), seed: arguments.seed };
-        let outcome = cell.run().with_context(|| format!("{}, {}", traffic.name(), column.name()))?;
-        tell(&outcome);
-        Ok(outcome)
-    };
-    cells.map(play).collect()
+    let (seconds, seed) = (arguments.seconds.unwrap_or(SECONDS), arguments.seed);
+    let (mut outcomes, mut refused) = (Vec::new(), Vec::new());
+    for &traffic in traffics {
+        for &column in columns {
+            let name = format!("{}, {}", traffic.name(), column.name());
+            let cell = Cell { traffic, column, seconds, seed, late_ms_max: arguments.late_ms };
+            match cell.run().with_context(|| name.clone())? {
+                Some(outcome) => {
+                    tell(&outcome);
+                    outcomes.push(outcome);
+                }
+                None => refused.push(name),
+            }
+        }
+    }
+    Ok((outcomes, refused))
 }
 
 fn measure_gateway(arguments: &Arguments, url: &str) -> Result<()> {

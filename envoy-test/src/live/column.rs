@@ -20,6 +20,8 @@ const ACCESS_LOG: &str = "/static_resources/listeners/0/filter_chains/0/filters/
 const WORKERS: u32 = 2;
 /// Between two looks at a pod's metrics, at a real server's pace: the plugin's default.
 const SCRAPE_INTERVAL: Duration = Duration::from_millis(50);
+/// The same of Envoy's own question whether a pod is there.
+const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A rule by which pods are picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -64,16 +66,17 @@ impl Column {
         matches!(self, Column::Default | Column::PrefixCache)
     }
 
-    /// Starts an Envoy in front of these pods.
+    /// Starts an Envoy in front of these pods, which asks them itself whether they are there if `checks_health`.
     ///
     /// # Errors
     /// Those of its configuration and its start.
-    pub fn start_envoy(self, pods: &[SocketAddr], speed: f64) -> Result<Envoy> {
-        let settings = EnvoySettings {
-            concurrency: WORKERS,
-            log_level: "error",
-            ..EnvoySettings::new(self.configuration(pods, speed)?)
-        };
+    pub fn start_envoy(self, pods: &[SocketAddr], speed: f64, checks_health: bool) -> Result<Envoy> {
+        let mut configuration = self.configuration(pods, speed)?;
+        if checks_health {
+            configuration.cluster(CLUSTER)["health_checks"] = json!([health_check(speed)]);
+        }
+        let settings =
+            EnvoySettings { concurrency: WORKERS, log_level: "error", ..EnvoySettings::new(configuration) };
         Envoy::start(settings)
     }
 
@@ -124,6 +127,19 @@ impl Column {
             _ => None,
         }
     }
+}
+
+/// As a pod's readiness is asked once a second. Without it, plain Envoy would send to pods that no list would have.
+fn health_check(speed: f64) -> Value {
+    let interval = format!("{}s", HEALTH_CHECK_INTERVAL.div_f64(speed).as_secs_f64());
+    json!({
+        "interval": interval,
+        "no_traffic_interval": interval,
+        "timeout": "5s",
+        "unhealthy_threshold": 1,
+        "healthy_threshold": 1,
+        "http_health_check": {"path": "/health"},
+    })
 }
 
 /// As often as the plugin reads metrics by default, in the time of servers that are so many times faster.

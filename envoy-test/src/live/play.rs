@@ -16,10 +16,11 @@ use super::sending::{Answer, Sender};
 use super::traffic::{PodChange, Traffic};
 use crate::envoy::blocking;
 use crate::model_server::ModelServers;
+use crate::simulation::workload::Session;
 
 /// Between two looks at the pods for the pictures.
 const PICTURE_INTERVAL: Duration = Duration::from_millis(100);
-/// From the beginning to the time zero of the traffic: meanwhile the first looks at the pods come back.
+/// From the beginning to the time zero of the traffic, for whatever has to be ready first.
 const LEAD: Duration = Duration::from_millis(200);
 /// How many failures are told.
 const FAILURES_TOLD: usize = 3;
@@ -65,17 +66,11 @@ impl Play {
     /// A trace that cannot be read.
     pub fn run(self, column: &str, servers: Option<&ModelServers>) -> Result<Outcome> {
         let (traffic, objective) = (self.traffic, Objective::at_speed(self.speed));
+        let sessions = traffic.sessions(self.seconds, self.rate_per_s, self.seed)?;
         let watch = Arc::clone(&self.watch);
+        blocking::wait_for(watch.look_at_all(Instant::now()));
         let before = ProcessorTime::now();
-        let started_at = Instant::now() + LEAD;
-        let (interval, ended) = (self.watch_interval.unwrap_or(PICTURE_INTERVAL), Notify::new());
-        let answers = std::thread::scope(|scope| {
-            // In a thread of its own, so that no request is late because a page of metrics is being read.
-            scope.spawn(|| blocking::wait_for(watch.run(interval, started_at, &ended)));
-            let answers = blocking::wait_for(self.play(servers, started_at));
-            ended.notify_one();
-            answers
-        })?;
+        let answers = self.play_watched(sessions, servers);
         let busy_share = ProcessorTime::now().busy_share_since(before);
         let pods = watch.pods();
         let failures = answers.iter().filter_map(|answer| answer.told.as_ref().err());
@@ -89,10 +84,27 @@ impl Play {
         })
     }
 
-    async fn play(self, servers: Option<&ModelServers>, started_at: Instant) -> Result<Vec<Answer>> {
-        let Play { traffic, seconds, seed, .. } = self;
-        let sessions = traffic.sessions(seconds, self.rate_per_s, seed)?;
-        let adapters = traffic.adapters_of(sessions.len(), &self.adapters, seed);
+    /// The pods are watched in a thread of its own, so that no request is late because a page of metrics is being read.
+    fn play_watched(self, sessions: Vec<Session>, servers: Option<&ModelServers>) -> Vec<Answer> {
+        let started_at = Instant::now() + LEAD;
+        let (interval, ended) = (self.watch_interval.unwrap_or(PICTURE_INTERVAL), Notify::new());
+        let watch = Arc::clone(&self.watch);
+        std::thread::scope(|scope| {
+            scope.spawn(|| blocking::wait_for(watch.run(interval, started_at, &ended)));
+            let answers = blocking::wait_for(self.play(sessions, servers, started_at));
+            ended.notify_one();
+            answers
+        })
+    }
+
+    async fn play(
+        self,
+        sessions: Vec<Session>,
+        servers: Option<&ModelServers>,
+        started_at: Instant,
+    ) -> Vec<Answer> {
+        let adapters = self.traffic.adapters_of(sessions.len(), &self.adapters, self.seed);
+        let changes = self.traffic.pod_changes();
         let sender = Arc::new(Sender {
             gateway: self.gateway,
             model: self.model,
@@ -100,10 +112,9 @@ impl Play {
             speed: self.speed,
             started_at,
         });
-        let changes = traffic.pod_changes();
         tokio::select! {
-            answers = sender.play_all(sessions, adapters) => Ok(answers),
-            () = change_pods(&changes, servers, seconds, started_at) => Ok(Vec::new()),
+            answers = sender.play_all(sessions, adapters) => answers,
+            () = change_pods(&changes, servers, self.seconds, started_at) => Vec::new(),
         }
     }
 }

@@ -7,9 +7,12 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use inference_picker::metrics::{EndpointMetrics, ModelServer, read};
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::envoy::{Client, Connection, Protocol, Request};
+
+/// How long a pod has to answer a look.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The pods of a pool and what they say, from the moment they are watched.
 pub struct PodsWatch {
@@ -44,6 +47,12 @@ impl PodsWatch {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Reads every pod once.
+    pub async fn look_at_all(&self, started_at: Instant) {
+        let looks = (0..self.addresses.len()).map(async |pod| self.look_at(pod, &mut None, started_at).await);
+        futures_util::future::join_all(looks).await;
+    }
+
     /// Reads every pod at this interval until that has ended; what is kept counts from `started_at`.
     pub async fn run(&self, every: Duration, started_at: Instant, ended: &Notify) {
         let watches = (0..self.addresses.len()).map(|pod| self.watch(pod, every, started_at));
@@ -51,24 +60,29 @@ impl PodsWatch {
             _ = futures_util::future::join_all(watches) => ended.notified().await,
             () = ended.notified() => {}
         }
+        self.look_at_all(started_at).await;
     }
 
     async fn watch(&self, pod: usize, every: Duration, started_at: Instant) {
-        let client = Client::new(self.addresses[pod], Protocol::Http1);
         let mut connection = None;
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let metrics = look(client, &mut connection).await;
-            let now = started_at.elapsed();
-            self.pods()[pod].note(metrics.ok(), now);
+            self.look_at(pod, &mut connection, started_at).await;
         }
+    }
+
+    async fn look_at(&self, pod: usize, kept: &mut Option<Connection>, started_at: Instant) {
+        let client = Client::new(self.addresses[pod], Protocol::Http1);
+        let metrics = timeout(PATIENCE, metrics(client, kept)).await;
+        let now = started_at.elapsed();
+        self.pods()[pod].note(metrics.ok().and_then(Result::ok), now);
     }
 }
 
 /// Asks over the connection of the last time, if there is one.
-async fn look(client: Client, kept: &mut Option<Connection>) -> Result<EndpointMetrics> {
+async fn metrics(client: Client, kept: &mut Option<Connection>) -> Result<EndpointMetrics> {
     let mut connection = match kept.take() {
         Some(connection) => connection,
         None => client.connect().await?,

@@ -23,6 +23,8 @@ const SLOWNESS: f64 = 3.0;
 const LOAD: f64 = 0.7;
 /// The same where a fourth of the pool is not there for a part of the time.
 const LOAD_OF_FEWER: f64 = 0.5;
+/// The same of the hot prompt: the servers could take more requests than two cores can send and choose for.
+const LOAD_OF_HOT_PROMPT: f64 = 0.4;
 /// Pods of the pool.
 pub const PODS: usize = 4;
 
@@ -107,6 +109,7 @@ impl Traffic {
                 LOAD * self.capacity_per_s() * (usual_pods - 1.0 + 1.0 / SLOWNESS) / usual_pods
             }
             Traffic::PodJoins | Traffic::PodDies => LOAD_OF_FEWER * self.capacity_per_s(),
+            Traffic::HotPrompt => LOAD_OF_HOT_PROMPT * self.capacity_per_s(),
             _ => LOAD * self.capacity_per_s(),
         }
     }

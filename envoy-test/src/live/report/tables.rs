@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::live::{Measures, Outcome, Traffic};
+use crate::live::{Column, Measures, Outcome, Traffic};
 use crate::simulation::report::Times;
 
 /// One line a kind of traffic: the share of requests that each picker had answered within the objective.
@@ -22,7 +22,7 @@ fn overview(title: &str, outcomes: &[Outcome], cell: fn(&Measures) -> String) ->
         let of = |column: &&str| {
             let found =
                 outcomes.iter().find(|outcome| outcome.traffic == traffic && outcome.column == **column);
-            found.map_or_else(String::new, |outcome| cell(&outcome.measures))
+            found.map_or_else(|| "-".to_owned(), |outcome| cell(&outcome.measures))
         };
         line(&mut table, traffic.name(), &columns.iter().map(of).collect::<Vec<_>>());
     }
@@ -106,7 +106,7 @@ pub fn traffics(outcomes: &[Outcome]) -> Vec<Traffic> {
     traffics
 }
 
-/// Those who picked, each once, in their order.
+/// Those who picked, each once, in the order in which all are shown.
 pub fn columns(outcomes: &[Outcome]) -> Vec<&str> {
     let mut columns: Vec<&str> = Vec::new();
     for outcome in outcomes {
@@ -114,6 +114,8 @@ pub fn columns(outcomes: &[Outcome]) -> Vec<&str> {
             columns.push(&outcome.column);
         }
     }
+    // Of the first kind of traffic somebody may be missing.
+    columns.sort_by_key(|column| Column::ALL.iter().position(|known| known.name() == *column));
     columns
 }
 
