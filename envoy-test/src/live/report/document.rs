@@ -8,12 +8,14 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{plots, tables};
+use crate::document::write_section;
 use crate::live::{Outcome, Traffic};
 
-const BEGIN: &str = "<!-- results: written by `make bench-routing` -->\n";
-const END: &str = "<!-- end of results -->\n";
+const SECTION: &str = "results";
+const COMMAND: &str = "make bench-routing";
 /// What the page is where there is none.
-const EMPTY_PAGE: &str = "# Routing in real time\n\n";
+const EMPTY_PAGE: &str =
+    "# Routing in real time\n\n<!-- results: written by `make bench-routing` -->\n<!-- end of results -->\n";
 
 /// The name of everything that is written, before what tells the files apart.
 const NAME: &str = "routing-live";
@@ -21,7 +23,7 @@ const NAME: &str = "routing-live";
 /// Writes all files into `folder`; `again` are cells that were played a second time, to tell the noise.
 ///
 /// # Errors
-/// A file that cannot be read or written, or has no end of results.
+/// A file that cannot be read or written, or has no markers.
 pub fn write(folder: &Path, outcomes: &[Outcome], again: &[Outcome]) -> Result<()> {
     let file = |rest: &str| folder.join(format!("{NAME}{rest}"));
     put(&file("-first-token.svg"), &plots::first_tokens(outcomes)?)?;
@@ -32,10 +34,10 @@ pub fn write(folder: &Path, outcomes: &[Outcome], again: &[Outcome]) -> Result<(
     }
     put(&file(".json"), &as_json(outcomes, again)?)?;
     let page = file(".md");
-    let text = fs::read_to_string(&page).unwrap_or_else(|_| format!("{EMPTY_PAGE}{BEGIN}{END}"));
-    let text = between_markers(&text, &markdown(outcomes, again))
-        .with_context(|| format!("{} has no markers", page.display()))?;
-    put(&page, &text)
+    if !page.exists() {
+        put(&page, EMPTY_PAGE)?;
+    }
+    write_section(&page, SECTION, COMMAND, &markdown(outcomes, again))
 }
 
 /// Whether the pods' KV caches are drawn.
@@ -45,12 +47,6 @@ fn is_pictured(traffic: Traffic) -> bool {
 
 fn put(file: &Path, text: &str) -> Result<()> {
     fs::write(file, text).with_context(|| format!("writing {}", file.display()))
-}
-
-fn between_markers(text: &str, results: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{results}\n{END}{after}"))
 }
 
 /// All tables.
@@ -103,17 +99,4 @@ fn rounded_all(value: Value) -> Value {
 
 fn rounded(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_stands_around_the_markers_is_kept() {
-        let page = format!("before\n{BEGIN}old\n{END}after\n");
-        let expected = format!("before\n{BEGIN}\nnew\n{END}after\n");
-        assert_eq!(between_markers(&page, "new"), Some(expected));
-        assert_eq!(between_markers("no markers", "new"), None);
-    }
 }
