@@ -113,3 +113,16 @@ async fn several_prompts_get_a_choice_each() {
     assert_eq!(answer["choices"].as_array().unwrap().len(), 2);
     assert_eq!(answer["usage"]["completion_tokens"], 4);
 }
+
+#[tokio::test]
+async fn several_tokens_in_an_event_are_the_same_text_and_the_first_token_comes_by_itself() {
+    let servers = start(ServerSettings { stream_interval: 4, ..ServerSettings::default() });
+    let mut body = completion(0..20, 10);
+    body["stream"] = true.into();
+    let text = post(&servers.server(0), COMPLETIONS, &body).await.text();
+    let events =
+        text.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
+    let texts: Vec<String> =
+        events.filter_map(|event| event["choices"][0]["text"].as_str().map(str::to_owned)).collect();
+    assert_eq!(texts, ["000 ", "001 002 003 004 ", "005 006 007 008 ", "009 "]);
+}

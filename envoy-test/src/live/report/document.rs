@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -71,8 +72,10 @@ fn as_json(outcomes: &[Outcome], again: &[Outcome]) -> Result<String> {
 }
 
 fn cell(outcome: &Outcome, run: usize) -> Value {
-    let looks = |pod: &Vec<(std::time::Duration, f64)>| -> Value {
-        pod.iter().map(|(at, share)| json!([rounded(at.as_secs_f64()), rounded(*share)])).collect()
+    let looks = |pod: &Vec<(Duration, f64)>| -> Value {
+        let shown = pod.chunk_by(|(one, _), (other, _)| tenths(*one) == tenths(*other));
+        let shown = shown.filter_map(|looks| looks.first());
+        shown.map(|(at, share)| json!([rounded(at.as_secs_f64()), rounded(*share)])).collect()
     };
     json!({
         "traffic": outcome.traffic.name(),
@@ -82,6 +85,11 @@ fn cell(outcome: &Outcome, run: usize) -> Value {
         "measures": rounded_all(json!(outcome.measures)),
         "kv_cache_by_pod": outcome.kv_cache.iter().map(looks).collect::<Value>(),
     })
+}
+
+/// Of the looks within a tenth of a second one is told.
+fn tenths(at: Duration) -> u128 {
+    at.as_millis() / 100
 }
 
 /// All numbers of a tree with three digits behind the point.
