@@ -206,7 +206,9 @@ fn noise_line() -> impl Strategy<Value = String> {
         Just("\n".to_string()),
         "# (HELP|TYPE) vllm:num_requests_waiting [ -~]{0,20}\n".prop_map(|text: String| text),
         "#vllm:num_requests_waiting [0-9]{1,3}\n".prop_map(|text: String| text),
-        "(vllm:num_requests_waitin|um_requests_waiting|x)[ -~]{0,20}\n".prop_map(|text: String| text),
+        // With a `g` next, the first would be a name that is wanted.
+        "(vllm:num_requests_waitin|um_requests_waiting|x)([ -fh-~][ -~]{0,19})?\n"
+            .prop_map(|text: String| text),
     ]
 }
 
