@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::gateway::{GATEWAYS, Gateway, Setup, chat, long_chat, until};
 
 /// Longer than it takes one gateway to hear of another on a busy machine; an interval and two ticks are 40 ms.
-const HEARD: Duration = Duration::from_millis(400);
+const HEARD: Duration = Duration::from_millis(800);
 
 /// Two gateways with the companion service, or without.
 fn two(by_worker: bool) -> Vec<Gateway> {
