@@ -1,12 +1,25 @@
 //! What is asked of and changed in the stream at hand. Where the host refuses, that is logged and nothing else: a request
 //! is not to fail for it.
 
-use super::host::{self, Headers, HostError, LogLevel};
+use super::host::{self, Buffer, Headers, HostError, LogLevel};
 use crate::header_pairs::HeaderPairs;
+use crate::scrape::ScrapeFailure;
 
 /// All headers; none where the host does not tell.
 pub fn headers_of(which: Headers) -> HeaderPairs {
     host::headers(which).unwrap_or_default()
+}
+
+/// The answer to the call that is being reported, at most `most` bytes.
+pub fn call_answer(most: usize) -> Result<Vec<u8>, ScrapeFailure> {
+    let headers = headers_of(Headers::HttpCallResponse);
+    let status = headers.value(":status");
+    let status = status.and_then(|status| String::from_utf8_lossy(&status).parse().ok());
+    match status {
+        Some(200) => Ok(host::buffer(Buffer::HttpCallResponseBody, most).ok().flatten().unwrap_or_default()),
+        Some(other) => Err(ScrapeFailure::Status(other)),
+        None => Err(ScrapeFailure::NoAnswer),
+    }
 }
 
 /// Publishes filter state `wasm.NAME`. What a client wrote may not break a log line.

@@ -2,7 +2,8 @@
 //!
 //! - [`host`] wraps the host's calls; nothing else is unsafe or names the ABI.
 //! - [`shared`] keeps what workers and the scraper exchange in shared data.
-//! - [`scraping`] performs scrapes and discovery, for the companion service and for an elected worker.
+//! - [`scraping`] performs scrapes, for the companion service and for an elected worker.
+//! - [`discovery`] asks Envoy which hosts a cluster has.
 //! - [`peers`] asks the other gateways, and answers them.
 //! - [`recorder`] hands over what is counted and measured.
 //! - [`worker`] is what one worker knows.
@@ -12,6 +13,7 @@
 mod account;
 mod answer;
 mod calls;
+mod discovery;
 mod host;
 mod own_answers;
 mod peers;

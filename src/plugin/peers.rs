@@ -3,24 +3,19 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use super::calls::call_answer;
+use super::discovery::Discovery;
 use super::host::{self, HostResult, LogLevel};
-use super::scraping::{MAX_CLUSTERS_BYTES, answer as call_answer, escape};
 use super::shared::{self, LeasePlace, RemoteWorkersPlace};
 use crate::config::{Config, ScrapeBy};
 use crate::limits::LimitsReached;
 use crate::peers::{Asking, MAX_PAGE_BYTES, News, Question};
-use crate::pool::read_clusters;
 
 /// Who asks the other gateways: the companion service, or a worker by a lease.
 pub struct PeersAsking {
-    /// The cluster that lists the gateways.
-    cluster: String,
     scrape_cluster: String,
-    admin_cluster: String,
     timeout_ms: u64,
-    discovery_interval_ms: u64,
-    discovery_due_ms: u64,
-    discovery_fails: bool,
+    discovery: Discovery,
     lease: Option<LeasePlace>,
     asking: Asking,
     place: RemoteWorkersPlace,
@@ -38,13 +33,9 @@ impl PeersAsking {
     pub fn new(config: &Config, me: u64) -> Option<PeersAsking> {
         let peers = config.peers.as_ref()?;
         Some(PeersAsking {
-            cluster: peers.cluster.clone(),
             scrape_cluster: config.scrape_cluster.clone()?,
-            admin_cluster: config.admin_cluster.clone()?,
             timeout_ms: config.scrape_timeout_ms,
-            discovery_interval_ms: config.discovery_interval_ms,
-            discovery_due_ms: 0,
-            discovery_fails: false,
+            discovery: Discovery::new(config, &peers.cluster)?,
             lease: (config.scrape_by == ScrapeBy::Worker).then(|| LeasePlace::of_remote_workers(me)),
             asking: Asking::new(peers.interval_ms),
             place: RemoteWorkersPlace::default(),
@@ -104,38 +95,28 @@ impl PeersAsking {
     }
 
     fn discover(&mut self, now_ms: u64) {
-        if now_ms < self.discovery_due_ms {
-            return;
-        }
-        self.discovery_due_ms = now_ms + self.discovery_interval_ms;
-        let path = format!("/clusters?format=json&filter=^{}$", escape(&self.cluster));
-        match host::http_get(&self.admin_cluster, &path, "admin", &[], self.timeout_ms) {
-            Ok(token) => {
+        match self.discovery.ask(now_ms) {
+            Some(Ok(token)) => {
                 self.calls.insert(token, Call::Discovery);
             }
-            Err(error) => self.discovery_failed(&format!("{error:?}")),
+            Some(Err(error)) => self.discovery_failed(&format!("{error:?}")),
+            None => {}
         }
     }
 
     fn discovered(&mut self, now_ms: u64) {
-        let list = call_answer(MAX_CLUSTERS_BYTES).map_err(|failure| failure.to_string());
-        let gateways =
-            list.and_then(|list| read_clusters(&list, &self.cluster).map_err(|error| error.to_string()));
-        match gateways {
-            Ok(gateways) => {
-                self.discovery_fails = false;
-                self.asking.follow(&gateways, now_ms);
-            }
+        match self.discovery.answered() {
+            Ok(gateways) => self.asking.follow(&gateways, now_ms),
             Err(problem) => self.discovery_failed(&problem),
         }
     }
 
     /// Says once that discovery fails; it goes on trying.
     fn discovery_failed(&mut self, problem: &str) {
-        if !std::mem::replace(&mut self.discovery_fails, true) {
+        if self.discovery.failed() {
             let message = format!(
                 "inference-picker: discovery of the gateways of cluster {} failed: {problem}; the last known stay",
-                self.cluster
+                self.discovery.cluster
             );
             host::log(LogLevel::Warn, &message);
         }

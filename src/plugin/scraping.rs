@@ -1,21 +1,19 @@
-//! Performs the scrapes and the discovery that [`crate::scrape`] asks for, and publishes what comes of them.
+//! Performs the scrapes that [`crate::scrape`] asks for, with what discovery lists, and publishes what comes of them.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
-use super::calls::headers_of;
-use super::host::{self, Buffer, Headers, LogLevel};
+use super::calls::call_answer;
+use super::discovery::Discovery;
+use super::host::{self, LogLevel};
 use super::peers::PeersAsking;
 use super::recorder::{GAUGE_INTERVAL_MS, Recorder};
 use super::shared::{Exchange, LeasePlace, SnapshotPlace};
 use crate::config::{self, Config, ScrapeBy};
 use crate::load::LoadBook;
 use crate::metrics::MAX_PAGE_BYTES;
-use crate::pool::{DiscoveredEndpoint, read_clusters};
+use crate::pool::DiscoveredEndpoint;
 use crate::scrape::{News, ScrapeFailure, Scraper};
-
-/// Bytes of an answer of Envoy's admin: about 1 KB an endpoint, and every cluster of the proxy on Envoy 1.36.
-pub const MAX_CLUSTERS_BYTES: usize = 16 << 20;
 
 /// The companion service: it scrapes, and knows the workers' loads so that it can tell theirs from others'.
 pub struct Service {
@@ -50,9 +48,7 @@ impl Service {
 /// Scraping and discovery of all pools.
 pub struct Scraping {
     scrape_cluster: Option<String>,
-    admin_cluster: Option<String>,
     timeout_ms: u64,
-    discovery_interval_ms: u64,
     pools: Vec<PoolScraping>,
     /// Whether other endpoints are listed since that was last asked.
     lists_others: bool,
@@ -63,14 +59,12 @@ pub struct Scraping {
 
 struct PoolScraping {
     name: String,
-    cluster: String,
     metrics_path: &'static str,
     lease: Option<LeasePlace>,
     snapshot: SnapshotPlace,
     scraper: Scraper,
-    /// When to ask the admin again; `None` where the endpoints are configured.
-    discovery_due_ms: Option<u64>,
-    discovery_fails: bool,
+    /// `None` where the endpoints are configured.
+    discovery: Option<Discovery>,
     /// When the gauges are next written, and of which endpoints they were.
     gauges_due_ms: u64,
     gauged: HashSet<SocketAddr>,
@@ -87,9 +81,7 @@ impl Scraping {
     pub fn new(config: &Config, me: u64) -> Scraping {
         Scraping {
             scrape_cluster: config.scrape_cluster.clone(),
-            admin_cluster: config.admin_cluster.clone(),
             timeout_ms: config.scrape_timeout_ms,
-            discovery_interval_ms: config.discovery_interval_ms,
             pools: config.pools.iter().map(|pool| PoolScraping::new(config, pool, me)).collect(),
             lists_others: false,
             calls: HashMap::new(),
@@ -129,13 +121,10 @@ impl Scraping {
     pub fn answered(&mut self, token: u32, loads: &mut LoadBook, now_ms: u64) {
         match self.calls.remove(&token) {
             Some(Call::Scrape(index, address, called_ms)) => {
-                let page = answer(MAX_PAGE_BYTES + 1);
+                let page = call_answer(MAX_PAGE_BYTES + 1);
                 self.scraped(index, address, page, called_ms, loads, now_ms);
             }
-            Some(Call::Discovery(index)) => {
-                let list = answer(MAX_CLUSTERS_BYTES);
-                self.discovered(index, list, now_ms);
-            }
+            Some(Call::Discovery(index)) => self.discovered(index, now_ms),
             None => {
                 if let Some(peers) = &mut self.peers {
                     peers.answered(token, now_ms);
@@ -149,22 +138,17 @@ impl Scraping {
     }
 
     fn discover(&mut self, index: usize, now_ms: u64) {
-        let (Some(pool), Some(admin)) = (self.pools.get_mut(index), &self.admin_cluster) else {
-            return;
-        };
-        match &mut pool.discovery_due_ms {
-            Some(due_ms) if *due_ms <= now_ms => *due_ms = now_ms + self.discovery_interval_ms,
-            _ => return,
-        }
-        let path = format!("/clusters?format=json&filter=^{}$", escape(&pool.cluster));
-        match host::http_get(admin, &path, "admin", &[], self.timeout_ms) {
-            Ok(token) => {
+        let Some(pool) = self.pools.get_mut(index) else { return };
+        let Some(discovery) = &mut pool.discovery else { return };
+        match discovery.ask(now_ms) {
+            Some(Ok(token)) => {
                 self.calls.insert(token, Call::Discovery(index));
             }
-            Err(error) => {
-                let problem = format!("cluster `{admin}` cannot be called: {error:?}");
+            Some(Err(error)) => {
+                let problem = format!("cluster `{}` cannot be called: {error:?}", discovery.admin_cluster);
                 pool.discovery_failed(index, &problem, &mut self.recorder);
             }
+            None => {}
         }
     }
 
@@ -210,18 +194,11 @@ impl Scraping {
         self.recorder.record(|stats| stats.scraped(index, duration_ms, succeeded));
     }
 
-    fn discovered(&mut self, index: usize, list: Result<Vec<u8>, ScrapeFailure>, now_ms: u64) {
-        let Some(pool) = self.pools.get_mut(index) else {
-            return;
-        };
-        let endpoints = list
-            .map_err(|failure| failure.to_string())
-            .and_then(|list| read_clusters(&list, &pool.cluster).map_err(|error| error.to_string()));
-        match endpoints {
-            Ok(endpoints) => {
-                pool.discovery_fails = false;
-                self.lists_others |= pool.scraper.follow(&endpoints, now_ms);
-            }
+    fn discovered(&mut self, index: usize, now_ms: u64) {
+        let Some(pool) = self.pools.get_mut(index) else { return };
+        let Some(discovery) = &mut pool.discovery else { return };
+        match discovery.answered() {
+            Ok(endpoints) => self.lists_others |= pool.scraper.follow(&endpoints, now_ms),
             Err(problem) => pool.discovery_failed(index, &problem, &mut self.recorder),
         }
     }
@@ -235,15 +212,14 @@ impl PoolScraping {
             let listed = endpoints.iter().map(|&address| DiscoveredEndpoint { address, healthy: true });
             scraper.follow(&listed.collect::<Vec<_>>(), host::now_ms());
         }
+        let discovery = if pool.endpoints.is_none() { Discovery::new(config, &pool.cluster) } else { None };
         PoolScraping {
             name: pool.name.clone(),
-            cluster: pool.cluster.clone(),
             metrics_path: pool.model_server.metrics_path(),
             lease: (config.scrape_by == ScrapeBy::Worker).then(|| LeasePlace::new(pool, me)),
             snapshot: SnapshotPlace::new(pool),
             scraper,
-            discovery_due_ms: pool.endpoints.is_none().then_some(0),
-            discovery_fails: false,
+            discovery,
             gauges_due_ms: 0,
             gauged: HashSet::new(),
         }
@@ -269,25 +245,15 @@ impl PoolScraping {
     /// Counts it, and says once that discovery fails; it goes on trying.
     fn discovery_failed(&mut self, place: usize, problem: &str, recorder: &mut Recorder) {
         recorder.record(|stats| [stats.discovery_failed(place)]);
-        if !std::mem::replace(&mut self.discovery_fails, true) {
+        if let Some(discovery) = &mut self.discovery
+            && discovery.failed()
+        {
             let message = format!(
                 "inference-picker: pool {}: discovery of cluster {} failed: {problem}; the last known endpoints stay",
-                self.name, self.cluster
+                self.name, discovery.cluster
             );
             host::log(LogLevel::Warn, &message);
         }
-    }
-}
-
-/// The answer to the call that is being reported, at most `most` bytes.
-pub fn answer(most: usize) -> Result<Vec<u8>, ScrapeFailure> {
-    let headers = headers_of(Headers::HttpCallResponse);
-    let status = headers.value(":status");
-    let status = status.and_then(|status| String::from_utf8_lossy(&status).parse().ok());
-    match status {
-        Some(200) => Ok(host::buffer(Buffer::HttpCallResponseBody, most).ok().flatten().unwrap_or_default()),
-        Some(other) => Err(ScrapeFailure::Status(other)),
-        None => Err(ScrapeFailure::NoAnswer),
     }
 }
 
@@ -304,17 +270,4 @@ fn report(pool: &str, address: SocketAddr, news: &News) {
         News::Back => (LogLevel::Info, "metrics are read again; requests go there again".to_owned()),
     };
     host::log(level, &format!("inference-picker: pool {pool}: endpoint {address}: {what}"));
-}
-
-/// The cluster's name as a regular expression in a URL: everything but letters, digits, `-` and `_` is escaped for
-/// the one and then for the other.
-pub fn escape(cluster: &str) -> String {
-    let mut escaped = String::with_capacity(cluster.len());
-    for &byte in cluster.as_bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => escaped.push(char::from(byte)),
-            _ => escaped.push_str(&format!("%5C%{byte:02X}")),
-        }
-    }
-    escaped
 }
