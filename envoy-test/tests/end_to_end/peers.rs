@@ -54,6 +54,8 @@ fn send_without_answer(gateway: &Gateway, count: usize) -> Vec<RawConnection> {
         let mut connection = RawConnection::open(gateway.envoy.address()).unwrap();
         connection.send(&request).unwrap();
         until("it is at a pod", || in_flight() > before);
+        // Until its workers have told each other, or the next may go to the same pod.
+        std::thread::sleep(HEARD);
         connection
     };
     (0..count).map(open).collect()
