@@ -67,9 +67,12 @@ pub struct LimitsReached {
 impl LimitsReached {
     /// This one was reached, if `reached`.
     pub fn add_if(&mut self, reached: bool, limit: Limit) {
+        if !reached {
+            return;
+        }
         let place = Limit::ALL.iter().position(|one| *one == limit);
         if let Some(times) = place.and_then(|place| self.times.get_mut(place)) {
-            *times = times.saturating_add(reached.into());
+            *times = times.saturating_add(1);
         }
     }
 
