@@ -10,7 +10,6 @@ const NAMES: [&str; 3] = [":path", "x-user", ""];
 fuzz_target!(|bytes: &[u8]| {
     let any = HeaderPairs::new(bytes.to_vec());
     for name in NAMES {
-        assert_eq!(any.value(name).is_some(), any.has(name));
         // Of several values, commas stand between, no more of them than there are sizes in front.
         assert!(any.value(name).is_none_or(|value| value.len() <= bytes.len()));
     }
@@ -27,5 +26,5 @@ fn check_written(text: &str) {
         let expected = values.collect::<Vec<_>>().join(",");
         assert_eq!(written.value(name).as_deref(), Some(expected.as_bytes()));
     }
-    assert!(!written.has("\n"));
+    assert_eq!(written.value("\n"), None);
 }
