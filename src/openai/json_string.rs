@@ -1,11 +1,11 @@
 //! Where a JSON string ends and how many bytes it stands for, without decoding it.
 //!
-//! Most bytes of a request are inside of strings, so this looks at sixteen of them at a time: which are quotes,
-//! backslashes or control characters is a bit each ([`SpecialBytes`]). The bit behind every backslash that is not itself
-//! escaped is an escaped byte; the first quote that is none ends the string. No branch depends on where in the block an
-//! escape is: processors cannot foresee it.
+//! Most bytes of a request are inside of strings, so this looks at sixty-four of them at a time: which are backslashes, and
+//! which may end the string, is a bit each ([`special_bytes`]). The bit behind every backslash that is not itself escaped is
+//! an escaped byte; the first quote that is none ends the string, a control character makes it none. No branch depends on
+//! where in the block an escape is: processors cannot foresee it.
 
-use super::special_bytes::{BLOCK_BYTES, EscapeLetters, SpecialBytes};
+use super::special_bytes::{BLOCK_BYTES, SHORT_BLOCK_BYTES, escape_letters, special_bytes};
 
 /// A string as it stands in JSON.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub(super) struct JsonString<'a> {
     pub decoded_bytes: usize,
     /// Whether characters are escaped by number, as in `\u00e9`.
     pub has_numbered_escapes: bool,
+    /// Whether it is ASCII. One that is may be told not to be, for what stands a few bytes behind it.
+    pub is_ascii: bool,
     /// What follows the closing quote.
     pub rest: &'a [u8],
 }
@@ -23,7 +25,29 @@ pub(super) struct JsonString<'a> {
 /// Reads the string whose opening quote was just read. `None` if it does not end, or has a control character or an
 /// escape that JSON does not know. Whether it is UTF-8 is not looked at.
 pub(super) fn read_string(text: &[u8]) -> Option<JsonString<'_>> {
+    read_short(text).or_else(|| read_long(text))
+}
+
+/// Reads a string without escapes that ends in the first block. Keys do, and most values.
+fn read_short(text: &[u8]) -> Option<JsonString<'_>> {
+    let special = special_bytes(text.first_chunk::<SHORT_BLOCK_BYTES>()?);
+    let length = special.ends.trailing_zeros();
+    if special.ends == 0 || special.backslashes.trailing_zeros() < length {
+        return None;
+    }
+    let (content, behind) = text.split_at_checked(length as usize)?;
+    Some(JsonString {
+        content,
+        decoded_bytes: content.len(),
+        has_numbered_escapes: false,
+        is_ascii: special.is_ascii,
+        rest: behind.strip_prefix(b"\"")?,
+    })
+}
+
+fn read_long(text: &[u8]) -> Option<JsonString<'_>> {
     let mut escapes = Escapes::default();
+    let mut is_ascii = true;
     let mut rest = text;
     loop {
         let padding;
@@ -34,19 +58,17 @@ pub(super) fn read_string(text: &[u8]) -> Option<JsonString<'_>> {
                 (&padding, &[][..])
             }
         };
-        let special = SpecialBytes::of(block);
-        if !special.any() && !escapes.open {
+        let special = special_bytes(block);
+        is_ascii &= special.is_ascii;
+        if special.ends | special.backslashes | escapes.open == 0 {
             rest = next;
             continue;
         }
         let escaped = escapes.escaped(special.backslashes);
-        let end = special.quotes & !escaped;
+        let end = special.ends & !escaped;
         // All bits below the lowest one of `end`; all bits where there is none.
         let inside = end.wrapping_sub(1) & !end;
-        if special.controls & inside != 0 {
-            return None;
-        }
-        if escaped != 0 {
+        if escaped & inside != 0 {
             escapes.count(block, escaped & inside, rest)?;
         }
         if end != 0 {
@@ -56,7 +78,8 @@ pub(super) fn read_string(text: &[u8]) -> Option<JsonString<'_>> {
                 content,
                 decoded_bytes: length.checked_sub(escapes.escaping_bytes)?,
                 has_numbered_escapes: escapes.numbered,
-                rest: behind.get(1..)?,
+                is_ascii,
+                rest: behind.strip_prefix(b"\"")?,
             });
         }
         rest = next;
@@ -66,15 +89,17 @@ pub(super) fn read_string(text: &[u8]) -> Option<JsonString<'_>> {
 /// What is left of the text, and then control characters: nothing ends in them.
 fn padded(rest: &[u8]) -> [u8; BLOCK_BYTES] {
     let mut block = [0; BLOCK_BYTES];
-    block.iter_mut().zip(rest).for_each(|(place, byte)| *place = *byte);
+    if let Some(place) = block.get_mut(..rest.len()) {
+        place.copy_from_slice(rest);
+    }
     block
 }
 
 /// The escapes of one string, as far as it is read.
 #[derive(Default)]
 struct Escapes {
-    /// Whether the block before ended with a backslash that escapes the first byte of the next.
-    open: bool,
+    /// One if the block before ended with a backslash that escapes the first byte of the next, zero otherwise.
+    open: u64,
     /// Bytes that stand for nothing of their own.
     escaping_bytes: usize,
     numbered: bool,
@@ -82,28 +107,29 @@ struct Escapes {
 
 impl Escapes {
     /// The bytes of a block that stand behind a backslash that is itself not escaped.
-    fn escaped(&mut self, backslashes: u32) -> u32 {
-        let first = u32::from(self.open);
-        let escaped = if backslashes & (backslashes << 1 | first) == 0 {
-            backslashes << 1 | first
-        } else {
-            escaped_in_runs(backslashes, first)
-        };
-        self.open = escaped >> BLOCK_BYTES != 0;
-        escaped & ((1 << BLOCK_BYTES) - 1)
+    ///
+    /// In a run of backslashes every other one is escaped, beginning with the second. Adding to a run the bit at which it
+    /// begins turns all its bits over and sets the one behind; doing so only for runs that begin at odd places leaves a
+    /// number that tells, at the byte behind each run, whether even or odd places are escaped.
+    fn escaped(&mut self, backslashes: u64) -> u64 {
+        const EVEN: u64 = 0x5555_5555_5555_5555;
+        let backslashes = backslashes & !self.open;
+        let behind = backslashes << 1 | self.open;
+        let odd_starts = backslashes & !EVEN & !behind;
+        let (turned, goes_on) = odd_starts.overflowing_add(backslashes);
+        self.open = u64::from(goes_on);
+        (EVEN ^ turned << 1) & behind
     }
 
     /// Takes note of the bytes of `block` at these places, which are escaped; `text` begins with the block. `None` if JSON
     /// does not know one of the escapes.
-    fn count(&mut self, block: &[u8; BLOCK_BYTES], escaped: u32, text: &[u8]) -> Option<()> {
-        let letters = EscapeLetters::of(block);
-        if escaped & !letters.known != 0 {
-            return None;
-        }
+    fn count(&mut self, block: &[u8; BLOCK_BYTES], escaped: u64, text: &[u8]) -> Option<()> {
         self.escaping_bytes += escaped.count_ones() as usize;
-        let mut numbered = escaped & letters.numbered;
+        // What is no letter is to be a number, of which there are few.
+        let mut numbered = escaped & !escape_letters(block);
         while numbered != 0 {
-            let digits = text.get(numbered.trailing_zeros() as usize + 1..)?.first_chunk::<4>()?;
+            let escape = text.get(numbered.trailing_zeros() as usize..)?;
+            let digits = escape.strip_prefix(b"u")?.first_chunk::<4>()?;
             if !digits.iter().all(u8::is_ascii_hexdigit) {
                 return None;
             }
@@ -115,18 +141,6 @@ impl Escapes {
     }
 }
 
-/// The same where backslashes stand side by side: every other one of them escapes.
-fn escaped_in_runs(backslashes: u32, first: u32) -> u32 {
-    let mut escaped = first;
-    let mut escaping = backslashes & !escaped;
-    while escaping != 0 {
-        let lowest = escaping & escaping.wrapping_neg();
-        escaped |= lowest << 1;
-        escaping &= !(lowest | lowest << 1);
-    }
-    escaped
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,13 +148,14 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn check(content: &str, decoded_bytes: usize) {
-        for plain in (0..40).map(|bytes| format!("{}{}", "é".repeat(bytes / 2), "a".repeat(bytes % 2))) {
+        for plain in (0..140).map(|bytes| format!("{}{}", "é".repeat(bytes / 2), "a".repeat(bytes % 2))) {
             let content = format!("{plain}{content}");
             let text = format!("{content}\", \"next\"");
             let expected = JsonString {
                 content: content.as_bytes(),
                 decoded_bytes: decoded_bytes + plain.len(),
                 has_numbered_escapes: content.contains(r"\u"),
+                is_ascii: plain.is_ascii() && content.is_ascii(),
                 rest: b", \"next\"",
             };
             assert_eq!(read_string(text.as_bytes()), Some(expected), "{text}");
@@ -148,7 +163,7 @@ mod tests {
     }
 
     fn refused(content: &[u8]) {
-        for plain in 0..40 {
+        for plain in 0..140 {
             let text = [&b"a".repeat(plain), content].concat();
             assert_eq!(read_string(&text), None, "{:?}", String::from_utf8_lossy(&text));
         }

@@ -17,12 +17,8 @@ use super::prompt_text::PromptPart;
 
 /// The fields of `body`, if it is a JSON object and nothing about it is out of the ordinary.
 pub(super) fn read_fields(body: &[u8]) -> Option<Fields<'_>> {
-    // Unlike `is_ascii`, this looks at sixteen bytes at a time as wasm, too.
-    if !body.iter().fold(0, |bits, byte| bits | byte).is_ascii() {
-        str::from_utf8(body).ok()?;
-    }
     let text = |span: Range<usize>| str::from_utf8(body.get(span)?).ok();
-    let mut scanner = Scanner { rest: body, is_plain: true };
+    let mut scanner = Scanner { rest: body, is_plain: true, is_ascii: true };
     let mut fields = Fields::default();
     scanner.expect(b'{')?;
     let mut more = !scanner.eat(b'}');
@@ -54,7 +50,9 @@ pub(super) fn read_fields(body: &[u8]) -> Option<Fields<'_>> {
         more = scanner.another(b'}')?;
     }
     scanner.skip_whitespace();
-    scanner.rest.is_empty().then_some(fields)
+    // Outside of strings nothing but ASCII has been accepted.
+    let is_text = scanner.is_ascii || str::from_utf8(body).is_ok();
+    (scanner.rest.is_empty() && is_text).then_some(fields)
 }
 
 /// The field a key names, unless only decoding it would tell.
@@ -82,6 +80,8 @@ struct Scanner<'a> {
     rest: &'a [u8],
     /// Whether since this was set neither white space between values came, nor a character escaped by number.
     is_plain: bool,
+    /// Whether all strings are ASCII.
+    is_ascii: bool,
 }
 
 impl<'a> Scanner<'a> {
@@ -149,6 +149,7 @@ impl<'a> Scanner<'a> {
         let string = read_string(self.rest)?;
         self.rest = string.rest;
         self.is_plain &= !string.has_numbered_escapes;
+        self.is_ascii &= string.is_ascii;
         Some(string)
     }
 

@@ -1,119 +1,126 @@
-//! Which of sixteen bytes have a meaning in a JSON string: a bit each, the first byte's the lowest.
+//! Which of up to sixty-four bytes have a meaning in a JSON string: a bit each, the first byte's the lowest.
 //!
-//! With the vectors of wasm, all sixteen bytes are compared at once; elsewhere eight, as a number. For a byte `x`
+//! With the vectors of wasm, sixteen bytes are compared at once; elsewhere eight, as a number. For a byte `x`
 //! below 0x80, `x + 0x7f` has its high bit set unless `x` is zero, and no sum carries into the next byte.
 
-/// Bytes that are looked at together.
-pub(super) const BLOCK_BYTES: usize = 16;
+/// Bytes that are looked at together in long strings: as many as a number has bits.
+pub(super) const BLOCK_BYTES: usize = 64;
+/// The same where a string is likely to end: a block of its own.
+pub(super) const SHORT_BLOCK_BYTES: usize = 16;
 
-/// Where a block has special bytes.
+/// What is special about a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SpecialBytes {
-    pub quotes: u32,
-    pub backslashes: u32,
-    /// Below 0x20: they must be escaped in JSON.
-    pub controls: u32,
+    /// Quotes, and control characters (below 0x20), which may not stand in a string: unless escaped, each ends it.
+    pub ends: u64,
+    /// Backslashes.
+    pub backslashes: u64,
+    /// Whether all bytes are ASCII.
+    pub is_ascii: bool,
 }
 
-impl SpecialBytes {
-    /// Whether there is one.
-    pub fn any(self) -> bool {
-        self.quotes | self.backslashes | self.controls != 0
-    }
+#[cfg(target_feature = "simd128")]
+pub(super) use vectors::{escape_letters, special_bytes};
 
-    /// Of this block.
-    #[cfg(target_feature = "simd128")]
-    pub fn of(block: &[u8; BLOCK_BYTES]) -> SpecialBytes {
-        use std::arch::wasm32::{i8x16_bitmask, i8x16_eq, i8x16_splat, u8x16_lt, u8x16_splat, u64x2};
+#[cfg(not(target_feature = "simd128"))]
+pub(super) use numbers::{escape_letters, special_bytes};
 
-        let (low, high) = halves(block);
-        let bytes = u64x2(low, high);
-        let places_of = |byte: u8| u32::from(i8x16_bitmask(i8x16_eq(bytes, i8x16_splat(byte as i8))));
+#[cfg(target_feature = "simd128")]
+mod vectors {
+    use std::arch::wasm32::{
+        i8x16_bitmask, i8x16_eq, i8x16_splat, i8x16_swizzle, u8x16, u8x16_le, u8x16_splat, u64x2, v128,
+        v128_and, v128_or, v128_xor,
+    };
+
+    use super::{BLOCK_BYTES, SpecialBytes};
+
+    /// What is special about this block.
+    pub fn special_bytes<const BYTES: usize>(block: &[u8; BYTES]) -> SpecialBytes {
+        let all = vectors(block).fold(u8x16_splat(0), |all, bytes| v128_or(all, bytes));
         SpecialBytes {
-            quotes: places_of(b'"'),
-            backslashes: places_of(b'\\'),
-            controls: u32::from(i8x16_bitmask(u8x16_lt(bytes, u8x16_splat(b' ')))),
+            ends: places(block, quotes_and_controls),
+            backslashes: places(block, |bytes| equal(bytes, b'\\')),
+            is_ascii: i8x16_bitmask(all) == 0,
         }
     }
 
-    /// Of this block.
-    #[cfg(not(target_feature = "simd128"))]
-    pub fn of(block: &[u8; BLOCK_BYTES]) -> SpecialBytes {
-        let (low, high) = halves(block);
-        let places = |marked: fn(u64) -> u64| gather(marked(low)) | gather(marked(high)) << 8;
+    /// Where this block has a letter that may stand behind a backslash, but for `u`.
+    pub fn escape_letters(block: &[u8; BLOCK_BYTES]) -> u64 {
+        // By its lower half, the one such letter; where there are three, the others are looked for by themselves.
+        let by_lower = u8x16(!0, 0, b'b', 0, b't', 0, b'f', 0, 0, 0, 0, 0, b'\\', 0, b'n', b'/');
+        places(block, |bytes| {
+            let letter = i8x16_eq(i8x16_swizzle(by_lower, v128_and(bytes, i8x16_splat(0xf))), bytes);
+            v128_or(letter, v128_or(equal(bytes, b'"'), equal(bytes, b'r')))
+        })
+    }
+
+    /// The bytes below 0x20 and the quote, 0x22, are those that are at most 0x20 once the bit of two is turned over.
+    fn quotes_and_controls(bytes: v128) -> v128 {
+        u8x16_le(v128_xor(bytes, u8x16_splat(2)), u8x16_splat(b' '))
+    }
+
+    fn vectors(block: &[u8]) -> impl DoubleEndedIterator<Item = v128> {
+        block.as_chunks().0.iter().map(|bytes| {
+            let number = u128::from_le_bytes(*bytes);
+            u64x2(number as u64, (number >> 64) as u64)
+        })
+    }
+
+    fn equal(bytes: v128, byte: u8) -> v128 {
+        i8x16_eq(bytes, u8x16_splat(byte))
+    }
+
+    /// The bytes that `mark` marks.
+    fn places(block: &[u8], mark: impl Fn(v128) -> v128) -> u64 {
+        let marked = vectors(block).map(|bytes| u64::from(i8x16_bitmask(mark(bytes))));
+        marked.rev().fold(0, |places, marked| places << 16 | marked)
+    }
+}
+
+#[cfg(not(target_feature = "simd128"))]
+mod numbers {
+    use super::{BLOCK_BYTES, SpecialBytes};
+
+    /// One in each byte.
+    const EACH: u64 = 0x0101_0101_0101_0101;
+
+    /// What is special about this block.
+    pub fn special_bytes<const BYTES: usize>(block: &[u8; BYTES]) -> SpecialBytes {
+        let ends = |bytes: u64| equal(bytes, b'"') | zeros(bytes & (EACH * 0xe0));
         SpecialBytes {
-            quotes: places(|bytes| zeros(bytes ^ (EACH * u64::from(b'"')))),
-            backslashes: places(|bytes| zeros(bytes ^ (EACH * u64::from(b'\\')))),
-            controls: places(|bytes| zeros(bytes & (EACH * 0xe0))),
-        }
-    }
-}
-
-/// Which bytes of a block may stand behind a backslash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct EscapeLetters {
-    /// `"`, `\\`, `/`, `b`, `f`, `n`, `r`, `t`, `u`.
-    pub known: u32,
-    /// `u`, which four digits must follow.
-    pub numbered: u32,
-}
-
-impl EscapeLetters {
-    /// Of this block. A letter is known if the table of its lower half and that of its upper half have a bit in common,
-    /// which stands for the upper half: 2, 5, 6 or 7.
-    #[cfg(target_feature = "simd128")]
-    pub fn of(block: &[u8; BLOCK_BYTES]) -> EscapeLetters {
-        use std::arch::wasm32::{
-            i8x16, i8x16_bitmask, i8x16_eq, i8x16_ne, i8x16_splat, i8x16_swizzle, u8x16_shr, u64x2, v128_and,
-        };
-
-        let (low, high) = halves(block);
-        let bytes = u64x2(low, high);
-        let by_lower = i8x16(0, 0, 0b1101, 0, 0b1000, 0b1000, 0b100, 0, 0, 0, 0, 0, 0b10, 0, 0b100, 0b1);
-        let by_upper = i8x16(0, 0, 0b1, 0, 0, 0b10, 0b100, 0b1000, 0, 0, 0, 0, 0, 0, 0, 0);
-        let lower = i8x16_swizzle(by_lower, v128_and(bytes, i8x16_splat(0xf)));
-        let upper = i8x16_swizzle(by_upper, u8x16_shr(bytes, 4));
-        EscapeLetters {
-            known: u32::from(i8x16_bitmask(i8x16_ne(v128_and(lower, upper), i8x16_splat(0)))),
-            numbered: u32::from(i8x16_bitmask(i8x16_eq(bytes, i8x16_splat(b'u' as i8)))),
+            ends: places(block, ends),
+            backslashes: places(block, |bytes| equal(bytes, b'\\')),
+            is_ascii: block.is_ascii(),
         }
     }
 
-    /// Of this block.
-    #[cfg(not(target_feature = "simd128"))]
-    pub fn of(block: &[u8; BLOCK_BYTES]) -> EscapeLetters {
-        let places = |is: fn(u8) -> bool| {
-            block.iter().rev().fold(0, |places, byte| places << 1 | u32::from(is(*byte)))
-        };
-        EscapeLetters {
-            known: places(|byte| {
-                matches!(byte, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' | b'u')
-            }),
-            numbered: places(|byte| byte == b'u'),
-        }
+    /// Where this block has a letter that may stand behind a backslash, but for `u`.
+    pub fn escape_letters(block: &[u8; BLOCK_BYTES]) -> u64 {
+        let is_letter = |byte: &u8| matches!(byte, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't');
+        block.iter().rev().fold(0, |places, byte| places << 1 | u64::from(is_letter(byte)))
     }
-}
 
-/// The block as two numbers.
-fn halves(block: &[u8; BLOCK_BYTES]) -> (u64, u64) {
-    let number = u128::from_le_bytes(*block);
-    (number as u64, (number >> 64) as u64)
-}
+    /// The high bits of the bytes that are this one.
+    fn equal(bytes: u64, byte: u8) -> u64 {
+        zeros(bytes ^ (EACH * u64::from(byte)))
+    }
 
-#[cfg(not(target_feature = "simd128"))]
-const EACH: u64 = 0x0101_0101_0101_0101;
+    /// The high bits of the bytes that are zero.
+    fn zeros(bytes: u64) -> u64 {
+        const LOW_BITS: u64 = EACH * 0x7f;
+        !(((bytes & LOW_BITS) + LOW_BITS) | bytes | LOW_BITS)
+    }
 
-/// The high bits of the bytes that are zero.
-#[cfg(not(target_feature = "simd128"))]
-fn zeros(bytes: u64) -> u64 {
-    const LOW_BITS: u64 = EACH * 0x7f;
-    !(((bytes & LOW_BITS) + LOW_BITS) | bytes | LOW_BITS)
-}
+    /// The bytes whose high bits `marked` sets.
+    fn places(block: &[u8], marked: impl Fn(u64) -> u64) -> u64 {
+        let numbers = block.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
+        numbers.rev().fold(0, |places, bytes| places << 8 | gather(marked(bytes)))
+    }
 
-/// The high bits of eight bytes side by side: the product has the bit of byte `n` at place `56 + n`.
-#[cfg(not(target_feature = "simd128"))]
-fn gather(high_bits: u64) -> u32 {
-    ((high_bits >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
+    /// The high bits of eight bytes side by side: the product has the bit of byte `n` at place `56 + n`.
+    fn gather(high_bits: u64) -> u64 {
+        (high_bits >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
+    }
 }
 
 #[cfg(test)]
@@ -122,26 +129,45 @@ mod tests {
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
+    fn check(block: &[u8; BLOCK_BYTES]) {
+        let places = |is: fn(u8) -> bool| -> u64 {
+            block.iter().enumerate().map(|(place, byte)| u64::from(is(*byte)) << place).sum()
+        };
+        let expected = SpecialBytes {
+            ends: places(|byte| byte == b'"' || byte < b' '),
+            backslashes: places(|byte| byte == b'\\'),
+            is_ascii: block.is_ascii(),
+        };
+        assert_eq!(special_bytes(block), expected, "{block:?}");
+        let first = block.first_chunk::<SHORT_BLOCK_BYTES>().unwrap();
+        let expected = SpecialBytes {
+            ends: expected.ends & 0xffff,
+            backslashes: expected.backslashes & 0xffff,
+            is_ascii: first.is_ascii(),
+        };
+        assert_eq!(special_bytes(first), expected, "{first:?}");
+        assert_eq!(escape_letters(block), places(|byte| br#""\/bfnrt"#.contains(&byte)), "{block:?}");
+    }
+
     #[test]
-    fn every_byte_is_told_at_every_place() {
+    fn every_byte_is_told_wherever_it_stands() {
         for byte in 0..=u8::MAX {
-            for (place, others) in (0..BLOCK_BYTES).flat_map(|place| [(place, b'a'), (place, byte)]) {
-                let mut block = [others; BLOCK_BYTES];
+            check(&[byte; BLOCK_BYTES]);
+            for place in [0, 7, 8, 15, 16, 40, 63] {
+                let mut block = [b'a'; BLOCK_BYTES];
                 block[place] = byte;
-                let places = |is: fn(u8) -> bool| -> u32 {
-                    block.iter().enumerate().map(|(place, byte)| u32::from(is(*byte)) << place).sum()
-                };
-                let expected = SpecialBytes {
-                    quotes: places(|byte| byte == b'"'),
-                    backslashes: places(|byte| byte == b'\\'),
-                    controls: places(|byte| byte < b' '),
-                };
-                assert_eq!(SpecialBytes::of(&block), expected, "{byte} at {place}");
-                let expected = EscapeLetters {
-                    known: places(|byte| br#""\/bfnrtu"#.contains(&byte)),
-                    numbered: places(|byte| byte == b'u'),
-                };
-                assert_eq!(EscapeLetters::of(&block), expected, "{byte} at {place}");
+                check(&block);
+            }
+        }
+    }
+
+    #[test]
+    fn every_place_is_told() {
+        for place in 0..BLOCK_BYTES {
+            for byte in *b"\"\\/\n" {
+                let mut block = [b'u'; BLOCK_BYTES];
+                block[place] = byte;
+                check(&block);
             }
         }
     }
