@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::FixedState;
+
 use super::host::{self, HostError, LogLevel, Metric};
 use crate::config::Config;
 use crate::limits::Limit;
@@ -13,12 +15,12 @@ pub const GAUGE_INTERVAL_MS: u64 = 1_000;
 /// The host's statistics, by the numbers under which it knows them; as many as [`Stats`] bounds.
 pub struct Recorder {
     stats: Stats,
-    ids: HashMap<Series, u32>,
+    ids: HashMap<Series, u32, FixedState>,
 }
 
 impl Recorder {
     pub fn new(config: &Config) -> Recorder {
-        Recorder { stats: Stats::new(config), ids: HashMap::new() }
+        Recorder { stats: Stats::new(config), ids: HashMap::default() }
     }
 
     /// Names and labels.

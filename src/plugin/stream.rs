@@ -33,6 +33,8 @@ use crate::picker::{Outcome, Released, Sent};
 const PICK_HEADER: &str = "x-gateway-destination-endpoint";
 /// The header that names the model to Envoy's routing, where another pool than the route's serves it.
 const MODEL_HEADER: &str = "x-gateway-model-name";
+/// The headers by which a host or a pool is chosen.
+const CHOICES: [&str; 2] = [PICK_HEADER, MODEL_HEADER];
 /// Bytes of a header's value that tell one user from another; what follows does not count.
 const MAX_USER_BYTES: usize = 256;
 
@@ -261,11 +263,11 @@ impl Stream {
         }
         let mut state = self.state.borrow_mut();
         let State::Sent(sent) = &mut *state else { return };
-        let now_ms = host::now_ms();
         let mut worker = self.worker.borrow_mut();
         let served_by = host::property("upstream\0address").ok().flatten().unwrap_or_default();
         if !served_by.is_empty() && served_by != sent.first_choice.as_bytes() {
             // A retry, or the fallback policy: the first choice did not answer.
+            let now_ms = host::now_ms();
             worker.endpoint_answered(sent.pool, sent.sent.load_id(), false, now_ms);
             worker.recorder.record(|stats| [stats.retried(sent.pool, &sent.first_choice)]);
             sent.is_silent = worker.move_to(&mut sent.sent, sent.pool, &served_by, now_ms);
@@ -277,7 +279,7 @@ impl Stream {
         sent.succeeded = class == Some(2);
         if !sent.succeeded || end_of_stream {
             sent.is_silent = false;
-            worker.endpoint_answered(sent.pool, sent.sent.load_id(), class != Some(5), now_ms);
+            worker.endpoint_answered(sent.pool, sent.sent.load_id(), class != Some(5), host::now_ms());
         }
     }
 
@@ -351,18 +353,23 @@ impl Context for Stream {}
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
-        // Whatever the route: no client chooses its host, or its pool.
-        warn(PICK_HEADER, host::remove_header(Headers::Request, PICK_HEADER));
-        warn(MODEL_HEADER, host::remove_header(Headers::Request, MODEL_HEADER));
         let cluster = host::property("xds\0cluster_name").ok().flatten().unwrap_or_default();
-        if peers::is_route_of(self.worker.borrow().config(), &cluster) {
-            let headers = headers_of(Headers::Request);
+        let is_gateways = peers::is_route_of(self.worker.borrow().config(), &cluster);
+        let pool = self.worker.borrow().config().pool_of_cluster(&cluster);
+        // Whatever the route: no client chooses its host, or its pool. Where headers are read anyway, that they are not
+        // there costs no call.
+        if !is_gateways && pool.is_none() {
+            CHOICES.iter().for_each(|name| warn(name, host::remove_header(Headers::Request, name)));
+            return Action::Continue;
+        }
+        let headers = headers_of(Headers::Request);
+        let chosen = CHOICES.iter().filter(|name| headers.value(name).is_some());
+        chosen.for_each(|name| warn(name, host::remove_header(Headers::Request, name)));
+        if is_gateways {
             warn("the answer", peers::answer(&headers.value(":path").unwrap_or_default()));
             return Action::Pause;
         }
-        let pool = self.worker.borrow().config().pool_of_cluster(&cluster);
         let Some(pool) = pool else { return Action::Continue };
-        let headers = headers_of(Headers::Request);
         if is_inference(&headers) {
             self.path = headers.value(":path").unwrap_or_default().into_owned();
             self.account = Some(Account::open());

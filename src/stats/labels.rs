@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::FixedState;
+
 use crate::config::Config;
 use crate::pool::Pool;
 
@@ -18,16 +20,16 @@ pub(super) const MAX_ENDPOINT_LABELS: usize = 16_384;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Label(u32);
 
-/// All values.
+/// All values. No client can add one, so none need be hashed with a secret.
 #[derive(Debug)]
 pub struct Labels {
     texts: Vec<String>,
-    models: HashMap<String, Label>,
-    targets: HashMap<String, Label>,
+    models: HashMap<String, Label, FixedState>,
+    targets: HashMap<String, Label, FixedState>,
     pools: Vec<Label>,
-    endpoints: HashMap<String, Label>,
+    endpoints: HashMap<String, Label, FixedState>,
     /// Words of the program's own, such as the codes of errors.
-    words: HashMap<&'static str, Label>,
+    words: HashMap<&'static str, Label, FixedState>,
     /// Whether models that endpoints print are values.
     learns_models: bool,
 }
@@ -37,11 +39,11 @@ impl Labels {
     pub fn new(config: &Config) -> Labels {
         let mut labels = Labels {
             texts: vec!["unknown".to_owned()],
-            models: HashMap::new(),
-            targets: HashMap::new(),
+            models: HashMap::default(),
+            targets: HashMap::default(),
             pools: Vec::new(),
-            endpoints: HashMap::new(),
-            words: HashMap::new(),
+            endpoints: HashMap::default(),
+            words: HashMap::default(),
             learns_models: config.models.is_empty(),
         };
         for model in &config.models {
