@@ -3,15 +3,13 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use envoy_test::document::write_section;
 use envoy_test::envoy::binary::project_root;
 use envoy_test::faults::{BY_CLIENTS, CLIENTS, Fault, GATEWAY, METRICS, Outcome, PATIENCE, PODS};
 
 const DOCUMENT: &str = "docs/reliability.md";
 const HEAD: &str = "| fault | lasted | requests | failed before the answer | broke off | sent to the pod meanwhile | last failure |\n\
                     |---|---|---|---|---|---|---|\n";
-/// What stands before and behind the table in the document.
-const BEGIN: &str = "<!-- written by make bench-faults -->\n";
-const END: &str = "<!-- end -->";
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -39,7 +37,7 @@ fn main() -> Result<()> {
         problems.extend(outcome.problem);
     }
     if arguments.write {
-        write(&table)?;
+        write_section(&project_root().join(DOCUMENT), "faults", "make bench-faults", &table)?;
     }
     if !problems.is_empty() {
         bail!("promises were broken:\n{}", problems.join("\n"));
@@ -61,12 +59,4 @@ fn row(fault: &Fault, outcome: &Outcome) -> String {
         seen.failures.len() - before,
         outcome.sent_to_first_pod,
     )
-}
-
-fn write(table: &str) -> Result<()> {
-    let path = project_root().join(DOCUMENT);
-    let document = std::fs::read_to_string(&path)?;
-    let (before, rest) = document.split_once(BEGIN).context("no place for the table")?;
-    let (_, after) = rest.split_once(END).context("the place for the table has no end")?;
-    Ok(std::fs::write(path, format!("{before}{BEGIN}{table}{END}{after}"))?)
 }
