@@ -24,7 +24,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
-use envoy_test::document::write_section;
+use envoy_test::document::{put, write_section};
 use envoy_test::envoy::binary::project_root;
 use serde::Serialize;
 use table::Table;
@@ -112,8 +112,7 @@ impl Part {
         let folder = project_root().join("target/bench");
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let file = folder.join(self.name()).with_extension("json");
-        fs::write(&file, serde_json::to_string_pretty(&lines)?)
-            .with_context(|| format!("writing {}", file.display()))?;
+        put(&file, &serde_json::to_string_pretty(&lines)?)?;
         Ok(table(&lines))
     }
 }

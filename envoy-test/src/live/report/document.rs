@@ -1,15 +1,14 @@
 //! Writes the results into a folder: the page between its markers, the plots, and the figures for programs. What stands
 //! around the markers is written by hand and kept.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::{plots, tables};
-use crate::document::write_section;
+use crate::document::{put, rounded, rounded_all, write_section};
 use crate::live::{Outcome, Traffic};
 
 const SECTION: &str = "results";
@@ -44,10 +43,6 @@ pub fn write(folder: &Path, outcomes: &[Outcome], again: &[Outcome]) -> Result<(
 /// Whether the pods' KV caches are drawn.
 fn is_pictured(traffic: Traffic) -> bool {
     matches!(traffic, Traffic::Original | Traffic::SlowPod)
-}
-
-fn put(file: &Path, text: &str) -> Result<()> {
-    fs::write(file, text).with_context(|| format!("writing {}", file.display()))
 }
 
 /// All tables.
@@ -90,21 +85,4 @@ fn cell(outcome: &Outcome, run: usize) -> Value {
 /// Of the looks within a tenth of a second one is told.
 fn tenths(at: Duration) -> u128 {
     at.as_millis() / 100
-}
-
-/// All numbers of a tree with three digits behind the point.
-fn rounded_all(value: Value) -> Value {
-    match value {
-        Value::Object(fields) => fields
-            .into_iter()
-            .map(|(name, value)| (name, rounded_all(value)))
-            .collect::<serde_json::Map<_, _>>()
-            .into(),
-        Value::Number(number) if number.is_f64() => json!(rounded(number.as_f64().unwrap_or_default())),
-        other => other,
-    }
-}
-
-fn rounded(number: f64) -> f64 {
-    (number * 1000.0).round() / 1000.0
 }

@@ -1,7 +1,6 @@
 //! Writes `docs/routing.md` between its markers, its plots, and `docs/routing.json`. What stands around the markers is
 //! written by hand and kept.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -9,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::plots::{self, Timeline};
 use super::tables;
-use crate::document::write_section;
+use crate::document::{put, rounded, rounded_all, write_section};
 use crate::simulation::comparison::Outcome;
 use crate::simulation::picker::PickerKind;
 
@@ -33,10 +32,6 @@ pub fn write(folder: &Path, sections: &[Section], timelines: &[Timeline]) -> Res
     put(&file("routing.json"), &format!("{:#}\n", as_json(sections)))?;
     let results: Vec<String> = sections.iter().map(markdown).collect();
     write_section(&file("routing.md"), "results", COMMAND, &results.join("\n"))
-}
-
-fn put(file: &Path, text: &str) -> Result<()> {
-    fs::write(file, text).with_context(|| format!("writing {}", file.display()))
 }
 
 fn markdown(section: &Section) -> String {
@@ -72,20 +67,4 @@ fn as_json(sections: &[Section]) -> Value {
         })
     });
     outcomes.collect()
-}
-
-/// All numbers of a tree with three digits behind the point.
-fn rounded_all(value: Value) -> Value {
-    match value {
-        Value::Object(fields) => fields
-            .into_iter()
-            .map(|(name, value)| (name, rounded_all(value)))
-            .collect::<serde_json::Map<_, _>>()
-            .into(),
-        other => other.as_f64().map_or(other.clone(), |number| json!(rounded(number))),
-    }
-}
-
-fn rounded(number: f64) -> f64 {
-    (number * 1000.0).round() / 1000.0
 }
