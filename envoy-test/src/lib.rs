@@ -19,5 +19,6 @@ pub mod live;
 pub mod load;
 pub mod model_server;
 pub mod observability;
+mod plots;
 pub mod simulation;
 pub mod statistics;

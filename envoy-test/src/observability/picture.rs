@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use crate::simulation::report::COLORS;
+use crate::plots::COLORS;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 

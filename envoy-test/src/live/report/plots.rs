@@ -7,59 +7,24 @@ use plotters::prelude::*;
 
 use super::tables::{columns, traffics};
 use crate::live::Outcome;
-use crate::simulation::report::{Area, COLORS, drawn};
+use crate::plots::{Area, Bar, COLORS, Drawn, bar_chart, drawn};
 
 /// Panels side by side in the picture of the KV caches.
 const PANELS_IN_A_ROW: usize = 3;
 /// The lowest time that the plot of first tokens shows, in milliseconds.
 const LOWEST_MS: f64 = 5.0;
 
-type Drawn = Result<(), Box<dyn std::error::Error>>;
-
 /// The 90th percentile of the time to first token: a group of bars a kind of traffic, a bar a picker.
 pub fn first_tokens(outcomes: &[Outcome]) -> Result<String> {
     let (traffics, columns) = (traffics(outcomes), columns(outcomes));
-    let highest =
-        outcomes.iter().map(|outcome| outcome.measures.first_token_ms.p90).fold(LOWEST_MS, f64::max);
-    drawn(|area| {
-        let mut chart = ChartBuilder::on(area)
-            .caption("Time to first token, 90th percentile", ("sans-serif", 18))
-            .margin(10)
-            .x_label_area_size(30)
-            .y_label_area_size(60)
-            .build_cartesian_2d(0.0..traffics.len() as f64, (LOWEST_MS..highest * 4.0).log_scale())?;
-        // There is a mark at every half; the whole ones stand between two groups.
-        let name = |place: &f64| match traffics.get(*place as usize) {
-            Some(traffic) if place.fract() == 0.5 => traffic.name().to_owned(),
-            _ => String::new(),
-        };
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .x_labels(2 * traffics.len() + 1)
-            .x_label_formatter(&name)
-            .y_label_formatter(&|ms| format!("{ms:.0}"))
-            .y_desc("ms, logarithmic")
-            .draw()?;
-        for (place, column) in columns.iter().enumerate() {
-            let color = COLORS[place % COLORS.len()];
-            let width = 0.8 / columns.len() as f64;
-            let bar = |outcome: &Outcome| {
-                let group = traffics.iter().position(|traffic| *traffic == outcome.traffic)?;
-                let left = group as f64 + 0.1 + place as f64 * width;
-                let corners = [(left, LOWEST_MS), (left + width, outcome.measures.first_token_ms.p90)];
-                Some(Rectangle::new(corners, color.filled()))
-            };
-            let own = outcomes.iter().filter(|outcome| outcome.column == *column);
-            chart
-                .draw_series(own.filter_map(bar))?
-                .label(*column)
-                .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], color.filled()));
-        }
-        let labels = SeriesLabelPosition::UpperLeft;
-        chart.configure_series_labels().position(labels).background_style(WHITE.mix(0.8)).draw()?;
-        Ok(())
-    })
+    let bar = |outcome: &Outcome| {
+        let group = traffics.iter().position(|traffic| *traffic == outcome.traffic)?;
+        let place = columns.iter().position(|column| *column == outcome.column)?;
+        Some(Bar { group, place, ms: outcome.measures.first_token_ms.p90 })
+    };
+    let bars: Vec<Bar> = outcomes.iter().filter_map(bar).collect();
+    let names: Vec<&str> = traffics.iter().map(|traffic| traffic.name()).collect();
+    bar_chart("Time to first token, 90th percentile", &names, &columns, LOWEST_MS, &bars)
 }
 
 /// The share of each pod's KV cache that is in use, over time: a panel a picker.

@@ -8,5 +8,4 @@ mod tables;
 pub use document::{Section, write};
 pub use measures::{Measures, Times};
 pub use plots::Timeline;
-pub(crate) use plots::{Area, COLORS, drawn};
 pub use tables::{details, first_tokens};
