@@ -1,12 +1,9 @@
 //! Panels of the dashboard as one SVG: columns that are compared, on one scale in each row.
 
-use anyhow::{Result, anyhow};
-use plotters::coord::Shift;
+use anyhow::{Context, Result};
 use plotters::prelude::*;
 
-use crate::plots::COLORS;
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+use crate::plots::{Area, COLORS, Drawn, drawn};
 
 const CHART_SIZE: (u32, u32) = (560, 200);
 /// Where the names of lines stand, right of them.
@@ -33,22 +30,16 @@ pub struct Line {
 pub fn picture(rows: &[Vec<Chart>]) -> Result<String> {
     let columns = rows.first().map_or(0, Vec::len);
     let size = (CHART_SIZE.0 * columns as u32, CHART_SIZE.1 * rows.len() as u32);
-    let mut svg = String::new();
-    let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-    drawn(&area, rows, columns).map_err(|error| anyhow!("drawing the dashboard: {error}"))?;
-    drop(area);
-    Ok(svg)
+    drawn(size, |area| draw_rows(area, rows, columns)).context("drawing the dashboard")
 }
 
-fn drawn(area: &Area<'_>, rows: &[Vec<Chart>], columns: usize) -> Result<(), Box<dyn std::error::Error>> {
-    area.fill(&WHITE)?;
+fn draw_rows(area: &Area<'_>, rows: &[Vec<Chart>], columns: usize) -> Drawn {
     for (row, parts) in rows.iter().zip(area.split_evenly((rows.len(), columns)).chunks(columns)) {
         let (seconds, highest) = scale(row);
         for (chart, part) in row.iter().zip(parts) {
             draw_chart(part, chart, seconds, highest)?;
         }
     }
-    area.present()?;
     Ok(())
 }
 
@@ -59,12 +50,7 @@ fn scale(charts: &[Chart]) -> (f64, f64) {
     (most.0, if most.1 > 0.0 { most.1 * HEADROOM } else { 1.0 })
 }
 
-fn draw_chart(
-    area: &Area<'_>,
-    chart: &Chart,
-    seconds: f64,
-    highest: f64,
-) -> Result<(), Box<dyn std::error::Error>> {
+fn draw_chart(area: &Area<'_>, chart: &Chart, seconds: f64, highest: f64) -> Drawn {
     let mut context = ChartBuilder::on(area)
         .caption(&chart.title, ("sans-serif", 15))
         .margin(8)

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use plotters::prelude::*;
 
-use super::{COLORS, drawn};
+use super::{COLORS, SIZE, drawn};
 
 /// One bar: its group's place, its own place in the group, and its height.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +22,7 @@ pub fn bar_chart(
     bars: &[Bar],
 ) -> Result<String> {
     let highest_ms = bars.iter().map(|bar| bar.ms).fold(lowest_ms, f64::max);
-    drawn(|area| {
+    drawn(SIZE, |area| {
         let mut chart = ChartBuilder::on(area)
             .caption(title, ("sans-serif", 18))
             .margin(10)

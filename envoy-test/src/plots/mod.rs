@@ -11,7 +11,8 @@ pub use bar_chart::{Bar, bar_chart};
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 pub type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-const SIZE: (u32, u32) = (960, 420);
+/// Of a plot that stands alone, in pixels.
+pub const SIZE: (u32, u32) = (960, 420);
 /// Told apart by people who do not see all colours, too (Okabe and Ito's palette).
 pub const COLORS: [RGBColor; 7] = [
     RGBColor(153, 153, 153),
@@ -23,10 +24,10 @@ pub const COLORS: [RGBColor; 7] = [
     RGBColor(213, 94, 0),
 ];
 
-/// The SVG that `draw` leaves on a white area.
-pub fn drawn(draw: impl Fn(&Area<'_>) -> Drawn) -> Result<String> {
+/// The SVG that `draw` leaves on a white area of this size.
+pub fn drawn(size: (u32, u32), draw: impl Fn(&Area<'_>) -> Drawn) -> Result<String> {
     let mut svg = String::new();
-    let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+    let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
     let result = area.fill(&WHITE).map_err(Into::into).and_then(|()| draw(&area));
     result.and_then(|()| Ok(area.present()?)).map_err(|error| anyhow!("drawing a plot: {error}"))?;
     drop(area);

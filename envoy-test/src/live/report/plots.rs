@@ -7,7 +7,7 @@ use plotters::prelude::*;
 
 use super::tables::{columns, traffics};
 use crate::live::Outcome;
-use crate::plots::{Area, Bar, COLORS, Drawn, bar_chart, drawn};
+use crate::plots::{Area, Bar, COLORS, Drawn, SIZE, bar_chart, drawn};
 
 /// Panels side by side in the picture of the KV caches.
 const PANELS_IN_A_ROW: usize = 3;
@@ -31,7 +31,7 @@ pub fn first_tokens(outcomes: &[Outcome]) -> Result<String> {
 pub fn kv_caches(outcomes: &[&Outcome]) -> Result<String> {
     let looks = || outcomes.iter().flat_map(|outcome| &outcome.kv_cache).flatten();
     let longest = looks().map(|(at, _)| *at).max().unwrap_or(Duration::from_secs(1)).as_secs_f64();
-    drawn(|area| {
+    drawn(SIZE, |area| {
         let rows = outcomes.len().div_ceil(PANELS_IN_A_ROW);
         let panels = area.split_evenly((rows, PANELS_IN_A_ROW.min(outcomes.len())));
         panels.iter().zip(outcomes).try_for_each(|(panel, outcome)| kv_cache_panel(panel, outcome, longest))

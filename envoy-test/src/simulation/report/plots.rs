@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use plotters::prelude::*;
 
-use crate::plots::{Bar, COLORS, bar_chart, drawn};
+use crate::plots::{Bar, COLORS, SIZE, bar_chart, drawn};
 use crate::simulation::Record;
 use crate::simulation::comparison::Outcome;
 
@@ -56,7 +56,7 @@ pub fn timelines(timelines: &[Timeline]) -> Result<String> {
     let pods = || timelines.iter().flat_map(|timeline| &timeline.pods);
     let most = pods().flatten().max().copied().unwrap_or(1);
     let longest = pods().map(Vec::len).max().unwrap_or(1) as f64 * SAMPLE.as_secs_f64();
-    drawn(|area| {
+    drawn(SIZE, |area| {
         for (part, timeline) in area.split_evenly((1, timelines.len())).iter().zip(timelines) {
             let mut chart = ChartBuilder::on(part)
                 .caption(&timeline.title, ("sans-serif", 18))
