@@ -9,6 +9,7 @@
 //! - [`statistics`] reads what the plugin counts from Envoy's admin, for `make run` and `make top`.
 //! - [`observability`] runs a real Prometheus on the scrape job, alerts and dashboard that the project ships.
 //! - [`demonstration`] is the setting that `make run` and `make top` show.
+//! - [`times`] are the figures by which comparisons say how long something took.
 //! - [`document`] puts what was measured into the pages of `docs/`.
 
 pub mod demonstration;
@@ -22,3 +23,4 @@ pub mod observability;
 mod plots;
 pub mod simulation;
 pub mod statistics;
+pub mod times;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::pods::Pod;
 use super::sending::{Answer, Told};
-use crate::simulation::report::Times;
+use crate::times::Times;
 
 /// What a good answer keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::live::{Column, Measures, Outcome, Traffic};
-use crate::simulation::report::Times;
+use crate::times::Times;
 
 /// One line a kind of traffic: the share of requests that each picker had answered within the objective.
 pub fn goodput(outcomes: &[Outcome]) -> String {

@@ -1,19 +1,9 @@
 //! The figures of one run.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
 use crate::simulation::{Answer, Record};
-
-/// How long something took, over all requests, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Times {
-    pub mean: f64,
-    pub p50: f64,
-    pub p90: f64,
-    pub p99: f64,
-}
+use crate::times::{Times, mean};
 
 /// What a run is judged by.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -27,25 +17,6 @@ pub struct Measures {
     pub busiest_by_tokens: f64,
     /// The same of requests.
     pub busiest_by_requests: f64,
-}
-
-impl Times {
-    pub(crate) fn of(times: impl Iterator<Item = Duration>) -> Times {
-        let mut ms: Vec<f64> = times.map(|time| time.as_secs_f64() * 1000.0).collect();
-        ms.sort_by(f64::total_cmp);
-        let quantile = |share: f64| ms.get((ms.len() as f64 * share) as usize).copied().unwrap_or_default();
-        let mean = ms.iter().sum::<f64>() / ms.len().max(1) as f64;
-        Times { mean, p50: quantile(0.5), p90: quantile(0.9), p99: quantile(0.99) }
-    }
-
-    fn mean(all: &[Times]) -> Times {
-        Times {
-            mean: mean(all, |times| times.mean),
-            p50: mean(all, |times| times.p50),
-            p90: mean(all, |times| times.p90),
-            p99: mean(all, |times| times.p99),
-        }
-    }
 }
 
 impl Measures {
@@ -81,10 +52,6 @@ impl Measures {
     }
 }
 
-fn mean<T>(all: &[T], figure: fn(&T) -> f64) -> f64 {
-    all.iter().map(figure).sum::<f64>() / all.len() as f64
-}
-
 /// The most that any pod had of something, over the mean.
 fn busiest(answers: &[Answer], pods: usize, amount: fn(&Answer) -> usize) -> f64 {
     let mut loads = vec![0; pods];
@@ -97,6 +64,8 @@ fn busiest(answers: &[Answer], pods: usize, amount: fn(&Answer) -> usize) -> f64
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::model_server::engine::CacheTotals;
 

@@ -6,6 +6,6 @@ mod plots;
 mod tables;
 
 pub use document::{Section, write};
-pub use measures::{Measures, Times};
+pub use measures::Measures;
 pub use plots::Timeline;
 pub use tables::{details, first_tokens};
