@@ -10,7 +10,7 @@
 //! - [`observability`] runs a real Prometheus on the scrape job, alerts and dashboard that the project ships.
 //! - [`demonstration`] is the setting that `make run` and `make top` show.
 //! - [`times`] are the figures by which comparisons say how long something took.
-//! - [`document`] puts what was measured into the pages of `docs/`.
+//! - [`document`] puts what was measured into the pages of `docs/`, [`table`] into tables.
 
 pub mod demonstration;
 pub mod document;
@@ -23,4 +23,5 @@ pub mod observability;
 mod plots;
 pub mod simulation;
 pub mod statistics;
+pub mod table;
 pub mod times;

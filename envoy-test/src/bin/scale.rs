@@ -1,7 +1,6 @@
 //! `make bench-scale`: plays large pools in virtual time, prints what came of it, and with `--write` puts it into
 //! `docs/scale.md`.
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
@@ -10,6 +9,7 @@ use envoy_test::document::{grouped, write_section};
 use envoy_test::envoy::binary::project_root;
 use envoy_test::simulation::picker::{Gateways, PickerKind};
 use envoy_test::simulation::scale::{LargeOutcome, LargeScenario, Traffic, measure};
+use envoy_test::table::Table;
 use rayon::prelude::*;
 
 /// Plays large pools in virtual time.
@@ -113,24 +113,17 @@ fn scenario(
 }
 
 fn table<'a>(lines: impl Iterator<Item = (&'a LargeScenario, &'a LargeOutcome)>) -> String {
-    let mut table = "\
+    const HEAD: &str = "\
         | traffic, picker | pods | gateways × workers | requests | first token: mean ms | p90 | cache hits \
         | busiest pod: in flight | by tokens | a pick, µs | index: blocks | MB | publishes, KB | reads, KB |\n\
-        |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
-        .to_owned();
+        |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n";
+    let mut table = Table::with_head(HEAD);
     for (scenario, outcome) in lines {
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            table,
-            "| {}, {} | {} | {} | {} |",
-            scenario.traffic.name(),
-            scenario.picker.name(),
-            grouped(scenario.pods as u64),
-            gateways(scenario.gateways),
-            cells(outcome).join(" | ")
-        );
+        let name = format!("{}, {}", scenario.traffic.name(), scenario.picker.name());
+        let pool = [grouped(scenario.pods as u64), gateways(scenario.gateways)];
+        table.row(&name, pool.into_iter().chain(cells(outcome)));
     }
-    table
+    table.to_string()
 }
 
 fn gateways(Gateways { gateways, workers, peers_ms }: Gateways) -> String {

@@ -18,7 +18,6 @@ mod requests;
 mod rounds;
 mod saturation;
 mod scraping;
-mod table;
 
 use std::fs;
 
@@ -26,8 +25,8 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use envoy_test::document::{put, write_section};
 use envoy_test::envoy::binary::project_root;
+use envoy_test::table::Table;
 use serde::Serialize;
-use table::Table;
 use tokio::runtime::Runtime;
 
 /// Measures what the plugin costs Envoy.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use envoy_test::document::grouped;
 use envoy_test::statistics::{ADMIN_PATH, Page};
+use envoy_test::table::Table;
 use fastrand::Rng;
 use serde::Serialize;
 use tokio::net::TcpStream;
@@ -15,7 +16,6 @@ use crate::gateway::{Gateway, GatewaySettings, Variant};
 use crate::message::MessageStream;
 use crate::model_servers::ModelServers;
 use crate::requests::post;
-use crate::table::Table;
 
 const ENDPOINTS: u32 = 1_000;
 /// By default, and four times that.

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use envoy_test::envoy::binary::project_root;
+use envoy_test::table::Table;
 use serde_json::Value;
-
-use crate::table::Table;
 
 /// One benchmark's median.
 struct Median {

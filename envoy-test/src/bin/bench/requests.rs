@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use envoy_test::document::grouped;
+use envoy_test::table::Table;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use crate::gateway::{Gateway, GatewaySettings, Scraping, Variant};
 use crate::model_servers::{ModelServers, STREAM_EVENTS};
 use crate::rounds::{Cost, NEXT_WARM_UP_CPU_US, WARM_UP_CPU_US, measure};
-use crate::table::Table;
 
 /// The last is as much as Envoy takes of a body for one upstream connection without further configuration.
 const BODY_KILOBYTES: [usize; 4] = [1, 7, 100, 1_000];

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use envoy_test::document::grouped;
+use envoy_test::table::Table;
 use fastrand::Rng;
 use serde::Serialize;
 use tokio::runtime::Runtime;
@@ -15,7 +16,6 @@ use crate::model_servers::ModelServers;
 use crate::open_loop::OpenLoop;
 use crate::requests::{ENDPOINTS, TYPICAL_KILOBYTES, chat, start};
 use crate::rounds::{check_picks, median};
-use crate::table::Table;
 
 const VARIANTS: [Variant; 4] = [Variant::Plain, Variant::DoesNothing, Variant::Default, Variant::PrefixCache];
 const ROUND: Duration = Duration::from_secs(2);

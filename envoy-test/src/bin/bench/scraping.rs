@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use envoy_test::document::grouped;
 use envoy_test::statistics::{ADMIN_PATH, Page};
+use envoy_test::table::Table;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use crate::gateway::{Gateway, GatewaySettings, Scraping, Variant};
 use crate::model_servers::ModelServers;
 use crate::rounds::median;
-use crate::table::Table;
 
 /// Endpoints, and milliseconds between two scrapes of each.
 const CASES: [(u32, &[u64]); 4] =

@@ -1,8 +1,7 @@
 //! Markdown tables.
 
-use std::fmt::Write;
-
 use crate::live::{Column, Measures, Outcome, Traffic};
+use crate::table::Table;
 use crate::times::Times;
 
 /// One line a kind of traffic: the share of requests that each picker had answered within the objective.
@@ -17,16 +16,16 @@ pub fn first_tokens(outcomes: &[Outcome]) -> String {
 
 fn overview(title: &str, outcomes: &[Outcome], cell: fn(&Measures) -> String) -> String {
     let columns = columns(outcomes);
-    let mut table = format!("| {title} | {} |\n|---|{}\n", columns.join(" | "), "--:|".repeat(columns.len()));
+    let mut table = Table::new(title, &columns);
     for traffic in traffics(outcomes) {
         let of = |column: &&str| {
             let found =
                 outcomes.iter().find(|outcome| outcome.traffic == traffic && outcome.column == **column);
             found.map_or_else(|| "-".to_owned(), |outcome| cell(&outcome.measures))
         };
-        line(&mut table, traffic.name(), &columns.iter().map(of).collect::<Vec<_>>());
+        table.row(traffic.name(), columns.iter().map(of));
     }
-    table
+    table.to_string()
 }
 
 /// Everything that was measured under one kind of traffic, one line a picker.
@@ -35,11 +34,11 @@ pub fn details<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> String {
         | picker | first token: p50 ms | p90 | p99 | per token: p50 ms | p90 | p99 | end to end: p50 ms | p90 | p99 \
         | output tokens/s | within the objective | cache hits | KV-cache spread | failed |\n\
         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n";
-    let mut table = HEAD.to_owned();
+    let mut table = Table::with_head(HEAD);
     for outcome in outcomes {
-        line(&mut table, &outcome.column, &cells(&outcome.measures));
+        table.row(&outcome.column, cells(&outcome.measures));
     }
-    table
+    table.to_string()
 }
 
 fn cells(measures: &Measures) -> Vec<String> {
@@ -61,9 +60,8 @@ fn cells(measures: &Measures) -> Vec<String> {
 
 /// The cells that were played twice: both times of each figure, and how far apart they are.
 pub fn repeated(outcomes: &[Outcome], again: &[Outcome]) -> String {
-    let mut table = "| traffic, picker | first token: p50 ms | p90 ms | end to end: p50 ms | p90 ms | within the objective |\n\
-        |---|--:|--:|--:|--:|--:|\n"
-        .to_owned();
+    let columns = ["first token: p50 ms", "p90 ms", "end to end: p50 ms", "p90 ms", "within the objective"];
+    let mut table = Table::new("traffic, picker", columns);
     for second in again {
         let is_same = |first: &&Outcome| first.traffic == second.traffic && first.column == second.column;
         let Some(first) = outcomes.iter().find(is_same) else { continue };
@@ -79,9 +77,9 @@ pub fn repeated(outcomes: &[Outcome], again: &[Outcome]) -> String {
             both(|measures| measures.end_to_end_ms.p90),
             format!("{}, {}", percent(first.measures.goodput_share), percent(second.measures.goodput_share)),
         ];
-        line(&mut table, &format!("{}, {}", second.traffic.name(), second.column), &cells);
+        table.row(&format!("{}, {}", second.traffic.name(), second.column), cells);
     }
-    table
+    table.to_string()
 }
 
 /// Whether the machine kept up, in a sentence.
@@ -121,9 +119,4 @@ pub fn columns(outcomes: &[Outcome]) -> Vec<&str> {
 
 fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
-}
-
-fn line(table: &mut String, title: &str, cells: &[String]) {
-    // Writing to a string cannot fail.
-    let _ = writeln!(table, "| {title} | {} |", cells.join(" | "));
 }

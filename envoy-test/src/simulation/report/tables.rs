@@ -1,42 +1,35 @@
 //! Markdown tables.
 
-use std::fmt::Write;
-
 use super::Measures;
 use crate::simulation::comparison::{Case, Outcome};
 use crate::simulation::picker::PickerKind;
 use crate::simulation::pool::PoolSettings;
+use crate::table::Table;
 
 /// One line a case: the mean times to first token and end to end of everybody who picks. All cases must have the same
 /// pickers.
 pub fn first_tokens(outcomes: &[Outcome]) -> String {
     let pickers = outcomes.first().map_or(&[][..], |outcome| &outcome.case.pickers);
-    let names: Vec<&str> = pickers.iter().map(|picker| picker.name()).collect();
-    let mut table = format!(
-        "| first token / end to end, mean ms | {} |\n|---|{}\n",
-        names.join(" | "),
-        "--:|".repeat(names.len())
-    );
+    let names = pickers.iter().map(|picker| picker.name());
+    let mut table = Table::new("first token / end to end, mean ms", names);
     for outcome in outcomes {
         let cell = |measures: &Measures| {
             format!("{:.0} / {:.0}", measures.first_token_ms.mean, measures.end_to_end_ms.mean)
         };
-        let cells: Vec<String> = outcome.measures.iter().map(|(_, measures)| cell(measures)).collect();
-        line(&mut table, &title(&outcome.case), &cells);
+        table.row(&title(&outcome.case), outcome.measures.iter().map(|(_, measures)| cell(measures)));
     }
-    table
+    table.to_string()
 }
 
 /// One line a case: how much less, or more, one picker's times are than the others', in percent.
 pub fn against_others(outcomes: &[Outcome], picker: PickerKind) -> String {
     const OTHERS: [PickerKind; 3] =
         [PickerKind::Oracle, PickerKind::EndpointPicker, PickerKind::LeastRequest];
-    let mut table = format!("| {} against | ", picker.name());
-    for other in OTHERS {
-        // Writing to a string cannot fail.
-        let _ = write!(table, "{0}: first token, mean | p90 | end to end, mean | ", other.name());
-    }
-    table += &format!("\n|---|{}\n", "--:|".repeat(3 * OTHERS.len()));
+    let columns =
+        OTHERS.map(|other| format!("{}: first token, mean | p90 | end to end, mean | ", other.name()));
+    let rule = "--:|".repeat(3 * OTHERS.len());
+    let head = format!("| {} against | {}\n|---|{rule}\n", picker.name(), columns.concat());
+    let mut table = Table::with_head(&head);
     for outcome in outcomes {
         let measured = |picker| outcome.measures.iter().find(|(other, _)| *other == picker);
         let Some((_, own)) = measured(picker) else { continue };
@@ -49,9 +42,9 @@ pub fn against_others(outcomes: &[Outcome], picker: PickerKind) -> String {
                 ]
             })
         });
-        line(&mut table, &title(&outcome.case), &cells.collect::<Vec<_>>());
+        table.row(&title(&outcome.case), cells);
     }
-    table
+    table.to_string()
 }
 
 /// `−12 %`, `+3 %`.
@@ -67,14 +60,14 @@ pub fn details(outcomes: &[Outcome]) -> String {
         | traffic | picker | first token: mean ms | p50 | p90 | p99 | end to end: mean ms | output tokens/s \
         | cache hits | busiest pod by tokens | by requests |\n\
         |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n";
-    let mut table = HEAD.to_owned();
+    let mut table = Table::with_head(HEAD);
     for outcome in outcomes {
         for (picker, measures) in &outcome.measures {
             let title = format!("{} | {}", title(&outcome.case), picker.name());
-            line(&mut table, &title, &detail_cells(measures));
+            table.row(&title, detail_cells(measures));
         }
     }
-    table
+    table.to_string()
 }
 
 fn detail_cells(measures: &Measures) -> [String; 9] {
@@ -90,11 +83,6 @@ fn detail_cells(measures: &Measures) -> [String; 9] {
         format!("{:.2}", measures.busiest_by_tokens),
         format!("{:.2}", measures.busiest_by_requests),
     ]
-}
-
-fn line(table: &mut String, title: &str, cells: &[String]) {
-    // Writing to a string cannot fail.
-    let _ = writeln!(table, "| {title} | {} |", cells.join(" | "));
 }
 
 /// `conversation, 24.0/s, 2 gateways`: the traffic, and what is unusual.
