@@ -12,7 +12,7 @@ use crate::model_server::engine::{Engine, EngineRequest, EngineSettings, Gauges}
 use crate::model_server::tokens::tokens_of;
 use crate::model_server::{ModelServer, ModelServers};
 use crate::simulation::picker::endpoint_picker::EndpointPicker;
-use crate::simulation::picker::oracle::first_output;
+use crate::simulation::picker::oracle::{earliest, first_output};
 
 /// Picks a pod for each request.
 pub trait Chooser: Send {
@@ -116,15 +116,7 @@ impl Chooser for Oracle {
             adapter: adapter.map(str::to_owned),
             cache_salt: None,
         };
-        let (mut earliest, mut best) = (Duration::MAX, Vec::new());
-        for place in 0..self.servers.len() {
-            let Some(wait) = self.wait(place, &request, earliest) else { continue };
-            if wait < earliest {
-                earliest = wait;
-                best.clear();
-            }
-            best.push(place);
-        }
+        let best = earliest(self.servers.len(), |place, limit| self.wait(place, &request, limit));
         let picked = self.rng.choice(best).unwrap_or_default();
         self.sent[picked].add(request);
         self.servers[picked].address()

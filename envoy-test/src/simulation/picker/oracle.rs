@@ -20,24 +20,34 @@ impl Oracle {
 
 impl Picker for Oracle {
     fn pick(&mut self, request: &Request<'_>, engines: &[Engine], now: Duration) -> usize {
-        let mut earliest = Duration::MAX;
-        let mut best = Vec::new();
-        for (pod, engine) in engines.iter().enumerate() {
+        let best = earliest(engines.len(), |pod, limit| {
             let prompt = EngineRequest {
                 prompt: request.prompt.to_vec(),
                 output_tokens: 1,
                 adapter: None,
                 cache_salt: None,
             };
-            let Some(at) = first_output(engine.clone(), prompt, now, earliest) else { continue };
-            if at < earliest {
-                earliest = at;
-                best.clear();
-            }
-            best.push(pod);
-        }
+            first_output(engines[pod].clone(), prompt, now, limit)
+        });
         self.rng.choice(best).unwrap_or_default()
     }
+}
+
+/// Of so many pods, those with the earliest first token. Each is asked in turn for one that is not later than those before.
+pub(crate) fn earliest(
+    pods: usize,
+    mut first_token: impl FnMut(usize, Duration) -> Option<Duration>,
+) -> Vec<usize> {
+    let (mut earliest, mut best) = (Duration::MAX, Vec::new());
+    for pod in 0..pods {
+        let Some(at) = first_token(pod, earliest) else { continue };
+        if at < earliest {
+            earliest = at;
+            best.clear();
+        }
+        best.push(pod);
+    }
+    best
 }
 
 /// When the request would have its first output there; `None` if later than `limit`.
