@@ -150,11 +150,8 @@ fn comparison() -> Vec<(String, Vec<Case>)> {
     ]
 }
 
-/// How late gateways that tell each other hear, at the usual interval: on the late side.
-const LATENESS_MS: u64 = 25;
-
 fn several_gateways() -> Vec<Case> {
-    let told = Some(LATENESS_MS);
+    let told = Some(Gateways::LATENESS_MS);
     let counts =
         [(1, 1, None), (1, 2, None), (1, 4, None), (2, 1, None), (2, 1, told), (4, 1, None), (4, 1, told)];
     let counts = counts.map(|(gateways, workers, peers_ms)| Gateways { gateways, workers, peers_ms });

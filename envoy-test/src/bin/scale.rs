@@ -31,8 +31,6 @@ struct Arguments {
 /// Pods of the pool in which workers and gateways are compared.
 const PODS: usize = 200;
 const SECTIONS: [&str; 3] = ["pods", "workers", "gateways"];
-/// How late gateways that tell each other hear, at the usual interval: on the late side.
-const LATENESS_MS: u64 = 25;
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
@@ -76,8 +74,8 @@ fn sections(seed: u64) -> [(&'static str, Vec<LargeScenario>); 3] {
     let pools = [10, 50, 200, 1_000, 2_000].map(|pods| (pods, one));
     let workers = [1, 2, 4, 8].map(|workers| (PODS, Gateways { workers, ..one }));
     let silent = [1, 2, 5, 20].map(|gateways| (PODS, Gateways { gateways, ..one }));
-    let telling =
-        [2, 5, 20].map(|gateways| (PODS, Gateways { gateways, peers_ms: Some(LATENESS_MS), ..one }));
+    let telling = [2, 5, 20]
+        .map(|gateways| (PODS, Gateways { gateways, peers_ms: Some(Gateways::LATENESS_MS), ..one }));
     let kinds = [
         (Traffic::Random, PickerKind::LeastRequest),
         (Traffic::Random, PickerKind::Default),

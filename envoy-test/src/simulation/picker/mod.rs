@@ -52,6 +52,11 @@ pub struct Gateways {
     pub peers_ms: Option<u64>,
 }
 
+impl Gateways {
+    /// How late gateways that tell each other hear, at the usual interval: on the late side.
+    pub const LATENESS_MS: u64 = 25;
+}
+
 impl Default for Gateways {
     fn default() -> Self {
         Self { gateways: 1, workers: 1, peers_ms: None }
