@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::envoy::binary::{plugin_file, project_root};
+use crate::envoy::binary::plugin_file;
 use crate::envoy::{Client, Configuration, Envoy, EnvoySettings, Request};
 use crate::model_server::{ModelServers, ServerSettings};
 use crate::statistics::{ADMIN_PATH, Page};
@@ -34,8 +34,7 @@ pub fn simulated_servers() -> Result<ModelServers> {
 
 /// A configuration of `filter-config/`, by its folder, in front of these model servers.
 pub fn configuration(folder: &str, endpoints: &[SocketAddr]) -> Result<Configuration> {
-    let file = project_root().join("filter-config").join(folder).join("envoy.yaml");
-    let mut configuration = Configuration::load(&file)?;
+    let mut configuration = Configuration::shipped(folder)?;
     configuration.set_plugin_file(&plugin_file());
     configuration.place_endpoints(endpoints);
     configuration.set_statistics_interval(STATISTICS_INTERVAL);

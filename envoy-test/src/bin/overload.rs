@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use envoy_test::envoy::binary::{plugin_file, project_root};
+use envoy_test::envoy::binary::plugin_file;
 use envoy_test::envoy::{Client, Configuration, Envoy, EnvoySettings, Protocol, Request};
 use envoy_test::model_server::{ModelServers, ServerSettings};
 use serde_json::{Value, json};
@@ -97,8 +97,7 @@ fn run(queue: Option<Value>, rate_per_s: f64, duration: Duration) -> Result<Vec<
 }
 
 fn start_envoy(pods: &ModelServers, queue: Option<Value>) -> Result<Envoy> {
-    let file = project_root().join("filter-config/stop-iteration/envoy.yaml");
-    let mut configuration = Configuration::load(&file)?;
+    let mut configuration = Configuration::shipped("stop-iteration")?;
     configuration.set_plugin_file(&plugin_file());
     configuration.place_endpoints(&pods.addresses());
     configuration.edit_plugin(|plugin| {

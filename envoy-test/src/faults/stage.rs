@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use super::WayToAdmin;
-use crate::envoy::binary::{plugin_file, project_root};
+use crate::envoy::binary::plugin_file;
 use crate::envoy::little_memory::plugin_with_little_memory;
 use crate::envoy::{Client, Configuration, Envoy, EnvoySettings, Protocol, PushedListener, free_address};
 use crate::model_server::{ModelServers, ServerSettings};
@@ -46,8 +46,7 @@ impl Stage {
     ) -> Result<Stage> {
         let pods = ModelServers::start(vec![ServerSettings::default(); PODS])?;
         let way_to_admin = if configuration == WORKER_SCRAPING { Some(WayToAdmin::new()?) } else { None };
-        let file = project_root().join("filter-config").join(configuration).join("envoy.yaml");
-        let mut configuration = Configuration::load(&file)?;
+        let mut configuration = Configuration::shipped(configuration)?;
         let (folder, file) = match little_memory {
             true => plugin_with_little_memory().map(|(folder, file)| (Some(folder), file))?,
             false => (None, plugin_file()),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::chooser::{Chooser, EndpointPickerChooser, Oracle};
 use super::pods::PodsWatch;
-use crate::envoy::binary::{plugin_file, project_root};
+use crate::envoy::binary::plugin_file;
 use crate::envoy::{Configuration, Envoy, EnvoySettings};
 use crate::model_server::ModelServers;
 
@@ -81,8 +81,7 @@ impl Column {
     }
 
     fn configuration(self, pods: &[SocketAddr], speed: f64) -> Result<Configuration> {
-        let file = project_root().join("filter-config/stop-iteration/envoy.yaml");
-        let mut configuration = Configuration::load(&file)?;
+        let mut configuration = Configuration::shipped("stop-iteration")?;
         *configuration.at(ACCESS_LOG) = json!([]);
         configuration.set_plugin_file(&plugin_file());
         configuration.place_endpoints(pods);

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
-use envoy_test::envoy::binary::{plugin_file, project_root};
+use envoy_test::envoy::binary::plugin_file;
 use envoy_test::envoy::{Configuration, Envoy, EnvoySettings};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -131,8 +131,7 @@ impl Gateway {
 }
 
 fn load(variant: Variant) -> Result<Configuration> {
-    let file = project_root().join("filter-config").join(variant.configuration()).join("envoy.yaml");
-    let mut configuration = Configuration::load(&file)?;
+    let mut configuration = Configuration::shipped(variant.configuration())?;
     configuration.at(CONNECTION_MANAGER)["access_log"] = json!([]);
     Ok(configuration)
 }

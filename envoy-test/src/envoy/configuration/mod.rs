@@ -6,6 +6,7 @@
 mod network;
 mod plugin;
 
+use super::binary::project_root;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 use std::fs;
@@ -22,6 +23,11 @@ impl Configuration {
     pub fn load(path: &Path) -> Result<Self> {
         let yaml = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
         Self::parse(&yaml).with_context(|| format!("in {}", path.display()))
+    }
+
+    /// The one that the project ships in this folder of `filter-config/`.
+    pub fn shipped(folder: &str) -> Result<Self> {
+        Self::load(&project_root().join("filter-config").join(folder).join("envoy.yaml"))
     }
 
     pub fn parse(yaml: &str) -> Result<Self> {
