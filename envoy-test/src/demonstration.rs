@@ -7,7 +7,6 @@ use std::time::Duration;
 use crate::envoy::binary::plugin_file;
 use crate::envoy::{Client, Configuration, Envoy, EnvoySettings, Request};
 use crate::model_server::{ModelServers, ServerSettings};
-use crate::statistics::{ADMIN_PATH, Page};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
@@ -46,11 +45,6 @@ pub fn start_envoy(folder: &str, endpoints: &[SocketAddr], keep_addresses: bool)
     let mut settings = EnvoySettings::new(configuration(folder, endpoints)?);
     settings.keep_addresses = keep_addresses;
     Envoy::start(settings)
-}
-
-/// What the plugin has counted so far.
-pub fn statistics(envoy: &Envoy) -> Result<Page> {
-    Ok(Page::parse(&envoy.admin_get(ADMIN_PATH)?))
 }
 
 /// What there is to ask for, as the gateway says.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Parser;
 use envoy_test::demonstration::{
-    STATISTICS_INTERVAL, WARM_UP, models, request, simulated_servers, start_envoy, statistics,
+    STATISTICS_INTERVAL, WARM_UP, models, request, simulated_servers, start_envoy,
 };
 use envoy_test::envoy::blocking::wait_for;
 use envoy_test::envoy::{Client, Envoy, Protocol};
@@ -51,7 +51,7 @@ fn main() -> Result<()> {
     let models = models(&client)?;
     println!("models         {}\n", models.join(", "));
     let before = envoy.access_log_until(1)?.len();
-    let statistics_before = statistics(&envoy)?;
+    let statistics_before = Page::of(&envoy)?;
     print_header();
     let answers = client.burst_blocking((0..BURST).map(|index| request(index, &models)).collect())?;
     let failed: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
@@ -90,7 +90,7 @@ fn print_line(line: &Value) {
 fn print_statistics(envoy: &Envoy, before: &Page) -> Result<()> {
     // A histogram shows what was there at the last flush but one.
     std::thread::sleep(2 * STATISTICS_INTERVAL);
-    let totals = Overview::between(before, &statistics(envoy)?, STATISTICS_INTERVAL).totals;
+    let totals = Overview::between(before, &Page::of(envoy)?, STATISTICS_INTERVAL).totals;
     let cached = totals.hit_share().unwrap_or_default() * 100.0;
     let first_token = |share: f64| {
         totals.first_token.quantile(share).map_or("-".to_owned(), |time_ms| format!("{time_ms:.0} ms"))

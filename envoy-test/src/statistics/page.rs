@@ -4,7 +4,10 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::Result;
+
 use super::Histogram;
+use crate::envoy::Envoy;
 
 /// Where Envoy's admin prints the plugin's statistics, and no others.
 pub const ADMIN_PATH: &str = "/stats/prometheus?filter=%5Ewasmcustom%5C.";
@@ -22,6 +25,14 @@ struct Sample {
 }
 
 impl Page {
+    /// What the plugin has counted so far.
+    ///
+    /// # Errors
+    /// An admin interface that does not answer.
+    pub fn of(envoy: &Envoy) -> Result<Page> {
+        Ok(Page::parse(&envoy.admin_get(ADMIN_PATH)?))
+    }
+
     /// Lines that are no samples are left out.
     pub fn parse(text: &str) -> Page {
         Page { samples: text.lines().filter_map(Sample::parse).collect() }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use envoy_test::document::grouped;
-use envoy_test::statistics::{ADMIN_PATH, Page};
+use envoy_test::statistics::Page;
 use envoy_test::table::Table;
 use fastrand::Rng;
 use serde::Serialize;
@@ -75,7 +75,7 @@ impl Memory {
         runtime.block_on(fill(&gateway, blocks_max.unwrap_or(BLOCKS_MAX[0])))?;
         gateway.check_that_it_runs()?;
         sleep(GAUGE_WAIT);
-        let page = Page::parse(&gateway.envoy.admin_get(ADMIN_PATH)?);
+        let page = Page::of(&gateway.envoy)?;
         let blocks = page.sum(BLOCKS, &[]).unwrap_or_default() as u64;
         Ok(Memory { variant, workers, blocks_max, blocks, bytes: gateway.envoy.memory_bytes()? })
     }

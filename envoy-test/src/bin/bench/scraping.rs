@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use envoy_test::document::grouped;
-use envoy_test::statistics::{ADMIN_PATH, Page};
+use envoy_test::statistics::Page;
 use envoy_test::table::Table;
 use serde::Serialize;
 use tokio::runtime::Runtime;
@@ -107,14 +107,14 @@ impl Round {
 
 /// The age of every endpoint's metrics, as the plugin has them.
 fn ages_ms(gateway: &Gateway) -> Result<Vec<f64>> {
-    let page = Page::parse(&gateway.envoy.admin_get(ADMIN_PATH)?);
+    let page = Page::of(&gateway.envoy)?;
     let endpoints = page.values(AGE, "endpoint", &[]);
     Ok(endpoints.into_iter().filter_map(|endpoint| page.sum(AGE, &[("endpoint", endpoint)])).collect())
 }
 
 /// Of all scrapes so far.
 fn failed_share(gateway: &Gateway) -> Result<f64> {
-    let page = Page::parse(&gateway.envoy.admin_get(ADMIN_PATH)?);
+    let page = Page::of(&gateway.envoy)?;
     let scrapes = page.sum("inference_picker_scrapes", &[]).context("nothing was scraped")?;
     Ok(page.sum("inference_picker_scrape_failures", &[]).unwrap_or_default() / scrapes)
 }
