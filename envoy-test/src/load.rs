@@ -59,6 +59,11 @@ impl Seen {
         self.failures.iter().filter(|failure| !failure.had_begun).count()
     }
 
+    /// The failures of requests whose answer had.
+    pub fn broke_off(&self) -> usize {
+        self.failures.len() - self.failed_before_answer()
+    }
+
     pub fn requests(&self) -> usize {
         self.good + self.failures.len()
     }

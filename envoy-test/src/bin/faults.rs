@@ -47,16 +47,16 @@ fn main() -> Result<()> {
 
 fn row(fault: &Fault, outcome: &Outcome) -> String {
     let seen = &outcome.seen;
-    let before = seen.failed_before_answer();
     let last = outcome
         .time_to_recover()
         .map_or("none".to_owned(), |(time, from)| format!("{:.1} s {from}", time.as_secs_f64()));
     format!(
-        "| {} | {:.1} s | {} | {before} | {} | {} | {last} |\n",
+        "| {} | {:.1} s | {} | {} | {} | {} | {last} |\n",
         fault.name,
         (outcome.ended - outcome.began).as_secs_f64(),
         seen.requests(),
-        seen.failures.len() - before,
+        seen.failed_before_answer(),
+        seen.broke_off(),
         outcome.sent_to_first_pod,
     )
 }

@@ -19,11 +19,11 @@ const MEMORY_GROWTH_MAX: f64 = 1.2;
 const SETTLE: Duration = Duration::from_secs(3);
 
 pub fn print(stage: &Stage, samples: &[Sample], seen: &Seen, left: Option<&Seen>) -> Result<()> {
-    let before = seen.failed_before_answer();
     println!(
-        "requests: {}; failed before the answer: {before}; broke off: {}",
+        "requests: {}; failed before the answer: {}; broke off: {}",
         seen.requests(),
-        seen.failures.len() - before
+        seen.failed_before_answer(),
+        seen.broke_off()
     );
     failures_by_kind(seen).iter().for_each(|(what, count)| println!("  {count:>6} {what}"));
     if let Some(left) = left {
