@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use envoy_test::document::grouped;
 use envoy_test::table::Table;
+use envoy_test::times::Times;
 use fastrand::Rng;
 use serde::Serialize;
 use tokio::runtime::Runtime;
@@ -133,12 +134,11 @@ impl Contender<'_> {
         // Opens the connections.
         client.send(self.request, rate_per_s, ROUND / 4, rng)?;
         let counts = self.servers.counts();
-        let mut took = client.send(self.request, rate_per_s, ROUND, rng)?;
+        let took = client.send(self.request, rate_per_s, ROUND, rng)?;
         check_picks(self.gateway.variant, self.servers.counts().since(counts), took.len() as u64)?;
         ensure!(!took.is_empty(), "nothing was sent");
-        took.sort();
-        let quantile_us = |share: f64| took[(took.len() as f64 * share) as usize].as_secs_f64() * 1e6;
-        Ok(Latency { p50_us: quantile_us(0.5), p99_us: quantile_us(0.99) })
+        let took = Times::of(took.into_iter());
+        Ok(Latency { p50_us: took.p50 * 1e3, p99_us: took.p99 * 1e3 })
     }
 }
 
