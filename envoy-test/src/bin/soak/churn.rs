@@ -6,6 +6,8 @@ use anyhow::Result;
 use envoy_test::faults::Stage;
 use envoy_test::model_server::{Knobs, MetricsMode};
 
+use crate::report::mebibytes;
+
 /// The time between two changes.
 const STEP: Duration = Duration::from_secs(1);
 /// How many times faster than a real one each simulated pod is.
@@ -29,11 +31,7 @@ pub fn run(stage: &mut Stage, lasts: Duration) -> Result<Vec<Sample>> {
         change(stage, step)?;
         if step.is_multiple_of(STEPS_A_SAMPLE) {
             let sample = Sample { after: started_at.elapsed(), memory_bytes: stage.envoy()?.memory_bytes()? };
-            println!(
-                "{:>5} s {:>8.1} MiB",
-                sample.after.as_secs(),
-                sample.memory_bytes as f64 / f64::from(1 << 20)
-            );
+            println!("{:>5} s {:>8.1} MiB", sample.after.as_secs(), mebibytes(sample.memory_bytes));
             samples.push(sample);
         }
         std::thread::sleep(STEP);

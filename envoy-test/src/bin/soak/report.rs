@@ -61,13 +61,16 @@ fn memory_growth(samples: &[Sample]) -> Result<f64> {
     let warm = samples.iter().take_while(|sample| sample.after <= warm_up);
     let warm =
         warm.map(|sample| sample.memory_bytes).max().context("no memory was sampled while warming up")?;
-    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     println!(
         "memory: {:.1} MiB after warm-up, {:.1} MiB at the end",
         mebibytes(warm),
         mebibytes(last.memory_bytes)
     );
     Ok(last.memory_bytes as f64 / warm as f64)
+}
+
+pub fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 /// Every request that Envoy took is over, and in the access log.
