@@ -5,7 +5,7 @@
 //! over at its tick what the gateway's scraper has published. Gateways share nothing but the engines, unless they tell
 //! each other what their workers publish; then that comes late, and a worker reads it at its tick.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,7 @@ struct Gateway {
     /// What each worker has published.
     tables: Vec<LoadTable>,
     /// What the other gateways' workers have published, as far as was heard.
-    others_tables: HashMap<usize, Vec<LoadTable>>,
+    others_tables: BTreeMap<usize, Vec<LoadTable>>,
     /// What workers have told of their prompts, until all others have heard it.
     batches: Vec<ToldBatch>,
     /// What has not been told to the other gateways; nothing where they tell each other nothing.
@@ -171,7 +171,7 @@ impl Gateway {
         Gateway {
             workers: (0..workers).map(worker).collect(),
             tables: vec![LoadTable { published_ms: 0, rows: vec![], adapters: vec![], batches: 0 }; workers],
-            others_tables: HashMap::new(),
+            others_tables: BTreeMap::new(),
             batches: Vec::new(),
             untold: None,
             scraping,
