@@ -19,6 +19,11 @@ impl DecayedRatio {
         DecayedRatio { numerator: prior * weight, denominator: weight, memory }
     }
 
+    /// A ratio of which nothing has been seen, and that is no number until something is: for [`Self::value_beside`].
+    pub const fn unseen(memory: f64) -> DecayedRatio {
+        DecayedRatio { numerator: 0.0, denominator: 0.0, memory }
+    }
+
     /// Adds what was seen. What is no number, or below zero, is left out.
     pub fn observe(&mut self, numerator: f64, denominator: f64) {
         if !(numerator.is_finite() && denominator.is_finite() && numerator >= 0.0 && denominator >= 0.0) {
@@ -35,6 +40,16 @@ impl DecayedRatio {
     /// The ratio; never below zero.
     pub fn value(&self) -> f64 {
         self.numerator / self.denominator
+    }
+
+    /// The ratio if besides `prior` had been seen, over `weight`; never below zero.
+    pub fn value_beside(&self, prior: f64, weight: f64) -> f64 {
+        (prior * weight + self.numerator) / (weight + self.denominator)
+    }
+
+    /// Both sums, the upper one first.
+    pub fn sums(&self) -> (f64, f64) {
+        (self.numerator, self.denominator)
     }
 }
 

@@ -151,6 +151,8 @@ impl<W> Picker<W> {
     pub fn tick(&mut self, now_ms: u64) -> bool {
         let changed = self.loads.assume_outputs(now_ms);
         for own in &mut self.pools {
+            let endpoints = own.pool.endpoints().unwrap_or_default();
+            self.loads.share_speed(endpoints.iter().map(|endpoint| endpoint.load_id));
             own.observe_drain_rate(&self.loads, now_ms);
         }
         if now_ms >= self.expire_ms {

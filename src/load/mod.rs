@@ -20,9 +20,11 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::decayed_ratio::DecayedRatio;
+
 pub use in_flight::{InFlight, Oldest};
 pub use row::DEFAULT_PREFILL_TOKENS_PER_MS;
-use row::Row;
+use row::{Row, USUAL_SPEED_WEIGHT_MS};
 pub use table::{LoadTable, TABLE_EXPIRES_AFTER_MS};
 
 /// The place of an endpoint in the [`LoadBook`]; holds until [`LoadBook::keep_only`] drops the endpoint.
@@ -119,6 +121,29 @@ impl LoadBook {
     /// How fast an endpoint computes prompts, in tokens a millisecond, as far as this worker has seen; above zero.
     pub fn prefill_tokens_per_ms(&self, id: LoadId) -> f64 {
         self.row(id).map_or(DEFAULT_PREFILL_TOKENS_PER_MS, Row::prefill_tokens_per_ms)
+    }
+
+    /// These endpoints serve the same: each is taken to be as fast as all of them together have been seen to be, until it
+    /// has been seen for a while itself.
+    ///
+    /// ```text
+    /// usual speed = (DEFAULT_PREFILL_TOKENS_PER_MS × USUAL_SPEED_WEIGHT_MS + Σ tokens) ÷ (USUAL_SPEED_WEIGHT_MS + Σ their time)
+    /// speed       = (usual speed × USUAL_SPEED_WEIGHT_MS + tokens) ÷ (USUAL_SPEED_WEIGHT_MS + their time)
+    /// ```
+    ///
+    /// An endpoint that had to prove itself against a default that is far off would look slow, or fast, beside those that
+    /// have, and would be passed over, or flooded.
+    pub fn share_speed(&mut self, ids: impl Iterator<Item = LoadId> + Clone) {
+        let mut all = DecayedRatio::new(DEFAULT_PREFILL_TOKENS_PER_MS, USUAL_SPEED_WEIGHT_MS, f64::INFINITY);
+        for row in ids.clone().filter_map(|id| self.row(id)) {
+            let (tokens, time_ms) = row.seen_prefill();
+            all.observe(tokens, time_ms);
+        }
+        for id in ids {
+            if let Some(row) = self.row_mut(id) {
+                row.set_usual_speed(all.value());
+            }
+        }
     }
 
     /// Whether any worker has a request for this adapter in flight there.
@@ -344,6 +369,29 @@ mod tests {
         book.end(second);
         book.set_peers([].iter(), 1);
         assert!(!book.has_adapter(id, sql) && !book.has_adapter(id, chat));
+    }
+
+    /// Lets the endpoint compute a prompt of so many tokens in so long.
+    fn compute(book: &mut LoadBook, id: LoadId, tokens: u32, time_ms: u64) {
+        let ticket = book.start(id, share(tokens, None), 0);
+        book.first_output(&ticket, time_ms);
+        book.end(ticket);
+    }
+
+    #[test]
+    fn an_endpoint_is_as_fast_as_those_beside_it_until_it_has_been_seen() {
+        let mut book = LoadBook::default();
+        let ids = [1, 2, 3].map(|last| book.id(address(last)));
+        let [fast, slow, unseen] = ids;
+        compute(&mut book, fast, 400_000, 10_000);
+        compute(&mut book, slow, 100_000, 10_000);
+        book.share_speed(ids.into_iter());
+        let speeds = ids.map(|id| book.prefill_tokens_per_ms(id).round());
+        assert_eq!(speeds, [39.0, 11.0, 25.0]);
+        let other = book.id(address(4));
+        book.share_speed([other].into_iter());
+        assert_eq!(book.prefill_tokens_per_ms(other), DEFAULT_PREFILL_TOKENS_PER_MS, "of another pool");
+        assert_eq!(book.prefill_tokens_per_ms(unseen).round(), 25.0);
     }
 
     #[test]

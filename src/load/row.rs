@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use super::{AdapterId, InFlight, Oldest, Share};
 use crate::decayed_ratio::DecayedRatio;
 
-/// How fast an endpoint is taken to compute prompts until it has been seen, in tokens a millisecond: a 7B model on one
-/// large GPU.
+/// How fast endpoints are taken to compute prompts until one of a pool has been seen, in tokens a millisecond: a 7B model
+/// on one large GPU.
 pub const DEFAULT_PREFILL_TOKENS_PER_MS: f64 = 8.0;
 
-/// Time that the default counts for, in milliseconds of computing prompts.
-const DEFAULT_SPEED_WEIGHT_MS: f64 = 500.0;
+/// Time that what is usual counts for beside what was seen of an endpoint, in milliseconds of computing prompts.
+pub(super) const USUAL_SPEED_WEIGHT_MS: f64 = 500.0;
 
 /// Time over which a speed is learnt, in milliseconds of computing prompts.
 const SPEED_MEMORY_MS: f64 = 20_000.0;
@@ -33,7 +33,10 @@ pub(super) struct Row {
     own_done: u64,
     /// This worker's requests by adapter.
     own_adapters: Vec<(AdapterId, u32)>,
+    /// Prompt tokens by the milliseconds they took, as seen.
     prefill: DecayedRatio,
+    /// How fast it is taken to be as long as it has not been seen for long.
+    usual_tokens_per_ms: f64,
     peers: InFlight,
     peers_adapters: Vec<AdapterId>,
     /// This worker's and its peers' together, which every pick asks for.
@@ -57,11 +60,8 @@ impl Row {
             started: 0,
             own_done: 0,
             own_adapters: Vec::new(),
-            prefill: DecayedRatio::new(
-                DEFAULT_PREFILL_TOKENS_PER_MS,
-                DEFAULT_SPEED_WEIGHT_MS,
-                SPEED_MEMORY_MS,
-            ),
+            prefill: DecayedRatio::unseen(SPEED_MEMORY_MS),
+            usual_tokens_per_ms: DEFAULT_PREFILL_TOKENS_PER_MS,
             peers: InFlight::default(),
             peers_adapters: Vec::new(),
             all: InFlight::default(),
@@ -81,7 +81,17 @@ impl Row {
     }
 
     pub fn prefill_tokens_per_ms(&self) -> f64 {
-        self.prefill.value().max(MIN_PREFILL_TOKENS_PER_MS)
+        let seen = self.prefill.value_beside(self.usual_tokens_per_ms, USUAL_SPEED_WEIGHT_MS);
+        seen.max(MIN_PREFILL_TOKENS_PER_MS)
+    }
+
+    /// Prompt tokens that it was seen to compute, and the milliseconds that took.
+    pub fn seen_prefill(&self) -> (f64, f64) {
+        self.prefill.sums()
+    }
+
+    pub fn set_usual_speed(&mut self, tokens_per_ms: f64) {
+        self.usual_tokens_per_ms = tokens_per_ms;
     }
 
     pub fn own_progress(&self) -> (u32, u64) {
