@@ -16,6 +16,11 @@ use crate::rounds::{Cost, NEXT_WARM_UP_CPU_US, WARM_UP_CPU_US, measure};
 const BODY_KILOBYTES: [usize; 4] = [1, 7, 100, 1_000];
 pub const ENDPOINTS: u32 = 4;
 const MANY_ENDPOINTS: [u32; 3] = [10, 100, 1_000];
+/// Text with more escapes than most, and text with a new line now and then.
+const QUOTES: &str = r#"The \"picker\" reads the body\nand picks. "#;
+const PROSE: &str =
+    r"The picker reads the body of each request once, from its first byte to its last, and picks.\n";
+const PROSE_KILOBYTES: usize = 100;
 /// The size of request that is sent to many endpoints.
 pub const TYPICAL_KILOBYTES: usize = 7;
 
@@ -69,8 +74,10 @@ pub fn start(variants: &[Variant], servers: &ModelServers, scraping: Scraping) -
 
 fn requests() -> Vec<(String, Arc<[u8]>)> {
     let models = "GET /v1/models HTTP/1.1\r\nhost: models\r\n\r\n".as_bytes();
+    let unread = ("`GET /v1/models`, not read".to_owned(), models.into());
     let chats = BODY_KILOBYTES.map(|kilobytes| (chat_name(kilobytes), chat(kilobytes, false)));
-    [("`GET /v1/models`, not read".to_owned(), models.into())].into_iter().chain(chats).collect()
+    let prose = (format!("{}, of prose", chat_name(PROSE_KILOBYTES)), chat_of(PROSE, PROSE_KILOBYTES, false));
+    [unread].into_iter().chain(chats).chain([prose]).collect()
 }
 
 fn chat_name(kilobytes: usize) -> String {
@@ -81,9 +88,12 @@ fn chat_name(kilobytes: usize) -> String {
     }
 }
 
-/// A chat request of about so many bytes, with the escapes that text has.
+/// A chat request of about so many bytes, in which every fifteenth stands behind a backslash.
 pub fn chat(kilobytes: usize, streamed: bool) -> Arc<[u8]> {
-    let line = r#"The \"picker\" reads the body\nand picks. "#;
+    chat_of(QUOTES, kilobytes, streamed)
+}
+
+fn chat_of(line: &str, kilobytes: usize, streamed: bool) -> Arc<[u8]> {
     let message = format!(r#"{{"role":"user","content":"{}"}}"#, line.repeat(12));
     let messages = vec![message.as_str(); (kilobytes * 1_000).div_ceil(message.len() + 1)].join(",");
     post(&format!(r#"{{"model":"llama","stream":{streamed},"max_tokens":100,"messages":[{messages}]}}"#))
