@@ -45,6 +45,9 @@ struct Arguments {
     /// Has the first pod three times slower than the others.
     #[arg(long)]
     slow_pod: bool,
+    /// How fast the pods are, of the usual speed.
+    #[arg(long, default_value_t = 1.0)]
+    engine_speed: f64,
     /// Part of the usual KV cache that each pod has.
     #[arg(long, default_value_t = 1.0)]
     kv_share: f64,
@@ -94,7 +97,8 @@ impl Arguments {
     }
 
     fn case(&self, workload: Workload, load: f64) -> Case {
-        let pool = PoolSettings { pods: self.pods, slow_pod: self.slow_pod, kv_share: self.kv_share };
+        let Arguments { pods, slow_pod, engine_speed, kv_share, .. } = *self;
+        let pool = PoolSettings { pods, slow_pod, engine_speed, kv_share };
         let usual = Case::with_pool(workload, load, pool);
         Case {
             rate_per_s: self.rate.unwrap_or(usual.rate_per_s),
@@ -141,7 +145,12 @@ fn comparison() -> Vec<(String, Vec<Case>)> {
     ];
     let slow_and_unshared = Case::with_pool(Workload::Random, 0.7, other_pools[0].clone());
     let other_pools = other_pools.map(|pool| Case::with_pool(Workload::Conversation, 0.7, pool));
-    let other_pools = other_pools.into_iter().chain([slow_and_unshared]);
+    // Slower and faster than the plugin assumes of servers that it has not seen.
+    let other_speeds = [0.25, 4.0].map(|engine_speed| Case {
+        gateways: Gateways { workers: 4, ..Gateways::default() },
+        ..Case::with_pool(Workload::Azure, 0.7, PoolSettings { engine_speed, ..PoolSettings::default() })
+    });
+    let other_pools = other_pools.into_iter().chain([slow_and_unshared]).chain(other_speeds);
     vec![
         ("At 70 % of the capacity".to_owned(), all_at(0.7)),
         ("At 90 % of the capacity".to_owned(), all_at(0.9)),

@@ -11,13 +11,15 @@ pub struct PoolSettings {
     pub pods: usize,
     /// Whether the first engine is three times slower than the others.
     pub slow_pod: bool,
+    /// How fast the engines are, of the usual speed.
+    pub engine_speed: f64,
     /// The part of the usual 60,000 tokens that each KV cache holds.
     pub kv_share: f64,
 }
 
 impl Default for PoolSettings {
     fn default() -> Self {
-        Self { pods: 4, slow_pod: false, kv_share: 1.0 }
+        Self { pods: 4, slow_pod: false, engine_speed: 1.0, kv_share: 1.0 }
     }
 }
 
@@ -33,9 +35,9 @@ impl PoolSettings {
 
     fn engine(&self, index: usize) -> EngineSettings {
         let usual = EngineSettings::default();
-        let slow = self.slow_pod && index == 0;
+        let slowness = if self.slow_pod && index == 0 { SLOWNESS } else { 1.0 };
         EngineSettings {
-            speed: if slow { usual.speed / SLOWNESS } else { usual.speed },
+            speed: usual.speed * self.engine_speed / slowness,
             blocks: (usual.blocks as f64 * self.kv_share) as usize,
             ..usual
         }

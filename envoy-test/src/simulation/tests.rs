@@ -190,3 +190,19 @@ fn a_comparison_has_the_mean_of_its_runs_for_every_picker() {
     });
     assert_eq!(outcomes[0].measures, expected);
 }
+
+#[test]
+fn pods_of_another_speed_than_is_assumed_are_used_as_well() {
+    for engine_speed in [0.25, 4.0] {
+        let pool = PoolSettings { engine_speed, ..PoolSettings::default() };
+        let gateways = Gateways { workers: 4, ..Gateways::default() };
+        let case = Case { gateways, ..Case::with_pool(Workload::Azure, 0.7, pool) };
+        let highest_ms = |picker, seed| {
+            let record = simulate(&case.scenario(picker, 400, seed)).unwrap();
+            Measures::of(&record).first_token_ms.p90
+        };
+        let of_all = |picker| (1..=3).map(|seed| highest_ms(picker, seed)).sum::<f64>();
+        let (default, oracle) = (of_all(PickerKind::Default), of_all(PickerKind::Oracle));
+        assert!(default < oracle * 1.1, "{engine_speed}: {default} {oracle}");
+    }
+}

@@ -56,6 +56,7 @@ fn as_json(sections: &[Section]) -> Value {
                     "requests_per_s": rounded(case.rate_per_s),
                     "pods": case.pool.pods,
                     "slow_pod": case.pool.slow_pod,
+                    "engine_speed": case.pool.engine_speed,
                     "kv_share": case.pool.kv_share,
                     "gateways": case.gateways.gateways,
                     "workers": case.gateways.workers,

@@ -87,7 +87,7 @@ fn detail_cells(measures: &Measures) -> [String; 9] {
 
 /// `conversation, 24.0/s, 2 gateways`: the traffic, and what is unusual.
 fn title(case: &Case) -> String {
-    let PoolSettings { pods, slow_pod, kv_share } = case.pool;
+    let PoolSettings { pods, slow_pod, engine_speed, kv_share } = case.pool;
     let usual = PoolSettings::default();
     let mut title = format!("{}, {:.1}/s", case.workload.name(), case.rate_per_s);
     let mut add = |unusual: bool, text: String| {
@@ -98,6 +98,7 @@ fn title(case: &Case) -> String {
     };
     add(pods != usual.pods, format!("{pods} pods"));
     add(slow_pod, "one pod three times slower".to_owned());
+    add(engine_speed != usual.engine_speed, format!("engines {engine_speed} times as fast"));
     add(kv_share != usual.kv_share, format!("KV cache of {:.0} %", kv_share * 100.0));
     add(case.gateways.workers > 1, format!("{} workers", case.gateways.workers));
     add(case.gateways.gateways > 1, format!("{} gateways", case.gateways.gateways));
