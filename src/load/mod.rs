@@ -6,7 +6,8 @@
 //! - `waiting_tokens`: the prompt tokens of those, of which the endpoint works off the oldest ones first.
 //!
 //! Besides, it is known which adapters have requests in flight there: an endpoint loads an adapter with its first
-//! request, which a scrape shows only later. From the times of first outputs follows how fast it computes prompts.
+//! request, which a scrape shows only later. From the times of first outputs follows how fast it computes prompts; until
+//! there are some, it is taken to be as fast as those beside it.
 //!
 //! A worker counts its own and publishes them as a [`LoadTable`] under a key that only it writes; it reads the
 //! tables of its peers. A worker that dies takes nothing with it: its table grows old and is left out.
