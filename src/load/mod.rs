@@ -388,7 +388,7 @@ mod tests {
         compute(&mut book, slow, 100_000, 10_000);
         book.share_speed(ids.into_iter());
         let speeds = ids.map(|id| book.prefill_tokens_per_ms(id).round());
-        assert_eq!(speeds, [39.0, 11.0, 25.0]);
+        assert_eq!(speeds, [40.0, 10.0, 25.0]);
         let other = book.id(address(4));
         book.share_speed([other].into_iter());
         assert_eq!(book.prefill_tokens_per_ms(other), DEFAULT_PREFILL_TOKENS_PER_MS, "of another pool");

@@ -10,8 +10,9 @@ use crate::decayed_ratio::DecayedRatio;
 /// on one large GPU.
 pub const DEFAULT_PREFILL_TOKENS_PER_MS: f64 = 8.0;
 
-/// Time that what is usual counts for beside what was seen of an endpoint, in milliseconds of computing prompts.
-pub(super) const USUAL_SPEED_WEIGHT_MS: f64 = 500.0;
+/// Time that what is usual counts for beside what was seen of an endpoint, in milliseconds of computing prompts. With 500 it
+/// is as good once speeds are known; with less, it is known sooner that one is slow.
+pub(super) const USUAL_SPEED_WEIGHT_MS: f64 = 150.0;
 
 /// Time over which a speed is learnt, in milliseconds of computing prompts.
 const SPEED_MEMORY_MS: f64 = 20_000.0;
