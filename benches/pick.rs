@@ -1,4 +1,5 @@
-//! How fast a request is read and an endpoint picked, by body size and by number of endpoints.
+//! How fast a request is read, by body size, and how fast an endpoint is picked and the request accounted for, by
+//! number of endpoints.
 
 #[cfg(not(target_family = "wasm"))]
 #[path = "../tests/common/mod.rs"]
@@ -9,9 +10,12 @@ mod native {
     use std::hint::black_box;
 
     use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
+    use inference_picker::config::Config;
+    use inference_picker::decide::{Decision, Pick, Prepared};
     use inference_picker::openai::read_request;
+    use inference_picker::picker::{Outcome, Picker};
 
-    use super::common::{Pod, World};
+    use super::common::{Pod, address, snapshot};
 
     /// Text with more escapes than most, and text with a new line now and then.
     const TEXTS: [(&str, &str); 2] = [
@@ -49,22 +53,106 @@ mod native {
         }
     }
 
+    const NOW_MS: u64 = 100_000;
+
+    /// One worker with a pool of so many pods, one of which is idle: it has the adapter and holds the prompt.
+    struct World {
+        picker: Picker<()>,
+        best: String,
+    }
+
+    impl World {
+        fn new(strategy: &str, count: usize) -> World {
+            let document = format!(
+                r#"{{"scrapeCluster":"s","adminCluster":"a","pools":[{{"name":"p","cluster":"c","routingStrategy":"{strategy}"}}]}}"#
+            );
+            let config = Config::parse(document.as_bytes()).unwrap();
+            let mut picker = Picker::new(config, fastrand::Rng::with_seed(1));
+            let busy =
+                |index: usize| Pod::queue(1 + index as u32 % 7).kv(0.5).running(9).adapters(&["a", "b"], 4);
+            let mut pods: Vec<Pod> = (0..count).map(busy).collect();
+            pods[count / 2] = Pod::idle().kv(0.5).adapters(&["adapter"], 4);
+            picker.apply([(0, snapshot(&pods))].into_iter());
+            World { picker, best: address(count / 2).to_string() }
+        }
+
+        fn prepare(&mut self, model: &str) -> Prepared {
+            let body = chat(TEXTS[1].1, 7_000).replace("llama", model);
+            self.picker.prepare(&read_request(body.as_bytes()).unwrap(), None, 0).unwrap()
+        }
+
+        fn pick(&mut self, prepared: &Prepared) -> Pick {
+            match self.picker.decide(0, black_box(prepared), || (), NOW_MS) {
+                Outcome::Decided(Decision::Send(pick)) => {
+                    assert_eq!(pick.first_choice(), self.best);
+                    pick
+                }
+                other => panic!("not sent: {other:?}"),
+            }
+        }
+
+        /// All that a worker does for a request, answered at once.
+        fn serve(&mut self, prepared: &Prepared) {
+            let pick = self.pick(prepared);
+            let mut sent = self.picker.send(&pick, NOW_MS);
+            assert!(black_box(self.picker.loads().table(NOW_MS)).is_alive(NOW_MS));
+            self.picker.first_output(&sent, NOW_MS);
+            let ejected = self.picker.endpoint_answered(0, sent.load_id(), true, NOW_MS);
+            assert_eq!(ejected, None);
+            self.picker.answered(&mut sent, None, NOW_MS);
+            self.picker.end(sent, NOW_MS);
+            self.picker.take_events();
+        }
+    }
+
+    const COUNTS: [usize; 3] = [10, 100, 1_000];
+
     fn pick(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group("pick");
-        for count in [10, 100, 1_000] {
-            let mut pods = vec![Pod::queue(3).kv(0.5).running(9).adapters(&["a", "b"], 4); count];
-            pods[count / 2] = Pod::queue(0).kv(0.5).adapters(&["llama"], 4);
-            let mut world = World::new("DEFAULT", &pods, 1);
-            group.bench_function(BenchmarkId::from_parameter(format!("{count} endpoints")), |bencher| {
+        for (case, strategy, model) in [
+            ("DEFAULT", "DEFAULT", "m"),
+            ("an adapter", "DEFAULT", "adapter"),
+            ("PREFIX_CACHE", "PREFIX_CACHE", "m"),
+        ] {
+            for count in COUNTS {
+                let mut world = World::new(strategy, count);
+                let prepared = world.prepare(model);
+                world.serve(&prepared);
+                group.bench_function(format!("{case}, {count} endpoints"), |bencher| {
+                    bencher.iter(|| world.pick(&prepared));
+                });
+            }
+        }
+    }
+
+    fn serve(criterion: &mut Criterion) {
+        let mut group = criterion.benchmark_group("serve");
+        for (strategy, count) in
+            ["DEFAULT", "PREFIX_CACHE"].iter().flat_map(|name| COUNTS.map(|count| (name, count)))
+        {
+            let mut world = World::new(strategy, count);
+            let prepared = world.prepare("m");
+            group.bench_function(format!("{strategy}, {count} endpoints"), |bencher| {
+                bencher.iter(|| world.serve(&prepared));
+            });
+        }
+    }
+
+    /// What a worker does every ten milliseconds, whether or not there are requests.
+    fn tick(criterion: &mut Criterion) {
+        let mut group = criterion.benchmark_group("tick");
+        for count in COUNTS {
+            let mut world = World::new("DEFAULT", count);
+            group.bench_function(format!("{count} endpoints"), |bencher| {
                 bencher.iter(|| {
-                    let picked = world.decide_read(black_box("llama"), 1_000);
-                    assert!(picked.starts_with(&super::common::address(count / 2).to_string()));
+                    world.picker.set_peers([].iter(), NOW_MS);
+                    assert!(!world.picker.tick(black_box(NOW_MS)));
                 });
             });
         }
     }
 
-    criterion_group!(benches, read, pick);
+    criterion_group!(benches, read, pick, serve, tick);
 }
 
 #[cfg(not(target_family = "wasm"))]

@@ -5,12 +5,12 @@
 use std::net::SocketAddr;
 
 use inference_picker::config::Config;
-use inference_picker::decide::{Decision, Prepared, pick, pick_unread, prepare};
+use inference_picker::decide::{Decision, pick, pick_unread, prepare};
 use inference_picker::load::{LoadBook, LoadTable};
 use inference_picker::metrics::{EndpointMetrics, LoraState};
 use inference_picker::model_sizes::ModelSizes;
 use inference_picker::models::Turns;
-use inference_picker::openai::{InferenceRequest, PromptParts, read_request};
+use inference_picker::openai::read_request;
 use inference_picker::pool::{EndpointReading, Pool, Reading, Snapshot};
 
 /// The time of every decision, in milliseconds; metrics are 10 ms old unless they are stale.
@@ -196,35 +196,8 @@ impl World {
     pub fn decide(&mut self, model: &str, prompt_tokens: usize) -> Decision {
         let body = format!(r#"{{"model":"{model}","prompt":"{}"}}"#, "abcd".repeat(prompt_tokens));
         let request = read_request(body.as_bytes()).unwrap();
-        let prepared = self.prepare(&request);
-        self.pick_prepared(&prepared)
-    }
-
-    fn prepare(&mut self, request: &InferenceRequest<'_>) -> Prepared {
-        prepare(&self.config, &mut self.turns, &self.sizes, request, None, 0).unwrap()
-    }
-
-    fn pick_prepared(&mut self, prepared: &Prepared) -> Decision {
-        pick(&self.config, &mut self.pool, &self.loads, prepared, NOW_MS, &mut self.rng)
-    }
-
-    /// Decides a request that has been read already; the pick header's value.
-    pub fn decide_read(&mut self, model: &str, prompt_tokens: u32) -> String {
-        let request = InferenceRequest {
-            model: model.into(),
-            model_spans: vec![],
-            stream: false,
-            prompt_tokens,
-            user: None,
-            stream_options: None,
-            cache_salt: b"",
-            prompt: PromptParts::default(),
-        };
-        let prepared = self.prepare(&request);
-        match self.pick_prepared(&prepared) {
-            Decision::Send(pick) => pick.destinations,
-            other => panic!("not sent: {other:?}"),
-        }
+        let prepared = prepare(&self.config, &mut self.turns, &self.sizes, &request, None, 0).unwrap();
+        pick(&self.config, &mut self.pool, &self.loads, &prepared, NOW_MS, &mut self.rng)
     }
 
     /// The pods a request would go to, best first, with nothing sent.

@@ -1,0 +1,424 @@
+//! Every pick against a plain restatement of who may be picked, what it costs there, and who goes first: while time
+//! passes, requests come and end, and snapshots and peers tell other things.
+#![cfg(not(target_family = "wasm"))]
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
+use std::net::SocketAddr;
+
+use inference_picker::config::Config;
+use inference_picker::decide::{Decision, Prompt};
+use inference_picker::load::{AdapterId, InFlight, LoadTable, Oldest};
+use inference_picker::metrics::{CacheConfig, EndpointMetrics, LoraState};
+use inference_picker::openai::read_request;
+use inference_picker::picker::{Outcome, Picker, Sent};
+use inference_picker::pool::{EndpointReading, Reading, Snapshot};
+use inference_picker::prefix::BLOCK_BYTES;
+use proptest::prelude::*;
+use serde_json::json;
+
+const STALE_AFTER_MS: u64 = 500;
+const MAX_FAILURES: u32 = 3;
+const ADAPTERS: [&str; 3] = ["adapter 0", "adapter 1", "adapter 2"];
+const START_MS: u64 = 1_000_000;
+
+/// What an endpoint's metrics say; `None`: it was never scraped.
+type Scraped = Option<(u64, EndpointMetrics, u32)>;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Passed { ms: u64 },
+    WentBack { ms: u64 },
+    Ask { model: usize, letters: Vec<u8> },
+    Output { which: usize },
+    Ended { which: usize },
+    Failed { which: usize },
+    Scraped { pods: Vec<(bool, u32, Scraped)> },
+    Heard { rows: Vec<(usize, u32, u32, u64, Option<usize>)> },
+}
+
+fn any_metrics() -> impl Strategy<Value = EndpointMetrics> {
+    let kv =
+        prop_oneof![Just(None), Just(Some(0.5)), (0..=100_u8).prop_map(|kv| Some(f32::from(kv) / 100.0))];
+    let lora = prop::option::of((prop::collection::vec(0..ADAPTERS.len(), 0..3), 0..4_u32));
+    let base_model = prop_oneof![30 => Just("base"), 1 => Just(ADAPTERS[0])];
+    (kv, lora, base_model, prop::option::of(1..64_u32)).prop_map(|(kv, lora, base_model, block_tokens)| {
+        EndpointMetrics {
+            kv_cache_utilization: kv,
+            lora: lora.map(|(places, slots)| LoraState { adapters: names(&places), slots }),
+            base_model: Some(base_model.to_owned()),
+            cache: block_tokens.map(|block_size_tokens| CacheConfig {
+                block_size_tokens,
+                num_blocks: 1_000,
+                capacity_tokens: 64_000,
+            }),
+            ..EndpointMetrics::default()
+        }
+    })
+}
+
+fn names(places: &[usize]) -> Vec<String> {
+    let distinct: HashSet<usize> = places.iter().copied().collect();
+    distinct.into_iter().map(|place| ADAPTERS[place].to_owned()).collect()
+}
+
+/// Few different ones, so that many endpoints are alike.
+fn any_pod() -> impl Strategy<Value = (bool, u32, Scraped)> {
+    let healthy = prop_oneof![9 => Just(true), 1 => Just(false)];
+    let scrape_failures = prop_oneof![9 => Just(0_u32), 1 => 0..5_u32];
+    let scraped = prop_oneof![9 => (0..700_u64, any_metrics(), 0..6_u32).prop_map(Some), 1 => Just(None)];
+    (healthy, scrape_failures, scraped)
+}
+
+fn any_step(endpoints: usize) -> impl Strategy<Value = Step> {
+    let row = (0..endpoints, 1..5_u32, 0..5_u32, 0..3_000_u64, prop::option::of(0..ADAPTERS.len()));
+    prop_oneof![
+        6 => (0..700_u64).prop_map(|ms| Step::Passed { ms: ms * ms / 700 }),
+        1 => (0..1_500_u64).prop_map(|ms| Step::WentBack { ms }),
+        20 => (0..=ADAPTERS.len(), prop::collection::vec(0..2_u8, 0..6))
+            .prop_map(|(model, letters)| Step::Ask { model, letters }),
+        6 => any::<usize>().prop_map(|which| Step::Output { which }),
+        4 => any::<usize>().prop_map(|which| Step::Ended { which }),
+        3 => any::<usize>().prop_map(|which| Step::Failed { which }),
+        2 => prop::collection::vec(any_pod(), endpoints).prop_map(|pods| Step::Scraped { pods }),
+        2 => prop::collection::vec(row, 0..20).prop_map(|rows| Step::Heard { rows }),
+    ]
+}
+
+fn any_story() -> impl Strategy<Value = Vec<Step>> {
+    let count = prop_oneof![1..6_usize, 1..40_usize, 100..300_usize];
+    count.prop_flat_map(|endpoints| {
+        let first = prop::collection::vec(any_pod(), endpoints).prop_map(|pods| Step::Scraped { pods });
+        (first, prop::collection::vec(any_step(endpoints), 1..80))
+            .prop_map(|(first, then)| [first].into_iter().chain(then).collect())
+    })
+}
+
+fn address(place: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 1, 1], 1_000 + place as u16))
+}
+
+/// A request that was sent and has not ended.
+struct Open {
+    sent: Sent,
+    endpoint: usize,
+    sent_ms: u64,
+    tokens: u32,
+    adapter: Option<AdapterId>,
+    waits: bool,
+}
+
+/// What is known of one endpoint, in the plainest form.
+struct Known {
+    published: EndpointReading,
+    failures: u32,
+    ejected_until_ms: u64,
+    last_output_ms: u64,
+    peers: InFlight,
+    peers_adapters: Vec<AdapterId>,
+}
+
+impl Known {
+    fn may_be_picked(&self, now_ms: u64) -> bool {
+        let left_ms = self.ejected_until_ms.saturating_sub(now_ms);
+        let is_ejected = self.failures >= MAX_FAILURES && left_ms > 0 && left_ms <= 30_000;
+        self.published.healthy && self.published.scrape_failures < MAX_FAILURES && !is_ejected
+    }
+
+    fn fresh(&self, now_ms: u64) -> Option<&Reading> {
+        let reading = self.published.reading.as_ref();
+        reading.filter(|reading| now_ms.saturating_sub(reading.scraped_ms) < STALE_AFTER_MS)
+    }
+
+    fn rest(&mut self, now_ms: u64) {
+        if self.failures >= MAX_FAILURES {
+            let doublings = (self.failures - MAX_FAILURES).min(10);
+            self.ejected_until_ms = now_ms + (1_000 << doublings).min(30_000);
+        }
+    }
+}
+
+/// A worker, and beside it what it should know.
+struct World {
+    picker: Picker<()>,
+    strategy: &'static str,
+    rng: fastrand::Rng,
+    now_ms: u64,
+    endpoints: Vec<Known>,
+    open: Vec<Open>,
+    seen_adapters: HashSet<String>,
+}
+
+impl World {
+    fn new(strategy: &'static str, seed: u64) -> World {
+        let document = json!({
+            "scrapeCluster": "s", "adminCluster": "a", "metricsStaleAfter": "500ms", "maxConsecutiveFailures": MAX_FAILURES,
+            "pools": [{"name": "p", "cluster": "c", "routingStrategy": strategy}],
+        });
+        let config = Config::parse(document.to_string().as_bytes()).unwrap();
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let picker = Picker::new(config, rng.clone());
+        // Drawn for the pool.
+        rng.u64(..);
+        let (open, endpoints) = (Vec::new(), Vec::new());
+        World { picker, strategy, rng, now_ms: START_MS, endpoints, open, seen_adapters: HashSet::new() }
+    }
+
+    fn own(&self, endpoint: usize) -> InFlight {
+        let open = self.open.iter().filter(|open| open.endpoint == endpoint);
+        let waiting = || open.clone().filter(|open| open.waits);
+        InFlight {
+            requests: open.clone().count() as u32,
+            waiting: waiting().count() as u32,
+            waiting_tokens: waiting().map(|open| u64::from(open.tokens)).sum(),
+            oldest: waiting().next().map(|open| Oldest { sent_ms: open.sent_ms, tokens: open.tokens }),
+            last_output_ms: self.endpoints[endpoint].last_output_ms,
+        }
+    }
+
+    fn in_flight(&self, endpoint: usize) -> InFlight {
+        self.own(endpoint) + self.endpoints[endpoint].peers
+    }
+
+    fn adapter(&self, model: &str) -> Option<AdapterId> {
+        let readings = self.endpoints.iter().filter_map(|known| known.published.reading.as_ref());
+        let mut bases = readings.filter_map(|reading| reading.metrics.base_model.as_deref());
+        (self.seen_adapters.contains(model) && !bases.any(|base| base == model)).then(|| AdapterId::of(model))
+    }
+
+    fn adapter_tokens(&self, endpoint: usize, adapter: AdapterId) -> f64 {
+        let known = &self.endpoints[endpoint];
+        let Some(reading) = known.fresh(self.now_ms) else { return 0.0 };
+        let lora = reading.metrics.lora.as_ref();
+        let mut there: HashSet<AdapterId> =
+            lora.iter().flat_map(|lora| &lora.adapters).map(|name| AdapterId::of(name)).collect();
+        there.extend(&known.peers_adapters);
+        there.extend(
+            self.open.iter().filter(|open| open.endpoint == endpoint).filter_map(|open| open.adapter),
+        );
+        if there.contains(&adapter) {
+            0.0
+        } else if there.len() < lora.map_or(0, |lora| lora.slots as usize) {
+            2_048.0
+        } else {
+            8_192.0
+        }
+    }
+
+    fn matched_blocks(&self, endpoint: usize, prompt: &Prompt) -> usize {
+        let load_id = self.picker.loads().known(&address(endpoint)).unwrap();
+        let prefixes = self.picker.pool(0).unwrap().prefixes();
+        prefixes
+            .zip(prompt.blocks.as_ref())
+            .map_or(0, |(prefixes, blocks)| prefixes.matched(load_id, blocks).blocks)
+    }
+
+    fn uncached_tokens(&self, endpoint: usize, prompt: &Prompt) -> u32 {
+        let Some(blocks) = &prompt.blocks else { return prompt.tokens };
+        let matched_bytes = (self.matched_blocks(endpoint, prompt) * BLOCK_BYTES) as f64;
+        let cached = (f64::from(prompt.tokens) * (matched_bytes / blocks.bytes.max(1) as f64)) as u32;
+        let reading = self.endpoints[endpoint].published.reading.as_ref();
+        let block_tokens =
+            reading.and_then(|reading| Some(reading.metrics.cache.as_ref()?.block_size_tokens));
+        (prompt.tokens - (cached - cached % block_tokens.unwrap_or(1))).max(1)
+    }
+
+    fn cost(&self, endpoint: usize, work: f64, least_work: f64) -> f64 {
+        let (known, in_flight) = (&self.endpoints[endpoint], self.in_flight(endpoint));
+        let load_id = self.picker.loads().known(&address(endpoint)).unwrap();
+        let speed = self.picker.loads().prefill_tokens_per_ms(load_id);
+        let fresh = known.fresh(self.now_ms);
+        let others_waiting = fresh.map_or(0.0, |reading| f64::from(reading.foreign_waiting));
+        let others = fresh.map_or(0.0, |reading| f64::from(reading.foreign_requests));
+        let kv = fresh.and_then(|reading| reading.metrics.kv_cache_utilization).map_or(0.0, f64::from);
+        let backlog = in_flight.backlog_tokens(speed, self.now_ms) + others_waiting * 512.0;
+        let waiting = f64::from(in_flight.waiting) + others_waiting;
+        let requests = f64::from(in_flight.requests) + others;
+        let delayed = waiting + 0.3 * (requests - waiting).max(0.0);
+        (backlog + work + (work - least_work) * delayed + 32.0 * requests) / speed * (1.0 + kv)
+    }
+
+    /// The endpoints in order, by a full sort: the fresh ones, then where the prompt belongs, then the cheap ones, then by
+    /// the draw that each gets.
+    fn ranking(&mut self, prompt: &Prompt) -> Vec<usize> {
+        let (now_ms, adapter) = (self.now_ms, self.adapter(&prompt.model));
+        let all = || 0..self.endpoints.len();
+        let mut eligible: Vec<usize> =
+            all().filter(|endpoint| self.endpoints[*endpoint].may_be_picked(now_ms)).collect();
+        if eligible.is_empty() {
+            eligible = all().collect();
+        }
+        let ties: Vec<u32> = eligible.iter().map(|_| self.rng.u32(..)).collect();
+        let loading = |endpoint| adapter.map_or(0.0, |adapter| self.adapter_tokens(endpoint, adapter));
+        let work = |endpoint| f64::from(self.uncached_tokens(endpoint, prompt)) + loading(endpoint);
+        let least_work = eligible.iter().map(|endpoint| work(*endpoint)).fold(f64::INFINITY, f64::min);
+        let mut ranked: Vec<(bool, bool, f64, u32, usize)> = Vec::new();
+        for (&endpoint, tie) in eligible.iter().zip(ties) {
+            let is_stale = self.endpoints[endpoint].fresh(now_ms).is_none();
+            ranked.push((is_stale, true, self.cost(endpoint, work(endpoint), least_work), tie, endpoint));
+        }
+        if let Some(place) = self.place(&ranked, prompt) {
+            ranked[place].1 = false;
+        }
+        ranked.sort_by(|one, other| one.partial_cmp(other).unwrap());
+        ranked.into_iter().map(|(.., endpoint)| endpoint).collect()
+    }
+
+    /// Which of the ranked ones the prompt's first new block belongs to.
+    fn place(&self, ranked: &[(bool, bool, f64, u32, usize)], prompt: &Prompt) -> Option<usize> {
+        let most = ranked.iter().map(|(.., endpoint)| self.matched_blocks(*endpoint, prompt)).max()?;
+        let first_new = *prompt.blocks.as_ref()?.hashes.get(most)?;
+        let freshest = ranked.iter().map(|(is_stale, ..)| *is_stale).min()?;
+        let eligible = || ranked.iter().enumerate().filter(|(_, (is_stale, ..))| *is_stale == freshest);
+        let least = eligible().map(|(_, (_, _, cost, ..))| *cost).fold(f64::INFINITY, f64::min);
+        let near = eligible().filter(|(_, (_, _, cost, ..))| *cost <= least * 1.05);
+        let endpoints = self.picker.pool(0).unwrap().endpoints().unwrap();
+        let score = |endpoint: usize| inference_picker::hash::mix(first_new ^ endpoints[endpoint].place);
+        near.min_by_key(|(_, (.., endpoint))| Reverse(score(*endpoint))).map(|(place, _)| place)
+    }
+
+    fn ask(&mut self, model: usize, letters: &[u8]) {
+        let model = ADAPTERS.get(model).copied().unwrap_or("base");
+        let text: String =
+            letters.iter().map(|letter| char::from(b'a' + letter).to_string().repeat(300)).collect();
+        let body = json!({"model": model, "stream": true, "prompt": text}).to_string();
+        let prepared = self.picker.prepare(&read_request(body.as_bytes()).unwrap(), None, 0).unwrap();
+        let expected = self.ranking(&prepared.prompt);
+        let outcome = self.picker.decide(0, &prepared, || (), self.now_ms);
+        let Outcome::Decided(Decision::Send(pick)) = outcome else { panic!("not sent: {outcome:?}") };
+        let texts: Vec<String> =
+            expected.iter().take(3).map(|endpoint| address(*endpoint).to_string()).collect();
+        assert_eq!(pick.destinations, texts.join(","), "{} {}", self.strategy, pick.explanation);
+        let sent = self.picker.send(&pick, self.now_ms);
+        self.endpoints[expected[0]].rest(self.now_ms);
+        let (tokens, adapter) = (pick.share.tokens, pick.share.adapter);
+        self.open.push(Open {
+            sent,
+            endpoint: expected[0],
+            sent_ms: self.now_ms,
+            tokens,
+            adapter,
+            waits: true,
+        });
+    }
+
+    fn output(&mut self, place: usize) {
+        let endpoint = self.open[place].endpoint;
+        let (open, known) = (&mut self.open[place], &mut self.endpoints[endpoint]);
+        if std::mem::take(&mut open.waits) {
+            known.last_output_ms = self.now_ms;
+        }
+        known.failures = 0;
+        self.picker.first_output(&open.sent, self.now_ms);
+        self.picker.endpoint_answered(0, open.sent.load_id(), true, self.now_ms);
+    }
+
+    fn scraped(&mut self, pods: Vec<(bool, u32, Scraped)>) {
+        let published: Vec<EndpointReading> = pods
+            .into_iter()
+            .enumerate()
+            .map(|(place, (healthy, scrape_failures, scraped))| {
+                let reading = scraped.map(|(age_ms, metrics, foreign)| Reading {
+                    scraped_ms: self.now_ms - age_ms,
+                    metrics,
+                    own_waiting: 0,
+                    foreign_waiting: foreign / 2,
+                    foreign_requests: foreign,
+                });
+                EndpointReading { address: address(place), healthy, scrape_failures, reading }
+            })
+            .collect();
+        let readings = published.iter().filter_map(|published| published.reading.as_ref());
+        let adapters =
+            readings.filter_map(|reading| reading.metrics.lora.as_ref()).flat_map(|lora| &lora.adapters);
+        self.seen_adapters.extend(adapters.cloned());
+        self.picker.apply([(0, Snapshot { endpoints: Some(published.clone()) })].into_iter());
+        if self.endpoints.is_empty() {
+            let new = |published| Known {
+                published,
+                failures: 0,
+                ejected_until_ms: 0,
+                last_output_ms: 0,
+                peers: InFlight::default(),
+                peers_adapters: Vec::new(),
+            };
+            self.endpoints = published.into_iter().map(new).collect();
+        } else {
+            self.endpoints
+                .iter_mut()
+                .zip(published)
+                .for_each(|(known, published)| known.published = published);
+        }
+    }
+
+    fn heard(&mut self, rows: &[(usize, u32, u32, u64, Option<usize>)]) {
+        for known in &mut self.endpoints {
+            (known.peers, known.peers_adapters) = (InFlight::default(), Vec::new());
+        }
+        let mut table = LoadTable { published_ms: self.now_ms, rows: vec![], adapters: vec![], batches: 0 };
+        for &(endpoint, requests, waiting, age_ms, adapter) in rows {
+            let oldest = (waiting > 0).then_some(Oldest { sent_ms: self.now_ms - age_ms, tokens: 300 });
+            let load = InFlight {
+                requests: requests + waiting,
+                waiting,
+                waiting_tokens: 300 * u64::from(waiting),
+                oldest,
+                last_output_ms: self.now_ms - age_ms / 2,
+            };
+            table.rows.push((address(endpoint), load));
+            let known = &mut self.endpoints[endpoint];
+            known.peers = known.peers + load;
+            if let Some(adapter) = adapter.map(|adapter| AdapterId::of(ADAPTERS[adapter])) {
+                table.adapters.push((address(endpoint), adapter));
+                known.peers_adapters.push(adapter);
+            }
+        }
+        self.picker.set_peers([table].iter(), self.now_ms);
+    }
+
+    fn step(&mut self, step: Step) {
+        let place = |which: usize| (!self.open.is_empty()).then(|| which % self.open.len());
+        match step {
+            Step::Passed { ms } => {
+                self.now_ms += ms;
+                assert!(!self.picker.tick(self.now_ms));
+            }
+            Step::WentBack { ms } => self.now_ms -= ms,
+            Step::Ask { model, letters } => self.ask(model, &letters),
+            Step::Output { which } => {
+                if let Some(place) = place(which) {
+                    self.output(place);
+                }
+            }
+            Step::Ended { which } => {
+                if let Some(place) = place(which) {
+                    let mut sent = self.open.remove(place).sent;
+                    self.picker.answered(&mut sent, None, self.now_ms);
+                    self.picker.end(sent, self.now_ms);
+                }
+            }
+            Step::Failed { which } => {
+                let endpoint = which % self.endpoints.len();
+                let known = &mut self.endpoints[endpoint];
+                let load_id = self.picker.loads().known(&address(endpoint)).unwrap();
+                known.failures += 1;
+                known.rest(self.now_ms);
+                self.picker.endpoint_answered(0, load_id, false, self.now_ms);
+            }
+            Step::Scraped { pods } => self.scraped(pods),
+            Step::Heard { rows } => self.heard(&rows),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
+
+    #[test]
+    fn every_pick_is_that_of_a_plain_restatement(story in any_story(), seed: u64) {
+        for strategy in ["DEFAULT", "PREFIX_CACHE"] {
+            let mut world = World::new(strategy, seed);
+            story.iter().cloned().for_each(|step| world.step(step));
+        }
+    }
+}
