@@ -61,7 +61,7 @@ fn is_full(
 ) -> bool {
     let in_flight = loads.in_flight(endpoint.load_id);
     let Some(queue_depth) = endpoint.queue_depth(in_flight, now_ms, stale_after_ms) else { return false };
-    let utilization = endpoint.reading.as_ref().and_then(|reading| reading.metrics.kv_cache_utilization);
+    let utilization = endpoint.reading().and_then(|reading| reading.metrics.kv_cache_utilization);
     queue_depth >= limits.queue_depth || utilization.unwrap_or(0.0) >= limits.kv_cache_utilization
 }
 

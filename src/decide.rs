@@ -15,7 +15,7 @@ use crate::models::Turns;
 use crate::openai::{ApiError, InferenceRequest};
 use crate::pool::{Freshness, Pool};
 use crate::prefix::{BLOCK_BYTES, BlockHasher, Match, PromptBlocks};
-use crate::strategy::{Candidate, Demand, Limits, Ranked, rank};
+use crate::strategy::{Demand, Limits, Ranked, Work, rank};
 
 /// An inference request of which it is known what to send and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,16 +230,16 @@ fn send(
     let Some(first) = ranking.first() else {
         return Decision::Refuse(ApiError::no_endpoint(&pool.name));
     };
-    let Candidate { matched, uncached_tokens: tokens, .. } = first.candidate;
+    let Work { matched, uncached_tokens: tokens, .. } = first.work;
     let matched_tokens = demand.prompt_tokens.saturating_sub(tokens);
     let pick = Pick {
-        load_id: first.candidate.endpoint.load_id,
+        load_id: first.endpoint.load_id,
         destinations: destinations(&ranking),
         share: Share { tokens, adapter: demand.adapter, streamed: demand.streamed },
         prompt: prompt.map(|prompt| SentPrompt { prompt: Rc::clone(prompt), matched, matched_tokens }),
-        explanation: explain(strategy, first, demand, now_ms),
+        explanation: explain(strategy, first, demand, loads, now_ms),
     };
-    pool.picked(first.candidate.index, now_ms, config.max_consecutive_failures);
+    pool.picked(first.index, now_ms, config.max_consecutive_failures);
     Decision::Send(pick)
 }
 
@@ -255,7 +255,7 @@ fn destinations(ranking: &[Ranked<'_>]) -> String {
         if !texts.is_empty() {
             texts.push(',');
         }
-        texts.push_str(&ranked.candidate.endpoint.text);
+        texts.push_str(&ranked.endpoint.text);
         texts
     })
 }
@@ -264,8 +264,13 @@ fn destinations(ranking: &[Ranked<'_>]) -> String {
 ///
 /// `DEFAULT cost=7 prompt_tokens=24 in_flight=1 waiting_tokens=24 queue=0 running=1 kv=0.02 metrics_age_ms=31`, and with
 /// PREFIX_CACHE behind the prompt's size ` matched_blocks=3/5 uncached_tokens=9`.
-fn explain(strategy: RoutingStrategy, first: &Ranked<'_>, demand: Demand<'_>, now_ms: u64) -> String {
-    let candidate = &first.candidate;
+fn explain(
+    strategy: RoutingStrategy,
+    first: &Ranked<'_>,
+    demand: Demand<'_>,
+    loads: &LoadBook,
+    now_ms: u64,
+) -> String {
     let mut line =
         format!("{} cost={} prompt_tokens={}", strategy.name(), first.cost as u64, demand.prompt_tokens);
     let mut written = Ok(());
@@ -273,21 +278,21 @@ fn explain(strategy: RoutingStrategy, first: &Ranked<'_>, demand: Demand<'_>, no
         written = write!(
             line,
             " matched_blocks={}/{} uncached_tokens={}",
-            candidate.matched.blocks,
+            first.work.matched.blocks,
             blocks.hashes.len(),
-            candidate.uncached_tokens,
+            first.work.uncached_tokens,
         );
     }
-    let in_flight = candidate.in_flight;
+    let in_flight = loads.in_flight(first.endpoint.load_id);
     written = written.and(write!(
         line,
         " in_flight={} waiting_tokens={}",
         in_flight.requests, in_flight.waiting_tokens
     ));
-    let reading = candidate.endpoint.reading.as_ref();
+    let reading = first.endpoint.reading();
     let utilization = reading.and_then(|reading| reading.metrics.kv_cache_utilization).unwrap_or(0.0);
     let kv_percent = (utilization * 100.0).round() as u32;
-    let metrics = match (reading, candidate.freshness) {
+    let metrics = match (reading, first.freshness) {
         (Some(reading), Freshness::Fresh) => write!(
             line,
             " queue={} running={} kv={}.{:02} metrics_age_ms={}",
@@ -295,7 +300,7 @@ fn explain(strategy: RoutingStrategy, first: &Ranked<'_>, demand: Demand<'_>, no
             reading.metrics.running,
             kv_percent / 100,
             kv_percent % 100,
-            candidate.endpoint.scrape_age_ms(now_ms).unwrap_or(0),
+            first.endpoint.scrape_age_ms(now_ms).unwrap_or(0),
         ),
         _ => write!(line, " metrics=none"),
     };

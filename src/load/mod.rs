@@ -14,6 +14,7 @@
 
 mod in_flight;
 mod row;
+mod summary;
 mod table;
 
 use std::collections::HashMap;
@@ -26,6 +27,8 @@ use crate::decayed_ratio::DecayedRatio;
 pub use in_flight::{InFlight, Oldest};
 pub use row::DEFAULT_PREFILL_TOKENS_PER_MS;
 use row::{Row, USUAL_SPEED_WEIGHT_MS};
+pub use summary::LoadSummary;
+use summary::SummedRow;
 pub use table::{LoadTable, TABLE_EXPIRES_AFTER_MS};
 
 /// The place of an endpoint in the [`LoadBook`]; holds until [`LoadBook::keep_only`] drops the endpoint.
@@ -79,7 +82,7 @@ impl Ticket {
 /// The load of every endpoint as one worker knows it.
 #[derive(Debug, Default)]
 pub struct LoadBook {
-    rows: Vec<Option<Row>>,
+    rows: Vec<Option<SummedRow>>,
     ids: HashMap<SocketAddr, LoadId>,
 }
 
@@ -89,7 +92,7 @@ impl LoadBook {
         if let Some(&id) = self.ids.get(&address) {
             return id;
         }
-        let row = Some(Row::new(address));
+        let row = Some(SummedRow::new(Row::new(address)));
         let index = self.rows.iter().position(Option::is_none).unwrap_or(self.rows.len());
         match self.rows.get_mut(index) {
             Some(free) => *free = row,
@@ -114,6 +117,12 @@ impl LoadBook {
         self.row(id).map_or(InFlight::default(), Row::in_flight)
     }
 
+    /// The same as far as it decides where a request goes, and how fast the endpoint is.
+    pub fn summary(&self, id: LoadId) -> &LoadSummary {
+        let row = self.rows.get(id.0).and_then(Option::as_ref);
+        row.map_or(&LoadSummary::UNKNOWN, SummedRow::summary)
+    }
+
     /// What all workers have in flight on the endpoint of this address.
     pub fn in_flight_at(&self, address: &SocketAddr) -> InFlight {
         self.ids.get(address).map(|&id| self.in_flight(id)).unwrap_or_default()
@@ -121,7 +130,7 @@ impl LoadBook {
 
     /// How fast an endpoint computes prompts, in tokens a millisecond, as far as this worker has seen; above zero.
     pub fn prefill_tokens_per_ms(&self, id: LoadId) -> f64 {
-        self.row(id).map_or(DEFAULT_PREFILL_TOKENS_PER_MS, Row::prefill_tokens_per_ms)
+        self.summary(id).prefill_tokens_per_ms
     }
 
     /// These endpoints serve the same: each is taken to be as fast as all of them together have been seen to be, until it
@@ -141,9 +150,7 @@ impl LoadBook {
             all.observe(tokens, time_ms);
         }
         for id in ids {
-            if let Some(row) = self.row_mut(id) {
-                row.set_usual_speed(all.value());
-            }
+            self.change(id, |row| row.set_usual_speed(all.value()));
         }
     }
 
@@ -164,7 +171,7 @@ impl LoadBook {
 
     /// A request is sent to an endpoint.
     pub fn start(&mut self, id: LoadId, share: Share, now_ms: u64) -> Ticket {
-        let number = self.row_mut(id).map_or(0, |row| row.start(share, now_ms));
+        let number = self.change(id, |row| row.start(share, now_ms)).unwrap_or(0);
         Ticket { id, number, sent_ms: now_ms, share }
     }
 
@@ -177,27 +184,27 @@ impl LoadBook {
     /// The request has its first output: its prompt is done with.
     pub fn first_output(&mut self, ticket: &Ticket, now_ms: u64) {
         let share = ticket.share;
-        if let Some(row) = self.row_mut(ticket.id) {
-            row.first_output(ticket.number, share.streamed, now_ms);
-        }
+        self.change(ticket.id, |row| row.first_output(ticket.number, share.streamed, now_ms));
     }
 
     /// The request is over, however it ended.
     pub fn end(&mut self, ticket: Ticket) {
-        if let Some(row) = self.row_mut(ticket.id) {
-            row.end(ticket.number, ticket.share.adapter);
-        }
+        self.change(ticket.id, |row| row.end(ticket.number, ticket.share.adapter));
     }
 
     /// Takes prompts for done whose answers are not streamed, once the endpoint has had the time; whether there were
     /// any. Nothing else would tell before their end.
     pub fn assume_outputs(&mut self, now_ms: u64) -> bool {
-        self.rows.iter_mut().flatten().fold(false, |any, row| row.assume_outputs(now_ms) | any)
+        let waiting = self.rows.iter_mut().flatten().filter(|row| row.summary().waiting > 0.0);
+        waiting.fold(false, |any, row| row.change(|row| row.assume_outputs(now_ms)) | any)
     }
 
     /// What this worker has in flight, to be published.
     pub fn table(&self, now_ms: u64) -> LoadTable {
-        let busy = || self.rows.iter().flatten().filter(|row| !row.own().is_idle());
+        let busy = || {
+            let any_workers = self.rows.iter().flatten().filter(|row| row.summary().requests > 0.0);
+            any_workers.map(SummedRow::row).filter(|row| !row.own().is_idle())
+        };
         let adapters = busy().flat_map(|row| row.own_adapters().map(|adapter| (row.address, adapter)));
         LoadTable {
             published_ms: now_ms,
@@ -210,17 +217,14 @@ impl LoadBook {
     /// Takes over what the peers have published, in place of what was known of them. Tables that have expired
     /// are left out.
     pub fn set_peers<'a>(&mut self, tables: impl Iterator<Item = &'a LoadTable>, now_ms: u64) {
-        self.rows.iter_mut().flatten().for_each(Row::forget_peers);
+        let heard = self.rows.iter_mut().flatten().filter(|row| row.row().has_peers());
+        heard.for_each(|row| row.change(Row::forget_peers));
         for table in tables.filter(|table| table.is_alive(now_ms)) {
             for (address, load) in table.rows() {
-                if let Some(row) = self.row_at(address) {
-                    row.add_peer(*load);
-                }
+                self.change_at(address, |row| row.add_peer(*load));
             }
             for (address, adapter) in table.adapters() {
-                if let Some(row) = self.row_at(address) {
-                    row.add_peers_adapter(*adapter);
-                }
+                self.change_at(address, |row| row.add_peers_adapter(*adapter));
             }
         }
     }
@@ -228,7 +232,7 @@ impl LoadBook {
     /// Forgets the endpoints that are gone and have nothing of this worker's in flight.
     pub fn keep_only(&mut self, known: impl Fn(&SocketAddr) -> bool) {
         for slot in &mut self.rows {
-            if let Some(row) = slot
+            if let Some(row) = slot.as_ref().map(SummedRow::row)
                 && row.own().is_idle()
                 && !known(&row.address)
             {
@@ -239,16 +243,17 @@ impl LoadBook {
     }
 
     fn row(&self, id: LoadId) -> Option<&Row> {
-        self.rows.get(id.0)?.as_ref()
+        self.rows.get(id.0)?.as_ref().map(SummedRow::row)
     }
 
-    fn row_mut(&mut self, id: LoadId) -> Option<&mut Row> {
-        self.rows.get_mut(id.0)?.as_mut()
+    fn change<T>(&mut self, id: LoadId, change: impl FnOnce(&mut Row) -> T) -> Option<T> {
+        Some(self.rows.get_mut(id.0)?.as_mut()?.change(change))
     }
 
-    fn row_at(&mut self, address: &SocketAddr) -> Option<&mut Row> {
-        let id = *self.ids.get(address)?;
-        self.row_mut(id)
+    fn change_at(&mut self, address: &SocketAddr, change: impl FnOnce(&mut Row)) {
+        if let Some(&id) = self.ids.get(address) {
+            self.change(id, change);
+        }
     }
 }
 

@@ -40,8 +40,6 @@ pub(super) struct Row {
     usual_tokens_per_ms: f64,
     peers: InFlight,
     peers_adapters: Vec<AdapterId>,
-    /// This worker's and its peers' together, which every pick asks for.
-    all: InFlight,
 }
 
 #[derive(Debug)]
@@ -65,7 +63,6 @@ impl Row {
             usual_tokens_per_ms: DEFAULT_PREFILL_TOKENS_PER_MS,
             peers: InFlight::default(),
             peers_adapters: Vec::new(),
-            all: InFlight::default(),
         }
     }
 
@@ -73,12 +70,9 @@ impl Row {
         self.own
     }
 
+    /// This worker's and its peers' together.
     pub fn in_flight(&self) -> InFlight {
-        self.all
-    }
-
-    fn add_up(&mut self) {
-        self.all = self.own + self.peers;
+        self.own + self.peers
     }
 
     pub fn prefill_tokens_per_ms(&self) -> f64 {
@@ -118,7 +112,6 @@ impl Row {
         self.own.waiting += 1;
         self.own.waiting_tokens += u64::from(share.tokens);
         self.own.oldest = self.oldest();
-        self.add_up();
         if let Some(adapter) = share.adapter {
             self.count_adapter(adapter);
         }
@@ -136,18 +129,17 @@ impl Row {
             self.prefill.observe(f64::from(waiting.tokens), own.working_ms(now_ms) as f64 * share);
         }
         self.own.last_output_ms = now_ms;
-        self.add_up();
     }
 
     pub fn end(&mut self, number: u64, adapter: Option<AdapterId>) {
         self.stop_waiting(number);
         self.own.requests = self.own.requests.saturating_sub(1);
-        self.add_up();
         if let Some(adapter) = adapter {
             self.discount_adapter(adapter);
         }
     }
 
+    /// Takes prompts for done that are due; whether there were any.
     pub fn assume_outputs(&mut self, now_ms: u64) -> bool {
         let is_due = |waiting: &Waiting| waiting.assumed_output_ms.is_some_and(|due_ms| due_ms <= now_ms);
         let due = self.own_waiting.iter().filter(|(_, waiting)| is_due(waiting)).map(|(number, _)| *number);
@@ -158,15 +150,17 @@ impl Row {
         !due.is_empty()
     }
 
+    pub fn has_peers(&self) -> bool {
+        self.peers != InFlight::default() || !self.peers_adapters.is_empty()
+    }
+
     pub fn forget_peers(&mut self) {
         self.peers = InFlight::default();
         self.peers_adapters.clear();
-        self.add_up();
     }
 
     pub fn add_peer(&mut self, load: InFlight) {
         self.peers = self.peers + load;
-        self.add_up();
     }
 
     pub fn add_peers_adapter(&mut self, adapter: AdapterId) {

@@ -26,6 +26,30 @@ pub enum Freshness {
     Stale,
 }
 
+/// What only a scrape can tell of an endpoint's load, as numbers that need no conversion where a thousand of them are gone
+/// through.
+#[derive(Debug, Clone, Copy)]
+pub struct Foreign {
+    /// Queued requests that this gateway did not send.
+    pub waiting: f64,
+    /// All requests there that this gateway did not send.
+    pub requests: f64,
+    /// Share of the KV cache in use, 0..=1; 0 where metrics do not tell.
+    pub kv_cache_utilization: f64,
+}
+
+impl Foreign {
+    const UNKNOWN: Foreign = Foreign { waiting: 0.0, requests: 0.0, kv_cache_utilization: 0.0 };
+
+    fn of(reading: &Reading) -> Foreign {
+        Foreign {
+            waiting: reading.foreign_waiting.into(),
+            requests: reading.foreign_requests.into(),
+            kv_cache_utilization: reading.metrics.kv_cache_utilization.unwrap_or(0.0).into(),
+        }
+    }
+}
+
 /// One model server of a pool.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -37,11 +61,12 @@ pub struct Endpoint {
     pub load_id: LoadId,
     /// A hash of its address, by which prompts find their place.
     pub place: u64,
-    /// What the last good scrape said.
-    pub reading: Option<Reading>,
+    /// What the last good scrape said, and what follows from it.
+    reading: Option<Reading>,
+    foreign: Foreign,
+    adapters: Vec<AdapterId>,
     healthy: bool,
     scrape_failures: u32,
-    adapters: Vec<AdapterId>,
     request_failures: u32,
     ejected_until_ms: u64,
     /// When it last answered a request of this worker.
@@ -59,13 +84,27 @@ impl Endpoint {
             text,
             load_id,
             reading: None,
+            foreign: Foreign::UNKNOWN,
+            adapters: Vec::new(),
             healthy: true,
             scrape_failures: 0,
-            adapters: Vec::new(),
             request_failures: 0,
             ejected_until_ms: 0,
             answered_ms: None,
             restarted: false,
+        }
+    }
+
+    /// What the last good scrape said.
+    pub fn reading(&self) -> Option<&Reading> {
+        self.reading.as_ref()
+    }
+
+    /// What its last good scrape said of the load that others are, if that can be believed; else that there is none.
+    pub fn foreign(&self, freshness: Freshness) -> &Foreign {
+        match freshness {
+            Freshness::Fresh => &self.foreign,
+            Freshness::Stale => &Foreign::UNKNOWN,
         }
     }
 
@@ -185,10 +224,15 @@ impl Endpoint {
         self.healthy = published.healthy;
         self.scrape_failures = published.scrape_failures;
         self.restarted |= has_restarted(self.reading.as_ref(), published.reading.as_ref());
-        self.reading = published.reading;
-        let lora = self.reading.as_ref().and_then(|reading| reading.metrics.lora.as_ref());
+        self.set_reading(published.reading);
+    }
+
+    fn set_reading(&mut self, reading: Option<Reading>) {
+        self.foreign = reading.as_ref().map_or(Foreign::UNKNOWN, Foreign::of);
+        let lora = reading.as_ref().and_then(|reading| reading.metrics.lora.as_ref());
         let names = lora.iter().flat_map(|lora| &lora.adapters);
         self.adapters = names.map(|name| AdapterId::of(name)).collect();
+        self.reading = reading;
     }
 }
 
@@ -217,13 +261,13 @@ mod tests {
         let mut endpoint = endpoint();
         assert_eq!(endpoint.freshness(0, 500), Freshness::Stale);
         let metrics = EndpointMetrics::default();
-        endpoint.reading = Some(Reading {
+        endpoint.set_reading(Some(Reading {
             scraped_ms: 1_000,
             metrics,
             own_waiting: 0,
             foreign_waiting: 0,
             foreign_requests: 0,
-        });
+        }));
         assert_eq!(endpoint.freshness(1_499, 500), Freshness::Fresh);
         assert_eq!(endpoint.freshness(1_500, 500), Freshness::Stale);
         assert_eq!(
@@ -240,7 +284,7 @@ mod tests {
             let metrics = EndpointMetrics { waiting, ..EndpointMetrics::default() };
             let reading =
                 Reading { scraped_ms: 0, metrics, own_waiting: 2, foreign_waiting: 0, foreign_requests: 0 };
-            endpoint.reading = Some(reading);
+            endpoint.set_reading(Some(reading));
             let in_flight = InFlight { waiting: 2 + sent_since, ..InFlight::default() };
             assert_eq!(
                 endpoint.queue_depth(in_flight, 10, 500),

@@ -110,7 +110,7 @@ impl Pool {
     /// name of the base model, and would gather on few endpoints for nothing.
     pub fn adapter(&self, model: &str) -> Option<AdapterId> {
         let adapter = AdapterId::of(model);
-        let mut readings = self.endpoints.iter().flatten().filter_map(|endpoint| endpoint.reading.as_ref());
+        let mut readings = self.endpoints.iter().flatten().filter_map(|endpoint| endpoint.reading());
         let is_base = |reading: &Reading| reading.metrics.base_model.as_deref() == Some(model);
         (self.known_adapters.contains(&adapter) && !readings.any(is_base)).then_some(adapter)
     }

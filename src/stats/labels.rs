@@ -125,8 +125,7 @@ impl Labels {
 
 /// Whether an endpoint's metrics name this model, as its base model or as an adapter.
 fn prints(pool: &Pool, name: &str) -> bool {
-    let mut readings =
-        pool.endpoints().into_iter().flatten().filter_map(|endpoint| endpoint.reading.as_ref());
+    let mut readings = pool.endpoints().into_iter().flatten().filter_map(|endpoint| endpoint.reading());
     readings.any(|reading| {
         let adapters = reading.metrics.lora.iter().flat_map(|lora| &lora.adapters);
         reading.metrics.base_model.iter().chain(adapters).any(|known| known == name)

@@ -22,9 +22,9 @@
 //! serve only for what the gateway cannot know: the requests of others, the KV cache, the adapters. An endpoint with stale
 //! metrics is judged by this gateway's own numbers alone, and ranked behind the fresh ones.
 
-use super::{Candidate, Demand};
+use super::Demand;
 use crate::load::LoadBook;
-use crate::pool::{Endpoint, Freshness, Reading};
+use crate::pool::{Endpoint, Freshness};
 
 /// Prompt tokens taken for a queued request of another gateway, whose size nobody tells: a typical chat turn.
 const FOREIGN_PROMPT_TOKENS: f64 = 512.0;
@@ -42,16 +42,14 @@ const DECODE_TOKENS: f64 = 32.0;
 /// How much a running request is delayed by a prompt that is computed beside it, where a waiting one is by all of it.
 const RUNNING_SHARE: f64 = 0.3;
 
-/// The tokens an endpoint has to compute for a request of which `uncached_tokens` are not cached there, with what loading
-/// its adapter costs; at least 1.
-pub(super) fn work_tokens(
+/// What loading the adapter of a request at an endpoint costs, in prompt tokens.
+pub(super) fn adapter_tokens(
     endpoint: &Endpoint,
     freshness: Freshness,
-    uncached_tokens: u32,
     demand: Demand<'_>,
     loads: &LoadBook,
 ) -> f64 {
-    let adapter_tokens = match demand.adapter {
+    match demand.adapter {
         Some(adapter) if freshness == Freshness::Fresh => {
             if endpoint.has_adapter(adapter, loads) {
                 0.0
@@ -62,40 +60,26 @@ pub(super) fn work_tokens(
             }
         }
         _ => 0.0,
-    };
-    f64::from(uncached_tokens) + adapter_tokens
+    }
 }
 
 /// The cost of sending a request to an endpoint, in milliseconds; always finite and above zero. `least_work_tokens` is the
-/// least [`work_tokens`] at any endpoint.
-pub(super) fn cost(candidate: &Candidate<'_>, least_work_tokens: f64, loads: &LoadBook, now_ms: u64) -> f64 {
-    let Candidate { endpoint, in_flight, work_tokens, .. } = candidate;
-    let tokens_per_ms = loads.prefill_tokens_per_ms(endpoint.load_id);
-    let foreign = endpoint.reading.as_ref().filter(|_| candidate.freshness == Freshness::Fresh);
-    let foreign = foreign.map_or(Foreign::default(), Foreign::of);
-    let waiting = f64::from(in_flight.waiting) + foreign.waiting;
-    let requests = f64::from(in_flight.requests) + foreign.requests;
-    let backlog = in_flight.backlog_tokens(tokens_per_ms, now_ms) + foreign.waiting * FOREIGN_PROMPT_TOKENS;
-    let delayed = waiting + RUNNING_SHARE * (requests - waiting).max(0.0);
+/// least work at any endpoint.
+pub(super) fn cost(
+    endpoint: &Endpoint,
+    freshness: Freshness,
+    work_tokens: f64,
+    least_work_tokens: f64,
+    loads: &LoadBook,
+    now_ms: u64,
+) -> f64 {
+    let load = loads.summary(endpoint.load_id);
+    let foreign = endpoint.foreign(freshness);
+    let waiting = load.waiting + foreign.waiting;
+    let requests = load.requests + foreign.requests;
+    let backlog = load.backlog_tokens(now_ms) + foreign.waiting * FOREIGN_PROMPT_TOKENS;
+    let delayed = waiting + RUNNING_SHARE * (requests - waiting).clamp(0.0, f64::INFINITY);
     let avoidable = work_tokens - least_work_tokens;
     let tokens = backlog + work_tokens + avoidable * delayed + DECODE_TOKENS * requests;
-    tokens / tokens_per_ms * (1.0 + foreign.kv_cache_utilization)
-}
-
-/// What only a scrape can tell.
-#[derive(Default)]
-struct Foreign {
-    waiting: f64,
-    requests: f64,
-    kv_cache_utilization: f64,
-}
-
-impl Foreign {
-    fn of(reading: &Reading) -> Foreign {
-        Foreign {
-            waiting: f64::from(reading.foreign_waiting),
-            requests: f64::from(reading.foreign_requests),
-            kv_cache_utilization: f64::from(reading.metrics.kv_cache_utilization.unwrap_or(0.0)),
-        }
-    }
+    tokens / load.prefill_tokens_per_ms * (1.0 + foreign.kv_cache_utilization)
 }

@@ -2,9 +2,10 @@
 //!
 //! `cost = requests in flight`
 
-use super::Candidate;
+use crate::load::LoadBook;
+use crate::pool::Endpoint;
 
 /// Requests in flight.
-pub(super) fn cost(candidate: &Candidate<'_>) -> f64 {
-    f64::from(candidate.in_flight.requests)
+pub(super) fn cost(endpoint: &Endpoint, loads: &LoadBook) -> f64 {
+    loads.summary(endpoint.load_id).requests
 }

@@ -9,7 +9,7 @@ pub mod prefix_cache;
 mod round_robin;
 
 use crate::config::RoutingStrategy;
-use crate::load::{AdapterId, InFlight, LoadBook};
+use crate::load::{AdapterId, LoadBook};
 use crate::pool::{Endpoint, Freshness, Pool};
 use crate::prefix::{Match, PromptBlocks};
 
@@ -38,47 +38,71 @@ pub struct Limits {
     pub max_consecutive_failures: u32,
 }
 
-/// An endpoint as a strategy sees it.
+/// What an endpoint has to do for a request.
 #[derive(Debug, Clone, Copy)]
-pub struct Candidate<'a> {
-    /// Its place in the pool's list.
-    pub index: usize,
-    /// What is known of it.
-    pub endpoint: &'a Endpoint,
-    /// What this gateway has in flight there.
-    pub in_flight: InFlight,
-    /// Whether what was scraped from it can be believed.
-    pub freshness: Freshness,
+pub struct Work {
     /// How much of the prompt is cached there.
     pub matched: Match,
     /// Tokens of the prompt that are not, at least 1.
     pub uncached_tokens: u32,
-    /// What the endpoint has to do for it, in prompt tokens.
-    work_tokens: f64,
+    /// All of it, in prompt tokens.
+    tokens: f64,
 }
 
-/// A candidate with what decided its rank, least first.
+/// An endpoint that is among the best for a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Ranked<'a> {
-    /// The endpoint.
-    pub candidate: Candidate<'a>,
+    /// Its place in the pool's list.
+    pub index: usize,
+    /// What is known of it.
+    pub endpoint: &'a Endpoint,
+    /// Whether what was scraped from it can be believed.
+    pub freshness: Freshness,
+    /// What it has to do.
+    pub work: Work,
     /// The strategy's cost.
     pub cost: f64,
+}
+
+/// An endpoint with what decides its rank, and no more: there may be a thousand of them.
+#[derive(Debug, Clone, Copy)]
+struct Contender<'a> {
+    index: usize,
+    endpoint: &'a Endpoint,
+    freshness: Freshness,
     /// Whether the prompt's beginning belongs there, of those whose cost is about the lowest.
     placed: bool,
+    cost: f64,
     /// The draw that decides between equal costs.
     tie: u32,
 }
 
-impl Ranked<'_> {
+impl Contender<'_> {
     /// Whether it goes before `other`: fresh metrics first, then where it belongs, then the lower cost, then the draw.
-    fn is_before(&self, other: &Ranked<'_>) -> bool {
-        let by_cost = self.cost.total_cmp(&other.cost);
-        let freshness = self.candidate.freshness.cmp(&other.candidate.freshness);
-        let order =
-            freshness.then(other.placed.cmp(&self.placed)).then(by_cost).then(self.tie.cmp(&other.tie));
-        order.is_lt()
+    fn is_before(&self, other: &Contender<'_>) -> bool {
+        if self.freshness != other.freshness {
+            self.freshness < other.freshness
+        } else if self.placed != other.placed {
+            self.placed
+        } else if self.cost != other.cost {
+            self.cost < other.cost
+        } else {
+            self.tie < other.tie
+        }
     }
+}
+
+/// A request, and all by which endpoints are judged for it.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    strategy: RoutingStrategy,
+    pool: &'a Pool,
+    loads: &'a LoadBook,
+    demand: Demand<'a>,
+    /// As in [`Limits`]; `None` also for the strategies that do not look at metrics.
+    metrics_stale_after_ms: Option<u64>,
+    max_consecutive_failures: u32,
+    now_ms: u64,
 }
 
 /// The endpoints of `pool` that are best for a request, best first, at most [`MAX_RANKED`].
@@ -87,91 +111,111 @@ impl Ranked<'_> {
 pub fn rank<'a>(
     strategy: RoutingStrategy,
     pool: &'a Pool,
-    loads: &LoadBook,
-    demand: Demand<'_>,
+    loads: &'a LoadBook,
+    demand: Demand<'a>,
     limits: Limits,
     now_ms: u64,
     rng: &mut fastrand::Rng,
 ) -> Vec<Ranked<'a>> {
-    let endpoints = pool.endpoints().unwrap_or_default();
-    let usable = |endpoint: &Endpoint| endpoint.is_candidate(now_ms, limits.max_consecutive_failures);
-    let any_usable = endpoints.iter().any(usable);
-    let judged = endpoints.iter().enumerate().filter(|(_, endpoint)| !any_usable || usable(endpoint));
-    let candidates = judged.map(|(index, endpoint)| {
-        let freshness = freshness(strategy, endpoint, limits, now_ms);
-        judge(index, endpoint, freshness, pool, demand, loads)
-    });
-    let mut weigh = |candidate: Candidate<'a>, least_work: f64| Ranked {
-        cost: match strategy {
-            RoutingStrategy::Default | RoutingStrategy::PrefixCache => {
-                default::cost(&candidate, least_work, loads, now_ms)
-            }
-            RoutingStrategy::LeastRequest => least_request::cost(&candidate),
-            RoutingStrategy::RoundRobin => {
-                round_robin::cost(&candidate, pool.round_robin_next, endpoints.len())
-            }
-            RoutingStrategy::Random => 0.0,
-        },
-        placed: false,
-        tie: rng.u32(..),
-        candidate,
+    let uses_metrics = matches!(strategy, RoutingStrategy::Default | RoutingStrategy::PrefixCache);
+    let question = Question {
+        strategy,
+        pool,
+        loads,
+        demand,
+        metrics_stale_after_ms: limits.metrics_stale_after_ms.filter(|_| uses_metrics),
+        max_consecutive_failures: limits.max_consecutive_failures,
+        now_ms,
     };
-    if demand.adapter.is_none() && demand.blocks.is_none() {
-        // The same work everywhere: nothing has to be kept to find the least.
-        return best(candidates.map(|candidate| weigh(candidate, f64::from(demand.prompt_tokens))));
-    }
-    let candidates: Vec<Candidate<'a>> = candidates.collect();
-    let least_work = candidates.iter().map(|candidate| candidate.work_tokens).fold(f64::INFINITY, f64::min);
-    let ranked = candidates.into_iter().map(|candidate| weigh(candidate, least_work));
-    match demand.blocks {
-        Some(blocks) => best(prefix_cache::place(ranked.collect(), blocks).into_iter()),
-        None => best(ranked),
-    }
+    let best = question.best(rng);
+    best.into_iter().map(|contender| question.ranked(contender)).collect()
 }
 
-fn judge<'a>(
-    index: usize,
-    endpoint: &'a Endpoint,
-    freshness: Freshness,
-    pool: &Pool,
-    demand: Demand<'_>,
-    loads: &LoadBook,
-) -> Candidate<'a> {
-    let matched = matched(pool, endpoint, demand);
-    let matched_tokens = prefix_cache::matched_tokens(demand, matched, endpoint.cache_block_tokens());
-    let uncached_tokens = demand.prompt_tokens.saturating_sub(matched_tokens).max(1);
-    Candidate {
-        index,
-        endpoint,
-        in_flight: loads.in_flight(endpoint.load_id),
-        freshness,
-        matched,
-        uncached_tokens,
-        work_tokens: default::work_tokens(endpoint, freshness, uncached_tokens, demand, loads),
-    }
-}
-
-fn matched(pool: &Pool, endpoint: &Endpoint, demand: Demand<'_>) -> Match {
-    let known = pool.prefixes().zip(demand.blocks);
-    known.map_or(Match::default(), |(prefixes, blocks)| prefixes.matched(endpoint.load_id, blocks))
-}
-
-/// Only DEFAULT and PREFIX_CACHE look at metrics; to the others, and where nothing is scraped, all endpoints are alike.
-fn freshness(strategy: RoutingStrategy, endpoint: &Endpoint, limits: Limits, now_ms: u64) -> Freshness {
-    match limits.metrics_stale_after_ms {
-        Some(stale_after_ms)
-            if matches!(strategy, RoutingStrategy::Default | RoutingStrategy::PrefixCache) =>
-        {
-            endpoint.freshness(now_ms, stale_after_ms)
+impl<'a> Question<'a> {
+    fn best(&self, rng: &mut fastrand::Rng) -> Vec<Contender<'a>> {
+        let eligible = self.eligible();
+        if self.demand.adapter.is_none() && self.demand.blocks.is_none() {
+            // The same work everywhere: nothing has to be kept to find the least.
+            let work_tokens = f64::from(self.demand.prompt_tokens);
+            return best(eligible.map(|place| self.weigh(place, work_tokens, work_tokens, rng.u32(..))));
         }
-        _ => Freshness::Stale,
+        let work: Vec<Work> = eligible.clone().map(|(_, endpoint)| self.work(endpoint)).collect();
+        let least_work_tokens = work.iter().map(|work| work.tokens).fold(f64::INFINITY, f64::min);
+        let weighed = eligible
+            .zip(&work)
+            .map(|(place, work)| self.weigh(place, work.tokens, least_work_tokens, rng.u32(..)));
+        match self.demand.blocks {
+            Some(blocks) => {
+                let most_matched = work.iter().map(|work| work.matched.blocks).max().unwrap_or(0);
+                let first_new = blocks.hashes.get(most_matched).copied();
+                best(prefix_cache::place(weighed.collect(), first_new).into_iter())
+            }
+            None => best(weighed),
+        }
+    }
+
+    /// The endpoints that may be picked, with their places in the pool's list.
+    fn eligible(&self) -> impl Iterator<Item = (usize, &'a Endpoint)> + Clone + use<'a> {
+        let endpoints = self.pool.endpoints().unwrap_or_default();
+        let (now_ms, max_failures) = (self.now_ms, self.max_consecutive_failures);
+        let usable = move |endpoint: &Endpoint| endpoint.is_candidate(now_ms, max_failures);
+        let any_usable = endpoints.iter().any(usable);
+        endpoints.iter().enumerate().filter(move |(_, endpoint)| !any_usable || usable(endpoint))
+    }
+
+    fn work(&self, endpoint: &Endpoint) -> Work {
+        let matched = self.matched(endpoint);
+        let matched_tokens =
+            prefix_cache::matched_tokens(self.demand, matched, endpoint.cache_block_tokens());
+        let uncached_tokens = self.demand.prompt_tokens.saturating_sub(matched_tokens).max(1);
+        let freshness = self.freshness(endpoint);
+        let adapter_tokens = default::adapter_tokens(endpoint, freshness, self.demand, self.loads);
+        Work { matched, uncached_tokens, tokens: f64::from(uncached_tokens) + adapter_tokens }
+    }
+
+    fn matched(&self, endpoint: &Endpoint) -> Match {
+        let known = self.pool.prefixes().zip(self.demand.blocks);
+        known.map_or(Match::default(), |(prefixes, blocks)| prefixes.matched(endpoint.load_id, blocks))
+    }
+
+    // Inlined, because this is what is done for each of a thousand endpoints.
+    #[inline(always)]
+    fn weigh(
+        &self,
+        (index, endpoint): (usize, &'a Endpoint),
+        work_tokens: f64,
+        least_work_tokens: f64,
+        tie: u32,
+    ) -> Contender<'a> {
+        let freshness = self.freshness(endpoint);
+        let cost = match self.strategy {
+            RoutingStrategy::Default | RoutingStrategy::PrefixCache => {
+                default::cost(endpoint, freshness, work_tokens, least_work_tokens, self.loads, self.now_ms)
+            }
+            RoutingStrategy::LeastRequest => least_request::cost(endpoint, self.loads),
+            RoutingStrategy::RoundRobin => round_robin::cost(index, self.pool),
+            RoutingStrategy::Random => 0.0,
+        };
+        Contender { index, endpoint, freshness, placed: false, cost, tie }
+    }
+
+    fn ranked(&self, contender: Contender<'a>) -> Ranked<'a> {
+        let Contender { index, endpoint, freshness, cost, .. } = contender;
+        Ranked { index, endpoint, freshness, work: self.work(endpoint), cost }
+    }
+
+    /// Where metrics do not count, all endpoints are alike.
+    fn freshness(&self, endpoint: &Endpoint) -> Freshness {
+        let stale_after_ms = self.metrics_stale_after_ms;
+        stale_after_ms
+            .map_or(Freshness::Stale, |stale_after_ms| endpoint.freshness(self.now_ms, stale_after_ms))
     }
 }
 
 /// The first [`MAX_RANKED`] in order, by insertion: one comparison for each that is not among them.
-fn best<'a>(ranked: impl Iterator<Item = Ranked<'a>>) -> Vec<Ranked<'a>> {
-    let mut best: Vec<Ranked<'a>> = Vec::with_capacity(MAX_RANKED + 1);
-    for next in ranked {
+fn best<'a>(contenders: impl Iterator<Item = Contender<'a>>) -> Vec<Contender<'a>> {
+    let mut best: Vec<Contender<'a>> = Vec::with_capacity(MAX_RANKED + 1);
+    for next in contenders {
         if best.len() == MAX_RANKED && best.last().is_some_and(|last| !next.is_before(last)) {
             continue;
         }

@@ -13,9 +13,9 @@
 //! that have not told each other yet send what begins alike to the same one, and few prompts move when an endpoint comes
 //! or goes.
 
-use super::{Demand, Ranked};
+use super::{Contender, Demand};
 use crate::hash::mix;
-use crate::prefix::{BLOCK_BYTES, Match, PromptBlocks};
+use crate::prefix::{BLOCK_BYTES, Match};
 
 /// How much more than the least an endpoint's cost may be for a prompt to go where it belongs.
 const PLACEMENT_SLACK: f64 = 1.05;
@@ -28,16 +28,17 @@ pub(super) fn matched_tokens(demand: Demand<'_>, matched: Match, block_tokens: u
     tokens - tokens % block_tokens
 }
 
-/// Marks the endpoint to which the prompt's first block that is nowhere cached belongs.
-pub(super) fn place<'a>(mut ranked: Vec<Ranked<'a>>, blocks: &PromptBlocks) -> Vec<Ranked<'a>> {
-    let most_matched = ranked.iter().map(|ranked| ranked.candidate.matched.blocks).max().unwrap_or(0);
-    let Some(first_new) = blocks.hashes.get(most_matched).copied() else { return ranked };
-    let Some(freshest) = ranked.iter().map(|ranked| ranked.candidate.freshness).min() else { return ranked };
-    let eligible = |ranked: &&mut Ranked<'_>| ranked.candidate.freshness == freshest;
-    let least = ranked.iter_mut().filter(eligible).map(|ranked| ranked.cost).fold(f64::INFINITY, f64::min);
-    let near = ranked.iter_mut().filter(eligible).filter(|ranked| ranked.cost <= least * PLACEMENT_SLACK);
-    if let Some(place) = near.max_by_key(|ranked| mix(first_new ^ ranked.candidate.endpoint.place)) {
+/// Marks the endpoint to which the prompt's first block that is nowhere cached belongs, if there is such a block.
+pub(super) fn place(mut contenders: Vec<Contender<'_>>, first_new: Option<u64>) -> Vec<Contender<'_>> {
+    let freshest = contenders.iter().map(|contender| contender.freshness).min();
+    let Some((first_new, freshest)) = first_new.zip(freshest) else { return contenders };
+    let eligible = |contender: &&mut Contender<'_>| contender.freshness == freshest;
+    let costs = contenders.iter_mut().filter(eligible).map(|contender| contender.cost);
+    let least = costs.fold(f64::INFINITY, f64::min);
+    let near =
+        contenders.iter_mut().filter(eligible).filter(|contender| contender.cost <= least * PLACEMENT_SLACK);
+    if let Some(place) = near.max_by_key(|contender| mix(first_new ^ contender.endpoint.place)) {
         place.placed = true;
     }
-    ranked
+    contenders
 }

@@ -2,10 +2,10 @@
 //!
 //! `cost = (index − next) mod endpoints`, where `next` follows the last pick.
 
-use super::Candidate;
+use crate::pool::Pool;
 
 /// Steps from the endpoint whose turn it is.
-pub(super) fn cost(candidate: &Candidate<'_>, next: usize, endpoints: usize) -> f64 {
-    let endpoints = endpoints.max(1);
-    ((candidate.index + endpoints - next % endpoints) % endpoints) as f64
+pub(super) fn cost(index: usize, pool: &Pool) -> f64 {
+    let endpoints = pool.endpoints().map_or(1, <[_]>::len).max(1);
+    ((index + endpoints - pool.round_robin_next % endpoints) % endpoints) as f64
 }
