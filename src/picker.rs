@@ -4,6 +4,8 @@
 //! decided or learnt goes out as values. The plugin's shell joins it to the host; a simulation joins it to simulated
 //! servers.
 
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::admission::{Admission, DrainRate};
@@ -170,10 +172,11 @@ impl<W> Picker<W> {
                 changed |= own.pool.apply(snapshot, &mut self.loads);
             }
         }
-        // Only then: it looks every load up in every list, and a snapshot comes with nearly every tick.
+        // Only then: a snapshot comes with nearly every tick.
         if changed {
-            let pools = &self.pools;
-            self.loads.keep_only(|address| pools.iter().any(|own| own.pool.has_endpoint(address)));
+            let endpoints = self.pools.iter().flat_map(|own| own.pool.endpoints().unwrap_or_default());
+            let addresses: HashSet<SocketAddr> = endpoints.map(|endpoint| endpoint.address).collect();
+            self.loads.keep_only(|address| addresses.contains(address));
         }
     }
 

@@ -31,8 +31,12 @@ pub struct Pool {
     /// Where ROUND_ROBIN goes on.
     pub round_robin_next: usize,
     endpoints: Option<Vec<Endpoint>>,
+    /// Where each endpoint is in the list.
+    places: HashMap<LoadId, usize>,
     discovered: bool,
     known_adapters: HashSet<AdapterId>,
+    /// The endpoints' base models, by the ids that adapters of their names would have.
+    base_models: HashSet<AdapterId>,
     prefixes: Option<PrefixIndex>,
     /// Which limits were reached.
     pub limits: LimitsReached,
@@ -54,7 +58,9 @@ impl Pool {
             round_robin_next: 0,
             discovered: endpoints.is_none(),
             endpoints,
+            places: HashMap::new(),
             known_adapters: HashSet::new(),
+            base_models: HashSet::new(),
             prefixes: by_prefix.then(|| PrefixIndex::new(config.prefix_blocks_max, seed)),
             limits: LimitsReached::default(),
         };
@@ -79,7 +85,7 @@ impl Pool {
 
     /// The endpoint of this load.
     pub fn endpoint_mut(&mut self, load_id: LoadId) -> Option<&mut Endpoint> {
-        self.endpoints.as_mut()?.iter_mut().find(|endpoint| endpoint.load_id == load_id)
+        self.endpoints.as_mut()?.get_mut(*self.places.get(&load_id)?)
     }
 
     /// A request is sent to the endpoint at this place in the list.
@@ -95,11 +101,6 @@ impl Pool {
         self.endpoints.as_ref()?.iter().find(|endpoint| endpoint.text.as_bytes() == address)
     }
 
-    /// Whether this is one of its endpoints.
-    pub fn has_endpoint(&self, address: &SocketAddr) -> bool {
-        self.endpoints.iter().flatten().any(|endpoint| endpoint.address == *address)
-    }
-
     /// Takes these models for adapters, should endpoints serve adapters: the targets that are configured.
     pub fn expect_adapters<'a>(&mut self, models: impl Iterator<Item = &'a str>) {
         self.known_adapters.extend(models.map(AdapterId::of));
@@ -110,9 +111,7 @@ impl Pool {
     /// name of the base model, and would gather on few endpoints for nothing.
     pub fn adapter(&self, model: &str) -> Option<AdapterId> {
         let adapter = AdapterId::of(model);
-        let mut readings = self.endpoints.iter().flatten().filter_map(|endpoint| endpoint.reading());
-        let is_base = |reading: &Reading| reading.metrics.base_model.as_deref() == Some(model);
-        (self.known_adapters.contains(&adapter) && !readings.any(is_base)).then_some(adapter)
+        (self.known_adapters.contains(&adapter) && !self.base_models.contains(&adapter)).then_some(adapter)
     }
 
     /// Takes over what the scraper has published. Where endpoints are configured, only they count; where they are
@@ -127,12 +126,15 @@ impl Pool {
             self.index_endpoints();
         }
         self.read_all(readings);
+        self.learn_models();
         self.learn_adapters();
         self.learn_caches();
         changed
     }
 
     fn index_endpoints(&mut self) {
+        let load_ids = self.endpoints.iter().flatten().map(|endpoint| endpoint.load_id);
+        self.places = load_ids.zip(0..).collect();
         if let Some(prefixes) = &mut self.prefixes {
             prefixes.follow(self.endpoints.iter().flatten().map(|endpoint| endpoint.load_id));
         }
@@ -149,6 +151,15 @@ impl Pool {
                 prefixes.set_capacity(endpoint.load_id, tokens);
             }
         }
+    }
+
+    /// Learns which base models the endpoints serve: nearly always one, so the same name is hashed once.
+    fn learn_models(&mut self) {
+        let readings = self.endpoints.iter().flatten().filter_map(Endpoint::reading);
+        let mut names: Vec<&str> =
+            readings.filter_map(|reading| reading.metrics.base_model.as_deref()).collect();
+        names.dedup();
+        self.base_models = names.into_iter().map(AdapterId::of).collect();
     }
 
     /// Remembers the adapters that endpoints have loaded.
