@@ -15,7 +15,7 @@ use crate::models::Turns;
 use crate::openai::{ApiError, InferenceRequest};
 use crate::pool::{Freshness, Pool};
 use crate::prefix::{BLOCK_BYTES, BlockHasher, Match, PromptBlocks};
-use crate::strategy::{Demand, Limits, Ranked, Work, rank};
+use crate::strategy::{Demand, Limits, Ranked, rank};
 
 /// An inference request of which it is known what to send and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,7 +230,7 @@ fn send(
     let Some(first) = ranking.first() else {
         return Decision::Refuse(ApiError::no_endpoint(&pool.name));
     };
-    let Work { matched, uncached_tokens: tokens, .. } = first.work;
+    let (matched, tokens) = (first.matched, first.work.uncached_tokens);
     let matched_tokens = demand.prompt_tokens.saturating_sub(tokens);
     let pick = Pick {
         load_id: first.endpoint.load_id,
@@ -255,7 +255,7 @@ fn destinations(ranking: &[Ranked<'_>]) -> String {
         if !texts.is_empty() {
             texts.push(',');
         }
-        texts.push_str(&ranked.endpoint.text);
+        texts.push_str(ranked.endpoint.text());
         texts
     })
 }
@@ -278,7 +278,7 @@ fn explain(
         written = write!(
             line,
             " matched_blocks={}/{} uncached_tokens={}",
-            first.work.matched.blocks,
+            first.matched.blocks,
             blocks.hashes.len(),
             first.work.uncached_tokens,
         );

@@ -16,7 +16,7 @@ use crate::load::{LoadBook, LoadId, LoadTable, Ticket};
 use crate::model_sizes::ModelSizes;
 use crate::models::Turns;
 use crate::openai::{ApiError, InferenceRequest, Usage};
-use crate::pool::{Pool, Snapshot};
+use crate::pool::{Endpoint, Pool, Snapshot};
 use crate::prefix::{BLOCK_BYTES, Batch, PrefixIndex, PromptBlocks, PromptEvent, PromptKey};
 use crate::queue::Queue;
 
@@ -175,7 +175,7 @@ impl<W> Picker<W> {
         // Only then: a snapshot comes with nearly every tick.
         if changed {
             let endpoints = self.pools.iter().flat_map(|own| own.pool.endpoints().unwrap_or_default());
-            let addresses: HashSet<SocketAddr> = endpoints.map(|endpoint| endpoint.address).collect();
+            let addresses: HashSet<SocketAddr> = endpoints.map(Endpoint::address).collect();
             self.loads.keep_only(|address| addresses.contains(address));
         }
     }
@@ -400,7 +400,7 @@ impl<W> Picker<W> {
             return None;
         }
         endpoint.request_failed(now_ms, limit);
-        (!endpoint.is_candidate(now_ms, limit)).then(|| endpoint.text.clone())
+        (!endpoint.is_candidate(now_ms, limit)).then(|| endpoint.text().to_owned())
     }
 
     /// A client has left before its request was answered. Gives the endpoint's name if it is to be left alone for a while
@@ -410,7 +410,7 @@ impl<W> Picker<W> {
         let endpoint = self.pools.get_mut(pool)?.pool.endpoint_mut(sent.load_id())?;
         let was_candidate = endpoint.is_candidate(now_ms, limit);
         endpoint.request_abandoned(sent.ticket.sent_ms(), now_ms, limit);
-        (was_candidate && !endpoint.is_candidate(now_ms, limit)).then(|| endpoint.text.clone())
+        (was_candidate && !endpoint.is_candidate(now_ms, limit)).then(|| endpoint.text().to_owned())
     }
 }
 

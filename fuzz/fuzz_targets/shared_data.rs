@@ -64,7 +64,7 @@ fn check_picks(picker: &mut Picker<()>, pool: usize) {
         let Outcome::Decided(Decision::Send(pick)) = picker.decide(1, &prepared, || (), now_ms) else { continue };
         for text in pick.destinations.split(',') {
             let address: SocketAddr = text.parse().unwrap();
-            assert!(picker.pool(pool).unwrap().endpoints().unwrap().iter().any(|endpoint| endpoint.address == address));
+            assert!(picker.pool(pool).unwrap().endpoints().unwrap().iter().any(|endpoint| endpoint.address() == address));
         }
         let mut sent = picker.send(&pick, now_ms);
         picker.first_output(&sent, now_ms);

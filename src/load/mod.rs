@@ -156,12 +156,13 @@ impl LoadBook {
 
     /// Whether any worker has a request for this adapter in flight there.
     pub fn has_adapter(&self, id: LoadId, adapter: AdapterId) -> bool {
-        self.row(id).is_some_and(|row| row.adapters().any(|known| known == adapter))
+        self.adapters(id).any(|known| known == adapter)
     }
 
     /// The adapters with requests in flight there, some of them perhaps twice.
     pub fn adapters(&self, id: LoadId) -> impl Iterator<Item = AdapterId> {
-        self.row(id).into_iter().flat_map(Row::adapters)
+        let row = self.rows.get(id.0).and_then(Option::as_ref);
+        row.filter(|row| row.summary().any_adapter).into_iter().flat_map(|row| row.row().adapters())
     }
 
     /// This worker's requests there that wait for their first output, and how many no longer do, ever.

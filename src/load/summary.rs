@@ -14,6 +14,8 @@ pub struct LoadSummary {
     /// How fast the endpoint computes prompts, in tokens a millisecond, as far as this worker has seen; above zero.
     pub prefill_tokens_per_ms: f64,
     backlog: Backlog,
+    /// Whether there are requests for adapters.
+    pub(super) any_adapter: bool,
 }
 
 impl LoadSummary {
@@ -23,6 +25,7 @@ impl LoadSummary {
         waiting: 0.0,
         prefill_tokens_per_ms: DEFAULT_PREFILL_TOKENS_PER_MS,
         backlog: Backlog::NONE,
+        any_adapter: false,
     };
 
     fn of(row: &Row) -> LoadSummary {
@@ -32,6 +35,7 @@ impl LoadSummary {
             waiting: in_flight.waiting.into(),
             prefill_tokens_per_ms: row.prefill_tokens_per_ms(),
             backlog: in_flight.backlog(),
+            any_adapter: row.adapters().next().is_some(),
         }
     }
 

@@ -50,25 +50,30 @@ impl Foreign {
     }
 }
 
-/// One model server of a pool.
+/// One model server of a pool. What every pick asks of every endpoint is here; what is asked of few is in its details, so
+/// that a pick goes over little memory.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// The same as Envoy and the pick header write it.
-    pub text: String,
     /// Its place among the loads.
     pub load_id: LoadId,
     /// A hash of its address, by which prompts find their place.
     pub place: u64,
-    /// What the last good scrape said, and what follows from it.
-    reading: Option<Reading>,
-    foreign: Foreign,
-    adapters: Vec<AdapterId>,
     healthy: bool,
     scrape_failures: u32,
     request_failures: u32,
     ejected_until_ms: u64,
+    scraped_ms: Option<u64>,
+    foreign: Foreign,
+    adapters: Vec<AdapterId>,
+    adapter_slots: u32,
+    details: Box<Details>,
+}
+
+#[derive(Debug)]
+struct Details {
+    address: SocketAddr,
+    text: String,
+    reading: Option<Reading>,
     /// When it last answered a request of this worker.
     answered_ms: Option<u64>,
     restarted: bool,
@@ -79,25 +84,33 @@ impl Endpoint {
     pub fn new(address: SocketAddr, load_id: LoadId) -> Endpoint {
         let text = address.to_string();
         Endpoint {
-            address,
-            place: fnv1a(text.as_bytes()),
-            text,
             load_id,
-            reading: None,
-            foreign: Foreign::UNKNOWN,
-            adapters: Vec::new(),
+            place: fnv1a(text.as_bytes()),
             healthy: true,
             scrape_failures: 0,
             request_failures: 0,
             ejected_until_ms: 0,
-            answered_ms: None,
-            restarted: false,
+            scraped_ms: None,
+            foreign: Foreign::UNKNOWN,
+            adapters: Vec::new(),
+            adapter_slots: 0,
+            details: Box::new(Details { address, text, reading: None, answered_ms: None, restarted: false }),
         }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.details.address
+    }
+
+    /// The same as Envoy and the pick header write it.
+    pub fn text(&self) -> &str {
+        &self.details.text
     }
 
     /// What the last good scrape said.
     pub fn reading(&self) -> Option<&Reading> {
-        self.reading.as_ref()
+        self.details.reading.as_ref()
     }
 
     /// What its last good scrape said of the load that others are, if that can be believed; else that there is none.
@@ -118,7 +131,7 @@ impl Endpoint {
 
     /// Milliseconds since its metrics were read.
     pub fn scrape_age_ms(&self, now_ms: u64) -> Option<u64> {
-        self.reading.as_ref().map(|reading| now_ms.saturating_sub(reading.scraped_ms))
+        self.scraped_ms.map(|scraped_ms| now_ms.saturating_sub(scraped_ms))
     }
 
     /// Whether it may be picked: Envoy holds it healthy, and neither its scrapes nor its requests fail in a row.
@@ -133,19 +146,19 @@ impl Endpoint {
 
     /// Tokens its KV cache has room for, if its metrics tell.
     pub fn cache_capacity_tokens(&self) -> Option<u64> {
-        let cache = self.reading.as_ref()?.metrics.cache.as_ref()?;
+        let cache = self.reading()?.metrics.cache.as_ref()?;
         (cache.capacity_tokens > 0).then_some(cache.capacity_tokens)
     }
 
     /// Tokens in one block of its prefix cache; 1 where its metrics do not tell.
     pub fn cache_block_tokens(&self) -> u32 {
-        let cache = self.reading.as_ref().and_then(|reading| reading.metrics.cache.as_ref());
+        let cache = self.reading().and_then(|reading| reading.metrics.cache.as_ref());
         cache.map_or(1, |cache| cache.block_size_tokens).max(1)
     }
 
     /// Whether its server has started anew since the last time this was asked.
     pub(super) fn take_restarted(&mut self) -> bool {
-        std::mem::take(&mut self.restarted)
+        std::mem::take(&mut self.details.restarted)
     }
 
     /// The adapters it had loaded at the last scrape.
@@ -160,13 +173,12 @@ impl Endpoint {
 
     /// Whether it could load one more adapter without dropping another.
     pub fn has_free_adapter_slot(&self, loads: &LoadBook) -> bool {
-        let lora = self.reading.as_ref().and_then(|reading| reading.metrics.lora.as_ref());
         let mut coming: Vec<AdapterId> =
             loads.adapters(self.load_id).filter(|adapter| !self.adapters.contains(adapter)).collect();
         coming.sort_unstable();
         coming.dedup();
         let taken = self.adapters.len() + coming.len();
-        (taken as u64) < lora.map_or(0, |lora| u64::from(lora.slots))
+        (taken as u64) < u64::from(self.adapter_slots)
     }
 
     /// Requests queued there, as far as can be known: those of the last scrape, and those that this gateway has sent
@@ -174,7 +186,7 @@ impl Endpoint {
     /// batch. Those that have left the queue since are seen at the next scrape. `None` without fresh metrics.
     pub fn queue_depth(&self, in_flight: InFlight, now_ms: u64, stale_after_ms: u64) -> Option<u32> {
         let reading =
-            self.reading.as_ref().filter(|_| self.freshness(now_ms, stale_after_ms) == Freshness::Fresh)?;
+            self.reading().filter(|_| self.freshness(now_ms, stale_after_ms) == Freshness::Fresh)?;
         let sent_since = in_flight.waiting.saturating_sub(reading.own_waiting);
         Some(match reading.metrics.waiting {
             0 => sent_since / BATCHED_OF_ONE_QUEUED,
@@ -185,14 +197,14 @@ impl Endpoint {
     /// A request to it was answered.
     pub fn request_succeeded(&mut self, now_ms: u64) {
         self.request_failures = 0;
-        self.answered_ms = Some(now_ms);
+        self.details.answered_ms = Some(now_ms);
     }
 
     /// The client of a request sent there at `sent_ms` has left before there was an answer. It counts as failed if that
     /// took long and nothing else has been answered since: then it is the endpoint that says nothing. Clients that leave
     /// an endpoint that works say something of themselves.
     pub fn request_abandoned(&mut self, sent_ms: u64, now_ms: u64, max_consecutive_failures: u32) {
-        let was_silent = self.answered_ms.is_none_or(|answered_ms| answered_ms < sent_ms);
+        let was_silent = self.details.answered_ms.is_none_or(|answered_ms| answered_ms < sent_ms);
         if was_silent && now_ms.saturating_sub(sent_ms) >= TELLING_SILENCE_MS {
             self.request_failed(now_ms, max_consecutive_failures);
         }
@@ -223,16 +235,18 @@ impl Endpoint {
     pub(super) fn read(&mut self, published: EndpointReading) {
         self.healthy = published.healthy;
         self.scrape_failures = published.scrape_failures;
-        self.restarted |= has_restarted(self.reading.as_ref(), published.reading.as_ref());
+        self.details.restarted |= has_restarted(self.reading(), published.reading.as_ref());
         self.set_reading(published.reading);
     }
 
     fn set_reading(&mut self, reading: Option<Reading>) {
+        self.scraped_ms = reading.as_ref().map(|reading| reading.scraped_ms);
         self.foreign = reading.as_ref().map_or(Foreign::UNKNOWN, Foreign::of);
         let lora = reading.as_ref().and_then(|reading| reading.metrics.lora.as_ref());
         let names = lora.iter().flat_map(|lora| &lora.adapters);
         self.adapters = names.map(|name| AdapterId::of(name)).collect();
-        self.reading = reading;
+        self.adapter_slots = lora.map_or(0, |lora| lora.slots);
+        self.details.reading = reading;
     }
 }
 

@@ -98,7 +98,7 @@ impl Pool {
 
     /// The endpoint of this address as Envoy prints it.
     pub fn endpoint_at(&self, address: &[u8]) -> Option<&Endpoint> {
-        self.endpoints.as_ref()?.iter().find(|endpoint| endpoint.text.as_bytes() == address)
+        self.endpoints.as_ref()?.iter().find(|endpoint| endpoint.text().as_bytes() == address)
     }
 
     /// Takes these models for adapters, should endpoints serve adapters: the targets that are configured.
@@ -182,7 +182,7 @@ impl Pool {
             return false;
         }
         let mut before: HashMap<SocketAddr, Endpoint> =
-            known.drain(..).map(|endpoint| (endpoint.address, endpoint)).collect();
+            known.drain(..).map(|endpoint| (endpoint.address(), endpoint)).collect();
         known.extend(readings.iter().map(|reading| {
             let address = reading.address;
             before.remove(&address).unwrap_or_else(|| Endpoint::new(address, loads.id(address)))
@@ -203,7 +203,7 @@ impl Pool {
         let mut by_address: HashMap<SocketAddr, EndpointReading> =
             readings.into_iter().map(|reading| (reading.address, reading)).collect();
         for endpoint in endpoints {
-            if let Some(reading) = by_address.remove(&endpoint.address) {
+            if let Some(reading) = by_address.remove(&endpoint.address()) {
                 endpoint.read(reading);
             }
         }
@@ -213,5 +213,5 @@ impl Pool {
 /// The common case, in which nothing needs to be looked up: every snapshot but one that follows a change.
 fn in_same_order(endpoints: &[Endpoint], readings: &[EndpointReading]) -> bool {
     endpoints.len() == readings.len()
-        && endpoints.iter().zip(readings).all(|(endpoint, reading)| endpoint.address == reading.address)
+        && endpoints.iter().zip(readings).all(|(endpoint, reading)| endpoint.address() == reading.address)
 }

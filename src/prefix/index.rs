@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::FixedState;
+
 use super::PromptBlocks;
 use super::block_cache::{BlockCache, Use};
 use super::in_flight::{PromptInFlight, PromptKey, PromptsInFlight};
@@ -14,7 +16,7 @@ const BLOCKS_OF_ONE_IN_FLIGHT: usize = 4;
 /// The caches of a pool's endpoints, within a bound on all of them together, of which each endpoint has an equal part.
 #[derive(Debug)]
 pub struct PrefixIndex {
-    caches: HashMap<LoadId, BlockCache>,
+    caches: HashMap<LoadId, BlockCache, FixedState>,
     in_flight: PromptsInFlight,
     blocks_max: usize,
     seed: u64,
@@ -34,7 +36,7 @@ impl PrefixIndex {
     pub fn new(blocks_max: usize, seed: u64) -> PrefixIndex {
         let in_flight_max = blocks_max / BLOCKS_OF_ONE_IN_FLIGHT;
         PrefixIndex {
-            caches: HashMap::new(),
+            caches: HashMap::default(),
             in_flight: PromptsInFlight::new(in_flight_max, seed),
             blocks_max: blocks_max - in_flight_max,
             seed,
@@ -75,17 +77,25 @@ impl PrefixIndex {
     }
 
     /// How much of a prompt an endpoint holds, or will have computed before this prompt's turn comes.
-    ///
-    /// Found by halving: an endpoint that holds a block holds all before it, whether it has them or is about to.
     pub fn matched(&self, id: LoadId, prompt: &PromptBlocks) -> Match {
-        let Some(cache) = self.caches.get(&id) else { return Match::default() };
-        let holds = |hash: &u64| cache.holds(*hash) || self.in_flight.holds(id, *hash);
-        if prompt.hashes.first().is_none_or(|first| !holds(first)) {
-            return Match::default();
-        }
-        let blocks = prompt.hashes.partition_point(holds);
+        let blocks = self.matched_blocks(id, prompt);
         let last = blocks.checked_sub(1).and_then(|last| prompt.hashes.get(last));
-        Match { blocks, last_use: last.and_then(|hash| cache.last_use(*hash)) }
+        let cache = self.caches.get(&id);
+        Match { blocks, last_use: cache.zip(last).and_then(|(cache, hash)| cache.last_use(*hash)) }
+    }
+
+    /// The same in blocks.
+    ///
+    /// Found by halving: an endpoint that holds a block holds all before it, whether it has them or is about to. Most hold
+    /// nothing of a prompt, and many of the others all of it, so both ends are looked at first.
+    pub fn matched_blocks(&self, id: LoadId, prompt: &PromptBlocks) -> usize {
+        let Some(cache) = self.caches.get(&id) else { return 0 };
+        let holds = |hash: &u64| cache.holds(*hash) || self.in_flight.holds(id, *hash);
+        match prompt.hashes.as_slice() {
+            [first, ..] if !holds(first) => 0,
+            [.., last] if holds(last) => prompt.hashes.len(),
+            hashes => hashes.partition_point(holds),
+        }
     }
 
     /// A prompt was sent to an endpoint.

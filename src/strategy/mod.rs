@@ -41,9 +41,8 @@ pub struct Limits {
 /// What an endpoint has to do for a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Work {
-    /// How much of the prompt is cached there.
-    pub matched: Match,
-    /// Tokens of the prompt that are not, at least 1.
+    matched_blocks: usize,
+    /// Tokens of the prompt that are not cached there, at least 1.
     pub uncached_tokens: u32,
     /// All of it, in prompt tokens.
     tokens: f64,
@@ -58,6 +57,8 @@ pub struct Ranked<'a> {
     pub endpoint: &'a Endpoint,
     /// Whether what was scraped from it can be believed.
     pub freshness: Freshness,
+    /// How much of the prompt is cached there.
+    pub matched: Match,
     /// What it has to do.
     pub work: Work,
     /// The strategy's cost.
@@ -92,9 +93,9 @@ impl Contender<'_> {
     }
 }
 
-/// A request, and all by which endpoints are judged for it.
+/// All by which endpoints are judged for a request.
 #[derive(Clone, Copy)]
-struct Question<'a> {
+struct Judge<'a> {
     strategy: RoutingStrategy,
     pool: &'a Pool,
     loads: &'a LoadBook,
@@ -118,7 +119,7 @@ pub fn rank<'a>(
     rng: &mut fastrand::Rng,
 ) -> Vec<Ranked<'a>> {
     let uses_metrics = matches!(strategy, RoutingStrategy::Default | RoutingStrategy::PrefixCache);
-    let question = Question {
+    let judge = Judge {
         strategy,
         pool,
         loads,
@@ -127,11 +128,11 @@ pub fn rank<'a>(
         max_consecutive_failures: limits.max_consecutive_failures,
         now_ms,
     };
-    let best = question.best(rng);
-    best.into_iter().map(|contender| question.ranked(contender)).collect()
+    let best = judge.best(rng);
+    best.into_iter().map(|contender| judge.ranked(contender)).collect()
 }
 
-impl<'a> Question<'a> {
+impl<'a> Judge<'a> {
     fn best(&self, rng: &mut fastrand::Rng) -> Vec<Contender<'a>> {
         let eligible = self.eligible();
         if self.demand.adapter.is_none() && self.demand.blocks.is_none() {
@@ -139,14 +140,20 @@ impl<'a> Question<'a> {
             let work_tokens = f64::from(self.demand.prompt_tokens);
             return best(eligible.map(|place| self.weigh(place, work_tokens, work_tokens, rng.u32(..))));
         }
-        let work: Vec<Work> = eligible.clone().map(|(_, endpoint)| self.work(endpoint)).collect();
-        let least_work_tokens = work.iter().map(|work| work.tokens).fold(f64::INFINITY, f64::min);
+        let mut most_matched = 0;
+        let mut least_work_tokens = f64::INFINITY;
+        let mut work_tokens = Vec::with_capacity(self.pool.endpoints().map_or(0, <[_]>::len));
+        for (_, endpoint) in eligible.clone() {
+            let work = self.work(endpoint);
+            most_matched = most_matched.max(work.matched_blocks);
+            least_work_tokens = least_work_tokens.min(work.tokens);
+            work_tokens.push(work.tokens);
+        }
         let weighed = eligible
-            .zip(&work)
-            .map(|(place, work)| self.weigh(place, work.tokens, least_work_tokens, rng.u32(..)));
+            .zip(work_tokens)
+            .map(|(place, work_tokens)| self.weigh(place, work_tokens, least_work_tokens, rng.u32(..)));
         match self.demand.blocks {
             Some(blocks) => {
-                let most_matched = work.iter().map(|work| work.matched.blocks).max().unwrap_or(0);
                 let first_new = blocks.hashes.get(most_matched).copied();
                 best(prefix_cache::place(weighed.collect(), first_new).into_iter())
             }
@@ -164,13 +171,14 @@ impl<'a> Question<'a> {
     }
 
     fn work(&self, endpoint: &Endpoint) -> Work {
-        let matched = self.matched(endpoint);
-        let matched_tokens =
-            prefix_cache::matched_tokens(self.demand, matched, endpoint.cache_block_tokens());
+        let known = self.pool.prefixes().zip(self.demand.blocks);
+        let matched_blocks =
+            known.map_or(0, |(prefixes, blocks)| prefixes.matched_blocks(endpoint.load_id, blocks));
+        let matched_tokens = prefix_cache::matched_tokens(self.demand, matched_blocks, endpoint);
         let uncached_tokens = self.demand.prompt_tokens.saturating_sub(matched_tokens).max(1);
         let freshness = self.freshness(endpoint);
         let adapter_tokens = default::adapter_tokens(endpoint, freshness, self.demand, self.loads);
-        Work { matched, uncached_tokens, tokens: f64::from(uncached_tokens) + adapter_tokens }
+        Work { matched_blocks, uncached_tokens, tokens: f64::from(uncached_tokens) + adapter_tokens }
     }
 
     fn matched(&self, endpoint: &Endpoint) -> Match {
@@ -201,7 +209,14 @@ impl<'a> Question<'a> {
 
     fn ranked(&self, contender: Contender<'a>) -> Ranked<'a> {
         let Contender { index, endpoint, freshness, cost, .. } = contender;
-        Ranked { index, endpoint, freshness, work: self.work(endpoint), cost }
+        Ranked {
+            index,
+            endpoint,
+            freshness,
+            matched: self.matched(endpoint),
+            work: self.work(endpoint),
+            cost,
+        }
     }
 
     /// Where metrics do not count, all endpoints are alike.

@@ -15,17 +15,18 @@
 
 use super::{Contender, Demand};
 use crate::hash::mix;
-use crate::prefix::{BLOCK_BYTES, Match};
+use crate::pool::Endpoint;
+use crate::prefix::BLOCK_BYTES;
 
 /// How much more than the least an endpoint's cost may be for a prompt to go where it belongs.
 const PLACEMENT_SLACK: f64 = 1.05;
 
-/// The tokens of a prompt that are cached where `matched` blocks are; servers share whole blocks of `block_tokens`.
-pub(super) fn matched_tokens(demand: Demand<'_>, matched: Match, block_tokens: u32) -> u32 {
-    let Some(blocks) = demand.blocks else { return 0 };
-    let share = (matched.blocks * BLOCK_BYTES) as f64 / blocks.bytes.max(1) as f64;
+/// The tokens of a prompt that are cached at an endpoint where so many blocks of it are; servers share whole blocks of their own.
+pub(super) fn matched_tokens(demand: Demand<'_>, matched_blocks: usize, endpoint: &Endpoint) -> u32 {
+    let Some(blocks) = demand.blocks.filter(|_| matched_blocks > 0) else { return 0 };
+    let share = (matched_blocks * BLOCK_BYTES) as f64 / blocks.bytes.max(1) as f64;
     let tokens = (f64::from(demand.prompt_tokens) * share) as u32;
-    tokens - tokens % block_tokens
+    tokens - tokens % endpoint.cache_block_tokens()
 }
 
 /// Marks the endpoint to which the prompt's first block that is nowhere cached belongs, if there is such a block.

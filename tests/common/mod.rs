@@ -239,7 +239,7 @@ impl World {
         let Decision::Send(pick) = decision else { panic!("not sent: {decision:?}") };
         let place = |text: &str| {
             let address: SocketAddr = text.parse().unwrap();
-            self.pool.endpoints().unwrap().iter().position(|endpoint| endpoint.address == address).unwrap()
+            self.pool.endpoints().unwrap().iter().position(|endpoint| endpoint.address() == address).unwrap()
         };
         pick.destinations.split(',').map(place).collect()
     }
