@@ -149,8 +149,11 @@ impl LoadBook {
             let (tokens, time_ms) = row.seen_prefill();
             all.observe(tokens, time_ms);
         }
+        let usual_tokens_per_ms = all.value();
         for id in ids {
-            self.change(id, |row| row.set_usual_speed(all.value()));
+            if self.row(id).is_some_and(|row| row.usual_tokens_per_ms() != usual_tokens_per_ms) {
+                self.change(id, |row| row.set_usual_speed(usual_tokens_per_ms));
+            }
         }
     }
 

@@ -85,6 +85,10 @@ impl Row {
         self.prefill.sums()
     }
 
+    pub fn usual_tokens_per_ms(&self) -> f64 {
+        self.usual_tokens_per_ms
+    }
+
     pub fn set_usual_speed(&mut self, tokens_per_ms: f64) {
         self.usual_tokens_per_ms = tokens_per_ms;
     }

@@ -42,10 +42,12 @@ impl Foreign {
     const UNKNOWN: Foreign = Foreign { waiting: 0.0, requests: 0.0, kv_cache_utilization: 0.0 };
 
     fn of(reading: &Reading) -> Foreign {
+        let utilization = f64::from(reading.metrics.kv_cache_utilization.unwrap_or(0.0));
         Foreign {
             waiting: reading.foreign_waiting.into(),
             requests: reading.foreign_requests.into(),
-            kv_cache_utilization: reading.metrics.kv_cache_utilization.unwrap_or(0.0).into(),
+            // Whoever writes to shared data can put any number there.
+            kv_cache_utilization: if (0.0..=1.0).contains(&utilization) { utilization } else { 0.0 },
         }
     }
 }
@@ -289,6 +291,20 @@ mod tests {
             Freshness::Fresh,
             "a clock that went back makes nothing old"
         );
+    }
+
+    #[test]
+    fn a_kv_cache_cannot_be_used_by_less_than_nothing_or_more_than_all() {
+        let mut endpoint = endpoint();
+        for (told, believed) in
+            [(0.25, 0.25), (1.0, 1.0), (1.5, 0.0), (-1.0, 0.0), (f32::INFINITY, 0.0), (f32::NAN, 0.0)]
+        {
+            let metrics = EndpointMetrics { kv_cache_utilization: Some(told), ..EndpointMetrics::default() };
+            let reading =
+                Reading { scraped_ms: 0, metrics, own_waiting: 0, foreign_waiting: 0, foreign_requests: 0 };
+            endpoint.set_reading(Some(reading));
+            assert_eq!(endpoint.foreign(Freshness::Fresh).kv_cache_utilization, believed, "{told}");
+        }
     }
 
     #[test]
