@@ -230,7 +230,7 @@ fn send(
     let Some(first) = ranking.first() else {
         return Decision::Refuse(ApiError::no_endpoint(&pool.name));
     };
-    let (matched, tokens) = (first.matched, first.work.uncached_tokens);
+    let (matched, tokens) = (first.matched, first.uncached_tokens);
     let matched_tokens = demand.prompt_tokens.saturating_sub(tokens);
     let pick = Pick {
         load_id: first.endpoint.load_id,
@@ -280,7 +280,7 @@ fn explain(
             " matched_blocks={}/{} uncached_tokens={}",
             first.matched.blocks,
             blocks.hashes.len(),
-            first.work.uncached_tokens,
+            first.uncached_tokens,
         );
     }
     let in_flight = loads.in_flight(first.endpoint.load_id);

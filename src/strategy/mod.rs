@@ -38,16 +38,6 @@ pub struct Limits {
     pub max_consecutive_failures: u32,
 }
 
-/// What an endpoint has to do for a request.
-#[derive(Debug, Clone, Copy)]
-pub struct Work {
-    matched_blocks: usize,
-    /// Tokens of the prompt that are not cached there, at least 1.
-    pub uncached_tokens: u32,
-    /// All of it, in prompt tokens.
-    tokens: f64,
-}
-
 /// An endpoint that is among the best for a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Ranked<'a> {
@@ -59,8 +49,8 @@ pub struct Ranked<'a> {
     pub freshness: Freshness,
     /// How much of the prompt is cached there.
     pub matched: Match,
-    /// What it has to do.
-    pub work: Work,
+    /// Tokens of the prompt that are not, at least 1.
+    pub uncached_tokens: u32,
     /// The strategy's cost.
     pub cost: f64,
 }
@@ -144,10 +134,11 @@ impl<'a> Judge<'a> {
         let mut least_work_tokens = f64::INFINITY;
         let mut work_tokens = Vec::with_capacity(self.pool.endpoints().map_or(0, <[_]>::len));
         for (_, endpoint) in eligible.clone() {
-            let work = self.work(endpoint);
-            most_matched = most_matched.max(work.matched_blocks);
-            least_work_tokens = least_work_tokens.min(work.tokens);
-            work_tokens.push(work.tokens);
+            let matched_blocks = self.matched_blocks(endpoint);
+            let tokens = self.work_tokens(endpoint, matched_blocks);
+            most_matched = most_matched.max(matched_blocks);
+            least_work_tokens = least_work_tokens.min(tokens);
+            work_tokens.push(tokens);
         }
         let weighed = eligible
             .zip(work_tokens)
@@ -170,15 +161,22 @@ impl<'a> Judge<'a> {
         endpoints.iter().enumerate().filter(move |(_, endpoint)| !any_usable || usable(endpoint))
     }
 
-    fn work(&self, endpoint: &Endpoint) -> Work {
+    fn matched_blocks(&self, endpoint: &Endpoint) -> usize {
         let known = self.pool.prefixes().zip(self.demand.blocks);
-        let matched_blocks =
-            known.map_or(0, |(prefixes, blocks)| prefixes.matched_blocks(endpoint.load_id, blocks));
+        known.map_or(0, |(prefixes, blocks)| prefixes.matched_blocks(endpoint.load_id, blocks))
+    }
+
+    /// Tokens of the prompt that are not cached where so many blocks of it are, at least 1.
+    fn uncached_tokens(&self, endpoint: &Endpoint, matched_blocks: usize) -> u32 {
         let matched_tokens = prefix_cache::matched_tokens(self.demand, matched_blocks, endpoint);
-        let uncached_tokens = self.demand.prompt_tokens.saturating_sub(matched_tokens).max(1);
+        self.demand.prompt_tokens.saturating_sub(matched_tokens).max(1)
+    }
+
+    /// What an endpoint that holds so many blocks of the prompt has to do for the request, in prompt tokens.
+    fn work_tokens(&self, endpoint: &Endpoint, matched_blocks: usize) -> f64 {
         let freshness = self.freshness(endpoint);
         let adapter_tokens = default::adapter_tokens(endpoint, freshness, self.demand, self.loads);
-        Work { matched_blocks, uncached_tokens, tokens: f64::from(uncached_tokens) + adapter_tokens }
+        f64::from(self.uncached_tokens(endpoint, matched_blocks)) + adapter_tokens
     }
 
     fn matched(&self, endpoint: &Endpoint) -> Match {
@@ -209,14 +207,9 @@ impl<'a> Judge<'a> {
 
     fn ranked(&self, contender: Contender<'a>) -> Ranked<'a> {
         let Contender { index, endpoint, freshness, cost, .. } = contender;
-        Ranked {
-            index,
-            endpoint,
-            freshness,
-            matched: self.matched(endpoint),
-            work: self.work(endpoint),
-            cost,
-        }
+        let matched = self.matched(endpoint);
+        let uncached_tokens = self.uncached_tokens(endpoint, matched.blocks);
+        Ranked { index, endpoint, freshness, matched, uncached_tokens, cost }
     }
 
     /// Where metrics do not count, all endpoints are alike.
