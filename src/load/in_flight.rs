@@ -62,7 +62,7 @@ impl InFlight {
         self.oldest.map_or(Backlog::NONE, |oldest| Backlog {
             waiting_tokens: self.waiting_tokens as f64,
             oldest_tokens: f64::from(oldest.tokens),
-            since_ms: oldest.sent_ms.max(self.last_output_ms) as f64,
+            since_ms: self.worked_on_since_ms(oldest) as f64,
         })
     }
 
@@ -73,7 +73,11 @@ impl InFlight {
 
     /// How long the oldest has been worked on, in milliseconds; 0 if nothing waits.
     pub fn working_ms(&self, now_ms: u64) -> u64 {
-        self.oldest.map_or(0, |oldest| now_ms.saturating_sub(oldest.sent_ms.max(self.last_output_ms)))
+        self.oldest.map_or(0, |oldest| now_ms.saturating_sub(self.worked_on_since_ms(oldest)))
+    }
+
+    fn worked_on_since_ms(&self, oldest: Oldest) -> u64 {
+        oldest.sent_ms.max(self.last_output_ms)
     }
 
     /// Whether there is nothing to tell others.

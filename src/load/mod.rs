@@ -119,8 +119,7 @@ impl LoadBook {
 
     /// The same as far as it decides where a request goes, and how fast the endpoint is.
     pub fn summary(&self, id: LoadId) -> &LoadSummary {
-        let row = self.rows.get(id.0).and_then(Option::as_ref);
-        row.map_or(&LoadSummary::UNKNOWN, SummedRow::summary)
+        self.summed(id).map_or(&LoadSummary::UNKNOWN, SummedRow::summary)
     }
 
     /// What all workers have in flight on the endpoint of this address.
@@ -164,7 +163,7 @@ impl LoadBook {
 
     /// The adapters with requests in flight there, some of them perhaps twice.
     pub fn adapters(&self, id: LoadId) -> impl Iterator<Item = AdapterId> {
-        let row = self.rows.get(id.0).and_then(Option::as_ref);
+        let row = self.summed(id);
         row.filter(|row| row.summary().any_adapter).into_iter().flat_map(|row| row.row().adapters())
     }
 
@@ -247,7 +246,11 @@ impl LoadBook {
     }
 
     fn row(&self, id: LoadId) -> Option<&Row> {
-        self.rows.get(id.0)?.as_ref().map(SummedRow::row)
+        self.summed(id).map(SummedRow::row)
+    }
+
+    fn summed(&self, id: LoadId) -> Option<&SummedRow> {
+        self.rows.get(id.0)?.as_ref()
     }
 
     fn change<T>(&mut self, id: LoadId, change: impl FnOnce(&mut Row) -> T) -> Option<T> {
