@@ -7,6 +7,8 @@ mod snapshot;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
+use foldhash::fast::FixedState;
+
 pub use discovery::{DiscoveredEndpoint, DiscoveryError, read_clusters};
 pub use endpoint::{Endpoint, Freshness};
 pub use snapshot::{EndpointReading, Reading, Snapshot, decode, encode};
@@ -32,7 +34,7 @@ pub struct Pool {
     pub round_robin_next: usize,
     endpoints: Option<Vec<Endpoint>>,
     /// Where each endpoint is in the list.
-    places: HashMap<LoadId, usize>,
+    places: HashMap<LoadId, usize, FixedState>,
     discovered: bool,
     known_adapters: HashSet<AdapterId>,
     /// The endpoints' base models, by the ids that adapters of their names would have.
@@ -58,7 +60,7 @@ impl Pool {
             round_robin_next: 0,
             discovered: endpoints.is_none(),
             endpoints,
-            places: HashMap::new(),
+            places: HashMap::default(),
             known_adapters: HashSet::new(),
             base_models: HashSet::new(),
             prefixes: by_prefix.then(|| PrefixIndex::new(config.prefix_blocks_max, seed)),
