@@ -354,22 +354,21 @@ impl Context for Stream {}
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
         let cluster = host::property("xds\0cluster_name").ok().flatten().unwrap_or_default();
-        let is_gateways = peers::is_route_of(self.worker.borrow().config(), &cluster);
-        let pool = self.worker.borrow().config().pool_of_cluster(&cluster);
-        // Whatever the route: no client chooses its host, or its pool. Where headers are read anyway, that they are not
-        // there costs no call.
-        if !is_gateways && pool.is_none() {
-            CHOICES.iter().for_each(|name| warn(name, host::remove_header(Headers::Request, name)));
-            return Action::Continue;
-        }
-        let headers = headers_of(Headers::Request);
-        let chosen = CHOICES.iter().filter(|name| headers.value(name).is_some());
-        chosen.for_each(|name| warn(name, host::remove_header(Headers::Request, name)));
-        if is_gateways {
+        if peers::is_route_of(self.worker.borrow().config(), &cluster) {
+            let headers = headers_of(Headers::Request);
             warn("the answer", peers::answer(&headers.value(":path").unwrap_or_default()));
             return Action::Pause;
         }
-        let Some(pool) = pool else { return Action::Continue };
+        // Whatever the route: no client chooses its host, or its pool.
+        let unchoose = |name: &&str| warn(name, host::remove_header(Headers::Request, name));
+        let pool = self.worker.borrow().config().pool_of_cluster(&cluster);
+        let Some(pool) = pool else {
+            CHOICES.iter().for_each(unchoose);
+            return Action::Continue;
+        };
+        // Here headers are read anyway, so that they are not there costs no call.
+        let headers = headers_of(Headers::Request);
+        CHOICES.iter().filter(|name| headers.value(name).is_some()).for_each(unchoose);
         if is_inference(&headers) {
             self.path = headers.value(":path").unwrap_or_default().into_owned();
             self.account = Some(Account::open());
