@@ -6,8 +6,6 @@ use anyhow::Result;
 use envoy_test::faults::Stage;
 use envoy_test::model_server::{Knobs, MetricsMode};
 
-use crate::report::mebibytes;
-
 /// The time between two changes.
 const STEP: Duration = Duration::from_secs(1);
 /// How many times faster than a real one each simulated pod is.
@@ -19,6 +17,10 @@ const STEPS_A_SAMPLE: usize = 10;
 pub struct Sample {
     pub after: Duration,
     pub memory_bytes: u64,
+}
+
+pub fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 /// Changes one thing after the other until the time is over; then all is well again.

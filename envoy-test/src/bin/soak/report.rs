@@ -9,7 +9,7 @@ use envoy_test::faults::Stage;
 use envoy_test::load::Seen;
 use serde_json::{Value, json};
 
-use crate::churn::Sample;
+use crate::churn::{Sample, mebibytes};
 
 /// The part of the time in which memory may grow: buffers, connections and compiled code come with load.
 const WARM_UP_SHARE: f64 = 0.25;
@@ -67,10 +67,6 @@ fn memory_growth(samples: &[Sample]) -> Result<f64> {
         mebibytes(last.memory_bytes)
     );
     Ok(last.memory_bytes as f64 / warm as f64)
-}
-
-pub fn mebibytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }
 
 /// Every request that Envoy took is over, and in the access log.
