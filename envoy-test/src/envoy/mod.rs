@@ -25,5 +25,5 @@ pub use client::{Client, Connection, Protocol, RawConnection, Request, Response}
 pub use configuration::Configuration;
 pub use load::Load;
 pub use ports::free_address;
-pub use process::{Envoy, EnvoySettings, validate};
+pub use process::{Envoy, EnvoySettings, appended, validate};
 pub use pushed_listener::PushedListener;

@@ -1,7 +1,7 @@
 //! What a running Envoy tells: administration interface, statistics, access log, log, processor time.
 
 use super::client::{Client, Protocol, Request};
-use super::process::{ACCESS_LOG, Envoy, LOG, POLL_INTERVAL};
+use super::process::{ACCESS_LOG, Envoy, LOG, OUTPUT, POLL_INTERVAL};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -64,6 +64,11 @@ impl Envoy {
     /// Envoy's log, and with it the plugin's.
     pub fn log_text(&self) -> String {
         self.read(LOG)
+    }
+
+    /// What Envoy has written to standard output: an access log that goes there, nothing else.
+    pub fn output_text(&self) -> String {
+        self.read(OUTPUT)
     }
 
     /// The processor time that Envoy used so far, user and system, in steps of 10 ms. Linux only.

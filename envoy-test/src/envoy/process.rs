@@ -6,6 +6,7 @@ use super::ports::free_address;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
@@ -15,6 +16,7 @@ use tempfile::TempDir;
 
 /// Files in the folder that every Envoy has.
 pub(super) const LOG: &str = "envoy.log";
+pub(super) const OUTPUT: &str = "output";
 pub(super) const ACCESS_LOG: &str = "access.log";
 /// Envoy starts in well under a second; a busy machine, or a plugin compiled by V8, takes a few.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -68,12 +70,11 @@ impl Envoy {
         let mut configuration = settings.configuration.clone();
         let (listeners, admin) = choose_addresses(&mut configuration, settings.keep_addresses)?;
         configuration.set_access_log_file(&folder.path().join(ACCESS_LOG));
-        // Appended to, as an access log that goes to /dev/stdout is written to the same file.
-        let log = File::options().create(true).append(true).open(folder.path().join(LOG))?;
+        let [output, log] = [OUTPUT, LOG].map(|file| appended(&folder.path().join(file)));
         let child = command(&settings, &configuration.write(folder.path())?)?
             .args(["--file-flush-interval-msec", ACCESS_LOG_FLUSH_MS])
-            .stdout(log.try_clone()?)
-            .stderr(log)
+            .stdout(output?)
+            .stderr(log?)
             .spawn()
             .context("starting Envoy")?;
         let mut envoy = Self { child, folder, listeners, admin };
@@ -153,6 +154,11 @@ impl Drop for Envoy {
             let _ = self.child.wait();
         }
     }
+}
+
+/// A new file for what a program writes. It appends: Envoy opens /dev/stdout, which is the same file, a second time.
+pub fn appended(path: &Path) -> io::Result<File> {
+    File::options().create(true).append(true).open(path)
 }
 
 /// Lets Envoy check the configuration without running it. The output tells what it found wrong.

@@ -1,14 +1,14 @@
 //! Istio's own agent, which makes Envoy's bootstrap, runs it, stands between it and the control plane, and downloads
 //! plugins for it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
 
 use envoy_test::envoy::binary::{NEWEST, find};
-use envoy_test::envoy::free_address;
+use envoy_test::envoy::{appended, free_address};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -21,6 +21,10 @@ use crate::setup::PROXY;
 /// in namespaces of its own.
 const OWN_DATA_FOLDER: &str =
     r#"mount -t tmpfs none /var/lib && mkdir -p /var/lib/istio/data && exec "$0" "$@""#;
+
+/// Files in the folder that every agent has.
+const LOG: &str = "log";
+const OUTPUT: &str = "output";
 
 /// Ends, and Envoy with it, when it is dropped.
 pub struct Agent {
@@ -41,13 +45,13 @@ impl Agent {
             "proxyAdminPort": admin.port(), "statusPort": status.port()});
         let (kind, _) = front.node();
         let (name, namespace) = PROXY.split_once('.').unwrap();
-        let log = File::options().create(true).append(true).open(root.join("log")).unwrap();
         let mut command = Command::new("unshare");
         command
             .args(["--user", "--map-root-user", "--mount", "sh", "-c", OWN_DATA_FOLDER])
             .arg(built("bin/pilot-agent"))
             .args(["proxy", kind, "--domain", "default.svc.cluster.local", "--templateFile"])
             .arg(built("envoy_bootstrap.json"))
+            .args(["--log_target", "stderr"])
             .current_dir(root)
             .envs([("INSTANCE_IP", "127.0.0.1"), ("POD_NAME", name), ("POD_NAMESPACE", namespace)])
             .env("ISTIO_META_CLUSTER_ID", "Kubernetes")
@@ -63,13 +67,23 @@ impl Agent {
             write(&file, text);
             command.env("ISTIO_BOOTSTRAP_OVERRIDE", file);
         }
-        let child = command.process_group(0).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let [output, log] = [OUTPUT, LOG].map(|file| appended(&root.join(file)).unwrap());
+        let child = command.process_group(0).stdout(output).stderr(log).spawn().unwrap();
         Agent { admin, child, folder }
     }
 
     /// What the agent and Envoy have logged.
     pub fn log_text(&self) -> String {
-        String::from_utf8_lossy(&fs::read(self.folder.path().join("log")).unwrap()).into_owned()
+        self.read(LOG)
+    }
+
+    /// What Envoy has written to standard output: the access log.
+    pub fn output_text(&self) -> String {
+        self.read(OUTPUT)
+    }
+
+    fn read(&self, file: &str) -> String {
+        String::from_utf8_lossy(&fs::read(self.folder.path().join(file)).unwrap()).into_owned()
     }
 }
 

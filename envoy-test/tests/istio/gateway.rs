@@ -33,6 +33,15 @@ impl Proxy {
         }
     }
 
+    /// The access log, which goes to standard output. It is not in one file with the log: Envoy writes what it has gathered
+    /// in pieces that end anywhere, and a line of the log may come between two of them.
+    fn access_log_text(&self) -> String {
+        match self {
+            Proxy::Envoy(envoy) => envoy.output_text(),
+            Proxy::Agent(agent) => agent.output_text(),
+        }
+    }
+
     /// What Envoy's admin answers.
     pub fn admin_get(&self, path: &str) -> String {
         let admin = match self {
@@ -98,12 +107,12 @@ impl Gateway {
         posts()
     }
 
-    /// The access log goes to standard output, and with it to Envoy's own log.
+    /// The access log's finished lines.
     fn lines(&self) -> Vec<Value> {
-        let log = self.proxy.log_text();
+        let log = self.proxy.access_log_text();
         let finished = log.rfind('\n').map_or("", |end| &log[..end]);
-        let lines = finished.lines().filter(|line| line.starts_with('{'));
-        lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        finished.lines().map(parse).collect()
     }
 
     /// Waits until every pod's metrics, as they are now, are what the workers go by.
