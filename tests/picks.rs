@@ -116,6 +116,8 @@ struct Known {
     last_output_ms: u64,
     peers: InFlight,
     peers_adapters: Vec<AdapterId>,
+    /// The one used last comes last.
+    recent_adapters: Vec<AdapterId>,
 }
 
 impl Known {
@@ -128,6 +130,11 @@ impl Known {
     fn fresh(&self, now_ms: u64) -> Option<&Reading> {
         let reading = self.published.reading.as_ref();
         reading.filter(|reading| now_ms.saturating_sub(reading.scraped_ms) < STALE_AFTER_MS)
+    }
+
+    fn adapter_used(&mut self, adapter: AdapterId) {
+        self.recent_adapters.retain(|recent| *recent != adapter);
+        self.recent_adapters.push(adapter);
     }
 
     fn rest(&mut self, now_ms: u64) {
@@ -196,9 +203,14 @@ impl World {
         there.extend(
             self.open.iter().filter(|open| open.endpoint == endpoint).filter_map(|open| open.adapter),
         );
-        if there.contains(&adapter) {
+        let idle_slots = lora.map_or(0, |lora| lora.slots as usize).saturating_sub(there.len());
+        let recent = known.recent_adapters.iter().rev().filter(|recent| !there.contains(recent));
+        let idle: HashSet<AdapterId> = recent.take(idle_slots).copied().collect();
+        if there.contains(&adapter) || idle.contains(&adapter) {
             0.0
-        } else if there.len() < lora.map_or(0, |lora| lora.slots as usize) {
+        } else if idle.len() < idle_slots {
+            1_024.0
+        } else if idle_slots > 0 {
             2_048.0
         } else {
             8_192.0
@@ -290,8 +302,10 @@ impl World {
             expected.iter().take(3).map(|endpoint| address(*endpoint).to_string()).collect();
         assert_eq!(pick.destinations, texts.join(","), "{} {}", self.strategy, pick.explanation);
         let sent = self.picker.send(&pick, self.now_ms);
-        self.endpoints[expected[0]].rest(self.now_ms);
         let (tokens, adapter) = (pick.share.tokens, pick.share.adapter);
+        let known = &mut self.endpoints[expected[0]];
+        known.rest(self.now_ms);
+        adapter.into_iter().for_each(|adapter| known.adapter_used(adapter));
         self.open.push(Open {
             sent,
             endpoint: expected[0],
@@ -341,6 +355,7 @@ impl World {
                 last_output_ms: 0,
                 peers: InFlight::default(),
                 peers_adapters: Vec::new(),
+                recent_adapters: Vec::new(),
             };
             self.endpoints = published.into_iter().map(new).collect();
         } else {
@@ -348,6 +363,11 @@ impl World {
                 .iter_mut()
                 .zip(published)
                 .for_each(|(known, published)| known.published = published);
+        }
+        for known in &mut self.endpoints {
+            let lora = known.published.reading.as_ref().and_then(|reading| reading.metrics.lora.clone());
+            let names = lora.into_iter().flat_map(|lora| lora.adapters);
+            names.for_each(|name| known.adapter_used(AdapterId::of(&name)));
         }
     }
 
@@ -371,6 +391,7 @@ impl World {
             if let Some(adapter) = adapter.map(|adapter| AdapterId::of(ADAPTERS[adapter])) {
                 table.adapters.push((address(endpoint), adapter));
                 known.peers_adapters.push(adapter);
+                known.adapter_used(adapter);
             }
         }
         self.picker.set_peers([table].iter(), self.now_ms);
@@ -392,7 +413,9 @@ impl World {
             }
             Step::Ended { which } => {
                 if let Some(place) = place(which) {
-                    let mut sent = self.open.remove(place).sent;
+                    let Open { mut sent, endpoint, adapter, .. } = self.open.remove(place);
+                    let known = &mut self.endpoints[endpoint];
+                    adapter.into_iter().for_each(|adapter| known.adapter_used(adapter));
                     self.picker.answered(&mut sent, None, self.now_ms);
                     self.picker.end(sent, self.now_ms);
                 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Pod, World, pods};
+use common::{Pod, World, pods, snapshot};
 use inference_picker::decide::Decision;
 use inference_picker::pool::Snapshot;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
@@ -57,6 +57,27 @@ fn a_cold_adapter_with_many_requests_at_once_is_loaded_on_few_pods() {
     long.sort();
     long.dedup();
     assert!(long.len() >= 4, "long prompts are worth loading it: {long:?}");
+}
+
+#[test]
+fn an_adapter_stays_where_it_is_loaded_until_its_slot_is_needed_or_the_server_starts_anew() {
+    let pods = |queried| vec![Pod::idle().adapters(&[], 1).queried(queried); 2];
+    let mut world = World::new("DEFAULT", &pods(100.0), 1);
+    world.expect_adapters(&["sql", "chat", "other"]);
+    let (sql, chat) = (world.serve("sql", 12), world.serve("chat", 12));
+    assert_ne!(sql, chat);
+    for _ in 0..10 {
+        assert_eq!((world.serve("sql", 12), world.serve("chat", 12)), (sql, chat));
+    }
+    let in_its_place = world.serve("other", 12);
+    let lost = if in_its_place == sql { "sql" } else { "chat" };
+    assert_eq!(world.serve("other", 12), in_its_place);
+    world.serve(lost, 12);
+    world.apply(snapshot(&pods(5.0)));
+    let mut cold: Vec<usize> = (0..40).map(|_| world.pick("sql", 12)[0]).collect();
+    cold.sort_unstable();
+    cold.dedup();
+    assert_eq!(cold, [0, 1]);
 }
 
 #[test]

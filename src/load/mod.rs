@@ -5,14 +5,15 @@
 //! - `waiting`: those that have had no output yet;
 //! - `waiting_tokens`: the prompt tokens of those, of which the endpoint works off the oldest ones first.
 //!
-//! Besides, it is known which adapters have requests in flight there: an endpoint loads an adapter with its first
-//! request, which a scrape shows only later. From the times of first outputs follows how fast it computes prompts; until
-//! there are some, it is taken to be as fast as those beside it.
+//! Besides, it is known which adapters have requests in flight there, and which had some last: an endpoint loads an adapter
+//! with its first request, which a scrape shows only later, and keeps it, which no scrape shows. From the times of first
+//! outputs follows how fast it computes prompts; until there are some, it is taken to be as fast as those beside it.
 //!
 //! A worker counts its own and publishes them as a [`LoadTable`] under a key that only it writes; it reads the
 //! tables of its peers. A worker that dies takes nothing with it: its table grows old and is left out.
 
 mod in_flight;
+mod recent_adapters;
 mod row;
 mod summary;
 mod table;
@@ -165,6 +166,27 @@ impl LoadBook {
     pub fn adapters(&self, id: LoadId) -> impl Iterator<Item = AdapterId> {
         let row = self.summed(id);
         row.filter(|row| row.summary().any_adapter).into_iter().flat_map(|row| row.row().adapters())
+    }
+
+    /// The adapters that were last used there, as far as this worker knows, the one used last first; among them those with
+    /// requests in flight.
+    pub fn recent_adapters(&self, id: LoadId) -> impl Iterator<Item = AdapterId> {
+        let row = self.summed(id);
+        row.filter(|row| row.summary().any_adapter)
+            .into_iter()
+            .flat_map(|row| row.row().recent_adapters().iter())
+    }
+
+    /// Metrics tell that these adapters are in use there.
+    pub fn adapters_used(&mut self, id: LoadId, adapters: &[AdapterId]) {
+        if !adapters.is_empty() {
+            self.change(id, |row| row.adapters_used(adapters));
+        }
+    }
+
+    /// The endpoint has started anew: what was loaded is gone.
+    pub fn forget_recent_adapters(&mut self, id: LoadId) {
+        self.change(id, Row::forget_recent_adapters);
     }
 
     /// This worker's requests there that wait for their first output, and how many no longer do, ever.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use super::recent_adapters::RecentAdapters;
 use super::{AdapterId, InFlight, Oldest, Share};
 use crate::decayed_ratio::DecayedRatio;
 
@@ -21,7 +22,7 @@ const SPEED_MEMORY_MS: f64 = 20_000.0;
 const MIN_PREFILL_TOKENS_PER_MS: f64 = 0.001;
 
 /// Adapters that are told apart on one endpoint; an endpoint holds fewer at a time.
-const MAX_ADAPTERS: usize = 64;
+pub(super) const MAX_ADAPTERS: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Row {
@@ -40,6 +41,7 @@ pub(super) struct Row {
     usual_tokens_per_ms: f64,
     peers: InFlight,
     peers_adapters: Vec<AdapterId>,
+    recent_adapters: RecentAdapters,
 }
 
 #[derive(Debug)]
@@ -63,6 +65,7 @@ impl Row {
             usual_tokens_per_ms: DEFAULT_PREFILL_TOKENS_PER_MS,
             peers: InFlight::default(),
             peers_adapters: Vec::new(),
+            recent_adapters: RecentAdapters::default(),
         }
     }
 
@@ -103,6 +106,18 @@ impl Row {
 
     pub fn adapters(&self) -> impl Iterator<Item = AdapterId> {
         self.own_adapters().chain(self.peers_adapters.iter().copied())
+    }
+
+    pub fn recent_adapters(&self) -> &RecentAdapters {
+        &self.recent_adapters
+    }
+
+    pub fn adapters_used(&mut self, adapters: &[AdapterId]) {
+        adapters.iter().for_each(|adapter| self.recent_adapters.used(*adapter));
+    }
+
+    pub fn forget_recent_adapters(&mut self) {
+        self.recent_adapters = RecentAdapters::default();
     }
 
     /// Counts a request, and numbers it.
@@ -170,6 +185,7 @@ impl Row {
     pub fn add_peers_adapter(&mut self, adapter: AdapterId) {
         if self.peers_adapters.len() < MAX_ADAPTERS {
             self.peers_adapters.push(adapter);
+            self.recent_adapters.used(adapter);
         }
     }
 
@@ -195,6 +211,7 @@ impl Row {
     }
 
     fn count_adapter(&mut self, adapter: AdapterId) {
+        self.recent_adapters.used(adapter);
         if let Some((_, requests)) = self.own_adapters.iter_mut().find(|(known, _)| *known == adapter) {
             *requests += 1;
         } else if self.own_adapters.len() < MAX_ADAPTERS {
@@ -203,6 +220,7 @@ impl Row {
     }
 
     fn discount_adapter(&mut self, adapter: AdapterId) {
+        self.recent_adapters.used(adapter);
         self.own_adapters.retain_mut(|(known, requests)| {
             *requests -= u32::from(*known == adapter);
             *requests > 0

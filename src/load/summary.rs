@@ -14,7 +14,7 @@ pub struct LoadSummary {
     /// How fast the endpoint computes prompts, in tokens a millisecond, as far as this worker has seen; above zero.
     pub prefill_tokens_per_ms: f64,
     backlog: Backlog,
-    /// Whether there are requests for adapters.
+    /// Whether there are, or were, requests for adapters.
     pub(super) any_adapter: bool,
 }
 
@@ -35,7 +35,7 @@ impl LoadSummary {
             waiting: in_flight.waiting.into(),
             prefill_tokens_per_ms: row.prefill_tokens_per_ms(),
             backlog: in_flight.backlog(),
-            any_adapter: row.adapters().next().is_some(),
+            any_adapter: !row.recent_adapters().is_empty(),
         }
     }
 

@@ -26,6 +26,19 @@ pub enum Freshness {
     Stale,
 }
 
+/// What an endpoint would have to do to run an adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdapterPlace {
+    /// Nothing: it is loaded, or is being loaded for a request in flight.
+    Loaded,
+    /// Load it.
+    FreeSlot,
+    /// Load it in place of one without requests.
+    IdleSlot,
+    /// Wait until no request for another one runs any more, then load it in its place.
+    NoSlot,
+}
+
 /// What only a scrape can tell of an endpoint's load, as numbers that need no conversion where a thousand of them are gone
 /// through.
 #[derive(Debug, Clone, Copy)]
@@ -163,24 +176,32 @@ impl Endpoint {
         std::mem::take(&mut self.details.restarted)
     }
 
-    /// The adapters it had loaded at the last scrape.
+    /// The adapters it had in use at the last scrape.
     pub fn adapters(&self) -> &[AdapterId] {
         &self.adapters
     }
 
-    /// Whether it has this adapter loaded, or is loading it for a request in flight.
-    pub fn has_adapter(&self, adapter: AdapterId, loads: &LoadBook) -> bool {
-        self.adapters.contains(&adapter) || loads.has_adapter(self.load_id, adapter)
-    }
-
-    /// Whether it could load one more adapter without dropping another.
-    pub fn has_free_adapter_slot(&self, loads: &LoadBook) -> bool {
-        let mut coming: Vec<AdapterId> =
-            loads.adapters(self.load_id).filter(|adapter| !self.adapters.contains(adapter)).collect();
-        coming.sort_unstable();
-        coming.dedup();
-        let taken = self.adapters.len() + coming.len();
-        (taken as u64) < u64::from(self.adapter_slots)
+    /// What it would have to do to run this adapter.
+    pub fn adapter_place(&self, adapter: AdapterId, loads: &LoadBook) -> AdapterPlace {
+        if self.adapters.contains(&adapter) || loads.has_adapter(self.load_id, adapter) {
+            return AdapterPlace::Loaded;
+        }
+        let mut running: Vec<AdapterId> =
+            self.adapters.iter().copied().chain(loads.adapters(self.load_id)).collect();
+        running.sort_unstable();
+        running.dedup();
+        let idle_slots = (self.adapter_slots as usize).saturating_sub(running.len());
+        let recent = loads.recent_adapters(self.load_id).filter(|recent| !running.contains(recent));
+        let idle: Vec<AdapterId> = recent.take(idle_slots).collect();
+        if idle.contains(&adapter) {
+            AdapterPlace::Loaded
+        } else if idle.len() < idle_slots {
+            AdapterPlace::FreeSlot
+        } else if idle_slots > 0 {
+            AdapterPlace::IdleSlot
+        } else {
+            AdapterPlace::NoSlot
+        }
     }
 
     /// Requests queued there, as far as can be known: those of the last scrape, and those that this gateway has sent
@@ -262,8 +283,8 @@ fn has_restarted(before: Option<&Reading>, after: Option<&Reading>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::LoadBook;
-    use crate::metrics::EndpointMetrics;
+    use crate::load::{LoadBook, Share};
+    use crate::metrics::{EndpointMetrics, LoraState};
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -305,6 +326,54 @@ mod tests {
             endpoint.set_reading(Some(reading));
             assert_eq!(endpoint.foreign(Freshness::Fresh).kv_cache_utilization, believed, "{told}");
         }
+    }
+
+    /// Where "a" is at an endpoint of so many slots, with `in_use` by its metrics, after requests for `served` have come and
+    /// ended there and while one for each of `in_flight` runs.
+    #[track_caller]
+    fn check_adapter(
+        slots: u32,
+        in_use: &[&str],
+        served: &[&str],
+        in_flight: &[&str],
+        expected: AdapterPlace,
+    ) {
+        let mut loads = LoadBook::default();
+        let address = "10.0.0.1:8000".parse().unwrap();
+        let mut endpoint = Endpoint::new(address, loads.id(address));
+        let lora = LoraState { adapters: in_use.iter().map(|name| name.to_string()).collect(), slots };
+        let metrics = EndpointMetrics { lora: Some(lora), ..EndpointMetrics::default() };
+        endpoint.set_reading(Some(Reading {
+            scraped_ms: 0,
+            metrics,
+            own_waiting: 0,
+            foreign_waiting: 0,
+            foreign_requests: 0,
+        }));
+        let mut start = |name: &&str| {
+            let share = Share { tokens: 1, adapter: Some(AdapterId::of(name)), streamed: true };
+            loads.start(endpoint.load_id, share, 0)
+        };
+        let tickets: Vec<_> = served.iter().map(&mut start).collect();
+        let _running: Vec<_> = in_flight.iter().map(&mut start).collect();
+        tickets.into_iter().for_each(|ticket| loads.end(ticket));
+        let found = endpoint.adapter_place(AdapterId::of("a"), &loads);
+        assert_eq!(found, expected, "{slots} {in_use:?} {served:?} {in_flight:?}");
+    }
+
+    #[test]
+    fn an_adapter_is_where_it_runs_or_was_used_last() {
+        check_adapter(2, &["a"], &[], &[], AdapterPlace::Loaded);
+        check_adapter(2, &["b"], &[], &["a"], AdapterPlace::Loaded);
+        check_adapter(2, &["b"], &["a"], &[], AdapterPlace::Loaded);
+        check_adapter(2, &[], &["a", "b"], &[], AdapterPlace::Loaded);
+        check_adapter(2, &[], &["a", "b", "c"], &[], AdapterPlace::IdleSlot);
+        check_adapter(2, &[], &["a", "b"], &["b", "c"], AdapterPlace::NoSlot);
+        check_adapter(2, &["b"], &["a", "c"], &[], AdapterPlace::IdleSlot);
+        check_adapter(2, &["b"], &[], &["b"], AdapterPlace::FreeSlot);
+        check_adapter(2, &[], &["b", "b"], &[], AdapterPlace::FreeSlot);
+        check_adapter(2, &["b", "c"], &["a"], &[], AdapterPlace::NoSlot);
+        check_adapter(0, &[], &["a"], &[], AdapterPlace::NoSlot);
     }
 
     #[test]

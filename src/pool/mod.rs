@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use foldhash::fast::FixedState;
 
 pub use discovery::{DiscoveredEndpoint, DiscoveryError, read_clusters};
-pub use endpoint::{Endpoint, Freshness};
+pub use endpoint::{AdapterPlace, Endpoint, Freshness};
 pub use snapshot::{EndpointReading, Reading, Snapshot, decode, encode};
 
 use crate::config;
@@ -130,6 +130,8 @@ impl Pool {
         self.read_all(readings);
         self.learn_models();
         self.learn_adapters();
+        self.learn_restarts(loads);
+        self.note_adapters(loads);
         self.learn_caches();
         changed
     }
@@ -142,13 +144,28 @@ impl Pool {
         }
     }
 
-    /// Learns how large the endpoints' caches are, and which have been emptied.
-    fn learn_caches(&mut self) {
-        let Some(prefixes) = &mut self.prefixes else { return };
+    /// A server that has started anew has nothing cached and nothing loaded.
+    fn learn_restarts(&mut self, loads: &mut LoadBook) {
         for endpoint in self.endpoints.iter_mut().flatten() {
             if endpoint.take_restarted() {
-                prefixes.forget(endpoint.load_id);
+                loads.forget_recent_adapters(endpoint.load_id);
+                if let Some(prefixes) = &mut self.prefixes {
+                    prefixes.forget(endpoint.load_id);
+                }
             }
+        }
+    }
+
+    fn note_adapters(&self, loads: &mut LoadBook) {
+        for endpoint in self.endpoints.iter().flatten() {
+            loads.adapters_used(endpoint.load_id, endpoint.adapters());
+        }
+    }
+
+    /// Learns how large the endpoints' caches are.
+    fn learn_caches(&mut self) {
+        let Some(prefixes) = &mut self.prefixes else { return };
+        for endpoint in self.endpoints.iter().flatten() {
             if let Some(tokens) = endpoint.cache_capacity_tokens() {
                 prefixes.set_capacity(endpoint.load_id, tokens);
             }

@@ -7,7 +7,8 @@
 //!                + queued requests of others × FOREIGN_PROMPT_TOKENS
 //! work           = prompt tokens of this request that are not cached there
 //!                + 0 if its adapter is loaded or being loaded there (or its model is not an adapter),
-//!                  FREE_SLOT_TOKENS if there is a free slot for it, EVICTION_TOKENS if another must go
+//!                  LOADING_TOKENS if there is a free slot for it, RELOADING_TOKENS if one without requests must go,
+//!                  NO_SLOT_TOKENS if all others have requests
 //! avoidable work = work − the least work at any endpoint
 //! delayed        = requests that wait there + RUNNING_SHARE × those that run, of this gateway and of others
 //! requests       = this gateway's requests in flight there + those of others
@@ -24,16 +25,20 @@
 
 use super::Demand;
 use crate::load::LoadBook;
-use crate::pool::{Endpoint, Freshness};
+use crate::pool::{AdapterPlace, Endpoint, Freshness};
 
 /// Prompt tokens taken for a queued request of another gateway, whose size nobody tells: a typical chat turn.
 const FOREIGN_PROMPT_TOKENS: f64 = 512.0;
 
-/// What loading an adapter costs, in prompt tokens: a quarter of a second, at 8,000 tokens a second.
-const FREE_SLOT_TOKENS: f64 = 2_048.0;
+/// What loading an adapter costs, in prompt tokens: an eighth of a second, at 8,000 tokens a second. Anything from 400 to
+/// 2,000 is about as good.
+const LOADING_TOKENS: f64 = 1_024.0;
 
-/// What loading it in place of another costs: the other's next request has to load again too, and from further away.
-const EVICTION_TOKENS: f64 = 8_192.0;
+/// What loading it in place of another costs: that one's next request has to load again too.
+const RELOADING_TOKENS: f64 = 2.0 * LOADING_TOKENS;
+
+/// What it costs where all slots are in use: the request waits until all answers for another adapter have ended.
+const NO_SLOT_TOKENS: f64 = 8_192.0;
 
 /// What a request in flight costs those beside it, in prompt tokens: a few milliseconds over its answer. Anything from 8 to
 /// 64 is about as good.
@@ -42,24 +47,19 @@ const DECODE_TOKENS: f64 = 32.0;
 /// How much a running request is delayed by a prompt that is computed beside it, where a waiting one is by all of it.
 const RUNNING_SHARE: f64 = 0.3;
 
-/// What loading the adapter of a request at an endpoint costs, in prompt tokens.
+/// What the adapter of a request costs at an endpoint, in prompt tokens that it could compute in that time.
 pub(super) fn adapter_tokens(
     endpoint: &Endpoint,
     freshness: Freshness,
     demand: Demand<'_>,
     loads: &LoadBook,
 ) -> f64 {
-    match demand.adapter {
-        Some(adapter) if freshness == Freshness::Fresh => {
-            if endpoint.has_adapter(adapter, loads) {
-                0.0
-            } else if endpoint.has_free_adapter_slot(loads) {
-                FREE_SLOT_TOKENS
-            } else {
-                EVICTION_TOKENS
-            }
-        }
-        _ => 0.0,
+    let Some(adapter) = demand.adapter.filter(|_| freshness == Freshness::Fresh) else { return 0.0 };
+    match endpoint.adapter_place(adapter, loads) {
+        AdapterPlace::Loaded => 0.0,
+        AdapterPlace::FreeSlot => LOADING_TOKENS,
+        AdapterPlace::IdleSlot => RELOADING_TOKENS,
+        AdapterPlace::NoSlot => NO_SLOT_TOKENS,
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use inference_picker::config::Config;
 use inference_picker::decide::{Decision, pick, pick_unread, prepare};
-use inference_picker::load::{LoadBook, LoadTable};
+use inference_picker::load::{LoadBook, LoadTable, Ticket};
 use inference_picker::metrics::{EndpointMetrics, LoraState};
 use inference_picker::model_sizes::ModelSizes;
 use inference_picker::models::Turns;
@@ -23,6 +23,7 @@ pub struct Pod {
     running: u32,
     kv: f32,
     lora: Option<LoraState>,
+    prefix_cache_queries: Option<f64>,
     foreign: Option<u32>,
     scraped_ms: Option<u64>,
     scrape_failures: u32,
@@ -46,6 +47,7 @@ impl Pod {
             running: 0,
             kv: 0.0,
             lora: None,
+            prefix_cache_queries: None,
             foreign: None,
             scraped_ms,
             scrape_failures: 0,
@@ -69,6 +71,11 @@ impl Pod {
     pub fn adapters(self, names: &[&str], slots: u32) -> Pod {
         let adapters = names.iter().map(|name| name.to_string()).collect();
         Pod { lora: Some(LoraState { adapters, slots }), ..self }
+    }
+
+    /// It has looked for so many tokens in its prefix cache since it was started.
+    pub fn queried(self, tokens: f64) -> Pod {
+        Pod { prefix_cache_queries: Some(tokens), ..self }
     }
 
     /// So many of its requests are not this gateway's; all of them unless said otherwise.
@@ -115,6 +122,7 @@ impl Pod {
             kv_cache_utilization,
             base_model: Some("m".to_owned()),
             lora: self.lora.clone(),
+            prefix_cache_queries: self.prefix_cache_queries,
             ..Default::default()
         };
         let foreign_requests = self.foreign.unwrap_or(waiting + running);
@@ -214,11 +222,21 @@ impl World {
 
     /// Sends a request that never ends; the pod it goes to.
     pub fn send(&mut self, model: &str, prompt_tokens: usize) -> usize {
+        self.start(model, prompt_tokens).0
+    }
+
+    /// Sends a request that has ended before the next; the pod it goes to.
+    pub fn serve(&mut self, model: &str, prompt_tokens: usize) -> usize {
+        let (first, ticket) = self.start(model, prompt_tokens);
+        self.loads.end(ticket);
+        first
+    }
+
+    fn start(&mut self, model: &str, prompt_tokens: usize) -> (usize, Ticket) {
         let decision = self.decide(model, prompt_tokens);
         let first = self.indexes(&decision)[0];
         let Decision::Send(pick) = decision else { panic!("not sent: {decision:?}") };
-        self.loads.start(pick.load_id, pick.share, NOW_MS);
-        first
+        (first, self.loads.start(pick.load_id, pick.share, NOW_MS))
     }
 
     pub fn fail_request(&mut self, index: usize) {
