@@ -37,6 +37,7 @@ pub struct Play {
     pub speed: f64,
     pub gateway: Gateway,
     pub model: String,
+    /// What the adapters are called, where traffic is for some.
     pub adapters: Vec<String>,
     /// Who picks here, if it is not the gateway.
     pub chooser: Option<Box<dyn Chooser>>,
@@ -66,7 +67,7 @@ impl Play {
     /// A trace that cannot be read.
     pub fn run(self, column: &str, servers: Option<&ModelServers>) -> Result<Outcome> {
         let (traffic, objective) = (self.traffic, Objective::at_speed(self.speed));
-        let sessions = traffic.sessions(self.seconds, self.rate_per_s, self.seed)?;
+        let sessions = traffic.sessions(self.seconds, self.rate_per_s, &self.adapters, self.seed)?;
         let watch = Arc::clone(&self.watch);
         blocking::wait_for(watch.look_at_all(Instant::now()));
         let before = ProcessorTime::now();
@@ -103,7 +104,6 @@ impl Play {
         servers: Option<&ModelServers>,
         started_at: Instant,
     ) -> Vec<Answer> {
-        let adapters = self.traffic.adapters_of(sessions.len(), &self.adapters, self.seed);
         let changes = self.traffic.pod_changes();
         let sender = Arc::new(Sender {
             gateway: self.gateway,
@@ -113,7 +113,7 @@ impl Play {
             started_at,
         });
         tokio::select! {
-            answers = sender.play_all(sessions, adapters) => answers,
+            answers = sender.play_all(sessions) => answers,
             () = change_pods(&changes, servers, self.seconds, started_at) => Vec::new(),
         }
     }

@@ -50,29 +50,25 @@ pub struct Told {
 }
 
 impl Sender {
-    /// Plays all sessions to their end, each for its adapter or the base model.
-    pub async fn play_all(
-        self: &Arc<Self>,
-        sessions: Vec<Session>,
-        adapters: Vec<Option<String>>,
-    ) -> Vec<Answer> {
+    /// Plays all sessions to their end.
+    pub async fn play_all(self: &Arc<Self>, sessions: Vec<Session>) -> Vec<Answer> {
         let mut playing = JoinSet::new();
-        for (session, adapter) in sessions.into_iter().zip(adapters) {
+        for session in sessions {
             let sender = Arc::clone(self);
-            playing.spawn(async move { sender.play(session, adapter).await });
+            playing.spawn(async move { sender.play(session).await });
         }
         playing.join_all().await.into_iter().flatten().collect()
     }
 
     /// A session ends with the first turn that has no whole answer.
-    async fn play(&self, session: Session, adapter: Option<String>) -> Vec<Answer> {
+    async fn play(&self, session: Session) -> Vec<Answer> {
         let (mut answers, mut prompt, mut due) = (Vec::new(), String::new(), session.starts);
         for turn in session.turns {
             due += turn.pause.div_f64(self.speed);
             prompt += &request::text_of(&turn.text);
             sleep_until(self.started_at + due).await;
             let sent = self.started_at.elapsed();
-            let asked = self.ask(&prompt, &turn, adapter.as_deref());
+            let asked = self.ask(&prompt, &turn, session.adapter.as_deref());
             let asked = timeout(PATIENCE, asked).await.context("no answer in time").flatten();
             let told = asked.map(|(told, said)| {
                 prompt += &said.text;

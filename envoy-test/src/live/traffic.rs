@@ -15,8 +15,6 @@ const ORIGINAL_OUTPUT_TOKENS: std::ops::RangeInclusive<usize> = 360..=540;
 /// With it about 200 are in flight, as in that benchmark.
 const ORIGINAL_RATE_PER_S: f64 = 36.0;
 
-/// Three times as many as a server has slots for.
-const ADAPTERS: usize = 12;
 /// How much slower the slow pod is.
 const SLOWNESS: f64 = 3.0;
 /// The share of the pool's capacity that arrives.
@@ -128,7 +126,8 @@ impl Traffic {
             Traffic::MultiTurn => Workload::MultiTurn,
             Traffic::HotPrompt => Workload::HotPrompt,
             Traffic::Bursts => Workload::Bursts,
-            Traffic::Original | Traffic::Adapters => Workload::Random,
+            Traffic::Adapters => Workload::Adapters,
+            Traffic::Original => Workload::Random,
         }
     }
 
@@ -136,22 +135,22 @@ impl Traffic {
     ///
     /// # Errors
     /// A trace that cannot be read.
-    pub fn sessions(self, seconds: f64, rate_per_s: f64, seed: u64) -> Result<Vec<Session>> {
+    pub fn sessions(
+        self,
+        seconds: f64,
+        rate_per_s: f64,
+        adapters: &[String],
+        seed: u64,
+    ) -> Result<Vec<Session>> {
         let requests = (rate_per_s * seconds).ceil() as usize;
         match self {
             Traffic::Original => Ok(original(requests, rate_per_s, seed)),
+            Traffic::Adapters => {
+                let mut rng = Rng::with_seed(seed);
+                Ok(workload::adapters::sessions(requests, rate_per_s, adapters, &mut rng))
+            }
             _ => workload::sessions(self.workload(), requests, rate_per_s, seed),
         }
-    }
-
-    /// The adapter that each of so many sessions asks for, of these; none where nobody does.
-    pub fn adapters_of(self, sessions: usize, adapters: &[String], seed: u64) -> Vec<Option<String>> {
-        if self != Traffic::Adapters || adapters.is_empty() {
-            return vec![None; sessions];
-        }
-        let mut rng = Rng::with_seed(seed);
-        let popularity = draw::Popularity::of(adapters.len());
-        (0..sessions).map(|_| adapters.get(popularity.draw(&mut rng)).cloned()).collect()
     }
 
     /// The pods that it needs, so many times faster than by default.
@@ -168,9 +167,9 @@ impl Traffic {
         (0..PODS).map(server).collect()
     }
 
+    /// The adapters that its servers know.
     pub fn adapters(self) -> Vec<String> {
-        let adapters = if self == Traffic::Adapters { ADAPTERS } else { 0 };
-        (1..=adapters).map(|number| format!("adapter-{number}")).collect()
+        if self == Traffic::Adapters { workload::adapters::names() } else { Vec::new() }
     }
 
     /// What happens to the pods. Whoever joins was not there at the beginning.

@@ -42,4 +42,4 @@ pub mod tokens;
 pub use counters::{Counters, ToldTokens};
 pub use fleet::{ModelServer, ModelServers};
 pub use knobs::{FixedGauges, Knobs, MetricsMode};
-pub use settings::ServerSettings;
+pub use settings::{DEFAULT_LORA_SLOTS, ServerSettings};

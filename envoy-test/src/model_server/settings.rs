@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use super::engine::EngineSettings;
 
 /// LoRA slots of a server that has adapters and whose settings name no number.
-const DEFAULT_LORA_SLOTS: usize = 4;
+pub const DEFAULT_LORA_SLOTS: usize = 4;
 
 /// One simulated server.
 #[derive(Debug, Clone, PartialEq)]

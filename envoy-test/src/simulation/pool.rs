@@ -1,5 +1,6 @@
 //! The engines that requests are picked for.
 
+use crate::model_server::DEFAULT_LORA_SLOTS;
 use crate::model_server::engine::{Engine, EngineSettings};
 
 /// How much slower the slow engine is.
@@ -39,6 +40,7 @@ impl PoolSettings {
         EngineSettings {
             speed: usual.speed * self.engine_speed / slowness,
             blocks: (usual.blocks as f64 * self.kv_share) as usize,
+            lora_slots: DEFAULT_LORA_SLOTS,
             ..usual
         }
     }

@@ -117,10 +117,11 @@ impl Run<'_> {
         let turn = &mut progress.session.turns[progress.next_turn];
         progress.said.extend(std::mem::take(&mut turn.text));
         let output_tokens = turn.output_tokens;
-        let request = Request { key: self.sent, prompt: &progress.said };
+        let adapter = &progress.session.adapter;
+        let request = Request { key: self.sent, prompt: &progress.said, adapter: adapter.as_deref() };
         let pod = self.picker.pick(&request, &self.engines, now);
-        let prompt = progress.said.clone();
-        let request = EngineRequest { prompt, output_tokens, adapter: None, cache_salt: None };
+        let (prompt, adapter) = (progress.said.clone(), adapter.clone());
+        let request = EngineRequest { prompt, output_tokens, adapter, cache_salt: None };
         let worked = self.engines[pod].next_event().is_some();
         let id = self.engines[pod].submit(now, request).map_err(|refusal| anyhow!("refused: {refusal:?}"))?;
         if !worked {

@@ -167,7 +167,11 @@ fn a_turn_finds_the_chat_before_it_in_the_cache_answers_included() {
         text: text.collect(),
         output_tokens: 40,
     };
-    let session = workload::Session { starts: Duration::ZERO, turns: vec![turn(0..100), turn(100..130)] };
+    let session = workload::Session {
+        starts: Duration::ZERO,
+        adapter: None,
+        turns: vec![turn(0..100), turn(100..130)],
+    };
     let engines = vec![Engine::new(EngineSettings::default())];
     let mut picker = PickerKind::RoundRobin.build(&engines, Gateways::default(), 1);
     let record = run::run(vec![session], engines, picker.as_mut()).unwrap();

@@ -135,7 +135,7 @@ mod tests {
     }
 
     fn pick(picker: &mut EndpointPicker, prompt: &[u32], engines: &[Engine]) -> usize {
-        picker.pick(&Request { key: 0, prompt }, engines, Duration::ZERO)
+        picker.pick(&Request { key: 0, prompt, adapter: None }, engines, Duration::ZERO)
     }
 
     #[test]

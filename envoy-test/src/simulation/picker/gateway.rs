@@ -112,7 +112,9 @@ impl Picker for CorePicker {
     fn pick(&mut self, request: &Request<'_>, _engines: &[Engine], now: Duration) -> usize {
         let gateway = self.rng.usize(..self.gateways.len());
         let worker = self.rng.usize(..self.gateways[gateway].workers.len());
-        let body = json!({"model": "model", "stream": true, "prompt": request.prompt}).to_string();
+        let body =
+            json!({"model": request.adapter.unwrap_or("model"), "stream": true, "prompt": request.prompt})
+                .to_string();
         let began = self.watch.as_ref().map(|_| Instant::now());
         let (pick, sent) = self.gateways[gateway].pick(worker, body.as_bytes(), milliseconds(now));
         if let Some((watch, began)) = self.watch.as_mut().zip(began) {

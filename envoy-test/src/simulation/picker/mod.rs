@@ -22,6 +22,8 @@ pub struct Request<'a> {
     /// Names it until it has ended.
     pub key: usize,
     pub prompt: &'a [u32],
+    /// The adapter it is for, if not for the base model.
+    pub adapter: Option<&'a str>,
 }
 
 /// Picks an engine for each request. It is told what a gateway sees of the answers, and may ask the engines' gauges at a

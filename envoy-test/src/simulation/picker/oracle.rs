@@ -24,7 +24,7 @@ impl Picker for Oracle {
             let prompt = EngineRequest {
                 prompt: request.prompt.to_vec(),
                 output_tokens: 1,
-                adapter: None,
+                adapter: request.adapter.map(str::to_owned),
                 cache_salt: None,
             };
             first_output(engines[pod].clone(), prompt, now, limit)
@@ -81,7 +81,7 @@ mod tests {
 
     fn check(prompt: &[u32], engines: &[Engine], now: Duration, expected: usize) {
         let mut oracle = Oracle::new(Rng::with_seed(1));
-        assert_eq!(oracle.pick(&Request { key: 0, prompt }, engines, now), expected);
+        assert_eq!(oracle.pick(&Request { key: 0, prompt, adapter: None }, engines, now), expected);
     }
 
     #[test]

@@ -53,10 +53,12 @@ impl Scraping {
 /// What the core reads of vLLM's page.
 fn metrics_page(engine: &Engine) -> String {
     let (gauges, cache, settings) = (engine.gauges(), engine.cache_totals(), engine.settings());
+    let adapters: Vec<&str> = gauges.active_adapters.iter().map(String::as_str).collect();
     format!(
         "vllm:num_requests_waiting {}\nvllm:num_requests_running {}\nvllm:kv_cache_usage_perc {}\n\
          vllm:prefix_cache_queries_total {}\nvllm:prefix_cache_hits_total {}\n\
-         vllm:cache_config_info{{block_size=\"{}\",num_gpu_blocks=\"{}\"}} 1\n",
+         vllm:cache_config_info{{block_size=\"{}\",num_gpu_blocks=\"{}\"}} 1\n\
+         vllm:lora_requests_info{{max_lora=\"{}\",running_lora_adapters=\"{}\"}} 1\n",
         gauges.waiting,
         gauges.running,
         gauges.kv_cache_usage,
@@ -64,6 +66,8 @@ fn metrics_page(engine: &Engine) -> String {
         cache.prefix_hit_tokens,
         settings.block_tokens,
         settings.blocks,
+        settings.lora_slots,
+        adapters.join(","),
     )
 }
 

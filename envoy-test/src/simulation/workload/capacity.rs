@@ -31,6 +31,7 @@ impl Workload {
             Workload::Random => 80.9,
             Workload::SharedPrefixes => 75.1,
             Workload::Bursts => 64.3,
+            Workload::Adapters => 74.0,
         }
     }
 }

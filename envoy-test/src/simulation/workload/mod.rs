@@ -3,6 +3,7 @@
 //! Sessions come in whatever state the pool is (an open loop); the turns of one session follow each other, each a
 //! pause after the answer before it. A turn's prompt is all that was said before, answers included, and its own text.
 
+pub(crate) mod adapters;
 mod azure;
 mod bursts;
 mod capacity;
@@ -35,13 +36,15 @@ pub struct Turn {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Session {
     pub starts: Duration,
+    /// The adapter that it asks for; nothing: the base model.
+    pub adapter: Option<String>,
     pub turns: Vec<Turn>,
 }
 
 impl Session {
     /// A session of a single request.
     pub(crate) fn single(starts: Duration, text: Vec<u32>, output_tokens: usize) -> Session {
-        Session { starts, turns: vec![Turn { pause: Duration::ZERO, text, output_tokens }] }
+        Session { starts, adapter: None, turns: vec![Turn { pause: Duration::ZERO, text, output_tokens }] }
     }
 }
 
@@ -62,10 +65,12 @@ pub enum Workload {
     SharedPrefixes,
     /// 24 requests at once, over and over.
     Bursts,
+    /// Prompts of unequal length for LoRA adapters.
+    Adapters,
 }
 
 impl Workload {
-    pub const ALL: [Workload; 7] = [
+    pub const ALL: [Workload; 8] = [
         Workload::Conversation,
         Workload::Azure,
         Workload::MultiTurn,
@@ -73,6 +78,7 @@ impl Workload {
         Workload::Random,
         Workload::SharedPrefixes,
         Workload::Bursts,
+        Workload::Adapters,
     ];
 
     pub fn name(self) -> &'static str {
@@ -84,6 +90,7 @@ impl Workload {
             Workload::Random => "random",
             Workload::SharedPrefixes => "shared-prefixes",
             Workload::Bursts => "bursts",
+            Workload::Adapters => "adapters",
         }
     }
 }
@@ -102,6 +109,7 @@ pub fn sessions(workload: Workload, requests: usize, rate_per_s: f64, seed: u64)
         Workload::Random => Ok(random::sessions(requests, rate_per_s, &mut rng)),
         Workload::SharedPrefixes => Ok(shared_prefixes::sessions(requests, rate_per_s, &mut rng)),
         Workload::Bursts => Ok(bursts::sessions(requests, rate_per_s, &mut rng)),
+        Workload::Adapters => Ok(adapters::sessions(requests, rate_per_s, &adapters::names(), &mut rng)),
     }
 }
 
@@ -156,7 +164,7 @@ mod tests {
         check(Workload::MultiTurn, |distinct| distinct == 1);
         check(Workload::SharedPrefixes, |distinct| (50..=200).contains(&distinct));
         check(Workload::Conversation, |distinct| distinct < REQUESTS / 2);
-        for alone in [Workload::Azure, Workload::Random, Workload::Bursts] {
+        for alone in [Workload::Azure, Workload::Random, Workload::Bursts, Workload::Adapters] {
             check(alone, |distinct| distinct == REQUESTS);
         }
     }

@@ -42,5 +42,5 @@ fn chat(starts: Duration, introduction: Vec<u32>, turns: usize, rng: &mut Rng) -
             _ => Turn { pause: draw::exponential(PAUSE_MEAN_S, rng), text: question, output_tokens },
         }
     });
-    Session { starts, turns: turns.collect() }
+    Session { starts, adapter: None, turns: turns.collect() }
 }
