@@ -209,9 +209,9 @@ impl World {
         if there.contains(&adapter) || idle.contains(&adapter) {
             0.0
         } else if idle.len() < idle_slots {
-            1_024.0
+            512.0
         } else if idle_slots > 0 {
-            2_048.0
+            1_024.0
         } else {
             8_192.0
         }

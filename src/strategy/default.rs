@@ -30,9 +30,9 @@ use crate::pool::{AdapterPlace, Endpoint, Freshness};
 /// Prompt tokens taken for a queued request of another gateway, whose size nobody tells: a typical chat turn.
 const FOREIGN_PROMPT_TOKENS: f64 = 512.0;
 
-/// What loading an adapter costs, in prompt tokens: an eighth of a second, at 8,000 tokens a second. Anything from 400 to
+/// What loading an adapter costs, in prompt tokens: a sixteenth of a second, at 8,000 tokens a second. Anything from 400 to
 /// 2,000 is about as good.
-const LOADING_TOKENS: f64 = 1_024.0;
+const LOADING_TOKENS: f64 = 512.0;
 
 /// What loading it in place of another costs: that one's next request has to load again too.
 const RELOADING_TOKENS: f64 = 2.0 * LOADING_TOKENS;
