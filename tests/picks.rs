@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use inference_picker::config::Config;
 use inference_picker::decide::{Decision, Prompt};
+use inference_picker::hash::{mix, mix32};
 use inference_picker::load::{AdapterId, InFlight, LoadTable, Oldest};
 use inference_picker::metrics::{CacheConfig, EndpointMetrics, LoraState};
 use inference_picker::openai::read_request;
@@ -251,7 +252,7 @@ impl World {
     }
 
     /// The endpoints in order, by a full sort: the fresh ones, then where the prompt belongs, then the cheap ones, then by
-    /// the draw that each gets.
+    /// lot.
     fn ranking(&mut self, prompt: &Prompt) -> Vec<usize> {
         let (now_ms, adapter) = (self.now_ms, self.adapter(&prompt.model));
         let all = || 0..self.endpoints.len();
@@ -260,14 +261,20 @@ impl World {
         if eligible.is_empty() {
             eligible = all().collect();
         }
-        let ties: Vec<u32> = eligible.iter().map(|_| self.rng.u32(..)).collect();
+        let draw = self.rng.u32(..);
         let loading = |endpoint| adapter.map_or(0.0, |adapter| self.adapter_tokens(endpoint, adapter));
         let work = |endpoint| f64::from(self.uncached_tokens(endpoint, prompt)) + loading(endpoint);
         let least_work = eligible.iter().map(|endpoint| work(*endpoint)).fold(f64::INFINITY, f64::min);
         let mut ranked: Vec<(bool, bool, f64, u32, usize)> = Vec::new();
-        for (&endpoint, tie) in eligible.iter().zip(ties) {
+        for &endpoint in &eligible {
             let is_stale = self.endpoints[endpoint].fresh(now_ms).is_none();
-            ranked.push((is_stale, true, self.cost(endpoint, work(endpoint), least_work), tie, endpoint));
+            ranked.push((
+                is_stale,
+                true,
+                self.cost(endpoint, work(endpoint), least_work),
+                mix32(draw ^ endpoint as u32),
+                endpoint,
+            ));
         }
         if let Some(place) = self.place(&ranked, prompt) {
             ranked[place].1 = false;
@@ -285,7 +292,7 @@ impl World {
         let least = eligible().map(|(_, (_, _, cost, ..))| *cost).fold(f64::INFINITY, f64::min);
         let near = eligible().filter(|(_, (_, _, cost, ..))| *cost <= least * 1.05);
         let endpoints = self.picker.pool(0).unwrap().endpoints().unwrap();
-        let score = |endpoint: usize| inference_picker::hash::mix(first_new ^ endpoints[endpoint].place);
+        let score = |endpoint: usize| mix(first_new ^ endpoints[endpoint].place);
         near.min_by_key(|(_, (.., endpoint))| Reverse(score(*endpoint))).map(|(place, _)| place)
     }
 

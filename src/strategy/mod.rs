@@ -9,6 +9,7 @@ pub mod prefix_cache;
 mod round_robin;
 
 use crate::config::RoutingStrategy;
+use crate::hash::mix32;
 use crate::load::{AdapterId, LoadBook};
 use crate::pool::{Endpoint, Freshness, Pool};
 use crate::prefix::{Match, PromptBlocks};
@@ -64,12 +65,12 @@ struct Contender<'a> {
     /// Whether the prompt's beginning belongs there, of those whose cost is about the lowest.
     placed: bool,
     cost: f64,
-    /// The draw that decides between equal costs.
-    tie: u32,
+    /// Decides between equal costs.
+    lot: u32,
 }
 
 impl Contender<'_> {
-    /// Whether it goes before `other`: fresh metrics first, then where it belongs, then the lower cost, then the draw.
+    /// Whether it goes before `other`: fresh metrics first, then where it belongs, then the lower cost, then the lot.
     fn is_before(&self, other: &Contender<'_>) -> bool {
         if self.freshness != other.freshness {
             self.freshness < other.freshness
@@ -78,7 +79,7 @@ impl Contender<'_> {
         } else if self.cost != other.cost {
             self.cost < other.cost
         } else {
-            self.tie < other.tie
+            self.lot < other.lot
         }
     }
 }
@@ -94,6 +95,8 @@ struct Judge<'a> {
     metrics_stale_after_ms: Option<u64>,
     max_consecutive_failures: u32,
     now_ms: u64,
+    /// From which every endpoint gets its lot. One draw for each would take a third of a pick's time.
+    draw: u32,
 }
 
 /// The endpoints of `pool` that are best for a request, best first, at most [`MAX_RANKED`].
@@ -117,18 +120,18 @@ pub fn rank<'a>(
         metrics_stale_after_ms: limits.metrics_stale_after_ms.filter(|_| uses_metrics),
         max_consecutive_failures: limits.max_consecutive_failures,
         now_ms,
+        draw: rng.u32(..),
     };
-    let best = judge.best(rng);
-    best.into_iter().map(|contender| judge.ranked(contender)).collect()
+    judge.best().into_iter().map(|contender| judge.ranked(contender)).collect()
 }
 
 impl<'a> Judge<'a> {
-    fn best(&self, rng: &mut fastrand::Rng) -> Vec<Contender<'a>> {
+    fn best(&self) -> Vec<Contender<'a>> {
         let eligible = self.eligible();
         if self.demand.adapter.is_none() && self.demand.blocks.is_none() {
             // The same work everywhere: nothing has to be kept to find the least.
             let work_tokens = f64::from(self.demand.prompt_tokens);
-            return best(eligible.map(|place| self.weigh(place, work_tokens, work_tokens, rng.u32(..))));
+            return best(eligible.map(|place| self.weigh(place, work_tokens, work_tokens)));
         }
         let mut most_matched = 0;
         let mut least_work_tokens = f64::INFINITY;
@@ -142,7 +145,7 @@ impl<'a> Judge<'a> {
         }
         let weighed = eligible
             .zip(work_tokens)
-            .map(|(place, work_tokens)| self.weigh(place, work_tokens, least_work_tokens, rng.u32(..)));
+            .map(|(place, work_tokens)| self.weigh(place, work_tokens, least_work_tokens));
         match self.demand.blocks {
             Some(blocks) => {
                 let first_new = blocks.hashes.get(most_matched).copied();
@@ -191,7 +194,6 @@ impl<'a> Judge<'a> {
         (index, endpoint): (usize, &'a Endpoint),
         work_tokens: f64,
         least_work_tokens: f64,
-        tie: u32,
     ) -> Contender<'a> {
         let freshness = self.freshness(endpoint);
         let cost = match self.strategy {
@@ -202,7 +204,7 @@ impl<'a> Judge<'a> {
             RoutingStrategy::RoundRobin => round_robin::cost(index, self.pool),
             RoutingStrategy::Random => 0.0,
         };
-        Contender { index, endpoint, freshness, placed: false, cost, tie }
+        Contender { index, endpoint, freshness, placed: false, cost, lot: mix32(self.draw ^ index as u32) }
     }
 
     fn ranked(&self, contender: Contender<'a>) -> Ranked<'a> {
