@@ -226,14 +226,12 @@ impl LoadBook {
 
     /// What this worker has in flight, to be published.
     pub fn table(&self, now_ms: u64) -> LoadTable {
-        let busy = || {
-            let any_workers = self.rows.iter().flatten().filter(|row| row.summary().requests > 0.0);
-            any_workers.map(SummedRow::row).filter(|row| !row.own().is_idle())
-        };
-        let adapters = busy().flat_map(|row| row.own_adapters().map(|adapter| (row.address, adapter)));
+        let any_workers = self.rows.iter().flatten().filter(|row| row.summary().requests > 0.0);
+        let busy: Vec<&Row> = any_workers.map(SummedRow::row).filter(|row| !row.own().is_idle()).collect();
+        let adapters = busy.iter().flat_map(|row| row.own_adapters().map(|adapter| (row.address, adapter)));
         LoadTable {
             published_ms: now_ms,
-            rows: busy().map(|row| (row.address, row.own())).collect(),
+            rows: busy.iter().map(|row| (row.address, row.own())).collect(),
             adapters: adapters.collect(),
             batches: 0,
         }

@@ -116,6 +116,13 @@ impl Pool {
         (self.known_adapters.contains(&adapter) && !self.base_models.contains(&adapter)).then_some(adapter)
     }
 
+    /// Whether an endpoint's metrics may have named this model, as its base model or as an adapter: always true if they have,
+    /// and of other names only for those that someone has made to have the same hash.
+    pub fn may_have_named(&self, model: &str) -> bool {
+        let id = AdapterId::of(model);
+        self.base_models.contains(&id) || self.known_adapters.contains(&id)
+    }
+
     /// Takes over what the scraper has published. Where endpoints are configured, only they count; where they are
     /// discovered, the snapshot lists them. What this worker has seen itself (failures in a row) is kept. Returns
     /// whether the list of endpoints is another than before.

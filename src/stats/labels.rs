@@ -123,8 +123,12 @@ impl Labels {
     }
 }
 
-/// Whether an endpoint's metrics name this model, as its base model or as an adapter.
+/// Whether an endpoint's metrics name this model, as its base model or as an adapter. A name that nobody has heard of, as
+/// clients send them, costs no look at every endpoint.
 fn prints(pool: &Pool, name: &str) -> bool {
+    if !pool.may_have_named(name) {
+        return false;
+    }
     let mut readings = pool.endpoints().into_iter().flatten().filter_map(|endpoint| endpoint.reading());
     readings.any(|reading| {
         let adapters = reading.metrics.lora.iter().flat_map(|lora| &lora.adapters);

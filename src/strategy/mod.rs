@@ -140,7 +140,10 @@ impl<'a> Judge<'a> {
             let matched_blocks = self.matched_blocks(endpoint);
             let tokens = self.work_tokens(endpoint, matched_blocks);
             most_matched = most_matched.max(matched_blocks);
-            least_work_tokens = least_work_tokens.min(tokens);
+            // Not `min`, which looks for what is no number, and is a call in WebAssembly.
+            if tokens < least_work_tokens {
+                least_work_tokens = tokens;
+            }
             work_tokens.push(tokens);
         }
         let weighed = eligible

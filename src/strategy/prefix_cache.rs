@@ -35,7 +35,8 @@ pub(super) fn place(mut contenders: Vec<Contender<'_>>, first_new: Option<u64>) 
     let Some((first_new, freshest)) = first_new.zip(freshest) else { return contenders };
     let eligible = |contender: &&mut Contender<'_>| contender.freshness == freshest;
     let costs = contenders.iter_mut().filter(eligible).map(|contender| contender.cost);
-    let least = costs.fold(f64::INFINITY, f64::min);
+    // Not `min`, which is a call in WebAssembly.
+    let least = costs.fold(f64::INFINITY, |least, cost| if cost < least { cost } else { least });
     let near =
         contenders.iter_mut().filter(eligible).filter(|contender| contender.cost <= least * PLACEMENT_SLACK);
     if let Some(place) = near.max_by_key(|contender| mix(first_new ^ contender.endpoint.place)) {
