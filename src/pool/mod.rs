@@ -116,8 +116,8 @@ impl Pool {
         (self.known_adapters.contains(&adapter) && !self.base_models.contains(&adapter)).then_some(adapter)
     }
 
-    /// Whether an endpoint's metrics may have named this model, as its base model or as an adapter: always true if they have,
-    /// and of other names only for those that someone has made to have the same hash.
+    /// Whether an endpoint's metrics may have named this model, as its base model or as an adapter: true if they have and it
+    /// is remembered, and of other names only for those that someone has made to have the same hash.
     pub fn may_have_named(&self, model: &str) -> bool {
         let id = AdapterId::of(model);
         self.base_models.contains(&id) || self.known_adapters.contains(&id)
