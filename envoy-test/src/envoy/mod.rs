@@ -6,6 +6,7 @@
 //!
 //! Envoy is never downloaded here: `make setup` does that. Where it is missing, tests fail and say so.
 
+mod access_log;
 pub mod binary;
 pub mod blocking;
 pub mod client;
@@ -20,6 +21,7 @@ mod pushed_listener;
 #[cfg(test)]
 mod tests;
 
+pub use access_log::parse_access_log;
 pub use binary::{NEWEST, OLDEST};
 pub use client::{Client, Connection, Protocol, RawConnection, Request, Response};
 pub use configuration::Configuration;

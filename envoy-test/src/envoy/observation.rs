@@ -1,5 +1,6 @@
 //! What a running Envoy tells: administration interface, statistics, access log, log, processor time.
 
+use super::access_log::parse_access_log;
 use super::client::{Client, Protocol, Request};
 use super::process::{ACCESS_LOG, Envoy, LOG, OUTPUT, POLL_INTERVAL};
 use anyhow::{Context, Result, bail};
@@ -41,9 +42,7 @@ impl Envoy {
 
     /// The finished lines of the access log. They must be JSON (`json_format`).
     pub fn access_log(&self) -> Result<Vec<Value>> {
-        let text = self.read(ACCESS_LOG);
-        let finished = text.rfind('\n').map_or("", |end| &text[..end]);
-        finished.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+        parse_access_log(&self.read(ACCESS_LOG))
     }
 
     /// Waits until the access log has `count` lines or more, and returns all it has.

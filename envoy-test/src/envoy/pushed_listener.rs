@@ -1,6 +1,7 @@
 //! A listener that is pushed to a running Envoy, as a control plane does it: Envoy reads it from a file, and again
 //! whenever another is moved into its place.
 
+use super::access_log::finished_lines;
 use super::{Configuration, free_address};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -50,8 +51,7 @@ impl PushedListener {
     /// The finished lines of its access log.
     pub fn access_log(&self) -> Result<Vec<String>> {
         let text = fs::read_to_string(self.folder.path().join(ACCESS_LOG))?;
-        let finished = text.rfind('\n').map_or("", |end| &text[..end]);
-        Ok(finished.lines().map(str::to_owned).collect())
+        Ok(finished_lines(&text).map(str::to_owned).collect())
     }
 
     /// The text of the plugin's configuration, to be changed and pushed.

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use envoy_test::envoy::{Client, Envoy, Protocol, Request, Response};
+use envoy_test::envoy::{Client, Envoy, Protocol, Request, Response, parse_access_log};
 use envoy_test::model_server::ModelServers;
 use serde_json::{Value, json};
 
@@ -109,10 +109,7 @@ impl Gateway {
 
     /// The access log's finished lines.
     fn lines(&self) -> Vec<Value> {
-        let log = self.proxy.access_log_text();
-        let finished = log.rfind('\n').map_or("", |end| &log[..end]);
-        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        finished.lines().map(parse).collect()
+        parse_access_log(&self.proxy.access_log_text()).unwrap()
     }
 
     /// Waits until every pod's metrics, as they are now, are what the workers go by.
