@@ -164,17 +164,13 @@ impl LoadBook {
 
     /// The adapters with requests in flight there, some of them perhaps twice.
     pub fn adapters(&self, id: LoadId) -> impl Iterator<Item = AdapterId> {
-        let row = self.summed(id);
-        row.filter(|row| row.summary().any_adapter).into_iter().flat_map(|row| row.row().adapters())
+        self.row_with_adapters(id).into_iter().flat_map(Row::adapters)
     }
 
     /// The adapters that were last used there, as far as this worker knows, the one used last first; among them those with
     /// requests in flight.
     pub fn recent_adapters(&self, id: LoadId) -> impl Iterator<Item = AdapterId> {
-        let row = self.summed(id);
-        row.filter(|row| row.summary().any_adapter)
-            .into_iter()
-            .flat_map(|row| row.row().recent_adapters().iter())
+        self.row_with_adapters(id).into_iter().flat_map(|row| row.recent_adapters().iter())
     }
 
     /// Metrics tell that these adapters are in use there.
@@ -267,6 +263,11 @@ impl LoadBook {
 
     fn row(&self, id: LoadId) -> Option<&Row> {
         self.summed(id).map(SummedRow::row)
+    }
+
+    /// Nothing where no adapter was ever used, which takes no look at the row itself.
+    fn row_with_adapters(&self, id: LoadId) -> Option<&Row> {
+        self.summed(id).filter(|row| row.summary().any_adapter).map(SummedRow::row)
     }
 
     fn summed(&self, id: LoadId) -> Option<&SummedRow> {

@@ -293,18 +293,16 @@ mod tests {
         Endpoint::new(address, LoadBook::default().id(address))
     }
 
+    /// These metrics, read at 0 ms, with no requests but its own.
+    fn reading(metrics: EndpointMetrics) -> Reading {
+        Reading { scraped_ms: 0, metrics, own_waiting: 0, foreign_waiting: 0, foreign_requests: 0 }
+    }
+
     #[test]
     fn metrics_are_fresh_until_the_limit_and_stale_when_there_are_none() {
         let mut endpoint = endpoint();
         assert_eq!(endpoint.freshness(0, 500), Freshness::Stale);
-        let metrics = EndpointMetrics::default();
-        endpoint.set_reading(Some(Reading {
-            scraped_ms: 1_000,
-            metrics,
-            own_waiting: 0,
-            foreign_waiting: 0,
-            foreign_requests: 0,
-        }));
+        endpoint.set_reading(Some(Reading { scraped_ms: 1_000, ..reading(EndpointMetrics::default()) }));
         assert_eq!(endpoint.freshness(1_499, 500), Freshness::Fresh);
         assert_eq!(endpoint.freshness(1_500, 500), Freshness::Stale);
         assert_eq!(
@@ -321,9 +319,7 @@ mod tests {
             [(0.25, 0.25), (1.0, 1.0), (1.5, 0.0), (-1.0, 0.0), (f32::INFINITY, 0.0), (f32::NAN, 0.0)]
         {
             let metrics = EndpointMetrics { kv_cache_utilization: Some(told), ..EndpointMetrics::default() };
-            let reading =
-                Reading { scraped_ms: 0, metrics, own_waiting: 0, foreign_waiting: 0, foreign_requests: 0 };
-            endpoint.set_reading(Some(reading));
+            endpoint.set_reading(Some(reading(metrics)));
             assert_eq!(endpoint.foreign(Freshness::Fresh).kv_cache_utilization, believed, "{told}");
         }
     }
@@ -343,13 +339,7 @@ mod tests {
         let mut endpoint = Endpoint::new(address, loads.id(address));
         let lora = LoraState { adapters: in_use.iter().map(|name| name.to_string()).collect(), slots };
         let metrics = EndpointMetrics { lora: Some(lora), ..EndpointMetrics::default() };
-        endpoint.set_reading(Some(Reading {
-            scraped_ms: 0,
-            metrics,
-            own_waiting: 0,
-            foreign_waiting: 0,
-            foreign_requests: 0,
-        }));
+        endpoint.set_reading(Some(reading(metrics)));
         let mut start = |name: &&str| {
             let share = Share { tokens: 1, adapter: Some(AdapterId::of(name)), streamed: true };
             loads.start(endpoint.load_id, share, 0)
@@ -381,9 +371,7 @@ mod tests {
         let mut endpoint = endpoint();
         let mut check = |waiting: u32, sent_since: u32, expected: u32| {
             let metrics = EndpointMetrics { waiting, ..EndpointMetrics::default() };
-            let reading =
-                Reading { scraped_ms: 0, metrics, own_waiting: 2, foreign_waiting: 0, foreign_requests: 0 };
-            endpoint.set_reading(Some(reading));
+            endpoint.set_reading(Some(Reading { own_waiting: 2, ..reading(metrics) }));
             let in_flight = InFlight { waiting: 2 + sent_since, ..InFlight::default() };
             assert_eq!(
                 endpoint.queue_depth(in_flight, 10, 500),

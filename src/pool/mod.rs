@@ -136,9 +136,8 @@ impl Pool {
         }
         self.read_all(readings);
         self.learn_models();
-        self.learn_adapters();
         self.learn_restarts(loads);
-        self.note_adapters(loads);
+        self.learn_adapters(loads);
         self.learn_caches();
         changed
     }
@@ -163,12 +162,6 @@ impl Pool {
         }
     }
 
-    fn note_adapters(&self, loads: &mut LoadBook) {
-        for endpoint in self.endpoints.iter().flatten() {
-            loads.adapters_used(endpoint.load_id, endpoint.adapters());
-        }
-    }
-
     /// Learns how large the endpoints' caches are.
     fn learn_caches(&mut self) {
         let Some(prefixes) = &mut self.prefixes else { return };
@@ -188,14 +181,17 @@ impl Pool {
         self.base_models = names.into_iter().map(AdapterId::of).collect();
     }
 
-    /// Remembers the adapters that endpoints have loaded.
-    fn learn_adapters(&mut self) {
+    /// Remembers the adapters that endpoints have in use, all of them and where.
+    fn learn_adapters(&mut self, loads: &mut LoadBook) {
         let mut left_out = false;
-        for adapter in self.endpoints.iter().flatten().flat_map(Endpoint::adapters) {
-            if self.known_adapters.len() < MAX_KNOWN_ADAPTERS {
-                self.known_adapters.insert(*adapter);
-            } else {
-                left_out |= !self.known_adapters.contains(adapter);
+        for endpoint in self.endpoints.iter().flatten() {
+            loads.adapters_used(endpoint.load_id, endpoint.adapters());
+            for adapter in endpoint.adapters() {
+                if self.known_adapters.len() < MAX_KNOWN_ADAPTERS {
+                    self.known_adapters.insert(*adapter);
+                } else {
+                    left_out |= !self.known_adapters.contains(adapter);
+                }
             }
         }
         self.limits.add_if(left_out, Limit::KnownAdapters);

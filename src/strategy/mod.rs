@@ -140,10 +140,7 @@ impl<'a> Judge<'a> {
             let matched_blocks = self.matched_blocks(endpoint);
             let tokens = self.work_tokens(endpoint, matched_blocks);
             most_matched = most_matched.max(matched_blocks);
-            // Not `min`, which looks for what is no number, and is a call in WebAssembly.
-            if tokens < least_work_tokens {
-                least_work_tokens = tokens;
-            }
+            least_work_tokens = lesser(least_work_tokens, tokens);
             work_tokens.push(tokens);
         }
         let weighed = eligible
@@ -223,6 +220,11 @@ impl<'a> Judge<'a> {
         stale_after_ms
             .map_or(Freshness::Stale, |stale_after_ms| endpoint.freshness(self.now_ms, stale_after_ms))
     }
+}
+
+/// The lesser of two numbers. [`f64::min`] looks for what is no number, and is a call in WebAssembly.
+fn lesser(one: f64, other: f64) -> f64 {
+    if other < one { other } else { one }
 }
 
 /// The first [`MAX_RANKED`] in order, by insertion: one comparison for each that is not among them.

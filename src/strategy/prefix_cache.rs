@@ -13,7 +13,7 @@
 //! that have not told each other yet send what begins alike to the same one, and few prompts move when an endpoint comes
 //! or goes.
 
-use super::{Contender, Demand};
+use super::{Contender, Demand, lesser};
 use crate::hash::mix;
 use crate::pool::Endpoint;
 use crate::prefix::BLOCK_BYTES;
@@ -35,8 +35,7 @@ pub(super) fn place(mut contenders: Vec<Contender<'_>>, first_new: Option<u64>) 
     let Some((first_new, freshest)) = first_new.zip(freshest) else { return contenders };
     let eligible = |contender: &&mut Contender<'_>| contender.freshness == freshest;
     let costs = contenders.iter_mut().filter(eligible).map(|contender| contender.cost);
-    // Not `min`, which is a call in WebAssembly.
-    let least = costs.fold(f64::INFINITY, |least, cost| if cost < least { cost } else { least });
+    let least = costs.fold(f64::INFINITY, lesser);
     let near =
         contenders.iter_mut().filter(eligible).filter(|contender| contender.cost <= least * PLACEMENT_SLACK);
     if let Some(place) = near.max_by_key(|contender| mix(first_new ^ contender.endpoint.place)) {
