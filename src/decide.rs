@@ -13,9 +13,9 @@ use crate::load::{LoadBook, LoadId, Share};
 use crate::model_sizes::ModelSizes;
 use crate::models::Turns;
 use crate::openai::{ApiError, InferenceRequest};
-use crate::pool::{Freshness, Pool};
+use crate::pool::{Freshness, Limits, Pool};
 use crate::prefix::{BLOCK_BYTES, BlockHasher, Match, PromptBlocks};
-use crate::strategy::{Demand, Limits, Ranked, rank};
+use crate::strategy::{Demand, Ranked, rank};
 
 /// An inference request of which it is known what to send and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -239,7 +239,8 @@ fn send(
         prompt: prompt.map(|prompt| SentPrompt { prompt: Rc::clone(prompt), matched, matched_tokens }),
         explanation: explain(strategy, first, demand, loads, now_ms),
     };
-    pool.picked(first.index, now_ms, config.max_consecutive_failures);
+    let index = first.index;
+    pool.picked(index, now_ms, config.max_consecutive_failures);
     Decision::Send(pick)
 }
 

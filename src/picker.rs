@@ -33,8 +33,10 @@ pub struct Picker<W> {
     events: Batch,
     /// Prompts sent, which numbers them.
     prompts: u64,
-    /// When prompts of which nothing is heard are next looked for.
-    expire_ms: u64,
+    /// When it was last looked at what endpoints have shown of their speed.
+    learnt_ms: Option<u64>,
+    /// When prompts of which nothing is heard were last looked for.
+    expired_ms: Option<u64>,
     limits: LimitsReached,
 }
 
@@ -87,6 +89,9 @@ pub struct Released<W> {
 /// The worker itself, where workers tell each other of prompts.
 const MYSELF: u64 = 0;
 
+/// Time between two looks at what endpoints have shown of their speed, in milliseconds.
+const LEARNING_INTERVAL_MS: u64 = 100;
+
 /// Time between two looks for prompts of which nothing is heard, in milliseconds.
 const EXPIRY_INTERVAL_MS: u64 = 1_000;
 
@@ -113,7 +118,8 @@ impl<W> Picker<W> {
             rng,
             events: Batch::default(),
             prompts: 0,
-            expire_ms: 0,
+            learnt_ms: None,
+            expired_ms: None,
             limits: LimitsReached::default(),
             config,
         }
@@ -152,13 +158,14 @@ impl<W> Picker<W> {
     /// Time has passed; whether what is in flight has changed with it.
     pub fn tick(&mut self, now_ms: u64) -> bool {
         let changed = self.loads.assume_outputs(now_ms);
-        for own in &mut self.pools {
-            let endpoints = own.pool.endpoints().unwrap_or_default();
-            self.loads.share_speed(endpoints.iter().map(|endpoint| endpoint.load_id));
-            own.observe_drain_rate(&self.loads, now_ms);
+        if is_due(&mut self.learnt_ms, LEARNING_INTERVAL_MS, now_ms) {
+            for own in &mut self.pools {
+                let endpoints = own.pool.endpoints().unwrap_or_default();
+                self.loads.share_speed(endpoints.iter().map(|endpoint| endpoint.load_id));
+                own.observe_drain_rate(&self.loads, now_ms);
+            }
         }
-        if now_ms >= self.expire_ms {
-            self.expire_ms = now_ms + EXPIRY_INTERVAL_MS;
+        if is_due(&mut self.expired_ms, EXPIRY_INTERVAL_MS, now_ms) {
             self.prefixes().for_each(|prefixes| prefixes.expire(now_ms));
         }
         changed
@@ -394,24 +401,35 @@ impl<W> Picker<W> {
         now_ms: u64,
     ) -> Option<String> {
         let limit = self.config.max_consecutive_failures;
-        let endpoint = self.pools.get_mut(pool)?.pool.endpoint_mut(load_id)?;
-        if succeeded {
-            endpoint.request_succeeded(now_ms);
-            return None;
-        }
-        endpoint.request_failed(now_ms, limit);
-        (!endpoint.is_candidate(now_ms, limit)).then(|| endpoint.text().to_owned())
+        self.pools.get_mut(pool)?.pool.note(load_id, |endpoint| {
+            if succeeded {
+                endpoint.request_succeeded(now_ms);
+                return None;
+            }
+            endpoint.request_failed(now_ms, limit);
+            (!endpoint.is_candidate(now_ms, limit)).then(|| endpoint.text().to_owned())
+        })?
     }
 
     /// A client has left before its request was answered. Gives the endpoint's name if it is to be left alone for a while
     /// now.
     pub fn abandoned(&mut self, pool: usize, sent: &Sent, now_ms: u64) -> Option<String> {
         let limit = self.config.max_consecutive_failures;
-        let endpoint = self.pools.get_mut(pool)?.pool.endpoint_mut(sent.load_id())?;
-        let was_candidate = endpoint.is_candidate(now_ms, limit);
-        endpoint.request_abandoned(sent.ticket.sent_ms(), now_ms, limit);
-        (was_candidate && !endpoint.is_candidate(now_ms, limit)).then(|| endpoint.text().to_owned())
+        self.pools.get_mut(pool)?.pool.note(sent.load_id(), |endpoint| {
+            let was_candidate = endpoint.is_candidate(now_ms, limit);
+            endpoint.request_abandoned(sent.ticket.sent_ms(), now_ms, limit);
+            (was_candidate && !endpoint.is_candidate(now_ms, limit)).then(|| endpoint.text().to_owned())
+        })?
     }
+}
+
+/// Whether something that is done at intervals is to be done now; a clock that goes back does not put it off.
+fn is_due(last_ms: &mut Option<u64>, interval_ms: u64, now_ms: u64) -> bool {
+    let is_due = last_ms.is_none_or(|last_ms| now_ms.abs_diff(last_ms) >= interval_ms);
+    if is_due {
+        *last_ms = Some(now_ms);
+    }
+    is_due
 }
 
 /// Whether a server that had so many tokens cached has shown that it did not hold what was matched. Less than half is

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use inference_picker::config::Config;
 use inference_picker::decide::{Decision, Prompt};
-use inference_picker::hash::{mix, mix32};
+use inference_picker::hash::mix;
 use inference_picker::load::{AdapterId, InFlight, LoadTable, Oldest};
 use inference_picker::metrics::{CacheConfig, EndpointMetrics, LoraState};
 use inference_picker::openai::read_request;
@@ -97,6 +97,12 @@ fn any_story() -> impl Strategy<Value = Vec<Step>> {
 
 fn address(place: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 1, 1], 1_000 + place as u16))
+}
+
+/// What decides between endpoints that cost the same.
+fn lot(draw: u32, endpoint: usize) -> u32 {
+    let step = |lot: u32, shift: u32, factor: u32| (lot ^ (lot >> shift)).wrapping_mul(factor);
+    step(step(step(draw ^ endpoint as u32, 16, 0x7feb_352d), 15, 0x846c_a68b), 16, 1)
 }
 
 /// A request that was sent and has not ended.
@@ -194,7 +200,7 @@ impl World {
         (self.seen_adapters.contains(model) && !bases.any(|base| base == model)).then(|| AdapterId::of(model))
     }
 
-    fn adapter_tokens(&self, endpoint: usize, adapter: AdapterId) -> f64 {
+    fn adapter_tokens(&self, endpoint: usize, adapter: AdapterId) -> f32 {
         let known = &self.endpoints[endpoint];
         let Some(reading) = known.fresh(self.now_ms) else { return 0.0 };
         let lora = reading.metrics.lora.as_ref();
@@ -236,17 +242,19 @@ impl World {
         (prompt.tokens - (cached - cached % block_tokens.unwrap_or(1))).max(1)
     }
 
-    fn cost(&self, endpoint: usize, work: f64, least_work: f64) -> f64 {
+    fn cost(&self, endpoint: usize, work: f32, least_work: f32) -> f32 {
         let (known, in_flight) = (&self.endpoints[endpoint], self.in_flight(endpoint));
         let load_id = self.picker.loads().known(&address(endpoint)).unwrap();
-        let speed = self.picker.loads().prefill_tokens_per_ms(load_id);
+        let speed = self.picker.loads().prefill_tokens_per_ms(load_id) as f32;
         let fresh = known.fresh(self.now_ms);
-        let others_waiting = fresh.map_or(0.0, |reading| f64::from(reading.foreign_waiting));
-        let others = fresh.map_or(0.0, |reading| f64::from(reading.foreign_requests));
-        let kv = fresh.and_then(|reading| reading.metrics.kv_cache_utilization).map_or(0.0, f64::from);
-        let backlog = in_flight.backlog_tokens(speed, self.now_ms) + others_waiting * 512.0;
-        let waiting = f64::from(in_flight.waiting) + others_waiting;
-        let requests = f64::from(in_flight.requests) + others;
+        let others_waiting = fresh.map_or(0, |reading| reading.foreign_waiting);
+        let others = fresh.map_or(0, |reading| reading.foreign_requests);
+        let kv = fresh.and_then(|reading| reading.metrics.kv_cache_utilization).unwrap_or(0.0);
+        let oldest_tokens = in_flight.oldest.map_or(0.0, |oldest| oldest.tokens as f32);
+        let worked_off = (speed * in_flight.working_ms(self.now_ms) as f32).min(oldest_tokens);
+        let backlog = (in_flight.waiting_tokens as f32 - worked_off).max(0.0) + others_waiting as f32 * 512.0;
+        let waiting = (in_flight.waiting + others_waiting) as f32;
+        let requests = (in_flight.requests + others) as f32;
         let delayed = waiting + 0.3 * (requests - waiting).max(0.0);
         (backlog + work + (work - least_work) * delayed + 32.0 * requests) / speed * (1.0 + kv)
     }
@@ -263,16 +271,16 @@ impl World {
         }
         let draw = self.rng.u32(..);
         let loading = |endpoint| adapter.map_or(0.0, |adapter| self.adapter_tokens(endpoint, adapter));
-        let work = |endpoint| f64::from(self.uncached_tokens(endpoint, prompt)) + loading(endpoint);
-        let least_work = eligible.iter().map(|endpoint| work(*endpoint)).fold(f64::INFINITY, f64::min);
-        let mut ranked: Vec<(bool, bool, f64, u32, usize)> = Vec::new();
+        let work = |endpoint| self.uncached_tokens(endpoint, prompt) as f32 + loading(endpoint);
+        let least_work = eligible.iter().map(|endpoint| work(*endpoint)).fold(f32::INFINITY, f32::min);
+        let mut ranked: Vec<(bool, bool, f32, u32, usize)> = Vec::new();
         for &endpoint in &eligible {
             let is_stale = self.endpoints[endpoint].fresh(now_ms).is_none();
             ranked.push((
                 is_stale,
                 true,
                 self.cost(endpoint, work(endpoint), least_work),
-                mix32(draw ^ endpoint as u32),
+                lot(draw, endpoint),
                 endpoint,
             ));
         }
@@ -284,15 +292,15 @@ impl World {
     }
 
     /// Which of the ranked ones the prompt's first new block belongs to.
-    fn place(&self, ranked: &[(bool, bool, f64, u32, usize)], prompt: &Prompt) -> Option<usize> {
+    fn place(&self, ranked: &[(bool, bool, f32, u32, usize)], prompt: &Prompt) -> Option<usize> {
         let most = ranked.iter().map(|(.., endpoint)| self.matched_blocks(*endpoint, prompt)).max()?;
         let first_new = *prompt.blocks.as_ref()?.hashes.get(most)?;
         let freshest = ranked.iter().map(|(is_stale, ..)| *is_stale).min()?;
         let eligible = || ranked.iter().enumerate().filter(|(_, (is_stale, ..))| *is_stale == freshest);
-        let least = eligible().map(|(_, (_, _, cost, ..))| *cost).fold(f64::INFINITY, f64::min);
+        let least = eligible().map(|(_, (_, _, cost, ..))| *cost).fold(f32::INFINITY, f32::min);
         let near = eligible().filter(|(_, (_, _, cost, ..))| *cost <= least * 1.05);
         let endpoints = self.picker.pool(0).unwrap().endpoints().unwrap();
-        let score = |endpoint: usize| mix(first_new ^ endpoints[endpoint].place);
+        let score = |endpoint: usize| mix(first_new ^ endpoints[endpoint].address_hash);
         near.min_by_key(|(_, (.., endpoint))| Reverse(score(*endpoint))).map(|(place, _)| place)
     }
 

@@ -44,6 +44,7 @@ proptest! {
             for endpoint in 0..3 {
                 prop_assert_eq!(world.matched(endpoint, &blocks), world.naive_match(endpoint, &blocks));
             }
+            prop_assert_eq!(world.holders(&blocks), world.matches(&blocks));
         }
     }
 
@@ -59,6 +60,7 @@ proptest! {
             prop_assert!(world.index.len() <= blocks_max);
         }
         for blocks in asked.iter().map(|letters| prompt(letters)) {
+            prop_assert_eq!(world.holders(&blocks), world.matches(&blocks));
             for endpoint in 0..3 {
                 let matched = world.matched(endpoint, &blocks);
                 prop_assert!(matched <= world.naive_match(endpoint, &blocks));

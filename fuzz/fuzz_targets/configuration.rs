@@ -24,7 +24,9 @@ fuzz_target!(|document: &[u8]| {
 fn check_config(config: &Config) {
     assert!((1..=MAX_POOLS).contains(&config.pools.len()) && config.models.len() <= MAX_MODELS);
     assert!((1..=MAX_BODY_BYTES_CEILING).contains(&config.max_body_bytes));
-    assert!(config.max_consecutive_failures >= 1 && config.metrics_stale_after_ms > config.scrape_interval_ms);
+    assert!(
+        config.max_consecutive_failures >= 1 && config.metrics_stale_after_ms > config.scrape_interval_ms
+    );
     let queue = config.queue.unwrap_or(Queue { max_wait_ms: 10, max_requests: 1 });
     assert!((1..=QUEUE_MAX_REQUESTS_CEILING).contains(&queue.max_requests));
     let intervals = [config.scrape_interval_ms, config.scrape_timeout_ms, config.metrics_stale_after_ms];

@@ -9,7 +9,8 @@ use twox_hash::XxHash64;
 
 fuzz_target!(|body: &[u8]| {
     check(body);
-    let open = br#"{"model":"m","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"#;
+    let open =
+        br#"{"model":"m","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"#;
     check(&[open, body, b"}]}"].concat());
 });
 

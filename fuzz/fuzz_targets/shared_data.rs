@@ -61,10 +61,20 @@ fn check_picks(picker: &mut Picker<()>, pool: usize) {
     for now_ms in [0, NOW_MS, NOW_MS + 1] {
         picker.tick(now_ms);
         let prepared = picker.prepare(&request, None, pool).unwrap();
-        let Outcome::Decided(Decision::Send(pick)) = picker.decide(1, &prepared, || (), now_ms) else { continue };
+        let Outcome::Decided(Decision::Send(pick)) = picker.decide(1, &prepared, || (), now_ms) else {
+            continue;
+        };
         for text in pick.destinations.split(',') {
             let address: SocketAddr = text.parse().unwrap();
-            assert!(picker.pool(pool).unwrap().endpoints().unwrap().iter().any(|endpoint| endpoint.address() == address));
+            assert!(
+                picker
+                    .pool(pool)
+                    .unwrap()
+                    .endpoints()
+                    .unwrap()
+                    .iter()
+                    .any(|endpoint| endpoint.address() == address)
+            );
         }
         let mut sent = picker.send(&pick, now_ms);
         picker.first_output(&sent, now_ms);

@@ -26,19 +26,7 @@ pub struct Oldest {
     pub tokens: u32,
 }
 
-/// What an endpoint has yet to compute: all of it but the time that goes by, and as numbers that need no conversion where
-/// a thousand of them are gone through.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Backlog {
-    waiting_tokens: f64,
-    oldest_tokens: f64,
-    /// Since when the oldest has been worked on.
-    since_ms: f64,
-}
-
-impl Backlog {
-    pub const NONE: Backlog = Backlog { waiting_tokens: 0.0, oldest_tokens: 0.0, since_ms: 0.0 };
-
+impl InFlight {
     /// Prompt tokens that the endpoint has yet to compute, at `tokens_per_ms`.
     ///
     /// ```text
@@ -47,37 +35,20 @@ impl Backlog {
     ///
     /// The oldest has been worked on since it was sent, or since the last first output of another. What stands behind
     /// it has not been begun, however long it takes: a stalled endpoint works nothing off.
-    pub fn tokens(&self, tokens_per_ms: f64, now_ms: u64) -> f64 {
-        // Neither `min` nor `max`: they look for what is no number, and are calls in WebAssembly.
-        let working_ms = (now_ms as f64 - self.since_ms).clamp(0.0, f64::INFINITY);
-        let done = tokens_per_ms * working_ms;
-        let done = if done < self.oldest_tokens { done } else { self.oldest_tokens };
-        (self.waiting_tokens - done).clamp(0.0, f64::INFINITY)
-    }
-}
-
-impl InFlight {
-    /// What of it the endpoint has yet to compute; nothing if nothing waits.
-    pub(super) fn backlog(&self) -> Backlog {
-        self.oldest.map_or(Backlog::NONE, |oldest| Backlog {
-            waiting_tokens: self.waiting_tokens as f64,
-            oldest_tokens: f64::from(oldest.tokens),
-            since_ms: self.worked_on_since_ms(oldest) as f64,
-        })
-    }
-
-    /// Prompt tokens that the endpoint has yet to compute, at `tokens_per_ms`.
     pub fn backlog_tokens(&self, tokens_per_ms: f64, now_ms: u64) -> f64 {
-        self.backlog().tokens(tokens_per_ms, now_ms)
+        let worked_off = tokens_per_ms * self.working_ms(now_ms) as f64;
+        let oldest_tokens = self.oldest.map_or(0.0, |oldest| oldest.tokens.into());
+        (self.waiting_tokens as f64 - worked_off.min(oldest_tokens)).max(0.0)
     }
 
     /// How long the oldest has been worked on, in milliseconds; 0 if nothing waits.
     pub fn working_ms(&self, now_ms: u64) -> u64 {
-        self.oldest.map_or(0, |oldest| now_ms.saturating_sub(self.worked_on_since_ms(oldest)))
+        self.worked_on_since_ms().map_or(0, |since_ms| now_ms.saturating_sub(since_ms))
     }
 
-    fn worked_on_since_ms(&self, oldest: Oldest) -> u64 {
-        oldest.sent_ms.max(self.last_output_ms)
+    /// Since when the oldest has been worked on, in milliseconds of the host's clock.
+    pub fn worked_on_since_ms(&self) -> Option<u64> {
+        self.oldest.map(|oldest| oldest.sent_ms.max(self.last_output_ms))
     }
 
     /// Whether there is nothing to tell others.

@@ -12,10 +12,10 @@
 //! A worker counts its own and publishes them as a [`LoadTable`] under a key that only it writes; it reads the
 //! tables of its peers. A worker that dies takes nothing with it: its table grows old and is left out.
 
+mod changes;
 mod in_flight;
 mod recent_adapters;
 mod row;
-mod summary;
 mod table;
 
 use std::collections::HashMap;
@@ -25,11 +25,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::decayed_ratio::DecayedRatio;
 
+use changes::Changes;
 pub use in_flight::{InFlight, Oldest};
 pub use row::DEFAULT_PREFILL_TOKENS_PER_MS;
 use row::{Row, USUAL_SPEED_WEIGHT_MS};
-pub use summary::LoadSummary;
-use summary::SummedRow;
 pub use table::{LoadTable, TABLE_EXPIRES_AFTER_MS};
 
 /// The place of an endpoint in the [`LoadBook`]; holds until [`LoadBook::keep_only`] drops the endpoint.
@@ -83,8 +82,13 @@ impl Ticket {
 /// The load of every endpoint as one worker knows it.
 #[derive(Debug, Default)]
 pub struct LoadBook {
-    rows: Vec<Option<SummedRow>>,
+    rows: Vec<Option<Row>>,
     ids: HashMap<SocketAddr, LoadId>,
+    /// Where this worker has requests in flight.
+    busy: Vec<LoadId>,
+    /// Where peers have some.
+    heard: Vec<LoadId>,
+    changes: Changes,
 }
 
 impl LoadBook {
@@ -93,7 +97,7 @@ impl LoadBook {
         if let Some(&id) = self.ids.get(&address) {
             return id;
         }
-        let row = Some(SummedRow::new(Row::new(address)));
+        let row = Some(Row::new(address));
         let index = self.rows.iter().position(Option::is_none).unwrap_or(self.rows.len());
         match self.rows.get_mut(index) {
             Some(free) => *free = row,
@@ -118,9 +122,14 @@ impl LoadBook {
         self.row(id).map_or(InFlight::default(), Row::in_flight)
     }
 
-    /// The same as far as it decides where a request goes, and how fast the endpoint is.
-    pub fn summary(&self, id: LoadId) -> &LoadSummary {
-        self.summed(id).map_or(&LoadSummary::UNKNOWN, SummedRow::summary)
+    /// How many changes of loads there have been, ever.
+    pub fn changes(&self) -> u64 {
+        self.changes.count()
+    }
+
+    /// Where they were, after the first `count`; `None` if that is too long ago to be known.
+    pub fn changes_since(&self, count: u64) -> Option<&[LoadId]> {
+        self.changes.since(count)
     }
 
     /// What all workers have in flight on the endpoint of this address.
@@ -130,7 +139,7 @@ impl LoadBook {
 
     /// How fast an endpoint computes prompts, in tokens a millisecond, as far as this worker has seen; above zero.
     pub fn prefill_tokens_per_ms(&self, id: LoadId) -> f64 {
-        self.summary(id).prefill_tokens_per_ms
+        self.row(id).map_or(DEFAULT_PREFILL_TOKENS_PER_MS, Row::prefill_tokens_per_ms)
     }
 
     /// These endpoints serve the same: each is taken to be as fast as all of them together have been seen to be, until it
@@ -164,13 +173,13 @@ impl LoadBook {
 
     /// The adapters with requests in flight there, some of them perhaps twice.
     pub fn adapters(&self, id: LoadId) -> impl Iterator<Item = AdapterId> {
-        self.row_with_adapters(id).into_iter().flat_map(Row::adapters)
+        self.row(id).into_iter().flat_map(Row::adapters)
     }
 
     /// The adapters that were last used there, as far as this worker knows, the one used last first; among them those with
     /// requests in flight.
     pub fn recent_adapters(&self, id: LoadId) -> impl Iterator<Item = AdapterId> {
-        self.row_with_adapters(id).into_iter().flat_map(|row| row.recent_adapters().iter())
+        self.row(id).into_iter().flat_map(|row| row.recent_adapters().iter())
     }
 
     /// Metrics tell that these adapters are in use there.
@@ -216,18 +225,20 @@ impl LoadBook {
     /// Takes prompts for done whose answers are not streamed, once the endpoint has had the time; whether there were
     /// any. Nothing else would tell before their end.
     pub fn assume_outputs(&mut self, now_ms: u64) -> bool {
-        let waiting = self.rows.iter_mut().flatten().filter(|row| row.summary().waiting > 0.0);
-        waiting.fold(false, |any, row| row.change(|row| row.assume_outputs(now_ms)) | any)
+        let may_wait = self.busy.iter().filter(|id| self.in_flight(**id).waiting > 0);
+        let may_wait: Vec<LoadId> = may_wait.copied().collect();
+        may_wait.into_iter().fold(false, |any, id| {
+            self.change(id, |row| row.assume_outputs(now_ms)).is_some_and(|assumed| assumed) | any
+        })
     }
 
     /// What this worker has in flight, to be published.
     pub fn table(&self, now_ms: u64) -> LoadTable {
-        let any_workers = self.rows.iter().flatten().filter(|row| row.summary().requests > 0.0);
-        let busy: Vec<&Row> = any_workers.map(SummedRow::row).filter(|row| !row.own().is_idle()).collect();
-        let adapters = busy.iter().flat_map(|row| row.own_adapters().map(|adapter| (row.address, adapter)));
+        let busy = || self.busy.iter().filter_map(|id| self.row(*id));
+        let adapters = busy().flat_map(|row| row.own_adapters().map(|adapter| (row.address, adapter)));
         LoadTable {
             published_ms: now_ms,
-            rows: busy.iter().map(|row| (row.address, row.own())).collect(),
+            rows: busy().map(|row| (row.address, row.own())).collect(),
             adapters: adapters.collect(),
             batches: 0,
         }
@@ -236,14 +247,15 @@ impl LoadBook {
     /// Takes over what the peers have published, in place of what was known of them. Tables that have expired
     /// are left out.
     pub fn set_peers<'a>(&mut self, tables: impl Iterator<Item = &'a LoadTable>, now_ms: u64) {
-        let heard = self.rows.iter_mut().flatten().filter(|row| row.row().has_peers());
-        heard.for_each(|row| row.change(Row::forget_peers));
+        for id in std::mem::take(&mut self.heard) {
+            self.change(id, Row::forget_peers);
+        }
         for table in tables.filter(|table| table.is_alive(now_ms)) {
             for (address, load) in table.rows() {
-                self.change_at(address, |row| row.add_peer(*load));
+                self.hear(address, |row| row.add_peer(*load));
             }
             for (address, adapter) in table.adapters() {
-                self.change_at(address, |row| row.add_peers_adapter(*adapter));
+                self.hear(address, |row| row.add_peers_adapter(*adapter));
             }
         }
     }
@@ -251,7 +263,7 @@ impl LoadBook {
     /// Forgets the endpoints that are gone and have nothing of this worker's in flight.
     pub fn keep_only(&mut self, known: impl Fn(&SocketAddr) -> bool) {
         for slot in &mut self.rows {
-            if let Some(row) = slot.as_ref().map(SummedRow::row)
+            if let Some(row) = slot
                 && row.own().is_idle()
                 && !known(&row.address)
             {
@@ -262,26 +274,29 @@ impl LoadBook {
     }
 
     fn row(&self, id: LoadId) -> Option<&Row> {
-        self.summed(id).map(SummedRow::row)
-    }
-
-    /// Nothing where no adapter was ever used, which takes no look at the row itself.
-    fn row_with_adapters(&self, id: LoadId) -> Option<&Row> {
-        self.summed(id).filter(|row| row.summary().any_adapter).map(SummedRow::row)
-    }
-
-    fn summed(&self, id: LoadId) -> Option<&SummedRow> {
         self.rows.get(id.0)?.as_ref()
     }
 
     fn change<T>(&mut self, id: LoadId, change: impl FnOnce(&mut Row) -> T) -> Option<T> {
-        Some(self.rows.get_mut(id.0)?.as_mut()?.change(change))
+        let row = self.rows.get_mut(id.0)?.as_mut()?;
+        let was_idle = row.own().is_idle();
+        let changed = change(row);
+        match (was_idle, row.own().is_idle()) {
+            (true, false) => self.busy.push(id),
+            (false, true) => self.busy.retain(|busy| *busy != id),
+            _ => {}
+        }
+        self.changes.note(id);
+        Some(changed)
     }
 
-    fn change_at(&mut self, address: &SocketAddr, change: impl FnOnce(&mut Row)) {
-        if let Some(&id) = self.ids.get(address) {
-            self.change(id, change);
+    /// A peer tells of the endpoint of this address.
+    fn hear(&mut self, address: &SocketAddr, change: impl FnOnce(&mut Row)) {
+        let Some(&id) = self.ids.get(address) else { return };
+        if !self.row(id).is_some_and(Row::has_peers) {
+            self.heard.push(id);
         }
+        self.change(id, change);
     }
 }
 

@@ -24,10 +24,6 @@ impl RecentAdapters {
         self.by_use.push(adapter);
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.by_use.is_empty()
-    }
-
     /// The one used last first.
     pub fn iter(&self) -> impl Iterator<Item = AdapterId> {
         self.by_use.iter().rev().copied()

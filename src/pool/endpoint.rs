@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
-use super::{EndpointReading, Reading};
+use super::{EndpointReading, Limits, Reading};
 use crate::hash::fnv1a;
 use crate::load::{AdapterId, InFlight, LoadBook, LoadId};
+use crate::metrics::LoraState;
 
 /// Milliseconds an endpoint stays out after requests to it failed in a row; doubled each time it fails again.
 const FIRST_EJECTION_MS: u64 = 1_000;
@@ -39,58 +40,46 @@ pub enum AdapterPlace {
     NoSlot,
 }
 
-/// What only a scrape can tell of an endpoint's load, as numbers that need no conversion where a thousand of them are gone
-/// through.
-#[derive(Debug, Clone, Copy)]
-pub struct Foreign {
+/// What only a scrape can tell of an endpoint's load.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Foreign {
     /// Queued requests that this gateway did not send.
-    pub waiting: f64,
+    pub waiting: u32,
     /// All requests there that this gateway did not send.
-    pub requests: f64,
+    pub requests: u32,
     /// Share of the KV cache in use, 0..=1; 0 where metrics do not tell.
-    pub kv_cache_utilization: f64,
+    pub kv_cache_utilization: f32,
 }
 
 impl Foreign {
-    const UNKNOWN: Foreign = Foreign { waiting: 0.0, requests: 0.0, kv_cache_utilization: 0.0 };
-
     fn of(reading: &Reading) -> Foreign {
-        let utilization = f64::from(reading.metrics.kv_cache_utilization.unwrap_or(0.0));
+        let utilization = reading.metrics.kv_cache_utilization.unwrap_or(0.0);
         Foreign {
-            waiting: reading.foreign_waiting.into(),
-            requests: reading.foreign_requests.into(),
+            waiting: reading.foreign_waiting,
+            requests: reading.foreign_requests,
             // Whoever writes to shared data can put any number there.
             kv_cache_utilization: if (0.0..=1.0).contains(&utilization) { utilization } else { 0.0 },
         }
     }
 }
 
-/// One model server of a pool. What every pick asks of every endpoint is here; what is asked of few is in its details, so
-/// that a pick goes over little memory.
+/// One model server of a pool.
 #[derive(Debug)]
 pub struct Endpoint {
     /// Its place among the loads.
     pub load_id: LoadId,
-    /// A hash of its address, by which prompts find their place.
-    pub place: u64,
+    /// A hash of its address, by which prompts find their home.
+    pub address_hash: u64,
+    address: SocketAddr,
+    text: String,
     healthy: bool,
     scrape_failures: u32,
     request_failures: u32,
     ejected_until_ms: u64,
-    scraped_ms: Option<u64>,
-    foreign: Foreign,
-    adapters: Vec<AdapterId>,
-    adapter_slots: u32,
-    details: Box<Details>,
-}
-
-#[derive(Debug)]
-struct Details {
-    address: SocketAddr,
-    text: String,
-    reading: Option<Reading>,
     /// When it last answered a request of this worker.
     answered_ms: Option<u64>,
+    reading: Option<Reading>,
+    adapters: Vec<AdapterId>,
     restarted: bool,
 }
 
@@ -100,40 +89,39 @@ impl Endpoint {
         let text = address.to_string();
         Endpoint {
             load_id,
-            place: fnv1a(text.as_bytes()),
+            address_hash: fnv1a(text.as_bytes()),
+            address,
+            text,
             healthy: true,
             scrape_failures: 0,
             request_failures: 0,
             ejected_until_ms: 0,
-            scraped_ms: None,
-            foreign: Foreign::UNKNOWN,
+            answered_ms: None,
+            reading: None,
             adapters: Vec::new(),
-            adapter_slots: 0,
-            details: Box::new(Details { address, text, reading: None, answered_ms: None, restarted: false }),
+            restarted: false,
         }
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.details.address
+        self.address
     }
 
     /// The same as Envoy and the pick header write it.
     pub fn text(&self) -> &str {
-        &self.details.text
+        &self.text
     }
 
     /// What the last good scrape said.
     pub fn reading(&self) -> Option<&Reading> {
-        self.details.reading.as_ref()
+        self.reading.as_ref()
     }
 
     /// What its last good scrape said of the load that others are, if that can be believed; else that there is none.
-    pub fn foreign(&self, freshness: Freshness) -> &Foreign {
-        match freshness {
-            Freshness::Fresh => &self.foreign,
-            Freshness::Stale => &Foreign::UNKNOWN,
-        }
+    pub(super) fn foreign(&self, freshness: Freshness) -> Foreign {
+        let believed = self.reading().filter(|_| freshness == Freshness::Fresh);
+        believed.map_or(Foreign::default(), Foreign::of)
     }
 
     /// How far its numbers can be believed at `now_ms`.
@@ -146,7 +134,7 @@ impl Endpoint {
 
     /// Milliseconds since its metrics were read.
     pub fn scrape_age_ms(&self, now_ms: u64) -> Option<u64> {
-        self.scraped_ms.map(|scraped_ms| now_ms.saturating_sub(scraped_ms))
+        self.reading().map(|reading| now_ms.saturating_sub(reading.scraped_ms))
     }
 
     /// Whether it may be picked: Envoy holds it healthy, and neither its scrapes nor its requests fail in a row.
@@ -157,6 +145,23 @@ impl Endpoint {
         let requests_fail =
             self.request_failures >= max_consecutive_failures && (1..=MAX_EJECTION_MS).contains(&left_ms);
         self.healthy && !scrapes_fail && !requests_fail
+    }
+
+    /// How many requests to it have failed in a row, and until when it is left alone for that.
+    pub(super) fn request_failures(&self) -> (u32, u64) {
+        (self.request_failures, self.ejected_until_ms)
+    }
+
+    /// Until when it is a candidate or none, and its metrics are fresh or stale, as at `now_ms`, if nothing is heard of it.
+    pub(super) fn standing_until_ms(&self, now_ms: u64, limits: Limits) -> u64 {
+        let stale_after_ms = limits.metrics_stale_after_ms;
+        let stale_ms = self
+            .reading()
+            .zip(stale_after_ms)
+            .map(|(reading, after_ms)| reading.scraped_ms.saturating_add(after_ms));
+        let ejected_ms = [self.ejected_until_ms.saturating_sub(MAX_EJECTION_MS), self.ejected_until_ms];
+        let ahead = stale_ms.into_iter().chain(ejected_ms).filter(|ms| *ms > now_ms);
+        ahead.min().unwrap_or(u64::MAX)
     }
 
     /// Tokens its KV cache has room for, if its metrics tell.
@@ -173,7 +178,7 @@ impl Endpoint {
 
     /// Whether its server has started anew since the last time this was asked.
     pub(super) fn take_restarted(&mut self) -> bool {
-        std::mem::take(&mut self.details.restarted)
+        std::mem::take(&mut self.restarted)
     }
 
     /// The adapters it had in use at the last scrape.
@@ -190,17 +195,20 @@ impl Endpoint {
             self.adapters.iter().copied().chain(loads.adapters(self.load_id)).collect();
         running.sort_unstable();
         running.dedup();
-        let idle_slots = (self.adapter_slots as usize).saturating_sub(running.len());
+        let slots = self.lora().map_or(0, |lora| lora.slots);
+        let idle_slots = (slots as usize).saturating_sub(running.len());
         let recent = loads.recent_adapters(self.load_id).filter(|recent| !running.contains(recent));
-        let idle: Vec<AdapterId> = recent.take(idle_slots).collect();
-        if idle.contains(&adapter) {
-            AdapterPlace::Loaded
-        } else if idle.len() < idle_slots {
-            AdapterPlace::FreeSlot
-        } else if idle_slots > 0 {
-            AdapterPlace::IdleSlot
-        } else {
-            AdapterPlace::NoSlot
+        let mut free_slots = idle_slots;
+        for idle in recent.take(idle_slots) {
+            if idle == adapter {
+                return AdapterPlace::Loaded;
+            }
+            free_slots -= 1;
+        }
+        match idle_slots {
+            0 => AdapterPlace::NoSlot,
+            _ if free_slots > 0 => AdapterPlace::FreeSlot,
+            _ => AdapterPlace::IdleSlot,
         }
     }
 
@@ -220,14 +228,14 @@ impl Endpoint {
     /// A request to it was answered.
     pub fn request_succeeded(&mut self, now_ms: u64) {
         self.request_failures = 0;
-        self.details.answered_ms = Some(now_ms);
+        self.answered_ms = Some(now_ms);
     }
 
     /// The client of a request sent there at `sent_ms` has left before there was an answer. It counts as failed if that
     /// took long and nothing else has been answered since: then it is the endpoint that says nothing. Clients that leave
     /// an endpoint that works say something of themselves.
     pub fn request_abandoned(&mut self, sent_ms: u64, now_ms: u64, max_consecutive_failures: u32) {
-        let was_silent = self.details.answered_ms.is_none_or(|answered_ms| answered_ms < sent_ms);
+        let was_silent = self.answered_ms.is_none_or(|answered_ms| answered_ms < sent_ms);
         if was_silent && now_ms.saturating_sub(sent_ms) >= TELLING_SILENCE_MS {
             self.request_failed(now_ms, max_consecutive_failures);
         }
@@ -258,18 +266,18 @@ impl Endpoint {
     pub(super) fn read(&mut self, published: EndpointReading) {
         self.healthy = published.healthy;
         self.scrape_failures = published.scrape_failures;
-        self.details.restarted |= has_restarted(self.reading(), published.reading.as_ref());
+        self.restarted |= has_restarted(self.reading(), published.reading.as_ref());
         self.set_reading(published.reading);
     }
 
     fn set_reading(&mut self, reading: Option<Reading>) {
-        self.scraped_ms = reading.as_ref().map(|reading| reading.scraped_ms);
-        self.foreign = reading.as_ref().map_or(Foreign::UNKNOWN, Foreign::of);
-        let lora = reading.as_ref().and_then(|reading| reading.metrics.lora.as_ref());
-        let names = lora.iter().flat_map(|lora| &lora.adapters);
-        self.adapters = names.map(|name| AdapterId::of(name)).collect();
-        self.adapter_slots = lora.map_or(0, |lora| lora.slots);
-        self.details.reading = reading;
+        self.reading = reading;
+        self.adapters =
+            self.lora().iter().flat_map(|lora| &lora.adapters).map(|name| AdapterId::of(name)).collect();
+    }
+
+    fn lora(&self) -> Option<&LoraState> {
+        self.reading.as_ref()?.metrics.lora.as_ref()
     }
 }
 

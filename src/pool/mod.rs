@@ -1,5 +1,6 @@
 //! A pool as one worker knows it: its endpoints, what was scraped from each, and which of them may be picked.
 
+mod candidates;
 mod discovery;
 mod endpoint;
 mod snapshot;
@@ -9,6 +10,7 @@ use std::net::SocketAddr;
 
 use foldhash::fast::FixedState;
 
+pub use candidates::{ABSENT, Candidates, Limits, Quad, set};
 pub use discovery::{DiscoveredEndpoint, DiscoveryError, read_clusters};
 pub use endpoint::{AdapterPlace, Endpoint, Freshness};
 pub use snapshot::{EndpointReading, Reading, Snapshot, decode, encode};
@@ -35,6 +37,7 @@ pub struct Pool {
     endpoints: Option<Vec<Endpoint>>,
     /// Where each endpoint is in the list.
     places: HashMap<LoadId, usize, FixedState>,
+    candidates: Candidates,
     discovered: bool,
     known_adapters: HashSet<AdapterId>,
     /// The endpoints' base models, by the ids that adapters of their names would have.
@@ -61,6 +64,7 @@ impl Pool {
             discovered: endpoints.is_none(),
             endpoints,
             places: HashMap::default(),
+            candidates: Candidates::default(),
             known_adapters: HashSet::new(),
             base_models: HashSet::new(),
             prefixes: by_prefix.then(|| PrefixIndex::new(config.prefix_blocks_max, seed)),
@@ -85,17 +89,43 @@ impl Pool {
         self.endpoints.as_deref()
     }
 
-    /// The endpoint of this load.
-    pub fn endpoint_mut(&mut self, load_id: LoadId) -> Option<&mut Endpoint> {
-        self.endpoints.as_mut()?.get_mut(*self.places.get(&load_id)?)
+    /// The endpoints that may be picked, as of the last update.
+    pub fn candidates(&self) -> &Candidates {
+        &self.candidates
+    }
+
+    /// Brings the endpoints that may be picked up to date.
+    pub fn update_candidates(&mut self, loads: &LoadBook, limits: Limits, now_ms: u64) {
+        let endpoints = self.endpoints.as_deref().unwrap_or_default();
+        let place = |load_id| self.places.get(&load_id).copied();
+        self.candidates.update(endpoints, place, loads, limits, now_ms);
+    }
+
+    /// Where in the list the endpoint of this load is.
+    pub fn place(&self, load_id: LoadId) -> Option<usize> {
+        self.places.get(&load_id).copied()
+    }
+
+    /// Lets the endpoint of this load note how a request there went.
+    pub fn note<T>(&mut self, load_id: LoadId, note: impl FnOnce(&mut Endpoint) -> T) -> Option<T> {
+        let place = self.place(load_id)?;
+        self.note_at(place, note)
     }
 
     /// A request is sent to the endpoint at this place in the list.
     pub fn picked(&mut self, place: usize, now_ms: u64, max_consecutive_failures: u32) {
         self.round_robin_next = place + 1;
-        if let Some(endpoint) = self.endpoints.as_mut().and_then(|endpoints| endpoints.get_mut(place)) {
-            endpoint.request_sent(now_ms, max_consecutive_failures);
+        self.note_at(place, |endpoint| endpoint.request_sent(now_ms, max_consecutive_failures));
+    }
+
+    fn note_at<T>(&mut self, place: usize, note: impl FnOnce(&mut Endpoint) -> T) -> Option<T> {
+        let endpoint = self.endpoints.as_mut()?.get_mut(place)?;
+        let before = endpoint.request_failures();
+        let noted = note(endpoint);
+        if endpoint.request_failures() != before {
+            self.candidates.outdate();
         }
+        Some(noted)
     }
 
     /// The endpoint of this address as Envoy prints it.
@@ -130,6 +160,7 @@ impl Pool {
         let Some(readings) = snapshot.endpoints else {
             return false;
         };
+        self.candidates.outdate();
         let changed = self.discovered && self.follow(&readings, loads);
         if changed {
             self.index_endpoints();

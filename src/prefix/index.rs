@@ -8,6 +8,7 @@ use foldhash::fast::FixedState;
 use super::PromptBlocks;
 use super::block_cache::{BlockCache, Use};
 use super::in_flight::{PromptInFlight, PromptKey, PromptsInFlight};
+use super::starts::Starts;
 use crate::load::LoadId;
 
 /// Of so many blocks, one may be that of a prompt in flight.
@@ -18,6 +19,7 @@ const BLOCKS_OF_ONE_IN_FLIGHT: usize = 4;
 pub struct PrefixIndex {
     caches: HashMap<LoadId, BlockCache, FixedState>,
     in_flight: PromptsInFlight,
+    starts: Starts,
     blocks_max: usize,
     seed: u64,
 }
@@ -38,6 +40,7 @@ impl PrefixIndex {
         PrefixIndex {
             caches: HashMap::default(),
             in_flight: PromptsInFlight::new(in_flight_max, seed),
+            starts: Starts::new(seed),
             blocks_max: blocks_max - in_flight_max,
             seed,
         }
@@ -84,7 +87,13 @@ impl PrefixIndex {
         Match { blocks, last_use: cache.zip(last).and_then(|(cache, hash)| cache.last_use(*hash)) }
     }
 
-    /// The same in blocks.
+    /// The endpoints that hold something of a prompt, each with how many blocks of it.
+    pub fn holders(&self, prompt: &PromptBlocks) -> impl Iterator<Item = (LoadId, usize)> {
+        let ids = prompt.hashes.first().into_iter().flat_map(|first| self.starts.holders(*first));
+        ids.map(|id| (id, self.matched_blocks(id, prompt))).filter(|(_, matched_blocks)| *matched_blocks > 0)
+    }
+
+    /// How many blocks of a prompt an endpoint holds, or will have computed before this prompt's turn comes.
     ///
     /// Found by halving: an endpoint that holds a block holds all before it, whether it has them or is about to. Most hold
     /// nothing of a prompt, and many of the others all of it, so both ends are looked at first.
@@ -100,8 +109,14 @@ impl PrefixIndex {
 
     /// A prompt was sent to an endpoint.
     pub fn sent(&mut self, key: PromptKey, id: LoadId, hashes: &[u64], block_tokens: u32, now_ms: u64) {
-        if self.caches.contains_key(&id) {
-            self.in_flight.add(key, id, hashes, block_tokens, now_ms);
+        let Self { caches, in_flight, starts, .. } = self;
+        if !caches.contains_key(&id) {
+            return;
+        }
+        in_flight.add(key, id, hashes, block_tokens, now_ms);
+        if let Some(first) = hashes.first() {
+            let is_cached = |id, hash| caches.get(&id).is_some_and(|cache| cache.holds(hash));
+            starts.add(*first, id, |id, hash| is_cached(id, hash) || in_flight.holds(id, hash));
         }
     }
 

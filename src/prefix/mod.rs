@@ -13,6 +13,7 @@ mod blocks;
 mod events;
 mod in_flight;
 mod index;
+mod starts;
 
 pub use blocks::{BLOCK_BYTES, BlockHasher, MAX_PROMPT_BLOCKS, PromptBlocks};
 pub use events::{BATCHES_KEPT, Batch, MAX_BATCH_BLOCKS, PromptEvent, numbers_to_read};

@@ -23,29 +23,31 @@
 //! serve only for what the gateway cannot know: the requests of others, the KV cache, the adapters. An endpoint with stale
 //! metrics is judged by this gateway's own numbers alone, and ranked behind the fresh ones.
 
+use wide::f32x4;
+
 use super::Demand;
 use crate::load::LoadBook;
-use crate::pool::{AdapterPlace, Endpoint, Freshness};
+use crate::pool::{AdapterPlace, Endpoint, Freshness, Quad};
 
 /// Prompt tokens taken for a queued request of another gateway, whose size nobody tells: a typical chat turn.
-const FOREIGN_PROMPT_TOKENS: f64 = 512.0;
+const FOREIGN_PROMPT_TOKENS: f32 = 512.0;
 
 /// What loading an adapter costs, in prompt tokens: a sixteenth of a second, at 8,000 tokens a second. Anything from 400 to
 /// 2,000 is about as good.
-const LOADING_TOKENS: f64 = 512.0;
+const LOADING_TOKENS: f32 = 512.0;
 
 /// What loading it in place of another costs: that one's next request has to load again too.
-const RELOADING_TOKENS: f64 = 2.0 * LOADING_TOKENS;
+const RELOADING_TOKENS: f32 = 2.0 * LOADING_TOKENS;
 
 /// What it costs where all slots are in use: the request waits until all answers for another adapter have ended.
-const NO_SLOT_TOKENS: f64 = 8_192.0;
+const NO_SLOT_TOKENS: f32 = 8_192.0;
 
 /// What a request in flight costs those beside it, in prompt tokens: a few milliseconds over its answer. Anything from 8 to
 /// 64 is about as good.
-const DECODE_TOKENS: f64 = 32.0;
+const DECODE_TOKENS: f32 = 32.0;
 
 /// How much a running request is delayed by a prompt that is computed beside it, where a waiting one is by all of it.
-const RUNNING_SHARE: f64 = 0.3;
+const RUNNING_SHARE: f32 = 0.3;
 
 /// What the adapter of a request costs at an endpoint, in prompt tokens that it could compute in that time.
 pub(super) fn adapter_tokens(
@@ -53,7 +55,7 @@ pub(super) fn adapter_tokens(
     freshness: Freshness,
     demand: Demand<'_>,
     loads: &LoadBook,
-) -> f64 {
+) -> f32 {
     let Some(adapter) = demand.adapter.filter(|_| freshness == Freshness::Fresh) else { return 0.0 };
     match endpoint.adapter_place(adapter, loads) {
         AdapterPlace::Loaded => 0.0,
@@ -63,23 +65,14 @@ pub(super) fn adapter_tokens(
     }
 }
 
-/// The cost of sending a request to an endpoint, in milliseconds; always finite and above zero. `least_work_tokens` is the
-/// least work at any endpoint.
-pub(super) fn cost(
-    endpoint: &Endpoint,
-    freshness: Freshness,
-    work_tokens: f64,
-    least_work_tokens: f64,
-    loads: &LoadBook,
-    now_ms: u64,
-) -> f64 {
-    let load = loads.summary(endpoint.load_id);
-    let foreign = endpoint.foreign(freshness);
-    let waiting = load.waiting + foreign.waiting;
-    let requests = load.requests + foreign.requests;
-    let backlog = load.backlog_tokens(now_ms) + foreign.waiting * FOREIGN_PROMPT_TOKENS;
-    let delayed = waiting + RUNNING_SHARE * (requests - waiting).clamp(0.0, f64::INFINITY);
+/// The cost of sending a request to four endpoints, in milliseconds; always finite and above zero. `least_work_tokens` is
+/// the least work at any endpoint.
+#[inline]
+pub(super) fn cost(quad: &Quad, work_tokens: f32x4, least_work_tokens: f32, now_ms: u64) -> f32x4 {
+    let backlog = quad.backlog_tokens(now_ms) + quad.foreign_waiting * FOREIGN_PROMPT_TOKENS;
+    let running = (quad.requests - quad.waiting).fast_max(f32x4::ZERO);
+    let delayed = quad.waiting + running * RUNNING_SHARE;
     let avoidable = work_tokens - least_work_tokens;
-    let tokens = backlog + work_tokens + avoidable * delayed + DECODE_TOKENS * requests;
-    tokens / load.prefill_tokens_per_ms * (1.0 + foreign.kv_cache_utilization)
+    let tokens = backlog + work_tokens + avoidable * delayed + quad.requests * DECODE_TOKENS;
+    tokens / quad.prefill_tokens_per_ms * (quad.kv_cache_utilization + 1.0)
 }

@@ -1,25 +1,28 @@
-//! PREFIX_CACHE: the endpoint where the request costs least, given what is cached there; what is new has its place.
+//! PREFIX_CACHE: the endpoint where the request costs least, given what is cached there; what is new has its home.
 //!
 //! ```text
 //! cost           = that of DEFAULT, where prompt tokens − matched tokens are not cached
 //! matched tokens = prompt tokens × bytes of the matched blocks ÷ bytes of the prompt, in whole blocks of the server
 //!
-//! place = of the endpoints whose cost is at most PLACEMENT_SLACK × the least:
-//!         the one with the highest hash(first block that no endpoint holds, endpoint)
+//! home = of the endpoints whose cost is at most PLACEMENT_SLACK × the least:
+//!        the one with the highest hash(first block that no endpoint holds, endpoint)
 //! ```
 //!
 //! The cost lets a prompt follow its prefix as long as that saves more than waiting there costs: a hot prefix spreads by
-//! itself. The place is bounded-load consistent hashing: where several endpoints are about as good, workers and gateways
+//! itself. The home is bounded-load consistent hashing: where several endpoints are about as good, workers and gateways
 //! that have not told each other yet send what begins alike to the same one, and few prompts move when an endpoint comes
 //! or goes.
 
-use super::{Contender, Demand, lesser};
+use wide::f32x4;
+
+use super::best::Contender;
+use super::{Demand, lesser};
 use crate::hash::mix;
-use crate::pool::Endpoint;
+use crate::pool::{ABSENT, Endpoint, Pool, Quad};
 use crate::prefix::BLOCK_BYTES;
 
 /// How much more than the least an endpoint's cost may be for a prompt to go where it belongs.
-const PLACEMENT_SLACK: f64 = 1.05;
+const PLACEMENT_SLACK: f32 = 1.05;
 
 /// The tokens of a prompt that are cached at an endpoint where so many blocks of it are; servers share whole blocks of their own.
 pub(super) fn matched_tokens(demand: Demand<'_>, matched_blocks: usize, endpoint: &Endpoint) -> u32 {
@@ -29,17 +32,20 @@ pub(super) fn matched_tokens(demand: Demand<'_>, matched_blocks: usize, endpoint
     tokens - tokens % endpoint.cache_block_tokens()
 }
 
-/// Marks the endpoint to which the prompt's first block that is nowhere cached belongs, if there is such a block.
-pub(super) fn place(mut contenders: Vec<Contender<'_>>, first_new: Option<u64>) -> Vec<Contender<'_>> {
-    let freshest = contenders.iter().map(|contender| contender.freshness).min();
-    let Some((first_new, freshest)) = first_new.zip(freshest) else { return contenders };
-    let eligible = |contender: &&mut Contender<'_>| contender.freshness == freshest;
-    let costs = contenders.iter_mut().filter(eligible).map(|contender| contender.cost);
-    let least = costs.fold(f64::INFINITY, lesser);
-    let near =
-        contenders.iter_mut().filter(eligible).filter(|contender| contender.cost <= least * PLACEMENT_SLACK);
-    if let Some(place) = near.max_by_key(|contender| mix(first_new ^ contender.endpoint.place)) {
-        place.placed = true;
-    }
-    contenders
+/// The endpoint to which a prompt belongs whose first block that is nowhere cached is `first_new`.
+pub(super) fn home(pool: &Pool, quads: &[Quad], costs: &[f32x4], first_new: u64) -> Option<Contender> {
+    let candidates = || quads.iter().zip(costs).flat_map(|(quad, costs)| side_by_side(quad, *costs));
+    let least = candidates().map(|(_, cost)| cost).fold(f32::INFINITY, lesser);
+    let near = candidates().filter(|(_, cost)| *cost <= least * PLACEMENT_SLACK);
+    let endpoints = pool.endpoints().unwrap_or_default();
+    let score =
+        |place: u32| endpoints.get(place as usize).map(|endpoint| mix(first_new ^ endpoint.address_hash));
+    let (place, cost) = near.max_by_key(|(place, _)| score(*place))?;
+    Some(Contender { cost, lot: 0, place })
+}
+
+/// The place and the cost of each of four that is not absent.
+fn side_by_side(quad: &Quad, costs: f32x4) -> impl Iterator<Item = (u32, f32)> {
+    let candidates = quad.places.to_array().into_iter().zip(costs.to_array());
+    candidates.filter(|(place, _)| *place != ABSENT)
 }

@@ -2,10 +2,14 @@
 //!
 //! `cost = (index − next) mod endpoints`, where `next` follows the last pick.
 
-use crate::pool::Pool;
+use wide::f32x4;
+
+use crate::pool::{Pool, Quad};
 
 /// Steps from the endpoint whose turn it is.
-pub(super) fn cost(index: usize, pool: &Pool) -> f64 {
+pub(super) fn cost(quad: &Quad, pool: &Pool) -> f32x4 {
     let endpoints = pool.endpoints().map_or(1, <[_]>::len).max(1);
-    ((index + endpoints - pool.round_robin_next % endpoints) % endpoints) as f64
+    let next = pool.round_robin_next % endpoints;
+    let steps = |index: u32| ((index as usize + endpoints - next) % endpoints) as f32;
+    f32x4::new(quad.places.to_array().map(steps))
 }

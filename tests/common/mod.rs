@@ -242,7 +242,7 @@ impl World {
     pub fn fail_request(&mut self, index: usize) {
         let load_id = self.loads.id(address(index));
         let limit = self.config.max_consecutive_failures;
-        self.pool.endpoint_mut(load_id).unwrap().request_failed(NOW_MS, limit);
+        self.pool.note(load_id, |endpoint| endpoint.request_failed(NOW_MS, limit)).unwrap();
     }
 
     pub fn table(&self) -> LoadTable {

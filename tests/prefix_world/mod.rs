@@ -89,4 +89,19 @@ impl World {
     pub fn matched(&self, endpoint: usize, blocks: &PromptBlocks) -> usize {
         self.index.matched(self.ids[endpoint], blocks).blocks
     }
+
+    /// The endpoints that hold something of a prompt, and how much, by asking for each.
+    pub fn matches(&self, blocks: &PromptBlocks) -> Vec<(usize, usize)> {
+        let matches = (0..self.ids.len()).map(|endpoint| (endpoint, self.matched(endpoint, blocks)));
+        matches.filter(|(_, matched_blocks)| *matched_blocks > 0).collect()
+    }
+
+    /// The same, as the index finds them all at once.
+    pub fn holders(&self, blocks: &PromptBlocks) -> Vec<(usize, usize)> {
+        let place = |id: LoadId| self.ids.iter().position(|known| *known == id).unwrap();
+        let mut holders: Vec<_> =
+            self.index.holders(blocks).map(|(id, matched_blocks)| (place(id), matched_blocks)).collect();
+        holders.sort_unstable();
+        holders
+    }
 }

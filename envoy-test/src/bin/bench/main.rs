@@ -98,7 +98,9 @@ impl Part {
         match self {
             Part::Requests => self.kept(requests::by_size(runtime, rounds)?, requests::table),
             Part::Streams => self.kept(requests::streamed(runtime, rounds)?, requests::streams_table),
-            Part::Endpoints => self.kept(requests::by_number_of_endpoints(runtime, rounds)?, requests::table),
+            Part::Endpoints => {
+                self.kept(requests::by_number_of_endpoints(runtime, rounds)?, requests::growth_table)
+            }
             Part::Saturation => self.kept(saturation::measure(runtime, rounds)?, saturation::table),
             Part::Scraping => self.kept(scraping::measure(runtime, rounds)?, scraping::table),
             Part::Memory => self.kept(memory::measure(runtime)?, memory::table),

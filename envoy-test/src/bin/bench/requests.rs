@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 
 use crate::gateway::{Gateway, GatewaySettings, Scraping, Variant};
 use crate::model_servers::{ModelServers, STREAM_EVENTS};
-use crate::rounds::{Cost, NEXT_WARM_UP_CPU_US, WARM_UP_CPU_US, measure};
+use crate::rounds::{Cost, NEXT_WARM_UP_CPU_US, WARM_UP_CPU_US, compare, measure, measure_pools};
 
 /// The last is as much as Envoy takes of a body for one upstream connection without further configuration.
 const BODY_KILOBYTES: [usize; 4] = [1, 7, 100, 1_000];
@@ -55,16 +55,21 @@ pub fn streamed(runtime: &Runtime, rounds: usize) -> Result<Vec<RequestCost>> {
 
 /// A chat to pools of ever more endpoints. Nothing is scraped: this is the cost of the request alone.
 pub fn by_number_of_endpoints(runtime: &Runtime, rounds: usize) -> Result<Vec<RequestCost>> {
-    let mut results = Vec::new();
-    for count in MANY_ENDPOINTS {
+    let variants = [Variant::Plain, Variant::Default, Variant::PrefixCache];
+    let pool = |count| {
         let servers = ModelServers::start(runtime, count)?;
-        let variants = [Variant::Plain, Variant::Default, Variant::PrefixCache];
         let gateways = start(&variants, &servers, Scraping::Never)?;
-        let request = chat(TYPICAL_KILOBYTES, false);
-        let costs = measure(runtime, &servers, &gateways, &request, WARM_UP_CPU_US, rounds)?;
-        results.push(RequestCost { name: format!("{} endpoints", grouped(count.into())), costs });
-    }
-    Ok(results)
+        Ok((servers, gateways))
+    };
+    let pools: Vec<_> = MANY_ENDPOINTS.into_iter().map(pool).collect::<Result<_>>()?;
+    let costs = measure_pools(runtime, &pools, &chat(TYPICAL_KILOBYTES, false), WARM_UP_CPU_US, rounds)?;
+    let name = |count: u32| format!("{} endpoints", grouped(count.into()));
+    Ok(MANY_ENDPOINTS
+        .map(name)
+        .into_iter()
+        .zip(costs)
+        .map(|(name, costs)| RequestCost { name, costs })
+        .collect())
 }
 
 pub fn start(variants: &[Variant], servers: &ModelServers, scraping: Scraping) -> Result<Vec<Gateway>> {
@@ -111,6 +116,20 @@ pub fn table(lines: &[RequestCost]) -> Table {
     let mut table = Table::new("", variants.iter().map(|cost| cost.variant.name()));
     for line in lines {
         table.row(&line.name, line.costs.iter().map(cell));
+    }
+    table
+}
+
+/// As [`table`], and how much more the last line takes than the first.
+pub fn growth_table(lines: &[RequestCost]) -> Table {
+    let mut table = table(lines);
+    if let [first, .., last] = lines {
+        let growth = |(first, last): (&Cost, &Cost)| {
+            let (ratio, lowest, highest) = compare(&last.rounds_cpu_us, &first.rounds_cpu_us);
+            format!("×{ratio:.2} ({lowest:.2}–{highest:.2})")
+        };
+        let name = format!("{} against {}", last.name, first.name);
+        table.row(&name, first.costs.iter().zip(&last.costs).map(growth));
     }
     table
 }

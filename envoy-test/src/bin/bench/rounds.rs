@@ -42,43 +42,68 @@ pub fn measure(
     warm_up_cpu_us: u64,
     rounds: usize,
 ) -> Result<Vec<Cost>> {
-    let mut contenders = Vec::new();
-    for gateway in gateways {
-        let clients = runtime.block_on(Clients::connect(gateway.envoy.address(), request))?;
-        let mut contender = Contender { gateway, clients, rounds_cpu_us: Vec::new() };
-        contender.spend(runtime, servers, request, warm_up_cpu_us)?;
-        gateway.check_that_it_runs()?;
-        contenders.push(contender);
-    }
+    let mut contenders = prepare(runtime, servers, gateways, request, warm_up_cpu_us)?;
     for _ in 0..rounds {
-        for contender in &mut contenders {
-            let cpu_us = contender.spend(runtime, servers, request, ROUND_CPU_US)?;
-            contender.rounds_cpu_us.push(cpu_us);
+        take_turns(runtime, &mut contenders, request)?;
+    }
+    Ok(costs(contenders))
+}
+
+/// The same on several pools of servers, each with its own Envoys; the pools take turns, too.
+pub fn measure_pools(
+    runtime: &Runtime,
+    pools: &[(ModelServers, Vec<Gateway>)],
+    request: &Arc<[u8]>,
+    warm_up_cpu_us: u64,
+    rounds: usize,
+) -> Result<Vec<Vec<Cost>>> {
+    let prepared =
+        pools.iter().map(|(servers, gateways)| prepare(runtime, servers, gateways, request, warm_up_cpu_us));
+    let mut contenders: Vec<_> = prepared.collect::<Result<_>>()?;
+    for _ in 0..rounds {
+        for contenders in &mut contenders {
+            take_turns(runtime, contenders, request)?;
         }
     }
-    let rounds: Vec<_> = contenders
-        .into_iter()
-        .map(|contender| (contender.gateway.variant, contender.rounds_cpu_us))
-        .collect();
-    Ok(costs(&rounds))
+    Ok(contenders.into_iter().map(costs).collect())
+}
+
+fn prepare<'a>(
+    runtime: &Runtime,
+    servers: &'a ModelServers,
+    gateways: &'a [Gateway],
+    request: &Arc<[u8]>,
+    warm_up_cpu_us: u64,
+) -> Result<Vec<Contender<'a>>> {
+    let warmed_up = |gateway: &'a Gateway| {
+        let clients = runtime.block_on(Clients::connect(gateway.envoy.address(), request))?;
+        let mut contender = Contender { gateway, servers, clients, rounds_cpu_us: Vec::new() };
+        contender.spend(runtime, request, warm_up_cpu_us)?;
+        gateway.check_that_it_runs()?;
+        Ok(contender)
+    };
+    gateways.iter().map(warmed_up).collect()
+}
+
+fn take_turns(runtime: &Runtime, contenders: &mut [Contender<'_>], request: &Arc<[u8]>) -> Result<()> {
+    for contender in contenders {
+        let cpu_us = contender.spend(runtime, request, ROUND_CPU_US)?;
+        contender.rounds_cpu_us.push(cpu_us);
+    }
+    Ok(())
 }
 
 struct Contender<'a> {
     gateway: &'a Gateway,
+    servers: &'a ModelServers,
     clients: Clients,
     rounds_cpu_us: Vec<f64>,
 }
 
 impl Contender<'_> {
     /// Sends requests until Envoy has used so much processor time; returns how much it used for each.
-    fn spend(
-        &mut self,
-        runtime: &Runtime,
-        servers: &ModelServers,
-        request: &Arc<[u8]>,
-        least_cpu_us: u64,
-    ) -> Result<f64> {
-        let (counts, start_us) = (servers.counts(), self.gateway.envoy.cpu_time_us()?);
+    fn spend(&mut self, runtime: &Runtime, request: &Arc<[u8]>, least_cpu_us: u64) -> Result<f64> {
+        let (counts, start_us) = (self.servers.counts(), self.gateway.envoy.cpu_time_us()?);
         let mut sent = 0;
         let used_us = loop {
             sent += runtime.block_on(self.clients.send(request, batch(request)))?;
@@ -87,7 +112,7 @@ impl Contender<'_> {
                 break used_us;
             }
         };
-        check_picks(self.gateway.variant, servers.counts().since(counts), sent)?;
+        check_picks(self.gateway.variant, self.servers.counts().since(counts), sent)?;
         Ok(used_us as f64 / sent as f64)
     }
 }
@@ -107,24 +132,33 @@ pub fn check_picks(variant: Variant, counts: Counts, sent: u64) -> Result<()> {
     Ok(())
 }
 
-fn costs(rounds: &[(Variant, Vec<f64>)]) -> Vec<Cost> {
-    let Some((_, first)) = rounds.first() else { return Vec::new() };
-    rounds.iter().map(|(variant, own)| Cost::new(*variant, own, first)).collect()
+fn costs(contenders: Vec<Contender<'_>>) -> Vec<Cost> {
+    let Some(first) = contenders.first() else { return Vec::new() };
+    let cost = |contender: &Contender<'_>| {
+        Cost::new(contender.gateway.variant, &contender.rounds_cpu_us, &first.rounds_cpu_us)
+    };
+    contenders.iter().map(cost).collect()
 }
 
 impl Cost {
     fn new(variant: Variant, rounds_cpu_us: &[f64], first_cpu_us: &[f64]) -> Cost {
-        let ratios: Vec<f64> =
-            rounds_cpu_us.iter().zip(first_cpu_us).map(|(own, first)| own / first).collect();
+        let (ratio, ratio_lowest, ratio_highest) = compare(rounds_cpu_us, first_cpu_us);
         Cost {
             variant,
             cpu_us: median(rounds_cpu_us),
             rounds_cpu_us: rounds_cpu_us.to_vec(),
-            ratio: median(&ratios),
-            ratio_lowest: ratios.iter().copied().fold(f64::INFINITY, f64::min),
-            ratio_highest: ratios.iter().copied().fold(0.0, f64::max),
+            ratio,
+            ratio_lowest,
+            ratio_highest,
         }
     }
+}
+
+/// How many times as much as others the rounds took, round by round: the median, the lowest and the highest.
+pub fn compare(rounds_cpu_us: &[f64], others_cpu_us: &[f64]) -> (f64, f64, f64) {
+    let ratios: Vec<f64> = rounds_cpu_us.iter().zip(others_cpu_us).map(|(own, other)| own / other).collect();
+    let lowest = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+    (median(&ratios), lowest, ratios.iter().copied().fold(0.0, f64::max))
 }
 
 /// The value in the middle; of an even number of values the higher of the two.

@@ -1,0 +1,234 @@
+//! The endpoints of a pool that may be picked, and what decides among them, four side by side: a pick goes over all of
+//! them, of which there may be a thousand, and a processor takes several numbers at a time.
+//!
+//! Nothing is known here that [`Endpoint`] and [`LoadBook`] do not say. Who may be picked and whose metrics are fresh changes
+//! with what is scraped, with requests that fail, and at a time that is known beforehand; until then, only the load of
+//! endpoints where something was sent or has ended is written anew.
+
+use wide::{f32x4, i32x4, u32x4};
+
+use super::endpoint::Foreign;
+use super::{Endpoint, Freshness};
+use crate::load::{InFlight, LoadBook, LoadId};
+
+/// Candidates side by side.
+pub const LANES: usize = 4;
+
+/// The place of one that is absent.
+pub const ABSENT: u32 = u32::MAX;
+
+/// By what it is decided who may be picked, and whose metrics can be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Age in milliseconds from which metrics are stale; `None` where they do not count at all.
+    pub metrics_stale_after_ms: Option<u64>,
+    /// Failures in a row after which an endpoint leaves the candidates.
+    pub max_consecutive_failures: u32,
+}
+
+impl Limits {
+    fn freshness(self, endpoint: &Endpoint, now_ms: u64) -> Freshness {
+        let stale_after_ms = self.metrics_stale_after_ms;
+        stale_after_ms.map_or(Freshness::Stale, |stale_after_ms| endpoint.freshness(now_ms, stale_after_ms))
+    }
+}
+
+/// Four candidates side by side; behind the last of a kind, some are absent.
+#[derive(Debug, Clone, Copy)]
+pub struct Quad {
+    /// Where each is in the pool's list, and [`ABSENT`] where there is none.
+    pub places: u32x4,
+    /// Requests there, of whomever.
+    pub requests: f32x4,
+    /// Those without a first output.
+    pub waiting: f32x4,
+    /// Those of them that this gateway did not send.
+    pub foreign_waiting: f32x4,
+    /// How fast prompts are computed there, in tokens a millisecond; above zero.
+    pub prefill_tokens_per_ms: f32x4,
+    /// Share of the KV cache in use, 0..=1; 0 where metrics do not tell.
+    pub kv_cache_utilization: f32x4,
+    waiting_tokens: f32x4,
+    oldest_tokens: f32x4,
+    worked_on_since: Moments,
+}
+
+/// Four moments, in milliseconds of the host's clock, of which the low bits are enough for times up to three weeks.
+#[derive(Debug, Clone, Copy)]
+struct Moments(i32x4);
+
+impl Moments {
+    /// The low bits of a moment.
+    fn low_bits(moment_ms: u64) -> i32 {
+        moment_ms as i32
+    }
+
+    /// The time since each, in milliseconds; nothing where it is to come.
+    #[inline]
+    fn passed_ms(self, now_ms: u64) -> f32x4 {
+        let passed_ms = i32x4::splat(Self::low_bits(now_ms)) - self.0;
+        f32x4::from_i32x4(passed_ms.max(i32x4::ZERO))
+    }
+}
+
+impl Quad {
+    const ABSENT: Quad = Quad {
+        places: u32x4::new([ABSENT; LANES]),
+        requests: f32x4::ZERO,
+        waiting: f32x4::ZERO,
+        foreign_waiting: f32x4::ZERO,
+        prefill_tokens_per_ms: f32x4::ONE,
+        kv_cache_utilization: f32x4::ZERO,
+        waiting_tokens: f32x4::ZERO,
+        oldest_tokens: f32x4::ZERO,
+        worked_on_since: Moments(i32x4::new([0; LANES])),
+    };
+
+    /// Prompt tokens of this gateway that are yet to be computed there: for four what
+    /// [`InFlight::backlog_tokens`] is for one.
+    #[inline]
+    pub fn backlog_tokens(&self, now_ms: u64) -> f32x4 {
+        let worked_off = self.prefill_tokens_per_ms * self.worked_on_since.passed_ms(now_ms);
+        (self.waiting_tokens - worked_off.fast_min(self.oldest_tokens)).fast_max(f32x4::ZERO)
+    }
+
+    fn load(&mut self, lane: usize, in_flight: InFlight, prefill_tokens_per_ms: f64, foreign: Foreign) {
+        let oldest_tokens = in_flight.oldest.map_or(0, |oldest| oldest.tokens);
+        let since_ms = in_flight.worked_on_since_ms().unwrap_or(0);
+        let write = |lanes: &mut f32x4, value| set(lanes.as_mut_array(), lane, value);
+        write(&mut self.requests, in_flight.requests.saturating_add(foreign.requests) as f32);
+        write(&mut self.waiting, in_flight.waiting.saturating_add(foreign.waiting) as f32);
+        write(&mut self.foreign_waiting, foreign.waiting as f32);
+        write(&mut self.prefill_tokens_per_ms, prefill_tokens_per_ms as f32);
+        write(&mut self.kv_cache_utilization, foreign.kv_cache_utilization);
+        write(&mut self.waiting_tokens, in_flight.waiting_tokens as f32);
+        write(&mut self.oldest_tokens, oldest_tokens as f32);
+        set(self.worked_on_since.0.as_mut_array(), lane, Moments::low_bits(since_ms));
+    }
+}
+
+/// Writes one of some side by side.
+pub fn set<T, const COUNT: usize>(lanes: &mut [T; COUNT], lane: usize, value: T) {
+    if let Some(slot) = lanes.get_mut(lane) {
+        *slot = value;
+    }
+}
+
+/// The candidates, those with fresh metrics first.
+#[derive(Debug, Default)]
+pub struct Candidates {
+    quads: Vec<Quad>,
+    /// So many of them, the first ones, are of endpoints with fresh metrics.
+    fresh_quads: usize,
+    /// Where each endpoint of the pool's list is: its quad, and its lane there.
+    rows: Vec<Option<(usize, usize)>>,
+    /// By what the list was made; `None` if it has to be made anew.
+    made: Option<Made>,
+    /// Changes of loads that are taken over.
+    load_changes: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Made {
+    limits: Limits,
+    at_ms: u64,
+    until_ms: u64,
+}
+
+impl Candidates {
+    /// All of them.
+    pub fn quads(&self) -> &[Quad] {
+        &self.quads
+    }
+
+    /// Of something that there is for each quad, the part that is for those with metrics as fresh as this.
+    pub fn part<'a, T>(&self, freshness: Freshness, for_each_quad: &'a [T]) -> &'a [T] {
+        let (fresh, stale) = for_each_quad.split_at_checked(self.fresh_quads).unwrap_or_default();
+        match freshness {
+            Freshness::Fresh => fresh,
+            Freshness::Stale => stale,
+        }
+    }
+
+    /// The quad of the endpoint at this place of the pool's list, and its lane there, if it may be picked.
+    pub fn row(&self, place: usize) -> Option<(usize, usize)> {
+        *self.rows.get(place)?
+    }
+
+    /// How fresh the metrics are of those in this quad.
+    pub fn freshness(&self, quad: usize) -> Freshness {
+        if quad < self.fresh_quads { Freshness::Fresh } else { Freshness::Stale }
+    }
+
+    /// An endpoint is another than it was when the list was made.
+    pub(super) fn outdate(&mut self) {
+        self.made = None;
+    }
+
+    /// Brings the list up to date; `place` tells where in the pool's list the endpoint of a load is.
+    pub(super) fn update(
+        &mut self,
+        endpoints: &[Endpoint],
+        place: impl Fn(LoadId) -> Option<usize>,
+        loads: &LoadBook,
+        limits: Limits,
+        now_ms: u64,
+    ) {
+        let holds = |made: Made| made.limits == limits && (made.at_ms..made.until_ms).contains(&now_ms);
+        let changed = loads.changes_since(self.load_changes).filter(|_| self.made.is_some_and(holds));
+        match changed {
+            Some(changed) => {
+                for place in changed.iter().filter_map(|load_id| place(*load_id)) {
+                    self.load(place, endpoints, loads);
+                }
+            }
+            None => self.make(endpoints, loads, limits, now_ms),
+        }
+        self.load_changes = loads.changes();
+    }
+
+    /// Endpoints that fail are left out, unless none would be left.
+    fn make(&mut self, endpoints: &[Endpoint], loads: &LoadBook, limits: Limits, now_ms: u64) {
+        let usable = |endpoint: &Endpoint| endpoint.is_candidate(now_ms, limits.max_consecutive_failures);
+        let any_usable = endpoints.iter().any(usable);
+        let eligible =
+            || endpoints.iter().enumerate().filter(|(_, endpoint)| !any_usable || usable(endpoint));
+        self.quads.clear();
+        self.rows.clear();
+        self.rows.resize(endpoints.len(), None);
+        for kind in [Freshness::Fresh, Freshness::Stale] {
+            let of_kind = eligible().filter(|(_, endpoint)| limits.freshness(endpoint, now_ms) == kind);
+            for (lane, (place, _)) in (0..LANES).cycle().zip(of_kind) {
+                if lane == 0 {
+                    self.quads.push(Quad::ABSENT);
+                }
+                self.add(lane, place);
+            }
+            if kind == Freshness::Fresh {
+                self.fresh_quads = self.quads.len();
+            }
+        }
+        (0..endpoints.len()).for_each(|place| self.load(place, endpoints, loads));
+        let until_ms = endpoints.iter().map(|endpoint| endpoint.standing_until_ms(now_ms, limits)).min();
+        self.made = Some(Made { limits, at_ms: now_ms, until_ms: until_ms.unwrap_or(u64::MAX) });
+    }
+
+    fn add(&mut self, lane: usize, place: usize) {
+        let row = self.quads.len().checked_sub(1).map(|quad| (quad, lane));
+        if let (Some(slot), Some(quad)) = (self.rows.get_mut(place), self.quads.last_mut()) {
+            *slot = row;
+            set(quad.places.as_mut_array(), lane, place as u32);
+        }
+    }
+
+    /// Takes over the load of the endpoint at this place.
+    fn load(&mut self, place: usize, endpoints: &[Endpoint], loads: &LoadBook) {
+        let Some((quad, lane)) = self.row(place) else { return };
+        let freshness = self.freshness(quad);
+        if let (Some(quad), Some(endpoint)) = (self.quads.get_mut(quad), endpoints.get(place)) {
+            let load_id = endpoint.load_id;
+            let prefill_tokens_per_ms = loads.prefill_tokens_per_ms(load_id);
+            quad.load(lane, loads.in_flight(load_id), prefill_tokens_per_ms, endpoint.foreign(freshness));
+        }
+    }
+}

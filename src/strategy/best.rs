@@ -1,0 +1,54 @@
+//! The best of all candidates: those of the lowest cost, and of equal ones those that draw the lowest lot.
+//!
+//! ```text
+//! lot = mix(draw ^ place)
+//! ```
+//!
+//! One draw serves all: a draw for each would take a third of a pick's time.
+
+use wide::{f32x4, u32x4};
+
+use super::MAX_RANKED;
+use crate::hash::mix32;
+use crate::pool::{ABSENT, Quad};
+
+/// A candidate that may be among the best.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub(super) struct Contender {
+    /// The strategy's cost.
+    pub cost: f32,
+    /// Decides between equal costs.
+    pub lot: u32,
+    /// Its place in the pool's list.
+    pub place: u32,
+}
+
+/// The first [`MAX_RANKED`] in order, by insertion: one look at each four among which none is.
+pub(super) fn best(quads: &[Quad], costs: &[f32x4], draw: u32) -> Vec<Contender> {
+    let mut best = Vec::with_capacity(MAX_RANKED + 1);
+    let mut bar = Contender { cost: f32::INFINITY, lot: u32::MAX, place: ABSENT };
+    for (quad, costs) in quads.iter().zip(costs) {
+        let lots = mix32(quad.places ^ u32x4::splat(draw));
+        let cheaper = costs.simd_lt(f32x4::splat(bar.cost)).to_bitmask();
+        let as_cheap = costs.simd_eq(f32x4::splat(bar.cost)).to_bitmask();
+        let luckier = lots.simd_lt(u32x4::splat(bar.lot)).to_bitmask();
+        if cheaper | (as_cheap & luckier) != 0 {
+            bar = insert(&mut best, bar, quad, *costs, lots);
+        }
+    }
+    best
+}
+
+/// Inserts those of four that are before `bar`, and gives the last of the best as the next bar once there are enough.
+fn insert(best: &mut Vec<Contender>, bar: Contender, quad: &Quad, costs: f32x4, lots: u32x4) -> Contender {
+    for ((place, cost), lot) in quad.places.to_array().into_iter().zip(costs.to_array()).zip(lots.to_array())
+    {
+        let next = Contender { cost, lot, place };
+        if place != ABSENT && next < bar {
+            let after = best.iter().position(|other| next < *other).unwrap_or(best.len());
+            best.insert(after, next);
+            best.truncate(MAX_RANKED);
+        }
+    }
+    best.get(MAX_RANKED - 1).copied().unwrap_or(bar)
+}
