@@ -225,11 +225,12 @@ impl LoadBook {
     /// Takes prompts for done whose answers are not streamed, once the endpoint has had the time; whether there were
     /// any. Nothing else would tell before their end.
     pub fn assume_outputs(&mut self, now_ms: u64) -> bool {
-        let may_wait = self.busy.iter().filter(|id| self.in_flight(**id).waiting > 0);
-        let may_wait: Vec<LoadId> = may_wait.copied().collect();
-        may_wait.into_iter().fold(false, |any, id| {
-            self.change(id, |row| row.assume_outputs(now_ms)).is_some_and(|assumed| assumed) | any
-        })
+        let is_due = |id: &&LoadId| self.row(**id).is_some_and(|row| row.has_output_due(now_ms));
+        let due: Vec<LoadId> = self.busy.iter().filter(is_due).copied().collect();
+        for id in &due {
+            self.change(*id, |row| row.assume_outputs(now_ms));
+        }
+        !due.is_empty()
     }
 
     /// What this worker has in flight, to be published.

@@ -52,6 +52,12 @@ struct Waiting {
     assumed_output_ms: Option<u64>,
 }
 
+impl Waiting {
+    fn is_due(&self, now_ms: u64) -> bool {
+        self.assumed_output_ms.is_some_and(|due_ms| due_ms <= now_ms)
+    }
+}
+
 impl Row {
     pub fn new(address: SocketAddr) -> Row {
         Row {
@@ -158,15 +164,18 @@ impl Row {
         }
     }
 
-    /// Takes prompts for done that are due; whether there were any.
-    pub fn assume_outputs(&mut self, now_ms: u64) -> bool {
-        let is_due = |waiting: &Waiting| waiting.assumed_output_ms.is_some_and(|due_ms| due_ms <= now_ms);
-        let due = self.own_waiting.iter().filter(|(_, waiting)| is_due(waiting)).map(|(number, _)| *number);
-        let due: Vec<u64> = due.collect();
-        for &number in &due {
+    /// Whether there are prompts to be taken for done.
+    pub fn has_output_due(&self, now_ms: u64) -> bool {
+        self.own_waiting.values().any(|waiting| waiting.is_due(now_ms))
+    }
+
+    /// Takes prompts for done that are due.
+    pub fn assume_outputs(&mut self, now_ms: u64) {
+        let due = self.own_waiting.iter().filter(|(_, waiting)| waiting.is_due(now_ms));
+        let due: Vec<u64> = due.map(|(number, _)| *number).collect();
+        for number in due {
             self.first_output(number, false, now_ms);
         }
-        !due.is_empty()
     }
 
     pub fn has_peers(&self) -> bool {

@@ -1,7 +1,6 @@
 //! Which of up to sixty-four bytes have a meaning in a JSON string: a bit each, the first byte's the lowest.
-//!
-//! With the vectors of wasm, sixteen bytes are compared at once; elsewhere eight, as a number. For a byte `x`
-//! below 0x80, `x + 0x7f` has its high bit set unless `x` is zero, and no sum carries into the next byte.
+
+use wide::u8x16;
 
 /// Bytes that are looked at together in long strings: as many as a number has bits.
 pub(super) const BLOCK_BYTES: usize = 64;
@@ -19,108 +18,43 @@ pub(super) struct SpecialBytes {
     pub is_ascii: bool,
 }
 
-#[cfg(target_feature = "simd128")]
-pub(super) use vectors::{escape_letters, special_bytes};
-
-#[cfg(not(target_feature = "simd128"))]
-pub(super) use numbers::{escape_letters, special_bytes};
-
-#[cfg(target_feature = "simd128")]
-mod vectors {
-    use std::arch::wasm32::{
-        i8x16_bitmask, i8x16_eq, i8x16_splat, i8x16_swizzle, u8x16, u8x16_le, u8x16_splat, u64x2, v128,
-        v128_and, v128_or, v128_xor,
-    };
-
-    use super::{BLOCK_BYTES, SpecialBytes};
-
-    /// What is special about this block.
-    pub fn special_bytes<const BYTES: usize>(block: &[u8; BYTES]) -> SpecialBytes {
-        let all = vectors(block).fold(u8x16_splat(0), |all, bytes| v128_or(all, bytes));
-        SpecialBytes {
-            ends: places(block, quotes_and_controls),
-            backslashes: places(block, |bytes| equal(bytes, b'\\')),
-            is_ascii: i8x16_bitmask(all) == 0,
-        }
-    }
-
-    /// Where this block has a letter that may stand behind a backslash, but for `u`.
-    pub fn escape_letters(block: &[u8; BLOCK_BYTES]) -> u64 {
-        // By its lower half, the one such letter; where there are three, the others are looked for by themselves.
-        let by_lower = u8x16(!0, 0, b'b', 0, b't', 0, b'f', 0, 0, 0, 0, 0, b'\\', 0, b'n', b'/');
-        places(block, |bytes| {
-            let letter = i8x16_eq(i8x16_swizzle(by_lower, v128_and(bytes, i8x16_splat(0xf))), bytes);
-            v128_or(letter, v128_or(equal(bytes, b'"'), equal(bytes, b'r')))
-        })
-    }
-
-    /// The bytes below 0x20 and the quote, 0x22, are those that are at most 0x20 once the bit of two is turned over.
-    fn quotes_and_controls(bytes: v128) -> v128 {
-        u8x16_le(v128_xor(bytes, u8x16_splat(2)), u8x16_splat(b' '))
-    }
-
-    fn vectors(block: &[u8]) -> impl DoubleEndedIterator<Item = v128> {
-        block.as_chunks().0.iter().map(|bytes| {
-            let number = u128::from_le_bytes(*bytes);
-            u64x2(number as u64, (number >> 64) as u64)
-        })
-    }
-
-    fn equal(bytes: v128, byte: u8) -> v128 {
-        i8x16_eq(bytes, u8x16_splat(byte))
-    }
-
-    /// The bytes that `mark` marks.
-    fn places(block: &[u8], mark: impl Fn(v128) -> v128) -> u64 {
-        let marked = vectors(block).map(|bytes| u64::from(i8x16_bitmask(mark(bytes))));
-        marked.rev().fold(0, |places, marked| places << 16 | marked)
+/// What is special about this block.
+pub(super) fn special_bytes<const BYTES: usize>(block: &[u8; BYTES]) -> SpecialBytes {
+    let all = side_by_side(block).fold(u8x16::ZERO, |all, bytes| all | bytes);
+    SpecialBytes {
+        ends: places(block, quotes_and_controls),
+        backslashes: places(block, |bytes| equal(bytes, b'\\')),
+        is_ascii: all.to_bitmask() == 0,
     }
 }
 
-#[cfg(not(target_feature = "simd128"))]
-mod numbers {
-    use super::{BLOCK_BYTES, SpecialBytes};
+/// Where this block has a letter that may stand behind a backslash, but for `u`.
+pub(super) fn escape_letters(block: &[u8; BLOCK_BYTES]) -> u64 {
+    // By its lower half, the one such letter; where there are three, the others are looked for by themselves.
+    let by_lower = u8x16::new([!0, 0, b'b', 0, b't', 0, b'f', 0, 0, 0, 0, 0, b'\\', 0, b'n', b'/']);
+    places(block, |bytes| {
+        let letter = by_lower.shuffle(bytes & u8x16::splat(0xf)).simd_eq(bytes);
+        letter | equal(bytes, b'"') | equal(bytes, b'r')
+    })
+}
 
-    /// One in each byte.
-    const EACH: u64 = 0x0101_0101_0101_0101;
+/// The bytes below 0x20 and the quote, 0x22, are those that are at most 0x20 once the bit of two is turned over.
+fn quotes_and_controls(bytes: u8x16) -> u8x16 {
+    (bytes ^ u8x16::splat(2)).simd_le(u8x16::splat(b' '))
+}
 
-    /// What is special about this block.
-    pub fn special_bytes<const BYTES: usize>(block: &[u8; BYTES]) -> SpecialBytes {
-        let ends = |bytes: u64| equal(bytes, b'"') | zeros(bytes & (EACH * 0xe0));
-        SpecialBytes {
-            ends: places(block, ends),
-            backslashes: places(block, |bytes| equal(bytes, b'\\')),
-            is_ascii: block.is_ascii(),
-        }
-    }
+fn side_by_side(block: &[u8]) -> impl DoubleEndedIterator<Item = u8x16> {
+    block.as_chunks().0.iter().map(|bytes| u8x16::new(*bytes))
+}
 
-    /// Where this block has a letter that may stand behind a backslash, but for `u`.
-    pub fn escape_letters(block: &[u8; BLOCK_BYTES]) -> u64 {
-        let is_letter = |byte: &u8| matches!(byte, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't');
-        block.iter().rev().fold(0, |places, byte| places << 1 | u64::from(is_letter(byte)))
-    }
+fn equal(bytes: u8x16, byte: u8) -> u8x16 {
+    bytes.simd_eq(u8x16::splat(byte))
+}
 
-    /// The high bits of the bytes that are this one.
-    fn equal(bytes: u64, byte: u8) -> u64 {
-        zeros(bytes ^ (EACH * u64::from(byte)))
-    }
-
-    /// The high bits of the bytes that are zero.
-    fn zeros(bytes: u64) -> u64 {
-        const LOW_BITS: u64 = EACH * 0x7f;
-        !(((bytes & LOW_BITS) + LOW_BITS) | bytes | LOW_BITS)
-    }
-
-    /// The bytes whose high bits `marked` sets.
-    fn places(block: &[u8], marked: impl Fn(u64) -> u64) -> u64 {
-        let numbers = block.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
-        numbers.rev().fold(0, |places, bytes| places << 8 | gather(marked(bytes)))
-    }
-
-    /// The high bits of eight bytes side by side: the product has the bit of byte `n` at place `56 + n`.
-    fn gather(high_bits: u64) -> u64 {
-        (high_bits >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
-    }
+/// The bytes that `mark` marks.
+fn places(block: &[u8], mark: impl Fn(u8x16) -> u8x16) -> u64 {
+    let marked = side_by_side(block).map(|bytes| u64::from(mark(bytes).to_bitmask()));
+    marked.rev().fold(0, |places, marked| places << 16 | marked)
 }
 
 #[cfg(test)]
