@@ -252,11 +252,12 @@ impl World {
         let kv = fresh.and_then(|reading| reading.metrics.kv_cache_utilization).unwrap_or(0.0);
         let oldest_tokens = in_flight.oldest.map_or(0.0, |oldest| oldest.tokens as f32);
         let worked_off = (speed * in_flight.working_ms(self.now_ms) as f32).min(oldest_tokens);
-        let backlog = (in_flight.waiting_tokens as f32 - worked_off).max(0.0) + others_waiting as f32 * 512.0;
+        let waiting_tokens = in_flight.waiting_tokens + u64::from(others_waiting) * 512;
+        let backlog = waiting_tokens as f32 - worked_off;
         let waiting = (in_flight.waiting + others_waiting) as f32;
         let requests = (in_flight.requests + others) as f32;
         let delayed = waiting + 0.3 * (requests - waiting).max(0.0);
-        (backlog + work + (work - least_work) * delayed + 32.0 * requests) / speed * (1.0 + kv)
+        (backlog + work + 32.0 * requests + (work - least_work) * delayed) / speed * (1.0 + kv)
     }
 
     /// The endpoints in order, by a full sort: the fresh ones, then where the prompt belongs, then the cheap ones, then by

@@ -17,6 +17,9 @@ pub const LANES: usize = 4;
 /// The place of one that is absent.
 pub const ABSENT: u32 = u32::MAX;
 
+/// Prompt tokens taken for a queued request of another gateway, whose size nobody tells: a typical chat turn.
+pub const FOREIGN_PROMPT_TOKENS: u64 = 512;
+
 /// By what it is decided who may be picked, and whose metrics can be believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -42,13 +45,13 @@ pub struct Quad {
     pub requests: f32x4,
     /// Those without a first output.
     pub waiting: f32x4,
-    /// Those of them that this gateway did not send.
-    pub foreign_waiting: f32x4,
     /// How fast prompts are computed there, in tokens a millisecond; above zero.
     pub prefill_tokens_per_ms: f32x4,
     /// Share of the KV cache in use, 0..=1; 0 where metrics do not tell.
     pub kv_cache_utilization: f32x4,
+    /// Prompt tokens of those that wait.
     waiting_tokens: f32x4,
+    /// Those of this gateway's request that has waited longest.
     oldest_tokens: f32x4,
     worked_on_since: Moments,
 }
@@ -76,7 +79,6 @@ impl Quad {
         places: u32x4::new([ABSENT; LANES]),
         requests: f32x4::ZERO,
         waiting: f32x4::ZERO,
-        foreign_waiting: f32x4::ZERO,
         prefill_tokens_per_ms: f32x4::ONE,
         kv_cache_utilization: f32x4::ZERO,
         waiting_tokens: f32x4::ZERO,
@@ -84,12 +86,12 @@ impl Quad {
         worked_on_since: Moments(i32x4::new([0; LANES])),
     };
 
-    /// Prompt tokens of this gateway that are yet to be computed there: for four what
-    /// [`InFlight::backlog_tokens`] is for one.
+    /// Prompt tokens that are yet to be computed there: for four what [`InFlight::backlog_tokens`] is for one, and
+    /// [`FOREIGN_PROMPT_TOKENS`] for each queued request of others.
     #[inline]
     pub fn backlog_tokens(&self, now_ms: u64) -> f32x4 {
         let worked_off = self.prefill_tokens_per_ms * self.worked_on_since.passed_ms(now_ms);
-        (self.waiting_tokens - worked_off.fast_min(self.oldest_tokens)).fast_max(f32x4::ZERO)
+        self.waiting_tokens - worked_off.fast_min(self.oldest_tokens)
     }
 
     fn load(&mut self, lane: usize, in_flight: InFlight, prefill_tokens_per_ms: f64, foreign: Foreign) {
@@ -98,10 +100,12 @@ impl Quad {
         let write = |lanes: &mut f32x4, value| set(lanes.as_mut_array(), lane, value);
         write(&mut self.requests, in_flight.requests.saturating_add(foreign.requests) as f32);
         write(&mut self.waiting, in_flight.waiting.saturating_add(foreign.waiting) as f32);
-        write(&mut self.foreign_waiting, foreign.waiting as f32);
         write(&mut self.prefill_tokens_per_ms, prefill_tokens_per_ms as f32);
         write(&mut self.kv_cache_utilization, foreign.kv_cache_utilization);
-        write(&mut self.waiting_tokens, in_flight.waiting_tokens as f32);
+        // A table in shared data can say that less waits than its oldest.
+        let own_tokens = in_flight.waiting_tokens.max(oldest_tokens.into());
+        let foreign_tokens = u64::from(foreign.waiting) * FOREIGN_PROMPT_TOKENS;
+        write(&mut self.waiting_tokens, own_tokens.saturating_add(foreign_tokens) as f32);
         write(&mut self.oldest_tokens, oldest_tokens as f32);
         set(self.worked_on_since.0.as_mut_array(), lane, Moments::low_bits(since_ms));
     }

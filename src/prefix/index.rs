@@ -53,7 +53,7 @@ impl PrefixIndex {
 
     /// Memory taken for what the endpoints hold, without the prompts in flight, in bytes.
     pub fn cache_bytes(&self) -> usize {
-        self.caches.values().map(BlockCache::allocated_bytes).sum()
+        self.starts.allocated_bytes() + self.caches.values().map(BlockCache::allocated_bytes).sum::<usize>()
     }
 
     /// Whether nothing has been learnt yet.

@@ -35,6 +35,11 @@ impl Starts {
         Starts { table: HashTable::new(), listed: VecDeque::new(), seed }
     }
 
+    /// Memory taken, in bytes.
+    pub fn allocated_bytes(&self) -> usize {
+        self.table.allocation_size() + self.listed.capacity() * size_of::<Start>()
+    }
+
     /// The endpoints that may hold a prompt's first block.
     pub fn holders(&self, hash: u64) -> impl Iterator<Item = LoadId> {
         let same = self.table.iter_hash(mix(hash ^ self.seed)).filter(move |start| start.hash == hash);

@@ -1,7 +1,7 @@
 //! DEFAULT: the endpoint where the request costs least.
 //!
 //! ```text
-//! cost = (backlog + work + avoidable work × delayed + DECODE_TOKENS × requests) ÷ prefill speed × (1 + KV-cache utilization)
+//! cost = (backlog + work + DECODE_TOKENS × requests + avoidable work × delayed) ÷ prefill speed × (1 + KV-cache utilization)
 //!
 //! backlog        = prompt tokens this gateway sent there that the endpoint has yet to compute
 //!                + queued requests of others × FOREIGN_PROMPT_TOKENS
@@ -28,9 +28,6 @@ use wide::f32x4;
 use super::Demand;
 use crate::load::LoadBook;
 use crate::pool::{AdapterPlace, Endpoint, Freshness, Quad};
-
-/// Prompt tokens taken for a queued request of another gateway, whose size nobody tells: a typical chat turn.
-const FOREIGN_PROMPT_TOKENS: f32 = 512.0;
 
 /// What loading an adapter costs, in prompt tokens: a sixteenth of a second, at 8,000 tokens a second. Anything from 400 to
 /// 2,000 is about as good.
@@ -69,10 +66,22 @@ pub(super) fn adapter_tokens(
 /// the least work at any endpoint.
 #[inline]
 pub(super) fn cost(quad: &Quad, work_tokens: f32x4, least_work_tokens: f32, now_ms: u64) -> f32x4 {
-    let backlog = quad.backlog_tokens(now_ms) + quad.foreign_waiting * FOREIGN_PROMPT_TOKENS;
     let running = (quad.requests - quad.waiting).fast_max(f32x4::ZERO);
     let delayed = quad.waiting + running * RUNNING_SHARE;
     let avoidable = work_tokens - least_work_tokens;
-    let tokens = backlog + work_tokens + avoidable * delayed + quad.requests * DECODE_TOKENS;
+    time_ms(quad, tokens(quad, work_tokens, now_ms) + avoidable * delayed)
+}
+
+/// The same where the work is the same at all endpoints, and none of it avoidable.
+#[inline]
+pub(super) fn cost_of_same_work(quad: &Quad, work_tokens: f32, now_ms: u64) -> f32x4 {
+    time_ms(quad, tokens(quad, f32x4::splat(work_tokens), now_ms))
+}
+
+fn tokens(quad: &Quad, work_tokens: f32x4, now_ms: u64) -> f32x4 {
+    quad.backlog_tokens(now_ms) + work_tokens + quad.requests * DECODE_TOKENS
+}
+
+fn time_ms(quad: &Quad, tokens: f32x4) -> f32x4 {
     tokens / quad.prefill_tokens_per_ms * (quad.kv_cache_utilization + 1.0)
 }

@@ -82,8 +82,8 @@ struct Judge<'a, 'b> {
 
 /// What candidates would have to do for a request, in prompt tokens.
 struct Work {
-    /// That of each.
-    tokens: Vec<f32x4>,
+    /// That of each, if it is not the whole prompt for all of them.
+    of_each: Option<Vec<f32x4>>,
     /// The least of all.
     least_tokens: f32,
     /// The prompt's first block that none of them holds.
@@ -99,7 +99,8 @@ impl<'a> Judge<'a, '_> {
             if quads.is_empty() || ranked.len() == MAX_RANKED {
                 continue;
             }
-            let costs = self.costs(quads, candidates.part(freshness, &work.tokens), work.least_tokens);
+            let of_each = work.of_each.as_ref().map(|of_each| candidates.part(freshness, of_each));
+            let costs = self.costs(quads, of_each, work.least_tokens);
             let mut best = best(quads, &costs, draw);
             if let Some(first_new) = work.first_new.filter(|_| ranked.is_empty())
                 && let Some(home) = prefix_cache::home(self.pool, quads, &costs, first_new)
@@ -114,27 +115,29 @@ impl<'a> Judge<'a, '_> {
     }
 
     /// The strategy's cost of each.
-    fn costs(&self, quads: &[Quad], work_tokens: &[f32x4], least_work_tokens: f32) -> Vec<f32x4> {
-        let each = quads.iter().zip(work_tokens);
-        match self.strategy {
-            RoutingStrategy::Default | RoutingStrategy::PrefixCache => each
-                .map(|(quad, work_tokens)| default::cost(quad, *work_tokens, least_work_tokens, self.now_ms))
+    fn costs(&self, quads: &[Quad], work_of_each: Option<&[f32x4]>, least_work_tokens: f32) -> Vec<f32x4> {
+        let (quads, now_ms) = (quads.iter(), self.now_ms);
+        match (self.strategy, work_of_each) {
+            (RoutingStrategy::Default | RoutingStrategy::PrefixCache, None) => {
+                quads.map(|quad| default::cost_of_same_work(quad, least_work_tokens, now_ms)).collect()
+            }
+            (RoutingStrategy::Default | RoutingStrategy::PrefixCache, Some(work_tokens)) => quads
+                .zip(work_tokens)
+                .map(|(quad, work_tokens)| default::cost(quad, *work_tokens, least_work_tokens, now_ms))
                 .collect(),
-            RoutingStrategy::LeastRequest => each.map(|(quad, _)| least_request::cost(quad)).collect(),
-            RoutingStrategy::RoundRobin => each.map(|(quad, _)| round_robin::cost(quad, self.pool)).collect(),
-            RoutingStrategy::Random => each.map(|_| f32x4::ZERO).collect(),
+            (RoutingStrategy::LeastRequest, _) => quads.map(least_request::cost).collect(),
+            (RoutingStrategy::RoundRobin, _) => {
+                quads.map(|quad| round_robin::cost(quad, self.pool)).collect()
+            }
+            (RoutingStrategy::Random, _) => quads.map(|_| f32x4::ZERO).collect(),
         }
     }
 
-    /// The same everywhere, but where the adapter is not loaded or a part of the prompt is cached.
+    /// The whole prompt, but where the adapter is not loaded or a part of the prompt is cached.
     fn work(&self) -> Work {
         let candidates = self.pool.candidates();
         let prompt_tokens = self.demand.prompt_tokens as f32;
-        let mut work = Work {
-            tokens: vec![f32x4::splat(prompt_tokens); candidates.quads().len()],
-            least_tokens: prompt_tokens,
-            first_new: None,
-        };
+        let mut work = Work { of_each: None, least_tokens: prompt_tokens, first_new: None };
         if self.demand.adapter.is_some() {
             work.least_tokens = f32::INFINITY;
             (0..self.pool.endpoints().map_or(0, <[_]>::len))
@@ -163,7 +166,8 @@ impl<'a> Judge<'a, '_> {
             default::adapter_tokens(endpoint, candidates.freshness(quad), self.demand, self.loads);
         let tokens = self.uncached_tokens(endpoint, matched_blocks) as f32 + adapter_tokens;
         work.least_tokens = lesser(work.least_tokens, tokens);
-        if let Some(quad) = work.tokens.get_mut(quad) {
+        let whole = || vec![f32x4::splat(self.demand.prompt_tokens as f32); candidates.quads().len()];
+        if let Some(quad) = work.of_each.get_or_insert_with(whole).get_mut(quad) {
             set(quad.as_mut_array(), lane, tokens);
         }
     }
