@@ -12,10 +12,10 @@ use super::{Endpoint, Freshness};
 use crate::load::{InFlight, LoadBook, LoadId};
 
 /// Candidates side by side.
-pub const LANES: usize = 4;
+const LANES: usize = 4;
 
 /// The place of one that is absent.
-pub const ABSENT: u32 = u32::MAX;
+const ABSENT: u32 = u32::MAX;
 
 /// Prompt tokens taken for a queued request of another gateway, whose size nobody tells: a typical chat turn.
 pub const FOREIGN_PROMPT_TOKENS: u64 = 512;
@@ -39,7 +39,7 @@ impl Limits {
 /// Four candidates side by side; behind the last of a kind, some are absent.
 #[derive(Debug, Clone, Copy)]
 pub struct Quad {
-    /// Where each is in the pool's list, and [`ABSENT`] where there is none.
+    /// Where each is in the pool's list, and the highest number where there is none.
     pub places: u32x4,
     /// Requests there, of whomever.
     pub requests: f32x4,
@@ -94,6 +94,11 @@ impl Quad {
         self.waiting_tokens - worked_off.fast_min(self.oldest_tokens)
     }
 
+    /// Of something that there is for each of the four, that of those that are not absent, with their places.
+    pub fn present<T>(&self, of_each: impl IntoIterator<Item = T>) -> impl Iterator<Item = (u32, T)> {
+        self.places.to_array().into_iter().zip(of_each).filter(|(place, _)| *place != ABSENT)
+    }
+
     fn load(&mut self, lane: usize, in_flight: InFlight, prefill_tokens_per_ms: f64, foreign: Foreign) {
         let oldest_tokens = in_flight.oldest.map_or(0, |oldest| oldest.tokens);
         let since_ms = in_flight.worked_on_since_ms().unwrap_or(0);
@@ -112,7 +117,7 @@ impl Quad {
 }
 
 /// Writes one of some side by side.
-pub fn set<T, const COUNT: usize>(lanes: &mut [T; COUNT], lane: usize, value: T) {
+fn set<T, const COUNT: usize>(lanes: &mut [T; COUNT], lane: usize, value: T) {
     if let Some(slot) = lanes.get_mut(lane) {
         *slot = value;
     }
@@ -154,14 +159,23 @@ impl Candidates {
         }
     }
 
-    /// The quad of the endpoint at this place of the pool's list, and its lane there, if it may be picked.
-    pub fn row(&self, place: usize) -> Option<(usize, usize)> {
-        *self.rows.get(place)?
+    /// Of something that there is for each quad, writes that of the endpoint at this place of the pool's list.
+    pub fn write(&self, for_each_quad: &mut [f32x4], place: usize, value: f32) {
+        if let Some((quad, lane)) = self.row(place)
+            && let Some(quad) = for_each_quad.get_mut(quad)
+        {
+            set(quad.as_mut_array(), lane, value);
+        }
     }
 
-    /// How fresh the metrics are of those in this quad.
-    pub fn freshness(&self, quad: usize) -> Freshness {
-        if quad < self.fresh_quads { Freshness::Fresh } else { Freshness::Stale }
+    /// How fresh the metrics are of the endpoint at this place of the pool's list, if it may be picked.
+    pub fn freshness(&self, place: usize) -> Option<Freshness> {
+        let (quad, _) = self.row(place)?;
+        Some(if quad < self.fresh_quads { Freshness::Fresh } else { Freshness::Stale })
+    }
+
+    fn row(&self, place: usize) -> Option<(usize, usize)> {
+        *self.rows.get(place)?
     }
 
     /// An endpoint is another than it was when the list was made.
@@ -227,8 +241,7 @@ impl Candidates {
 
     /// Takes over the load of the endpoint at this place.
     fn load(&mut self, place: usize, endpoints: &[Endpoint], loads: &LoadBook) {
-        let Some((quad, lane)) = self.row(place) else { return };
-        let freshness = self.freshness(quad);
+        let Some(((quad, lane), freshness)) = self.row(place).zip(self.freshness(place)) else { return };
         if let (Some(quad), Some(endpoint)) = (self.quads.get_mut(quad), endpoints.get(place)) {
             let load_id = endpoint.load_id;
             let prefill_tokens_per_ms = loads.prefill_tokens_per_ms(load_id);

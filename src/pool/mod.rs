@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use foldhash::fast::FixedState;
 
-pub use candidates::{ABSENT, Candidates, FOREIGN_PROMPT_TOKENS, Limits, Quad, set};
+pub use candidates::{Candidates, FOREIGN_PROMPT_TOKENS, Limits, Quad};
 pub use discovery::{DiscoveredEndpoint, DiscoveryError, read_clusters};
 pub use endpoint::{AdapterPlace, Endpoint, Freshness};
 pub use snapshot::{EndpointReading, Reading, Snapshot, decode, encode};

@@ -222,7 +222,7 @@ impl BlockCache {
 }
 
 /// Where in the table a block goes: its hash is known to clients, the seed is not.
-fn scatter(hash: u64, seed: u64) -> u64 {
+pub(super) fn scatter(hash: u64, seed: u64) -> u64 {
     mix(hash ^ seed)
 }
 

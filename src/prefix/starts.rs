@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use hashbrown::HashTable;
 
-use crate::hash::mix;
+use super::block_cache::scatter;
 use crate::load::LoadId;
 
 /// Of those listed, how many are looked at again for each that is added.
@@ -42,17 +42,17 @@ impl Starts {
 
     /// The endpoints that may hold a prompt's first block.
     pub fn holders(&self, hash: u64) -> impl Iterator<Item = LoadId> {
-        let same = self.table.iter_hash(mix(hash ^ self.seed)).filter(move |start| start.hash == hash);
+        let same = self.table.iter_hash(scatter(hash, self.seed)).filter(move |start| start.hash == hash);
         same.map(|start| start.id)
     }
 
     /// A prompt that begins with this block was sent to an endpoint.
     pub fn add(&mut self, hash: u64, id: LoadId, is_held: impl Fn(LoadId, u64) -> bool) {
         let (new, seed) = (Start { hash, id }, self.seed);
-        if self.table.find(mix(hash ^ seed), |start| *start == new).is_some() {
+        if self.table.find(scatter(hash, seed), |start| *start == new).is_some() {
             return;
         }
-        self.table.insert_unique(mix(hash ^ seed), new, |start| mix(start.hash ^ seed));
+        self.table.insert_unique(scatter(hash, seed), new, |start| scatter(start.hash, seed));
         self.listed.push_back(new);
         for _ in 0..CHECKS_OF_ONE_ADDED {
             if let Some(oldest) = self.listed.pop_front() {
@@ -64,7 +64,8 @@ impl Starts {
     fn keep_or_drop(&mut self, start: Start, is_held: bool) {
         if is_held {
             self.listed.push_back(start);
-        } else if let Ok(entry) = self.table.find_entry(mix(start.hash ^ self.seed), |other| *other == start)
+        } else if let Ok(entry) =
+            self.table.find_entry(scatter(start.hash, self.seed), |other| *other == start)
         {
             entry.remove();
         }

@@ -10,7 +10,7 @@ use wide::{f32x4, u32x4};
 
 use super::MAX_RANKED;
 use crate::hash::mix32;
-use crate::pool::{ABSENT, Quad};
+use crate::pool::Quad;
 
 /// A candidate that may be among the best.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
@@ -26,7 +26,7 @@ pub(super) struct Contender {
 /// The first [`MAX_RANKED`] in order, by insertion: one look at each four among which none is.
 pub(super) fn best(quads: &[Quad], costs: &[f32x4], draw: u32) -> Vec<Contender> {
     let mut best = Vec::with_capacity(MAX_RANKED + 1);
-    let mut bar = Contender { cost: f32::INFINITY, lot: u32::MAX, place: ABSENT };
+    let mut bar = Contender { cost: f32::INFINITY, lot: u32::MAX, place: u32::MAX };
     for (quad, costs) in quads.iter().zip(costs) {
         let lots = mix32(quad.places ^ u32x4::splat(draw));
         let cheaper = costs.simd_lt(f32x4::splat(bar.cost)).to_bitmask();
@@ -41,10 +41,9 @@ pub(super) fn best(quads: &[Quad], costs: &[f32x4], draw: u32) -> Vec<Contender>
 
 /// Inserts those of four that are before `bar`, and gives the last of the best as the next bar once there are enough.
 fn insert(best: &mut Vec<Contender>, bar: Contender, quad: &Quad, costs: f32x4, lots: u32x4) -> Contender {
-    for ((place, cost), lot) in quad.places.to_array().into_iter().zip(costs.to_array()).zip(lots.to_array())
-    {
+    for (place, (cost, lot)) in quad.present(costs.to_array().into_iter().zip(lots.to_array())) {
         let next = Contender { cost, lot, place };
-        if place != ABSENT && next < bar {
+        if next < bar {
             let after = best.iter().position(|other| next < *other).unwrap_or(best.len());
             best.insert(after, next);
             best.truncate(MAX_RANKED);

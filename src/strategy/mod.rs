@@ -1,7 +1,8 @@
 //! Strategies: each gives an endpoint a cost for a request, and the least cost wins.
 //!
-//! A strategy is one function in one file, with its formula in the module doc. What they share is here: who may be
-//! picked, how many go out, and how ties are decided.
+//! A strategy is one function in one file, with its formula in the module doc. Who may be picked is the pool's to say
+//! ([`Candidates`](crate::pool::Candidates)); what strategies share is here: how many go out and in which order, and in
+//! `best` how ties are decided.
 
 mod best;
 pub mod default;
@@ -15,7 +16,7 @@ use best::{Contender, best};
 
 use crate::config::RoutingStrategy;
 use crate::load::{AdapterId, LoadBook};
-use crate::pool::{Endpoint, Freshness, Limits, Pool, Quad, set};
+use crate::pool::{Endpoint, Freshness, Limits, Pool, Quad};
 use crate::prefix::{Match, PromptBlocks};
 
 /// Endpoints named in one pick: the best, and two for Envoy's retries.
@@ -135,21 +136,21 @@ impl<'a> Judge<'a, '_> {
 
     /// The whole prompt, but where the adapter is not loaded or a part of the prompt is cached.
     fn work(&self) -> Work {
-        let candidates = self.pool.candidates();
         let prompt_tokens = self.demand.prompt_tokens as f32;
         let mut work = Work { of_each: None, least_tokens: prompt_tokens, first_new: None };
         if self.demand.adapter.is_some() {
             work.least_tokens = f32::INFINITY;
-            (0..self.pool.endpoints().map_or(0, <[_]>::len))
-                .for_each(|place| self.set_work(&mut work, place, 0));
+            for place in 0..self.pool.endpoints().map_or(0, <[_]>::len) {
+                self.set_work(&mut work, place, 0);
+            }
         }
         if let Some((prefixes, blocks)) = self.pool.prefixes().zip(self.demand.blocks) {
             let mut most_matched = 0;
             for (load_id, matched_blocks) in prefixes.holders(blocks) {
-                if let Some(place) = self.pool.place(load_id).filter(|place| candidates.row(*place).is_some())
+                if let Some(place) = self.pool.place(load_id)
+                    && self.set_work(&mut work, place, matched_blocks)
                 {
                     most_matched = most_matched.max(matched_blocks);
-                    self.set_work(&mut work, place, matched_blocks);
                 }
             }
             work.first_new = blocks.hashes.get(most_matched).copied();
@@ -157,19 +158,18 @@ impl<'a> Judge<'a, '_> {
         work
     }
 
-    /// Sets the work of the endpoint at a place of the pool's list, which holds so many blocks of the prompt.
-    fn set_work(&self, work: &mut Work, place: usize, matched_blocks: usize) {
+    /// Sets the work of the endpoint at a place of the pool's list, which holds so many blocks of the prompt; `false` if it
+    /// may not be picked.
+    fn set_work(&self, work: &mut Work, place: usize, matched_blocks: usize) -> bool {
         let candidates = self.pool.candidates();
-        let Some((quad, lane)) = candidates.row(place) else { return };
-        let Some(endpoint) = self.pool.endpoints().and_then(|endpoints| endpoints.get(place)) else { return };
-        let adapter_tokens =
-            default::adapter_tokens(endpoint, candidates.freshness(quad), self.demand, self.loads);
+        let endpoint = self.pool.endpoints().and_then(|endpoints| endpoints.get(place));
+        let Some((endpoint, freshness)) = endpoint.zip(candidates.freshness(place)) else { return false };
+        let adapter_tokens = default::adapter_tokens(endpoint, freshness, self.demand, self.loads);
         let tokens = self.uncached_tokens(endpoint, matched_blocks) as f32 + adapter_tokens;
         work.least_tokens = lesser(work.least_tokens, tokens);
         let whole = || vec![f32x4::splat(self.demand.prompt_tokens as f32); candidates.quads().len()];
-        if let Some(quad) = work.of_each.get_or_insert_with(whole).get_mut(quad) {
-            set(quad.as_mut_array(), lane, tokens);
-        }
+        candidates.write(work.of_each.get_or_insert_with(whole), place, tokens);
+        true
     }
 
     /// Tokens of the prompt that are not cached where so many blocks of it are, at least 1.

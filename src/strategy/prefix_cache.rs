@@ -18,7 +18,7 @@ use wide::f32x4;
 use super::best::Contender;
 use super::{Demand, lesser};
 use crate::hash::mix;
-use crate::pool::{ABSENT, Endpoint, Pool, Quad};
+use crate::pool::{Endpoint, Pool, Quad};
 use crate::prefix::BLOCK_BYTES;
 
 /// How much more than the least an endpoint's cost may be for a prompt to go where it belongs.
@@ -34,7 +34,7 @@ pub(super) fn matched_tokens(demand: Demand<'_>, matched_blocks: usize, endpoint
 
 /// The endpoint to which a prompt belongs whose first block that is nowhere cached is `first_new`.
 pub(super) fn home(pool: &Pool, quads: &[Quad], costs: &[f32x4], first_new: u64) -> Option<Contender> {
-    let candidates = || quads.iter().zip(costs).flat_map(|(quad, costs)| side_by_side(quad, *costs));
+    let candidates = || quads.iter().zip(costs).flat_map(|(quad, costs)| quad.present(costs.to_array()));
     let least = candidates().map(|(_, cost)| cost).fold(f32::INFINITY, lesser);
     let near = candidates().filter(|(_, cost)| *cost <= least * PLACEMENT_SLACK);
     let endpoints = pool.endpoints().unwrap_or_default();
@@ -42,10 +42,4 @@ pub(super) fn home(pool: &Pool, quads: &[Quad], costs: &[f32x4], first_new: u64)
         |place: u32| endpoints.get(place as usize).map(|endpoint| mix(first_new ^ endpoint.address_hash));
     let (place, cost) = near.max_by_key(|(place, _)| score(*place))?;
     Some(Contender { cost, lot: 0, place })
-}
-
-/// The place and the cost of each of four that is not absent.
-fn side_by_side(quad: &Quad, costs: f32x4) -> impl Iterator<Item = (u32, f32)> {
-    let candidates = quad.places.to_array().into_iter().zip(costs.to_array());
-    candidates.filter(|(place, _)| *place != ABSENT)
 }

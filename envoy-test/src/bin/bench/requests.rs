@@ -61,7 +61,9 @@ pub fn by_number_of_endpoints(runtime: &Runtime, rounds: usize) -> Result<Vec<Re
         let gateways = start(&variants, &servers, Scraping::Never)?;
         Ok((servers, gateways))
     };
-    let pools: Vec<_> = MANY_ENDPOINTS.into_iter().map(pool).collect::<Result<_>>()?;
+    let started: Vec<(ModelServers, Vec<Gateway>)> =
+        MANY_ENDPOINTS.into_iter().map(pool).collect::<Result<_>>()?;
+    let pools: Vec<_> = started.iter().map(|(servers, gateways)| (servers, gateways.as_slice())).collect();
     let costs = measure_pools(runtime, &pools, &chat(TYPICAL_KILOBYTES, false), WARM_UP_CPU_US, rounds)?;
     let name = |count: u32| format!("{} endpoints", grouped(count.into()));
     Ok(MANY_ENDPOINTS

@@ -42,17 +42,14 @@ pub fn measure(
     warm_up_cpu_us: u64,
     rounds: usize,
 ) -> Result<Vec<Cost>> {
-    let mut contenders = prepare(runtime, servers, gateways, request, warm_up_cpu_us)?;
-    for _ in 0..rounds {
-        take_turns(runtime, &mut contenders, request)?;
-    }
-    Ok(costs(contenders))
+    let costs = measure_pools(runtime, &[(servers, gateways)], request, warm_up_cpu_us, rounds)?;
+    Ok(costs.into_iter().flatten().collect())
 }
 
 /// The same on several pools of servers, each with its own Envoys; the pools take turns, too.
 pub fn measure_pools(
     runtime: &Runtime,
-    pools: &[(ModelServers, Vec<Gateway>)],
+    pools: &[(&ModelServers, &[Gateway])],
     request: &Arc<[u8]>,
     warm_up_cpu_us: u64,
     rounds: usize,
@@ -61,8 +58,9 @@ pub fn measure_pools(
         pools.iter().map(|(servers, gateways)| prepare(runtime, servers, gateways, request, warm_up_cpu_us));
     let mut contenders: Vec<_> = prepared.collect::<Result<_>>()?;
     for _ in 0..rounds {
-        for contenders in &mut contenders {
-            take_turns(runtime, contenders, request)?;
+        for contender in contenders.iter_mut().flatten() {
+            let cpu_us = contender.spend(runtime, request, ROUND_CPU_US)?;
+            contender.rounds_cpu_us.push(cpu_us);
         }
     }
     Ok(contenders.into_iter().map(costs).collect())
@@ -83,14 +81,6 @@ fn prepare<'a>(
         Ok(contender)
     };
     gateways.iter().map(warmed_up).collect()
-}
-
-fn take_turns(runtime: &Runtime, contenders: &mut [Contender<'_>], request: &Arc<[u8]>) -> Result<()> {
-    for contender in contenders {
-        let cpu_us = contender.spend(runtime, request, ROUND_CPU_US)?;
-        contender.rounds_cpu_us.push(cpu_us);
-    }
-    Ok(())
 }
 
 struct Contender<'a> {
