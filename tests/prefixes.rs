@@ -27,6 +27,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => (0..8_usize).prop_map(|which| Step::Answered { which }),
         1 => (0..8_usize).prop_map(|which| Step::Dropped { which }),
         1 => (0..3_usize).prop_map(|endpoint| Step::Restarted { endpoint }),
+        1 => (0..3_usize).prop_map(|endpoint| Step::Replaced { endpoint }),
     ]
 }
 
@@ -40,6 +41,7 @@ proptest! {
     ) {
         let mut world = World::new(100_000);
         steps.into_iter().for_each(|step| world.step(step));
+        prop_assert_eq!(world.index.len(), world.naive_len());
         for blocks in asked.iter().map(|letters| prompt(letters)) {
             for endpoint in 0..3 {
                 prop_assert_eq!(world.matched(endpoint, &blocks), world.naive_match(endpoint, &blocks));

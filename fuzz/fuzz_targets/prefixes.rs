@@ -21,6 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
         small.step(step.clone());
         assert!(small.index.len() <= FEW_BLOCKS);
     }
+    assert_eq!(large.index.len(), large.naive_len());
     for step in &steps {
         let Step::Sent { letters, .. } = step else { continue };
         let blocks = prompt(letters);
@@ -38,13 +39,14 @@ fuzz_target!(|bytes: &[u8]| {
 fn steps(bytes: &[u8]) -> Vec<Step> {
     let pairs = bytes.chunks_exact(2).take(60);
     let steps = pairs.map(|pair| {
-        let (what, rest) = (pair[0] % 9, pair[1]);
-        let endpoint = usize::from(pair[0] / 9 % 3);
+        let (what, rest) = (pair[0] % 10, pair[1]);
+        let endpoint = usize::from(pair[0] / 10 % 3);
         match what {
-            0..=3 => Step::Sent { endpoint, letters: letters(rest, pair[0] / 27) },
+            0..=3 => Step::Sent { endpoint, letters: letters(rest, pair[0] / 30) },
             4..=6 => Step::Answered { which: usize::from(rest) },
             7 => Step::Dropped { which: usize::from(rest) },
-            _ => Step::Restarted { endpoint },
+            8 => Step::Restarted { endpoint },
+            _ => Step::Replaced { endpoint },
         }
     });
     steps.collect()

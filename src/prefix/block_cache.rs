@@ -1,10 +1,16 @@
-//! What one endpoint's KV cache holds, as far as can be told from what was sent there.
+//! What one endpoint's KV cache holds, as far as can be told from what was sent there; and what it is about to hold.
 //!
 //! A list of blocks by last use, as servers keep theirs: the one unused for longest leaves first. Blocks of one prompt
 //! are used from the last to the first, so none ever outlives one it continues. With that, a prompt's longest cached
 //! start is found by halving. Output and what is behind a prompt's last block take room, too; nothing matches them.
+//!
+//! Blocks of prompts in flight count as held, because a prompt that begins like one that is being computed does not have to
+//! be computed twice, and an endpoint drops nothing that is in use. They are in the list only once they were used, and leave
+//! no trace if their prompt fails. A block keeps its place as long as a prompt with it is in flight, so it is looked
+//! for once, when the prompt is sent.
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use crate::hash::mix;
 
@@ -24,8 +30,12 @@ pub(super) struct BlockCache {
     free: u32,
     newest: u32,
     oldest: u32,
-    blocks: usize,
-    blocks_max: usize,
+    /// Blocks in the list.
+    cached: usize,
+    cached_max: usize,
+    /// Blocks of prompts in flight, some of which are in the list, too.
+    in_flight: usize,
+    /// Tokens of the blocks in the list.
     tokens: u64,
     tokens_max: u64,
     uses: u32,
@@ -35,10 +45,19 @@ pub(super) struct BlockCache {
 #[derive(Debug)]
 struct Node {
     hash: u64,
+    /// Prompts in flight that have the block.
+    prompts: u32,
     tokens: u32,
     newer: u32,
     older: u32,
-    used: Use,
+    /// When it was last used, if it is in the list.
+    used: Option<Use>,
+}
+
+impl Node {
+    fn new(hash: u64) -> Node {
+        Node { hash, prompts: 0, tokens: 0, newer: NONE, older: NONE, used: None }
+    }
 }
 
 /// When a block was last used, counted in requests; wraps around.
@@ -53,15 +72,16 @@ impl Use {
 
 impl BlockCache {
     /// An empty one. `seed` keeps clients from choosing blocks that crowd its hash table.
-    pub fn new(blocks_max: usize, seed: u64) -> BlockCache {
+    pub fn new(cached_max: usize, seed: u64) -> BlockCache {
         BlockCache {
             nodes: Vec::new(),
             table: HashTable::new(),
             free: NONE,
             newest: NONE,
             oldest: NONE,
-            blocks: 0,
-            blocks_max,
+            cached: 0,
+            cached_max,
+            in_flight: 0,
             tokens: 0,
             tokens_max: u64::MAX,
             uses: 0,
@@ -69,14 +89,14 @@ impl BlockCache {
         }
     }
 
-    /// One with nothing in it, and the same limits.
-    pub fn emptied(&self) -> BlockCache {
-        BlockCache { tokens_max: self.tokens_max, ..BlockCache::new(self.blocks_max, self.seed) }
+    /// Blocks cached, without those that are only in flight.
+    pub fn cached(&self) -> usize {
+        self.cached
     }
 
-    /// Blocks held.
-    pub fn len(&self) -> usize {
-        self.blocks
+    /// Blocks of prompts in flight, whether they are cached or not.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
     }
 
     /// Memory taken for them, in bytes.
@@ -84,33 +104,57 @@ impl BlockCache {
         self.nodes.capacity() * size_of::<Node>() + self.table.allocation_size()
     }
 
-    /// When the block was last used.
-    pub fn last_use(&self, hash: u64) -> Option<Use> {
-        self.find(hash).and_then(|place| self.node(place)).map(|node| node.used)
+    /// Whether it holds the block, or is about to.
+    pub fn holds(&self, hash: u64) -> bool {
+        self.find(hash).is_some()
     }
 
-    /// A prompt was computed there: its blocks, of `block_tokens` each, and so many other tokens behind them.
-    pub fn use_blocks(&mut self, hashes: &[u64], block_tokens: u32, other_tokens: u32) {
-        self.uses = self.uses.wrapping_add(1);
-        if other_tokens > 0 {
-            self.insert(UNMATCHED, other_tokens);
-        }
-        for &hash in hashes.iter().rev() {
-            match self.find(hash) {
-                Some(place) => self.renew(place),
-                None => self.insert(hash, block_tokens),
+    /// When the block was last used, unless it is only about to be there.
+    pub fn last_use(&self, hash: u64) -> Option<Use> {
+        self.find(hash)?.used
+    }
+
+    /// A prompt with these blocks was sent there. Returns their places, to be handed back to [`BlockCache::release`].
+    pub fn hold(&mut self, hashes: &[u64]) -> Vec<u32> {
+        hashes.iter().map(|hash| self.hold_block(*hash)).collect()
+    }
+
+    /// A prompt is no longer in flight.
+    pub fn release(&mut self, places: &[u32]) {
+        for &place in places {
+            let Some(node) = self.node_mut(place) else { continue };
+            node.prompts -= 1;
+            if node.prompts == 0 {
+                let is_cached = node.used.is_some();
+                self.in_flight -= 1;
+                if !is_cached {
+                    self.remove(place);
+                }
             }
         }
+    }
+
+    /// A prompt in flight was computed there: its blocks, of `block_tokens` each, and so many other tokens behind them.
+    pub fn use_blocks(&mut self, places: &[u32], block_tokens: u32, other_tokens: u32) {
+        self.uses = self.uses.wrapping_add(1);
+        if other_tokens > 0 {
+            let place = self.next_place();
+            self.occupy(place, UNMATCHED);
+            self.use_block(place, other_tokens);
+        }
+        for &place in places.iter().rev() {
+            self.use_block(place, block_tokens);
+        }
         self.shrink();
     }
 
-    /// Holds at most so many blocks from now on.
-    pub fn set_blocks_max(&mut self, blocks_max: usize) {
-        self.blocks_max = blocks_max;
+    /// Caches at most so many blocks from now on.
+    pub fn set_cached_max(&mut self, cached_max: usize) {
+        self.cached_max = cached_max;
         self.shrink();
     }
 
-    /// Holds at most so many tokens from now on.
+    /// Caches at most so many tokens from now on.
     pub fn set_tokens_max(&mut self, tokens_max: u64) {
         self.tokens_max = tokens_max;
         self.shrink();
@@ -118,72 +162,101 @@ impl BlockCache {
 
     /// Forgets what was last used at `last` or before: the endpoint has shown that it does not hold it any more.
     pub fn forget_until(&mut self, last: Use) {
-        while self.node(self.oldest).is_some_and(|node| !node.used.is_after(last)) {
-            self.remove_oldest();
+        while self.node(self.oldest).and_then(|node| node.used).is_some_and(|used| !used.is_after(last)) {
+            self.drop_oldest();
+        }
+    }
+
+    /// Forgets all but what is in flight.
+    pub fn clear(&mut self) {
+        while self.oldest != NONE {
+            self.drop_oldest();
         }
     }
 
     fn shrink(&mut self) {
-        while self.oldest != NONE && (self.blocks > self.blocks_max || self.tokens > self.tokens_max) {
-            self.remove_oldest();
+        while self.oldest != NONE && (self.cached > self.cached_max || self.tokens > self.tokens_max) {
+            self.drop_oldest();
         }
     }
 
-    /// Whether it holds the block.
-    pub fn holds(&self, hash: u64) -> bool {
-        self.find(hash).is_some()
-    }
-
-    fn find(&self, hash: u64) -> Option<u32> {
+    fn find(&self, hash: u64) -> Option<&Node> {
         let is_it = |place: &u32| self.node(*place).is_some_and(|node| node.hash == hash);
-        self.table.find(scatter(hash, self.seed), is_it).copied()
+        self.table.find(scatter(hash, self.seed), is_it).and_then(|place| self.node(*place))
     }
 
-    fn insert(&mut self, hash: u64, tokens: u32) {
-        let node = Node { hash, tokens, newer: NONE, older: NONE, used: Use(self.uses) };
-        let place = self.place(node);
-        if hash != UNMATCHED {
-            let Self { nodes, table, seed, .. } = self;
-            let hash_at =
-                |place: &u32| nodes.get(*place as usize).map_or(0, |node| scatter(node.hash, *seed));
-            table.insert_unique(scatter(hash, *seed), place, hash_at);
-        }
-        self.blocks += 1;
-        self.tokens += u64::from(tokens);
-        self.link_newest(place);
-    }
-
-    /// A place for the node; one that is free if there is one.
-    fn place(&mut self, node: Node) -> u32 {
-        let place = self.free;
-        if let Some(free) = self.nodes.get_mut(place as usize) {
-            self.free = free.older;
-            *free = node;
-            return place;
-        }
-        self.nodes.push(node);
-        (self.nodes.len() - 1) as u32
-    }
-
-    fn renew(&mut self, place: u32) {
-        self.unlink(place);
-        self.link_newest(place);
-        let used = Use(self.uses);
+    fn hold_block(&mut self, hash: u64) -> u32 {
+        let place = self.find_or_insert(hash);
         if let Some(node) = self.node_mut(place) {
-            node.used = used;
+            node.prompts += 1;
+            if node.prompts == 1 {
+                self.in_flight += 1;
+            }
+        }
+        place
+    }
+
+    fn find_or_insert(&mut self, hash: u64) -> u32 {
+        let next_place = self.next_place();
+        let Self { nodes, table, seed, .. } = self;
+        let hash_at = |place: &u32| nodes.get(*place as usize).map_or(UNMATCHED, |node| node.hash);
+        let is_it = |place: &u32| hash_at(place) == hash;
+        match table.entry(scatter(hash, *seed), is_it, |place| scatter(hash_at(place), *seed)) {
+            Entry::Occupied(entry) => *entry.get(),
+            Entry::Vacant(entry) => {
+                entry.insert(next_place);
+                self.occupy(next_place, hash);
+                next_place
+            }
         }
     }
 
-    fn remove_oldest(&mut self) {
+    /// The place that the next new block takes: a free one if there is one.
+    fn next_place(&self) -> u32 {
+        if self.free == NONE { self.nodes.len() as u32 } else { self.free }
+    }
+
+    /// A new block takes the next place.
+    fn occupy(&mut self, next_place: u32, hash: u64) {
+        match self.nodes.get_mut(next_place as usize) {
+            Some(node) => self.free = std::mem::replace(node, Node::new(hash)).older,
+            None => self.nodes.push(Node::new(hash)),
+        }
+    }
+
+    /// The block becomes the newest of the list.
+    fn use_block(&mut self, place: u32, tokens: u32) {
+        let used = Some(Use(self.uses));
+        let Some(node) = self.node_mut(place) else { return };
+        if std::mem::replace(&mut node.used, used).is_some() {
+            self.unlink(place);
+        } else {
+            node.tokens = tokens;
+            self.cached += 1;
+            self.tokens += u64::from(tokens);
+        }
+        self.link_newest(place);
+    }
+
+    /// The oldest block leaves the list.
+    fn drop_oldest(&mut self) {
         let place = self.oldest;
         self.unlink(place);
         let Some(node) = self.nodes.get_mut(place as usize) else { return };
-        let (hash, tokens) = (node.hash, node.tokens);
+        node.used = None;
+        self.cached -= 1;
+        self.tokens -= u64::from(node.tokens);
+        if node.prompts == 0 {
+            self.remove(place);
+        }
+    }
+
+    /// A block is neither cached nor in flight any more.
+    fn remove(&mut self, place: u32) {
+        let Some(node) = self.nodes.get_mut(place as usize) else { return };
         node.older = std::mem::replace(&mut self.free, place);
-        self.blocks -= 1;
-        self.tokens -= u64::from(tokens);
         // Not by `entry`, which makes room for one more and would have to hash all others anew.
-        if let Ok(entry) = self.table.find_entry(scatter(hash, self.seed), |other| *other == place) {
+        if let Ok(entry) = self.table.find_entry(scatter(node.hash, self.seed), |other| *other == place) {
             entry.remove();
         }
     }
@@ -236,6 +309,13 @@ mod tests {
         BlockCache::new(blocks_max, 42)
     }
 
+    /// A prompt is sent and answered.
+    fn answer(cache: &mut BlockCache, hashes: &[u64], other_tokens: u32) {
+        let places = cache.hold(hashes);
+        cache.use_blocks(&places, 64, other_tokens);
+        cache.release(&places);
+    }
+
     fn held(cache: &BlockCache, hashes: &[u64]) -> Vec<u64> {
         hashes.iter().copied().filter(|hash| cache.holds(*hash)).collect()
     }
@@ -244,29 +324,32 @@ mod tests {
     fn the_end_of_what_was_unused_for_longest_leaves_first() {
         let mut cache = cache(5);
         for hashes in [&[1, 2, 3][..], &[7, 8], &[1, 2, 3], &[9]] {
-            cache.use_blocks(hashes, 64, 0);
+            answer(&mut cache, hashes, 0);
         }
-        assert_eq!((held(&cache, &[1, 2, 3, 7, 8, 9]), cache.len()), (vec![1, 2, 3, 7, 9], 5));
-        cache.use_blocks(&[10, 11, 12], 64, 0);
-        assert_eq!((held(&cache, &[1, 2, 3, 7, 8, 9, 10, 11, 12]), cache.len()), (vec![1, 9, 10, 11, 12], 5));
+        assert_eq!((held(&cache, &[1, 2, 3, 7, 8, 9]), cache.cached()), (vec![1, 2, 3, 7, 9], 5));
+        answer(&mut cache, &[10, 11, 12], 0);
+        assert_eq!(
+            (held(&cache, &[1, 2, 3, 7, 8, 9, 10, 11, 12]), cache.cached()),
+            (vec![1, 9, 10, 11, 12], 5)
+        );
     }
 
     #[test]
     fn output_takes_room_and_leaves_before_its_prompt() {
         let mut cache = cache(100);
         cache.set_tokens_max(640);
-        cache.use_blocks(&[1, 2, 3], 64, 448);
-        cache.use_blocks(&[9], 64, 0);
+        answer(&mut cache, &[1, 2, 3], 448);
+        answer(&mut cache, &[9], 0);
         assert_eq!(held(&cache, &[1, 2, 3, 9]), [1, 2, 3, 9]);
-        cache.use_blocks(&[10], 64, 400);
+        answer(&mut cache, &[10], 400);
         assert_eq!(held(&cache, &[1, 2, 3, 9, 10]), [1, 9, 10]);
     }
 
     #[test]
     fn a_prompt_larger_than_the_cache_keeps_its_start() {
         let mut cache = cache(3);
-        cache.use_blocks(&[1, 2, 3, 4, 5], 64, 9);
-        assert_eq!((held(&cache, &[1, 2, 3, 4, 5]), cache.len()), (vec![1, 2, 3], 3));
+        answer(&mut cache, &[1, 2, 3, 4, 5], 9);
+        assert_eq!((held(&cache, &[1, 2, 3, 4, 5]), cache.cached()), (vec![1, 2, 3], 3));
     }
 
     #[test]
@@ -274,7 +357,7 @@ mod tests {
         for blocks_max in 1..130 {
             let mut cache = cache(blocks_max);
             for hash in 1..=3 * blocks_max as u64 {
-                cache.use_blocks(&[hash], 64, 0);
+                answer(&mut cache, &[hash], 0);
                 let first_held = hash.saturating_sub(blocks_max as u64) + 1;
                 let wrong = (1..=hash).find(|known| cache.holds(*known) != (*known >= first_held));
                 assert_eq!(wrong, None, "of {blocks_max}, after {hash}");
@@ -286,11 +369,49 @@ mod tests {
     fn what_an_endpoint_no_longer_holds_goes_with_all_that_is_older() {
         let mut cache = cache(100);
         for hashes in [&[1, 2][..], &[3, 4], &[5, 6]] {
-            cache.use_blocks(hashes, 64, 0);
+            answer(&mut cache, hashes, 0);
         }
         let last = cache.last_use(4).unwrap();
         cache.forget_until(last);
         assert_eq!(held(&cache, &[1, 2, 3, 4, 5, 6]), [5, 6]);
         assert_eq!(cache.last_use(4), None);
+    }
+
+    #[test]
+    fn a_prompt_in_flight_is_held_until_it_fails_and_leaves_what_others_have() {
+        let mut cache = cache(100);
+        answer(&mut cache, &[1, 2], 0);
+        let one = cache.hold(&[1, 2, 3]);
+        let other = cache.hold(&[1, 2, 3, 4]);
+        assert_eq!((cache.cached(), cache.in_flight()), (2, 4));
+        cache.release(&other);
+        assert_eq!(held(&cache, &[1, 2, 3, 4]), [1, 2, 3]);
+        cache.release(&one);
+        assert_eq!((held(&cache, &[1, 2, 3, 4]), cache.in_flight()), (vec![1, 2], 0));
+    }
+
+    #[test]
+    fn what_is_in_flight_outlasts_its_leaving_the_list() {
+        let mut cache = cache(2);
+        answer(&mut cache, &[1, 2], 0);
+        let places = cache.hold(&[1, 2]);
+        answer(&mut cache, &[8, 9], 0);
+        assert_eq!((held(&cache, &[1, 2, 8, 9]), cache.last_use(1)), (vec![1, 2, 8, 9], None));
+        cache.clear();
+        assert_eq!(held(&cache, &[1, 2, 8, 9]), [1, 2]);
+        cache.use_blocks(&places, 64, 0);
+        cache.release(&places);
+        assert_eq!((held(&cache, &[1, 2]), cache.cached(), cache.in_flight()), (vec![1, 2], 2, 0));
+    }
+
+    #[test]
+    fn places_of_blocks_that_are_gone_are_taken_again() {
+        let mut cache = cache(4);
+        for hash in 1..1_000 {
+            let places = cache.hold(&[hash, hash + 1_000]);
+            cache.release(&places);
+            answer(&mut cache, &[hash], 7);
+        }
+        assert!(cache.nodes.len() <= 8, "{}", cache.nodes.len());
     }
 }

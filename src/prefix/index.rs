@@ -7,7 +7,7 @@ use foldhash::fast::FixedState;
 
 use super::PromptBlocks;
 use super::block_cache::{BlockCache, Use};
-use super::in_flight::{PromptInFlight, PromptKey, PromptsInFlight};
+use super::in_flight::{PromptInFlight, PromptKey};
 use super::starts::Starts;
 use crate::load::LoadId;
 
@@ -18,9 +18,13 @@ const BLOCKS_OF_ONE_IN_FLIGHT: usize = 4;
 #[derive(Debug)]
 pub struct PrefixIndex {
     caches: HashMap<LoadId, BlockCache, FixedState>,
-    in_flight: PromptsInFlight,
+    /// Blocks cached, over all endpoints, at most.
+    cached_max: usize,
+    prompts: HashMap<PromptKey, PromptInFlight>,
+    /// Blocks of prompts in flight, over all endpoints, and how many there may be.
+    in_flight: usize,
+    in_flight_max: usize,
     starts: Starts,
-    blocks_max: usize,
     seed: u64,
 }
 
@@ -39,19 +43,21 @@ impl PrefixIndex {
         let in_flight_max = blocks_max / BLOCKS_OF_ONE_IN_FLIGHT;
         PrefixIndex {
             caches: HashMap::default(),
-            in_flight: PromptsInFlight::new(in_flight_max, seed),
+            cached_max: blocks_max - in_flight_max,
+            prompts: HashMap::new(),
+            in_flight: 0,
+            in_flight_max,
             starts: Starts::new(seed),
-            blocks_max: blocks_max - in_flight_max,
             seed,
         }
     }
 
-    /// Blocks held, over all endpoints.
+    /// Blocks held, over all endpoints. One that is both cached and in flight counts twice, as it does for the bounds.
     pub fn len(&self) -> usize {
-        self.in_flight.len() + self.caches.values().map(BlockCache::len).sum::<usize>()
+        self.in_flight + self.caches.values().map(BlockCache::cached).sum::<usize>()
     }
 
-    /// Memory taken for what the endpoints hold, without the prompts in flight, in bytes.
+    /// Memory taken for blocks, in bytes.
     pub fn cache_bytes(&self) -> usize {
         self.starts.allocated_bytes() + self.caches.values().map(BlockCache::allocated_bytes).sum::<usize>()
     }
@@ -65,11 +71,13 @@ impl PrefixIndex {
     pub fn follow(&mut self, endpoints: impl Iterator<Item = LoadId>) {
         let mut before = std::mem::take(&mut self.caches);
         let followed = endpoints.map(|id| {
-            (id, before.remove(&id).unwrap_or_else(|| BlockCache::new(self.blocks_max, self.seed)))
+            (id, before.remove(&id).unwrap_or_else(|| BlockCache::new(self.cached_max, self.seed)))
         });
         self.caches = followed.collect();
-        let blocks_max = self.blocks_max / self.caches.len().max(1);
-        self.caches.values_mut().for_each(|cache| cache.set_blocks_max(blocks_max));
+        let cached_max = self.cached_max / self.caches.len().max(1);
+        self.caches.values_mut().for_each(|cache| cache.set_cached_max(cached_max));
+        self.in_flight -= before.values().map(BlockCache::in_flight).sum::<usize>();
+        self.prompts.retain(|_, prompt| !before.contains_key(&prompt.load_id));
     }
 
     /// The tokens an endpoint's cache has room for.
@@ -99,7 +107,7 @@ impl PrefixIndex {
     /// nothing of a prompt, and many of the others all of it, so both ends are looked at first.
     pub fn matched_blocks(&self, id: LoadId, prompt: &PromptBlocks) -> usize {
         let Some(cache) = self.caches.get(&id) else { return 0 };
-        let holds = |hash: &u64| cache.holds(*hash) || self.in_flight.holds(id, *hash);
+        let holds = |hash: &u64| cache.holds(*hash);
         match prompt.hashes.as_slice() {
             [first, ..] if !holds(first) => 0,
             [.., last] if holds(last) => prompt.hashes.len(),
@@ -107,32 +115,41 @@ impl PrefixIndex {
         }
     }
 
-    /// A prompt was sent to an endpoint.
+    /// A prompt was sent to an endpoint. It is forgotten if there is no room for it.
     pub fn sent(&mut self, key: PromptKey, id: LoadId, hashes: &[u64], block_tokens: u32, now_ms: u64) {
-        let Self { caches, in_flight, starts, .. } = self;
-        if !caches.contains_key(&id) {
+        self.dropped(key);
+        let Some(cache) = self.caches.get_mut(&id) else { return };
+        if self.in_flight + hashes.len() > self.in_flight_max || self.prompts.len() >= self.in_flight_max {
             return;
         }
-        in_flight.add(key, id, hashes, block_tokens, now_ms);
+        let in_flight_before = cache.in_flight();
+        let places = cache.hold(hashes);
+        self.in_flight += cache.in_flight() - in_flight_before;
+        self.prompts.insert(key, PromptInFlight { load_id: id, places, block_tokens, sent_ms: now_ms });
         if let Some(first) = hashes.first() {
-            let is_cached = |id, hash| caches.get(&id).is_some_and(|cache| cache.holds(hash));
-            starts.add(*first, id, |id, hash| is_cached(id, hash) || in_flight.holds(id, hash));
+            let caches = &self.caches;
+            self.starts.add(*first, id, |id, hash| caches.get(&id).is_some_and(|cache| cache.holds(hash)));
         }
     }
 
     /// A prompt has been answered where it was sent; so many other tokens take room there with it.
     pub fn answered(&mut self, key: PromptKey, other_tokens: u32) {
-        let Some(PromptInFlight { load_id, hashes, block_tokens, .. }) = self.in_flight.take(key) else {
-            return;
-        };
-        if let Some(cache) = self.caches.get_mut(&load_id) {
-            cache.use_blocks(&hashes, block_tokens, other_tokens);
-        }
+        self.end(key, |cache, prompt| cache.use_blocks(&prompt.places, prompt.block_tokens, other_tokens));
     }
 
     /// A prompt has failed, or went elsewhere.
     pub fn dropped(&mut self, key: PromptKey) {
-        self.in_flight.take(key);
+        self.end(key, |_, _| ());
+    }
+
+    /// A prompt is no longer in flight. What it has left behind is done before its blocks are let go.
+    fn end(&mut self, key: PromptKey, leave_behind: impl FnOnce(&mut BlockCache, &PromptInFlight)) {
+        let Some(prompt) = self.prompts.remove(&key) else { return };
+        let Some(cache) = self.caches.get_mut(&prompt.load_id) else { return };
+        leave_behind(cache, &prompt);
+        let in_flight_before = cache.in_flight();
+        cache.release(&prompt.places);
+        self.in_flight -= in_flight_before - cache.in_flight();
     }
 
     /// An endpoint did not hold what was matched: it holds nothing, then, that was last used before that.
@@ -145,13 +162,14 @@ impl PrefixIndex {
     /// An endpoint has started anew, with an empty cache.
     pub fn forget(&mut self, id: LoadId) {
         if let Some(cache) = self.caches.get_mut(&id) {
-            *cache = cache.emptied();
+            cache.clear();
         }
     }
 
     /// Drops prompts of which nothing was heard for too long.
     pub fn expire(&mut self, now_ms: u64) {
-        let caches = &self.caches;
-        self.in_flight.retain(|id| caches.contains_key(&id), now_ms);
+        let expired = self.prompts.iter().filter(|(_, prompt)| prompt.is_expired(now_ms));
+        let expired: Vec<PromptKey> = expired.map(|(key, _)| *key).collect();
+        expired.into_iter().for_each(|key| self.dropped(key));
     }
 }

@@ -21,10 +21,23 @@ pub fn prompt(letters: &[u8]) -> PromptBlocks {
 /// Something that happens to a prompt at one of three endpoints.
 #[derive(Debug, Clone)]
 pub enum Step {
-    Sent { endpoint: usize, letters: Vec<u8> },
-    Answered { which: usize },
-    Dropped { which: usize },
-    Restarted { endpoint: usize },
+    Sent {
+        endpoint: usize,
+        letters: Vec<u8>,
+    },
+    Answered {
+        which: usize,
+    },
+    Dropped {
+        which: usize,
+    },
+    Restarted {
+        endpoint: usize,
+    },
+    /// It leaves the pool, and comes back.
+    Replaced {
+        endpoint: usize,
+    },
 }
 
 /// The index, and beside it every block that was ever there and not forgotten.
@@ -71,7 +84,23 @@ impl World {
                 self.index.forget(self.ids[endpoint]);
                 self.answered.retain(|(known, _)| *known != endpoint);
             }
+            Step::Replaced { endpoint } => {
+                let others = self.ids.iter().copied().enumerate().filter(|(place, _)| *place != endpoint);
+                self.index.follow(others.map(|(_, id)| id));
+                self.index.follow(self.ids.iter().copied());
+                self.in_flight.iter_mut().filter(|(_, at, _)| *at == endpoint).for_each(|(.., blocks)| {
+                    *blocks = PromptBlocks::default();
+                });
+                self.answered.retain(|(known, _)| *known != endpoint);
+            }
         }
+    }
+
+    /// Blocks at all endpoints, those in flight and those that are cached each by themselves.
+    pub fn naive_len(&self) -> usize {
+        let in_flight =
+            self.in_flight.iter().flat_map(|(_, at, blocks)| blocks.hashes.iter().map(|hash| (*at, *hash)));
+        in_flight.collect::<HashSet<_>>().len() + self.answered.len()
     }
 
     /// The longest start that is at an endpoint, by looking at one block after the other.
