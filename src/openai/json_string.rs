@@ -1,11 +1,13 @@
 //! Where a JSON string ends and how many bytes it stands for, without decoding it.
 //!
-//! Most bytes of a request are inside of strings, so this looks at sixty-four of them at a time: which are backslashes, and
-//! which may end the string, is a bit each ([`special_bytes`]). The bit behind every backslash that is not itself escaped is
-//! an escaped byte; the first quote that is none ends the string, a control character makes it none. No branch depends on
-//! where in the block an escape is: processors cannot foresee it.
+//! Most bytes of a request are inside of strings, so this looks at sixty-four of them at a time: which are quotes and which
+//! backslashes is a bit each ([`places_of`]). The bit behind every backslash that is not itself escaped is an escaped byte;
+//! the first quote that is none ends the string. Control characters, which may not be there, need not be found: that there
+//! was one is enough ([`SeenBytes`]). No branch depends on where in the block an escape is: processors cannot foresee it.
 
-use super::special_bytes::{BLOCK_BYTES, SHORT_BLOCK_BYTES, escape_letters, special_bytes};
+use super::special_bytes::{
+    BLOCK_BYTES, SHORT_BLOCK_BYTES, SeenBytes, escape_letters, places_of, string_ends,
+};
 
 /// A string as it stands in JSON.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,63 +32,66 @@ pub(super) fn read_string(text: &[u8]) -> Option<JsonString<'_>> {
 
 /// Reads a string without escapes that ends in the first block. Keys do, and most values.
 fn read_short(text: &[u8]) -> Option<JsonString<'_>> {
-    let special = special_bytes(text.first_chunk::<SHORT_BLOCK_BYTES>()?);
-    let length = special.ends.trailing_zeros();
-    if special.ends == 0 || special.backslashes.trailing_zeros() < length {
+    let block = text.first_chunk::<SHORT_BLOCK_BYTES>()?;
+    let ends = string_ends(block);
+    let length = ends.trailing_zeros();
+    if ends == 0 || places_of(b'\\', block).trailing_zeros() < length {
         return None;
     }
+    let mut seen = SeenBytes::none();
+    seen.add(block);
     let (content, behind) = text.split_at_checked(length as usize)?;
     Some(JsonString {
         content,
         decoded_bytes: content.len(),
         has_numbered_escapes: false,
-        is_ascii: special.is_ascii,
+        is_ascii: seen.is_ascii(),
         rest: behind.strip_prefix(b"\"")?,
     })
 }
 
 fn read_long(text: &[u8]) -> Option<JsonString<'_>> {
     let mut escapes = Escapes::default();
-    let mut is_ascii = true;
+    let mut seen = SeenBytes::none();
     let mut rest = text;
     loop {
         let padding;
         let (block, next) = match rest.split_first_chunk() {
-            Some(split) => split,
+            Some((block, next)) => (block, Some(next)),
             None => {
                 padding = padded(rest);
-                (&padding, &[][..])
+                (&padding, None)
             }
         };
-        let special = special_bytes(block);
-        is_ascii &= special.is_ascii;
-        if special.ends | special.backslashes | escapes.open == 0 {
-            rest = next;
+        let quotes = places_of(b'"', block);
+        let ends = escapes.read(block, quotes, rest)?;
+        if ends == 0 {
+            seen.add(block);
+            rest = next?;
             continue;
         }
-        let escaped = escapes.escaped(special.backslashes);
-        let end = special.ends & !escaped;
-        // All bits below the lowest one of `end`; all bits where there is none.
-        let inside = end.wrapping_sub(1) & !end;
-        if escaped & inside != 0 {
-            escapes.count(block, escaped & inside, rest)?;
+        if seen.has_controls() || string_ends(block) & !quotes & below(ends) != 0 {
+            return None;
         }
-        if end != 0 {
-            let length = text.len() - rest.len() + end.trailing_zeros() as usize;
-            let (content, behind) = text.split_at_checked(length)?;
-            return Some(JsonString {
-                content,
-                decoded_bytes: length.checked_sub(escapes.escaping_bytes)?,
-                has_numbered_escapes: escapes.numbered,
-                is_ascii,
-                rest: behind.strip_prefix(b"\"")?,
-            });
-        }
-        rest = next;
+        seen.add(block);
+        let length = text.len() - rest.len() + ends.trailing_zeros() as usize;
+        let (content, behind) = text.split_at_checked(length)?;
+        return Some(JsonString {
+            content,
+            decoded_bytes: length.checked_sub(escapes.escaping_bytes)?,
+            has_numbered_escapes: escapes.numbered,
+            is_ascii: seen.is_ascii(),
+            rest: behind.strip_prefix(b"\"")?,
+        });
     }
 }
 
-/// What is left of the text, and then control characters: nothing ends in them.
+/// All bits below the lowest one that is set; all bits if there is none.
+fn below(places: u64) -> u64 {
+    places.wrapping_sub(1) & !places
+}
+
+/// What is left of the text, and then nothing that could end a string.
 fn padded(rest: &[u8]) -> [u8; BLOCK_BYTES] {
     let mut block = [0; BLOCK_BYTES];
     if let Some(place) = block.get_mut(..rest.len()) {
@@ -106,6 +111,24 @@ struct Escapes {
 }
 
 impl Escapes {
+    /// Takes note of what is escaped in a block, up to the end of the string; `text` begins with the block. Returns the quotes
+    /// that are not escaped: the first ends the string. `None` if JSON does not know one of the escapes.
+    fn read(&mut self, block: &[u8; BLOCK_BYTES], quotes: u64, text: &[u8]) -> Option<u64> {
+        let backslashes = places_of(b'\\', block);
+        if quotes | backslashes | self.open == 0 {
+            return Some(0);
+        }
+        let escaped = self.escaped(backslashes);
+        let ends = quotes & !escaped;
+        let escaped = escaped & below(ends);
+        self.escaping_bytes += escaped.count_ones() as usize;
+        let others = escaped & !(quotes | backslashes);
+        if others != 0 {
+            self.check(block, others, text)?;
+        }
+        Some(ends)
+    }
+
     /// The bytes of a block that stand behind a backslash that is itself not escaped.
     ///
     /// In a run of backslashes every other one is escaped, beginning with the second. Adding to a run the bit at which it
@@ -121,12 +144,14 @@ impl Escapes {
         (EVEN ^ turned << 1) & behind
     }
 
-    /// Takes note of the bytes of `block` at these places, which are escaped; `text` begins with the block. `None` if JSON
-    /// does not know one of the escapes.
-    fn count(&mut self, block: &[u8; BLOCK_BYTES], escaped: u64, text: &[u8]) -> Option<()> {
-        self.escaping_bytes += escaped.count_ones() as usize;
-        // What is no letter is to be a number, of which there are few.
-        let mut numbered = escaped & !escape_letters(block);
+    /// Looks at the bytes of `block` at these places, which are escaped and neither quotes nor backslashes.
+    fn check(&mut self, block: &[u8; BLOCK_BYTES], escaped: u64, text: &[u8]) -> Option<()> {
+        // New lines are most of them.
+        let mut numbered = escaped & !places_of(b'n', block);
+        if numbered != 0 {
+            // What is no letter is to be a number, of which there are few.
+            numbered &= !escape_letters(block);
+        }
         while numbered != 0 {
             let escape = text.get(numbered.trailing_zeros() as usize..)?;
             let digits = escape.strip_prefix(b"u")?.first_chunk::<4>()?;
@@ -192,6 +217,15 @@ mod tests {
         for start in 0..plain.len() {
             let text = [&plain[start..], b"\""].concat();
             assert_eq!(read_string(&text).map(|string| string.decoded_bytes), Some(plain.len() - start));
+        }
+    }
+
+    #[test]
+    fn control_characters_may_stand_behind_a_string() {
+        for plain in 0..140 {
+            let text = format!("{}\\n\"\n\t}}\r\n", "a".repeat(plain));
+            let string = read_string(text.as_bytes()).map(|string| (string.decoded_bytes, string.rest));
+            assert_eq!(string, Some((plain + 1, &b"\n\t}\r\n"[..])), "{text}");
         }
     }
 

@@ -7,29 +7,19 @@ pub(super) const BLOCK_BYTES: usize = 64;
 /// The same where a string is likely to end: a block of its own.
 pub(super) const SHORT_BLOCK_BYTES: usize = 16;
 
-/// What is special about a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SpecialBytes {
-    /// Quotes, and control characters (below 0x20), which may not stand in a string: unless escaped, each ends it.
-    pub ends: u64,
-    /// Backslashes.
-    pub backslashes: u64,
-    /// Whether all bytes are ASCII.
-    pub is_ascii: bool,
+/// Where this byte stands.
+pub(super) fn places_of(byte: u8, block: &[u8]) -> u64 {
+    places(block, |bytes| equal(bytes, byte))
 }
 
-/// What is special about this block.
-pub(super) fn special_bytes<const BYTES: usize>(block: &[u8; BYTES]) -> SpecialBytes {
-    let all = side_by_side(block).fold(u8x16::ZERO, |all, bytes| all | bytes);
-    SpecialBytes {
-        ends: places(block, quotes_and_controls),
-        backslashes: places(block, |bytes| equal(bytes, b'\\')),
-        is_ascii: all.to_bitmask() == 0,
-    }
+/// Where quotes stand, and control characters (below 0x20), which may not stand in a string: unless escaped, each ends it.
+pub(super) fn string_ends(block: &[u8]) -> u64 {
+    // Those bytes, and 0x22, are the ones that are at most 0x20 once the bit of two is turned over.
+    places(block, |bytes| (bytes ^ u8x16::splat(2)).simd_le(u8x16::splat(b' ')))
 }
 
-/// Where this block has a letter that may stand behind a backslash, but for `u`.
-pub(super) fn escape_letters(block: &[u8; BLOCK_BYTES]) -> u64 {
+/// Where a letter stands that may be behind a backslash, but for `u`.
+pub(super) fn escape_letters(block: &[u8]) -> u64 {
     // By its lower half, the one such letter; where there are three, the others are looked for by themselves.
     let by_lower = u8x16::new([!0, 0, b'b', 0, b't', 0, b'f', 0, 0, 0, 0, 0, b'\\', 0, b'n', b'/']);
     places(block, |bytes| {
@@ -38,9 +28,37 @@ pub(super) fn escape_letters(block: &[u8; BLOCK_BYTES]) -> u64 {
     })
 }
 
-/// The bytes below 0x20 and the quote, 0x22, are those that are at most 0x20 once the bit of two is turned over.
-fn quotes_and_controls(bytes: u8x16) -> u8x16 {
-    (bytes ^ u8x16::splat(2)).simd_le(u8x16::splat(b' '))
+/// What kinds of bytes have been seen, wherever they stood.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SeenBytes {
+    lowest: u8x16,
+    /// Every bit that was set in one of them.
+    set: u8x16,
+}
+
+impl SeenBytes {
+    /// None yet.
+    pub fn none() -> SeenBytes {
+        SeenBytes { lowest: u8x16::splat(b' '), set: u8x16::ZERO }
+    }
+
+    /// These, too.
+    pub fn add(&mut self, block: &[u8]) {
+        for bytes in side_by_side(block) {
+            self.lowest = self.lowest.min(bytes);
+            self.set |= bytes;
+        }
+    }
+
+    /// Whether one was a control character (below 0x20).
+    pub fn has_controls(self) -> bool {
+        self.lowest.simd_lt(u8x16::splat(b' ')).to_bitmask() != 0
+    }
+
+    /// Whether all were ASCII.
+    pub fn is_ascii(self) -> bool {
+        self.set.to_bitmask() == 0
+    }
 }
 
 fn side_by_side(block: &[u8]) -> impl DoubleEndedIterator<Item = u8x16> {
@@ -67,20 +85,17 @@ mod tests {
         let places = |is: fn(u8) -> bool| -> u64 {
             block.iter().enumerate().map(|(place, byte)| u64::from(is(*byte)) << place).sum()
         };
-        let expected = SpecialBytes {
-            ends: places(|byte| byte == b'"' || byte < b' '),
-            backslashes: places(|byte| byte == b'\\'),
-            is_ascii: block.is_ascii(),
-        };
-        assert_eq!(special_bytes(block), expected, "{block:?}");
-        let first = block.first_chunk::<SHORT_BLOCK_BYTES>().unwrap();
-        let expected = SpecialBytes {
-            ends: expected.ends & 0xffff,
-            backslashes: expected.backslashes & 0xffff,
-            is_ascii: first.is_ascii(),
-        };
-        assert_eq!(special_bytes(first), expected, "{first:?}");
+        let ends = places(|byte| byte == b'"' || byte < b' ');
+        assert_eq!(string_ends(block), ends, "{block:?}");
+        assert_eq!(string_ends(&block[..SHORT_BLOCK_BYTES]), ends & 0xffff, "{block:?}");
+        assert_eq!(places_of(b'\\', block), places(|byte| byte == b'\\'), "{block:?}");
         assert_eq!(escape_letters(block), places(|byte| br#""\/bfnrt"#.contains(&byte)), "{block:?}");
+        let mut seen = SeenBytes::none();
+        for block in [&[b'a'; BLOCK_BYTES], block, &[b'a'; BLOCK_BYTES]] {
+            seen.add(block);
+        }
+        assert_eq!(seen.is_ascii(), block.is_ascii(), "{block:?}");
+        assert_eq!(seen.has_controls(), block.iter().any(|byte| *byte < b' '), "{block:?}");
     }
 
     #[test]
