@@ -2,11 +2,13 @@
 
 use super::access_log::parse_access_log;
 use super::client::{Client, Protocol, Request};
+use super::instructions::Instructions;
 use super::process::{ACCESS_LOG, Envoy, LOG, OUTPUT, POLL_INTERVAL};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -78,6 +80,11 @@ impl Envoy {
     /// The same of its main thread alone.
     pub fn main_thread_cpu_time_us(&self) -> Result<u64> {
         read_cpu_time_us(&format!("/proc/{0}/task/{0}/stat", self.child.id()))
+    }
+
+    /// Counts the instructions that Envoy executes from now on, where the machine lets them be counted.
+    pub fn count_instructions(&self) -> io::Result<Instructions> {
+        Instructions::of_process(self.child.id())
     }
 
     /// The memory that Envoy holds now, in bytes. Linux only.

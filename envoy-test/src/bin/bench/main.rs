@@ -19,13 +19,13 @@ mod rounds;
 mod saturation;
 mod scraping;
 
+use std::fmt::Display;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use envoy_test::document::{put, write_section};
 use envoy_test::envoy::binary::project_root;
-use envoy_test::table::Table;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
@@ -86,7 +86,7 @@ impl Part {
 
     /// Measures it, and shows the table where it is wanted.
     fn show(self, runtime: &Runtime, rounds: usize, write: bool) -> Result<()> {
-        let table = self.measure(runtime, rounds)?.to_string();
+        let table = self.measure(runtime, rounds)?;
         println!("\n## {}\n\n{table}", self.name());
         if write {
             write_section(&project_root().join("docs/benchmarks.md"), &self.name(), "make bench", &table)?;
@@ -94,26 +94,31 @@ impl Part {
         Ok(())
     }
 
-    fn measure(self, runtime: &Runtime, rounds: usize) -> Result<Table> {
+    /// The tables, in Markdown.
+    fn measure(self, runtime: &Runtime, rounds: usize) -> Result<String> {
         match self {
-            Part::Requests => self.kept(requests::by_size(runtime, rounds)?, requests::table),
-            Part::Streams => self.kept(requests::streamed(runtime, rounds)?, requests::streams_table),
+            Part::Requests => self.kept(requests::by_size(runtime, rounds)?, requests::tables),
+            Part::Streams => self.kept(requests::streamed(runtime, rounds)?, requests::streams_tables),
             Part::Endpoints => {
-                self.kept(requests::by_number_of_endpoints(runtime, rounds)?, requests::growth_table)
+                self.kept(requests::by_number_of_endpoints(runtime, rounds)?, requests::growth_tables)
             }
             Part::Saturation => self.kept(saturation::measure(runtime, rounds)?, saturation::table),
             Part::Scraping => self.kept(scraping::measure(runtime, rounds)?, scraping::table),
             Part::Memory => self.kept(memory::measure(runtime)?, memory::table),
-            Part::Natively => natively::table(),
+            Part::Natively => Ok(natively::table()?.to_string()),
         }
     }
 
-    /// Keeps every round in a file; the table of what was measured.
-    fn kept<Line: Serialize>(self, lines: Vec<Line>, table: fn(&[Line]) -> Table) -> Result<Table> {
+    /// Keeps every round in a file; the tables of what was measured.
+    fn kept<Line: Serialize, Tables: Display>(
+        self,
+        lines: Vec<Line>,
+        tables: fn(&[Line]) -> Tables,
+    ) -> Result<String> {
         let folder = project_root().join("target/bench");
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let file = folder.join(self.name()).with_extension("json");
         put(&file, &serde_json::to_string_pretty(&lines)?)?;
-        Ok(table(&lines))
+        Ok(tables(&lines).to_string())
     }
 }

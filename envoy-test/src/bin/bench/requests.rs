@@ -112,48 +112,86 @@ pub fn post(body: &str) -> Arc<[u8]> {
     format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes().into()
 }
 
-/// A column a variant.
-pub fn table(lines: &[RequestCost]) -> Table {
-    let variants = lines.first().map_or(&[][..], |line| &line.costs);
-    let mut table = Table::new("", variants.iter().map(|cost| cost.variant.name()));
-    for line in lines {
-        table.row(&line.name, line.costs.iter().map(cell));
-    }
-    table
+/// A column a variant: processor time, and below it instructions, where they were counted.
+pub fn tables(lines: &[RequestCost]) -> String {
+    with_instructions(time_table(lines), lines, instructions_table)
 }
 
-/// As [`table`], and how much more the last line takes than the first.
-pub fn growth_table(lines: &[RequestCost]) -> Table {
-    let mut table = table(lines);
-    if let [first, .., last] = lines {
-        let growth = |(first, last): (&Cost, &Cost)| {
-            let (ratio, lowest, highest) = compare(&last.rounds_cpu_us, &first.rounds_cpu_us);
-            format!("×{ratio:.2} ({lowest:.2}–{highest:.2})")
-        };
-        let name = format!("{} against {}", last.name, first.name);
-        table.row(&name, first.costs.iter().zip(&last.costs).map(growth));
-    }
-    table
+/// As [`tables`], and how much more the last line takes than the first.
+pub fn growth_tables(lines: &[RequestCost]) -> String {
+    let mut times = time_table(lines);
+    add_growth(&mut times, lines, |first, last| {
+        let (ratio, lowest, highest) = compare(&last.rounds_cpu_us, &first.rounds_cpu_us);
+        format!("×{ratio:.2} ({lowest:.2}–{highest:.2})")
+    });
+    with_instructions(times, lines, |lines| {
+        let mut table = instructions_table(lines);
+        add_growth(&mut table, lines, |first, last| {
+            let growth = last.instructions.zip(first.instructions).map(|(last, first)| last / first - 1.0);
+            growth.map_or_else(String::new, |growth| format!("{:+.1} %", growth * 100.0))
+        });
+        table
+    })
 }
 
-/// As [`table`], and what each event costs more than plain Envoy's.
-pub fn streams_table(lines: &[RequestCost]) -> Table {
-    let mut table = table(lines);
+/// As [`tables`], and what each event costs more than plain Envoy's.
+pub fn streams_tables(lines: &[RequestCost]) -> String {
+    let mut times = time_table(lines);
     for line in lines {
         let plain_us = line.costs.first().map_or(0.0, |plain| plain.cpu_us);
         let more = |cost: &Cost| match cost.variant {
             Variant::Plain => String::new(),
             _ => format!("{:+.2} µs", (cost.cpu_us - plain_us) / STREAM_EVENTS as f64),
         };
-        table.row("an event, more than plain Envoy's", line.costs.iter().map(more));
+        times.row("an event, more than plain Envoy's", line.costs.iter().map(more));
+    }
+    with_instructions(times, lines, instructions_table)
+}
+
+fn with_instructions(times: Table, lines: &[RequestCost], table: fn(&[RequestCost]) -> Table) -> String {
+    if lines.iter().flat_map(|line| &line.costs).any(|cost| cost.instructions.is_none()) {
+        return times.to_string();
+    }
+    format!("{times}\nThe same in instructions, those of Envoy's process in user mode:\n\n{}", table(lines))
+}
+
+fn time_table(lines: &[RequestCost]) -> Table {
+    table(lines, |_, cost| {
+        let Cost { variant, cpu_us, ratio, ratio_lowest, ratio_highest, .. } = cost;
+        match variant {
+            Variant::Plain => format!("{cpu_us:.1} µs"),
+            _ => format!("{cpu_us:.1} µs, ×{ratio:.2} ({ratio_lowest:.2}–{ratio_highest:.2})"),
+        }
+    })
+}
+
+fn instructions_table(lines: &[RequestCost]) -> Table {
+    table(lines, |plain, cost| {
+        let instructions = cost.instructions.unwrap_or(f64::NAN);
+        let thousands = grouped((instructions / 1e3).round() as u64);
+        match cost.variant {
+            Variant::Plain => format!("{thousands},000"),
+            _ => format!("{thousands},000, ×{:.2}", instructions / plain.instructions.unwrap_or(f64::NAN)),
+        }
+    })
+}
+
+/// A column a variant; each cell is told the line's first, and its own.
+fn table(lines: &[RequestCost], cell: impl Fn(&Cost, &Cost) -> String) -> Table {
+    let variants = lines.first().map_or(&[][..], |line| &line.costs);
+    let mut table = Table::new("", variants.iter().map(|cost| cost.variant.name()));
+    for line in lines {
+        if let [first, ..] = line.costs.as_slice() {
+            table.row(&line.name, line.costs.iter().map(|own| cell(first, own)));
+        }
     }
     table
 }
 
-fn cell(cost: &Cost) -> String {
-    let Cost { variant, cpu_us, ratio, ratio_lowest, ratio_highest, .. } = cost;
-    match variant {
-        Variant::Plain => format!("{cpu_us:.1} µs"),
-        _ => format!("{cpu_us:.1} µs, ×{ratio:.2} ({ratio_lowest:.2}–{ratio_highest:.2})"),
+/// How much more the last line takes than the first.
+fn add_growth(table: &mut Table, lines: &[RequestCost], growth: impl Fn(&Cost, &Cost) -> String) {
+    if let [first, .., last] = lines {
+        let name = format!("{} against {}", last.name, first.name);
+        table.row(&name, first.costs.iter().zip(&last.costs).map(|(first, last)| growth(first, last)));
     }
 }

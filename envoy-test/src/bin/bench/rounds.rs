@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use envoy_test::envoy::Instructions;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
@@ -21,16 +22,20 @@ const BATCH: usize = 512;
 const BATCH_BYTES: usize = 32 << 20;
 const STREAMING_BATCH: u64 = 128;
 
-/// Processor time of Envoy a request, in microseconds, with one value for each round.
+/// What a request costs Envoy, with one value for each round.
 #[derive(Debug, Serialize)]
 pub struct Cost {
     pub variant: Variant,
+    /// Processor time in microseconds.
     pub cpu_us: f64,
     pub rounds_cpu_us: Vec<f64>,
     /// Compared with the first variant, round by round.
     pub ratio: f64,
     pub ratio_lowest: f64,
     pub ratio_highest: f64,
+    /// Instructions in user mode; none where the machine does not let them be counted.
+    pub instructions: Option<f64>,
+    pub rounds_instructions: Vec<f64>,
 }
 
 /// Measures one request on each of the Envoys, in turns.
@@ -59,8 +64,9 @@ pub fn measure_pools(
     let mut contenders: Vec<_> = prepared.collect::<Result<_>>()?;
     for _ in 0..rounds {
         for contender in contenders.iter_mut().flatten() {
-            let cpu_us = contender.spend(runtime, request, ROUND_CPU_US)?;
-            contender.rounds_cpu_us.push(cpu_us);
+            let round = contender.spend(runtime, request, ROUND_CPU_US)?;
+            contender.rounds_cpu_us.push(round.cpu_us);
+            contender.rounds_instructions.extend(round.instructions);
         }
     }
     Ok(contenders.into_iter().map(costs).collect())
@@ -75,9 +81,18 @@ fn prepare<'a>(
 ) -> Result<Vec<Contender<'a>>> {
     let warmed_up = |gateway: &'a Gateway| {
         let clients = runtime.block_on(Clients::connect(gateway.envoy.address(), request))?;
-        let mut contender = Contender { gateway, servers, clients, rounds_cpu_us: Vec::new() };
+        let mut contender = Contender {
+            gateway,
+            servers,
+            clients,
+            instructions: None,
+            rounds_cpu_us: Vec::new(),
+            rounds_instructions: Vec::new(),
+        };
         contender.spend(runtime, request, warm_up_cpu_us)?;
         gateway.check_that_it_runs()?;
+        // From then on: by now V8 has its threads.
+        contender.instructions = gateway.envoy.count_instructions().ok();
         Ok(contender)
     };
     gateways.iter().map(warmed_up).collect()
@@ -87,13 +102,22 @@ struct Contender<'a> {
     gateway: &'a Gateway,
     servers: &'a ModelServers,
     clients: Clients,
+    instructions: Option<Instructions>,
     rounds_cpu_us: Vec<f64>,
+    rounds_instructions: Vec<f64>,
+}
+
+/// What a request took in one round.
+struct Round {
+    cpu_us: f64,
+    instructions: Option<f64>,
 }
 
 impl Contender<'_> {
-    /// Sends requests until Envoy has used so much processor time; returns how much it used for each.
-    fn spend(&mut self, runtime: &Runtime, request: &Arc<[u8]>, least_cpu_us: u64) -> Result<f64> {
+    /// Sends requests until Envoy has used so much processor time; returns what each took.
+    fn spend(&mut self, runtime: &Runtime, request: &Arc<[u8]>, least_cpu_us: u64) -> Result<Round> {
         let (counts, start_us) = (self.servers.counts(), self.gateway.envoy.cpu_time_us()?);
+        let start_instructions = self.instructions()?;
         let mut sent = 0;
         let used_us = loop {
             sent += runtime.block_on(self.clients.send(request, batch(request)))?;
@@ -102,8 +126,15 @@ impl Contender<'_> {
                 break used_us;
             }
         };
+        let instructions = self.instructions()?.zip(start_instructions).map(|(now, start)| now - start);
         check_picks(self.gateway.variant, self.servers.counts().since(counts), sent)?;
-        Ok(used_us as f64 / sent as f64)
+        let each = |used: u64| used as f64 / sent as f64;
+        Ok(Round { cpu_us: each(used_us), instructions: instructions.map(each) })
+    }
+
+    /// Those of Envoy so far.
+    fn instructions(&mut self) -> Result<Option<u64>> {
+        Ok(self.instructions.as_mut().map(Instructions::count).transpose()?)
     }
 }
 
@@ -124,22 +155,22 @@ pub fn check_picks(variant: Variant, counts: Counts, sent: u64) -> Result<()> {
 
 fn costs(contenders: Vec<Contender<'_>>) -> Vec<Cost> {
     let Some(first) = contenders.first() else { return Vec::new() };
-    let cost = |contender: &Contender<'_>| {
-        Cost::new(contender.gateway.variant, &contender.rounds_cpu_us, &first.rounds_cpu_us)
-    };
-    contenders.iter().map(cost).collect()
+    contenders.iter().map(|contender| Cost::new(contender, &first.rounds_cpu_us)).collect()
 }
 
 impl Cost {
-    fn new(variant: Variant, rounds_cpu_us: &[f64], first_cpu_us: &[f64]) -> Cost {
+    fn new(contender: &Contender<'_>, first_cpu_us: &[f64]) -> Cost {
+        let Contender { gateway, rounds_cpu_us, rounds_instructions, .. } = contender;
         let (ratio, ratio_lowest, ratio_highest) = compare(rounds_cpu_us, first_cpu_us);
         Cost {
-            variant,
+            variant: gateway.variant,
             cpu_us: median(rounds_cpu_us),
-            rounds_cpu_us: rounds_cpu_us.to_vec(),
+            rounds_cpu_us: rounds_cpu_us.clone(),
             ratio,
             ratio_lowest,
             ratio_highest,
+            instructions: contender.instructions.is_some().then(|| median(rounds_instructions)),
+            rounds_instructions: rounds_instructions.clone(),
         }
     }
 }
