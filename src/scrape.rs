@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use foldhash::fast::FixedState;
+
 use crate::limits::{Limit, LimitsReached};
 use crate::load::InFlight;
 use crate::metrics::{self, MAX_ADAPTERS, MetricsError, ModelServer};
@@ -53,13 +55,40 @@ impl RecentPeak {
     }
 }
 
+/// What is scraped, in the order in which it was listed.
+#[derive(Debug)]
+struct Targets {
+    list: Vec<Target>,
+    /// Where each is in the list.
+    places: HashMap<SocketAddr, usize, FixedState>,
+}
+
+impl Targets {
+    fn of(list: Vec<Target>) -> Targets {
+        let places = list.iter().enumerate().map(|(place, target)| (target.published.address, place));
+        Targets { places: places.collect(), list }
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.list.iter().map(|target| target.published.address)
+    }
+
+    fn get(&self, address: &SocketAddr) -> Option<&Target> {
+        self.list.get(*self.places.get(address)?)
+    }
+
+    fn get_mut(&mut self, address: &SocketAddr) -> Option<&mut Target> {
+        self.list.get_mut(*self.places.get(address)?)
+    }
+}
+
 /// The scrapes of one pool.
 #[derive(Debug)]
 pub struct Scraper {
     server: ModelServer,
     interval_ms: u64,
     max_consecutive_failures: u32,
-    targets: Option<Vec<Target>>,
+    targets: Option<Targets>,
     changed: bool,
     /// Which limits were reached.
     pub limits: LimitsReached,
@@ -115,9 +144,10 @@ impl Scraper {
         let before = self.targets.take();
         let same_list = before
             .as_ref()
-            .is_some_and(|before| addresses(before).eq(endpoints.iter().map(|endpoint| endpoint.address)));
+            .is_some_and(|before| before.addresses().eq(endpoints.iter().map(|endpoint| endpoint.address)));
+        let known = before.into_iter().flat_map(|before| before.list);
         let mut known: HashMap<SocketAddr, Target> =
-            before.into_iter().flatten().map(|target| (target.published.address, target)).collect();
+            known.map(|target| (target.published.address, target)).collect();
         let count = endpoints.len().max(1) as u64;
         let targets = endpoints.iter().enumerate().map(|(index, endpoint)| {
             let due_ms = now_ms + self.interval_ms * index as u64 / count;
@@ -127,7 +157,7 @@ impl Scraper {
             target.published.healthy = endpoint.healthy;
             target
         });
-        self.targets = Some(targets.collect());
+        self.targets = Some(Targets::of(targets.collect()));
         self.changed |= !same_list;
         !same_list
     }
@@ -137,7 +167,8 @@ impl Scraper {
         // What is due later than any is put off was put off by a clock that has gone back since.
         let latest_ms = now_ms.saturating_add(self.interval_ms.saturating_mul(FAILING_INTERVAL_FACTOR));
         let is_due = |target: &&mut Target| target.due_ms <= now_ms || target.due_ms > latest_ms;
-        let due = self.targets.iter_mut().flatten().filter(|target| !target.in_progress).filter(is_due);
+        let targets = self.targets.iter_mut().flat_map(|targets| &mut targets.list);
+        let due = targets.filter(|target| !target.in_progress).filter(is_due);
         due.map(|target| {
             target.in_progress = true;
             target.published.address
@@ -145,10 +176,14 @@ impl Scraper {
         .collect()
     }
 
-    /// Notes what this gateway has in flight, so that its own requests can be told from those of others.
-    pub fn observe_in_flight(&mut self, in_flight: impl Fn(&SocketAddr) -> InFlight) {
-        for target in self.targets.iter_mut().flatten() {
-            target.peak.observe(in_flight(&target.published.address));
+    /// Notes what this gateway has in flight where it has something, so that its own requests can be told from those of
+    /// others.
+    pub fn observe_in_flight(&mut self, in_flight: impl Iterator<Item = (SocketAddr, InFlight)>) {
+        let Some(targets) = &mut self.targets else { return };
+        for (address, in_flight) in in_flight {
+            if let Some(target) = targets.get_mut(&address) {
+                target.peak.observe(in_flight);
+            }
         }
     }
 
@@ -161,8 +196,7 @@ impl Scraper {
         now_ms: u64,
     ) -> Option<News> {
         let (server, interval_ms, limit) = (self.server, self.interval_ms, self.max_consecutive_failures);
-        let mut targets = self.targets.iter_mut().flatten();
-        let target = targets.find(|target| target.published.address == address)?;
+        let target = self.targets.as_mut()?.get_mut(&address)?;
         target.in_progress = false;
         self.changed = true;
         match answer.and_then(|page| metrics::read(server, page).map_err(ScrapeFailure::Page)) {
@@ -183,17 +217,21 @@ impl Scraper {
 
     /// What is known of the endpoints, as far as they are.
     pub fn endpoints(&self) -> impl Iterator<Item = &EndpointReading> {
-        self.targets.iter().flatten().map(|target| &target.published)
+        self.targets.iter().flat_map(|targets| &targets.list).map(|target| &target.published)
     }
 
     /// Whether this is one of the endpoints.
     pub fn has_endpoint(&self, address: &SocketAddr) -> bool {
-        self.endpoints().any(|endpoint| endpoint.address == *address)
+        self.endpoint(address).is_some()
     }
 
     /// Whether the last scrape of this endpoint gave something.
     pub fn has_succeeded(&self, address: SocketAddr) -> bool {
-        self.endpoints().any(|endpoint| endpoint.address == address && endpoint.scrape_failures == 0)
+        self.endpoint(&address).is_some_and(|endpoint| endpoint.scrape_failures == 0)
+    }
+
+    fn endpoint(&self, address: &SocketAddr) -> Option<&EndpointReading> {
+        Some(&self.targets.as_ref()?.get(address)?.published)
     }
 
     /// What to publish, if anything has changed since the last time.
@@ -204,13 +242,9 @@ impl Scraper {
         let endpoints = self
             .targets
             .as_ref()
-            .map(|targets| targets.iter().map(|target| target.published.clone()).collect());
+            .map(|targets| targets.list.iter().map(|target| target.published.clone()).collect());
         Some(Snapshot { endpoints })
     }
-}
-
-fn addresses(targets: &[Target]) -> impl Iterator<Item = SocketAddr> {
-    targets.iter().map(|target| target.published.address)
 }
 
 fn most(one: InFlight, other: InFlight) -> InFlight {
@@ -375,7 +409,7 @@ mod tests {
     #[test]
     fn requests_that_came_and_went_between_two_scrapes_are_this_gateways() {
         let mut scraper = scraper(1);
-        scraper.observe_in_flight(|_| in_flight(7, 5));
+        scraper.observe_in_flight([(address(1), in_flight(7, 5))].into_iter());
         succeed(&mut scraper, 1, in_flight(0, 0), 50);
         let reading = published(&mut scraper).remove(0).reading.expect("read");
         assert_eq!((reading.foreign_waiting, reading.foreign_requests), (0, 1));

@@ -137,6 +137,12 @@ impl LoadBook {
         self.ids.get(address).map(|&id| self.in_flight(id)).unwrap_or_default()
     }
 
+    /// What all workers have in flight, endpoint by endpoint, where there is something; some endpoints come twice.
+    pub fn all_in_flight(&self) -> impl Iterator<Item = (SocketAddr, InFlight)> {
+        let ids = self.busy.iter().chain(&self.heard);
+        ids.filter_map(|id| self.row(*id)).map(|row| (row.address, row.in_flight()))
+    }
+
     /// How fast an endpoint computes prompts, in tokens a millisecond, as far as this worker has seen; above zero.
     pub fn prefill_tokens_per_ms(&self, id: LoadId) -> f64 {
         self.row(id).map_or(DEFAULT_PREFILL_TOKENS_PER_MS, Row::prefill_tokens_per_ms)

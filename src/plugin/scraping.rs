@@ -103,7 +103,7 @@ impl Scraping {
             if pool.lease.as_ref().is_some_and(|lease| !lease.is_held(now_ms)) {
                 continue;
             }
-            pool.scraper.observe_in_flight(|address| loads.in_flight_at(address));
+            pool.scraper.observe_in_flight(loads.all_in_flight());
             if let Some(snapshot) = pool.scraper.take_snapshot() {
                 for endpoint in snapshot.endpoints.iter().flatten() {
                     loads.id(endpoint.address);

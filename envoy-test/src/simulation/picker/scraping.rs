@@ -37,7 +37,7 @@ impl Scraping {
     pub fn tick<'a>(&mut self, engines: &[Engine], tables: impl Iterator<Item = &'a LoadTable>, now_ms: u64) {
         self.next_tick += TICK;
         self.loads.set_peers(tables, now_ms);
-        self.scraper.observe_in_flight(|address| self.loads.in_flight_at(address));
+        self.scraper.observe_in_flight(self.loads.all_in_flight());
         for address in self.scraper.due(now_ms) {
             let page = metrics_page(&engines[pod_at(address)]);
             let in_flight = self.loads.in_flight_at(&address);
