@@ -23,16 +23,20 @@ pub(super) struct Contender {
     pub place: u32,
 }
 
-/// The first [`MAX_RANKED`] in order, by insertion: one look at each four among which none is.
+/// The first [`MAX_RANKED`] in order, by insertion: one look at each four among which none is, and lots only for those that
+/// cost no more.
 pub(super) fn best(quads: &[Quad], costs: &[f32x4], draw: u32) -> Vec<Contender> {
     let mut best = Vec::with_capacity(MAX_RANKED + 1);
     let mut bar = Contender { cost: f32::INFINITY, lot: u32::MAX, place: u32::MAX };
     for (quad, costs) in quads.iter().zip(costs) {
+        let no_dearer = costs.simd_le(f32x4::splat(bar.cost)).to_bitmask();
+        if no_dearer == 0 {
+            continue;
+        }
         let lots = mix32(quad.places ^ u32x4::splat(draw));
         let cheaper = costs.simd_lt(f32x4::splat(bar.cost)).to_bitmask();
-        let as_cheap = costs.simd_eq(f32x4::splat(bar.cost)).to_bitmask();
         let luckier = lots.simd_lt(u32x4::splat(bar.lot)).to_bitmask();
-        if cheaper | (as_cheap & luckier) != 0 {
+        if cheaper | (no_dearer & luckier) != 0 {
             bar = insert(&mut best, bar, quad, *costs, lots);
         }
     }

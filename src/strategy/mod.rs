@@ -104,7 +104,8 @@ impl<'a> Judge<'a, '_> {
             let costs = self.costs(quads, of_each, work.least_tokens);
             let mut best = best(quads, &costs, draw);
             if let Some(first_new) = work.first_new.filter(|_| ranked.is_empty())
-                && let Some(home) = prefix_cache::home(self.pool, quads, &costs, first_new)
+                && let Some(least) = best.first()
+                && let Some(home) = prefix_cache::home(self.pool, quads, &costs, least.cost, first_new)
             {
                 best.retain(|contender| contender.place != home.place);
                 best.insert(0, home);

@@ -15,8 +15,8 @@
 
 use wide::f32x4;
 
+use super::Demand;
 use super::best::Contender;
-use super::{Demand, lesser};
 use crate::hash::mix;
 use crate::pool::{Endpoint, Pool, Quad};
 use crate::prefix::BLOCK_BYTES;
@@ -32,11 +32,20 @@ pub(super) fn matched_tokens(demand: Demand<'_>, matched_blocks: usize, endpoint
     tokens - tokens % endpoint.cache_block_tokens()
 }
 
-/// The endpoint to which a prompt belongs whose first block that is nowhere cached is `first_new`.
-pub(super) fn home(pool: &Pool, quads: &[Quad], costs: &[f32x4], first_new: u64) -> Option<Contender> {
-    let candidates = || quads.iter().zip(costs).flat_map(|(quad, costs)| quad.present(costs.to_array()));
-    let least = candidates().map(|(_, cost)| cost).fold(f32::INFINITY, lesser);
-    let near = candidates().filter(|(_, cost)| *cost <= least * PLACEMENT_SLACK);
+/// The endpoint to which a prompt belongs whose first block that is nowhere cached is `first_new`; `least_cost` is the least
+/// of the costs.
+pub(super) fn home(
+    pool: &Pool,
+    quads: &[Quad],
+    costs: &[f32x4],
+    least_cost: f32,
+    first_new: u64,
+) -> Option<Contender> {
+    let highest_cost = least_cost * PLACEMENT_SLACK;
+    let has_near = |costs: &f32x4| costs.simd_le(f32x4::splat(highest_cost)).to_bitmask() != 0;
+    let near = quads.iter().zip(costs).filter(|(_, costs)| has_near(costs));
+    let near = near.flat_map(|(quad, costs)| quad.present(costs.to_array()));
+    let near = near.filter(|(_, cost)| *cost <= highest_cost);
     let endpoints = pool.endpoints().unwrap_or_default();
     let score =
         |place: u32| endpoints.get(place as usize).map(|endpoint| mix(first_new ^ endpoint.address_hash));
