@@ -9,6 +9,8 @@
 //! no trace if their prompt fails. A block keeps its place as long as a prompt with it is in flight, so it is looked
 //! for once, when the prompt is sent.
 
+use std::num::NonZeroU32;
+
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
@@ -19,6 +21,12 @@ const NONE: u32 = u32::MAX;
 
 /// A hash that no block has: that of room which nothing matches.
 const UNMATCHED: u64 = 0;
+
+/// When there is room for no more blocks, room is made for this part of them: to double it, as vectors do by themselves, would
+/// leave half of it empty once a cache is full.
+const GROWTH: usize = 8;
+/// And for so many at least.
+const LEAST_GROWTH: usize = 16;
 
 /// The blocks of one endpoint.
 #[derive(Debug)]
@@ -38,11 +46,13 @@ pub(super) struct BlockCache {
     /// Tokens of the blocks in the list.
     tokens: u64,
     tokens_max: u64,
-    uses: u32,
+    newest_use: Use,
     seed: u64,
 }
 
-#[derive(Debug)]
+/// Of 28 bytes; aligned as its hash would be, it would have 32.
+#[derive(Debug, Clone, Copy)]
+#[repr(Rust, packed(4))]
 struct Node {
     hash: u64,
     /// Prompts in flight that have the block.
@@ -62,11 +72,17 @@ impl Node {
 
 /// When a block was last used, counted in requests; wraps around.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Use(u32);
+pub(super) struct Use(NonZeroU32);
 
 impl Use {
+    const FIRST: Use = Use(NonZeroU32::MIN);
+
+    fn next(self) -> Use {
+        Use(self.0.checked_add(1).unwrap_or(NonZeroU32::MIN))
+    }
+
     fn is_after(self, other: Use) -> bool {
-        (self.0.wrapping_sub(other.0) as i32) > 0
+        (self.0.get().wrapping_sub(other.0.get()) as i32) > 0
     }
 }
 
@@ -84,7 +100,7 @@ impl BlockCache {
             in_flight: 0,
             tokens: 0,
             tokens_max: u64::MAX,
-            uses: 0,
+            newest_use: Use::FIRST,
             seed,
         }
     }
@@ -136,7 +152,7 @@ impl BlockCache {
 
     /// A prompt in flight was computed there: its blocks, of `block_tokens` each, and so many other tokens behind them.
     pub fn use_blocks(&mut self, places: &[u32], block_tokens: u32, other_tokens: u32) {
-        self.uses = self.uses.wrapping_add(1);
+        self.newest_use = self.newest_use.next();
         if other_tokens > 0 {
             let place = self.next_place();
             self.occupy(place, UNMATCHED);
@@ -220,13 +236,18 @@ impl BlockCache {
     fn occupy(&mut self, next_place: u32, hash: u64) {
         match self.nodes.get_mut(next_place as usize) {
             Some(node) => self.free = std::mem::replace(node, Node::new(hash)).older,
-            None => self.nodes.push(Node::new(hash)),
+            None => {
+                if self.nodes.len() == self.nodes.capacity() {
+                    self.nodes.reserve_exact((self.nodes.len() / GROWTH).max(LEAST_GROWTH));
+                }
+                self.nodes.push(Node::new(hash));
+            }
         }
     }
 
     /// The block becomes the newest of the list.
     fn use_block(&mut self, place: u32, tokens: u32) {
-        let used = Some(Use(self.uses));
+        let used = Some(self.newest_use);
         let Some(node) = self.node_mut(place) else { return };
         if std::mem::replace(&mut node.used, used).is_some() {
             self.unlink(place);
