@@ -154,8 +154,7 @@ impl BlockCache {
     pub fn use_blocks(&mut self, places: &[u32], block_tokens: u32, other_tokens: u32) {
         self.newest_use = self.newest_use.next();
         if other_tokens > 0 {
-            let place = self.next_place();
-            self.occupy(place, UNMATCHED);
+            let place = self.occupy(UNMATCHED);
             self.use_block(place, other_tokens);
         }
         for &place in places.iter().rev() {
@@ -221,8 +220,7 @@ impl BlockCache {
             Entry::Occupied(entry) => *entry.get(),
             Entry::Vacant(entry) => {
                 entry.insert(next_place);
-                self.occupy(next_place, hash);
-                next_place
+                self.occupy(hash)
             }
         }
     }
@@ -232,9 +230,10 @@ impl BlockCache {
         if self.free == NONE { self.nodes.len() as u32 } else { self.free }
     }
 
-    /// A new block takes the next place.
-    fn occupy(&mut self, next_place: u32, hash: u64) {
-        match self.nodes.get_mut(next_place as usize) {
+    /// A new block takes the next place, which is returned.
+    fn occupy(&mut self, hash: u64) -> u32 {
+        let place = self.next_place();
+        match self.nodes.get_mut(place as usize) {
             Some(node) => self.free = std::mem::replace(node, Node::new(hash)).older,
             None => {
                 if self.nodes.len() == self.nodes.capacity() {
@@ -243,6 +242,7 @@ impl BlockCache {
                 self.nodes.push(Node::new(hash));
             }
         }
+        place
     }
 
     /// The block becomes the newest of the list.

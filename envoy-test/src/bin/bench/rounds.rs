@@ -65,8 +65,7 @@ pub fn measure_pools(
     for _ in 0..rounds {
         for contender in contenders.iter_mut().flatten() {
             let round = contender.spend(runtime, request, ROUND_CPU_US)?;
-            contender.rounds_cpu_us.push(round.cpu_us);
-            contender.rounds_instructions.extend(round.instructions);
+            contender.rounds.push(round);
         }
     }
     Ok(contenders.into_iter().map(costs).collect())
@@ -81,14 +80,7 @@ fn prepare<'a>(
 ) -> Result<Vec<Contender<'a>>> {
     let warmed_up = |gateway: &'a Gateway| {
         let clients = runtime.block_on(Clients::connect(gateway.envoy.address(), request))?;
-        let mut contender = Contender {
-            gateway,
-            servers,
-            clients,
-            instructions: None,
-            rounds_cpu_us: Vec::new(),
-            rounds_instructions: Vec::new(),
-        };
+        let mut contender = Contender { gateway, servers, clients, instructions: None, rounds: Vec::new() };
         contender.spend(runtime, request, warm_up_cpu_us)?;
         gateway.check_that_it_runs()?;
         // From then on: by now V8 has its threads.
@@ -103,8 +95,7 @@ struct Contender<'a> {
     servers: &'a ModelServers,
     clients: Clients,
     instructions: Option<Instructions>,
-    rounds_cpu_us: Vec<f64>,
-    rounds_instructions: Vec<f64>,
+    rounds: Vec<Round>,
 }
 
 /// What a request took in one round.
@@ -136,6 +127,10 @@ impl Contender<'_> {
     fn instructions(&mut self) -> Result<Option<u64>> {
         Ok(self.instructions.as_mut().map(Instructions::count).transpose()?)
     }
+
+    fn rounds_cpu_us(&self) -> Vec<f64> {
+        self.rounds.iter().map(|round| round.cpu_us).collect()
+    }
 }
 
 fn batch(request: &[u8]) -> u64 {
@@ -155,22 +150,25 @@ pub fn check_picks(variant: Variant, counts: Counts, sent: u64) -> Result<()> {
 
 fn costs(contenders: Vec<Contender<'_>>) -> Vec<Cost> {
     let Some(first) = contenders.first() else { return Vec::new() };
-    contenders.iter().map(|contender| Cost::new(contender, &first.rounds_cpu_us)).collect()
+    let first_cpu_us = first.rounds_cpu_us();
+    contenders.iter().map(|contender| Cost::new(contender, &first_cpu_us)).collect()
 }
 
 impl Cost {
     fn new(contender: &Contender<'_>, first_cpu_us: &[f64]) -> Cost {
-        let Contender { gateway, rounds_cpu_us, rounds_instructions, .. } = contender;
-        let (ratio, ratio_lowest, ratio_highest) = compare(rounds_cpu_us, first_cpu_us);
+        let rounds_cpu_us = contender.rounds_cpu_us();
+        let rounds_instructions: Vec<f64> =
+            contender.rounds.iter().filter_map(|round| round.instructions).collect();
+        let (ratio, ratio_lowest, ratio_highest) = compare(&rounds_cpu_us, first_cpu_us);
         Cost {
-            variant: gateway.variant,
-            cpu_us: median(rounds_cpu_us),
-            rounds_cpu_us: rounds_cpu_us.clone(),
+            variant: contender.gateway.variant,
+            cpu_us: median(&rounds_cpu_us),
+            rounds_cpu_us,
             ratio,
             ratio_lowest,
             ratio_highest,
-            instructions: contender.instructions.is_some().then(|| median(rounds_instructions)),
-            rounds_instructions: rounds_instructions.clone(),
+            instructions: contender.instructions.is_some().then(|| median(&rounds_instructions)),
+            rounds_instructions,
         }
     }
 }
