@@ -43,6 +43,7 @@ fn the_plugin_serves_in_front_of_two_real_vllm_servers() {
         picking::a_burst_is_spread_over_both_servers_and_their_own_counters_agree,
         picking::a_server_with_a_queue_is_avoided,
         picking::an_adapters_request_goes_to_the_server_that_runs_it,
+        picking::an_adapter_that_nobody_asked_for_in_between_is_still_where_it_ran,
     ];
     for configuration in CONFIGURATIONS {
         let gateway = Gateway::start(configuration, &servers);

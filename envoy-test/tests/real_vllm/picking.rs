@@ -98,12 +98,32 @@ pub fn a_server_with_a_queue_is_avoided(gateway: &Gateway) {
     }
 }
 
-/// Though it is the busier one: the other would have to load the adapter.
+/// Has each server run an adapter of its own for a while; each has room for one.
+fn load_adapters(servers: &Servers, adapters: [&str; 2]) {
+    let requests = [0, 1].map(|index| occupy(servers, index, adapters[index], 1));
+    drop(requests);
+    wait_until_idle(servers);
+}
+
+/// Though it is the busier one: the other would have to load the adapter in place of its own.
 pub fn an_adapters_request_goes_to_the_server_that_runs_it(gateway: &Gateway) {
-    for (runs_it, adapter) in [(0, ADAPTERS[0]), (1, ADAPTERS[0]), (0, ADAPTERS[1])] {
-        let requests = occupy(gateway.servers, runs_it, adapter, 1);
-        check_served_by(gateway, adapter, runs_it);
+    let [first, second] = ADAPTERS;
+    for (adapters, busy) in [([first, second], 0), ([second, first], 1), ([second, first], 0)] {
+        load_adapters(gateway.servers, adapters);
+        let requests = occupy(gateway.servers, busy, adapters[busy], 1);
+        check_served_by(gateway, adapters[busy], busy);
         drop(requests);
         wait_until_idle(gateway.servers);
+    }
+}
+
+/// Servers tell of adapters only while they run them, and keep them loaded.
+pub fn an_adapter_that_nobody_asked_for_in_between_is_still_where_it_ran(gateway: &Gateway) {
+    let [first, second] = ADAPTERS;
+    for adapters in [[first, second], [second, first]] {
+        load_adapters(gateway.servers, adapters);
+        for index in [0, 1, 0] {
+            check_served_by(gateway, adapters[index], index);
+        }
     }
 }
