@@ -14,6 +14,9 @@ const KEYS: &str = "usage usage usage response message choices choices delta typ
     cached_tokens cache_read_input_tokens cache_creation_input_tokens usages model é";
 const WORDS: &str = r#"null null 0 7 12 345 4294967295 4294967296 -1 1.5 1e2 true [] {} "" "a" "message_stop"
     "response.completed" "}]\\" "\"usage\":{\"prompt_tokens\":9}" "zwölf""#;
+/// What else events that are alike have in place of `TEXT`; all but the last two end as they begin, in a string.
+const TEXTS: [&str; 8] =
+    ["a", "", "usage", "message_stop", "\\\"", "\\\\", "\",\"usage\":1,\"a\":\"", "\":{\"choices\":\""];
 const SPACES: [&str; 6] = ["", "", "", "", " ", "\r \t"];
 /// Bytes that have a meaning in JSON or events.
 const BYTES: &[u8] = b"{}[]\",:\\ \r\n019-nda\xff";
@@ -45,14 +48,61 @@ fn document() -> impl Strategy<Value = String> {
     prop_oneof![4 => object(value()), 1 => last]
 }
 
+/// A document with output in it, among other things.
+fn output() -> impl Strategy<Value = String> {
+    let forms = select(vec![
+        r#""choices":[{BEFORE"text":"TEXT"BEHIND}]"#,
+        r#""delta":{BEFORE"text":"TEXT"BEHIND}"#,
+        r#""delta":"TEXT""#,
+    ]);
+    let member = || (one_of(KEYS), value()).prop_map(|(key, value)| format!("\"{key}\":{value}"));
+    let before = || {
+        prop::option::of(member()).prop_map(|member| member.map_or_else(String::new, |member| member + ","))
+    };
+    let behind = || {
+        prop::option::of(member())
+            .prop_map(|member| member.map_or_else(String::new, |member| ",".to_owned() + &member))
+    };
+    (forms, before(), before(), behind(), behind()).prop_map(
+        |(form, outer_before, before, behind, outer_behind)| {
+            let form = form.replace("BEFORE", &before).replace("BEHIND", &behind);
+            format!("{{{outer_before}{form}{outer_behind}}}")
+        },
+    )
+}
+
+/// Events that differ in their text alone.
+fn alike(document: &str, texts: &[&str]) -> String {
+    let events = texts.iter().map(|text| format!("data: {}", document.replace("TEXT", text)));
+    events.collect::<Vec<_>>().join("\n\n")
+}
+
 fn stream() -> impl Strategy<Value = String> {
     let line = prop_oneof![
-        6 => document().prop_map(|document| format!("data: {document}")),
+        4 => document().prop_map(|document| format!("data: {document}")),
+        4 => (output(), vec(select(&TEXTS[..6]), 1..4)).prop_map(|(document, texts)| alike(&document, &texts)),
         1 => select(vec!["data: [DONE]", ": usage", "event: message_stop", "data", "id: {\"usage\":null}", ""])
             .prop_map(str::to_owned),
     ];
     let end = select(vec!["\n\n", "\n\n", "\r\n\r\n", "\n"]);
     vec((line, end), 0..6).prop_map(|lines| lines.iter().map(|(line, end)| format!("{line}{end}")).collect())
+}
+
+/// Where how many bytes are gone, and which one is there instead.
+type Damage = Vec<(Index, usize, u8)>;
+
+fn damage() -> impl Strategy<Value = Damage> {
+    vec((any::<Index>(), 0..3_usize, select(BYTES)), 1..4)
+}
+
+fn damaged(text: &str, damage: &Damage) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    for (place, removed, byte) in damage {
+        let start = place.index(bytes.len() + 1);
+        let end = (start + removed).min(bytes.len());
+        bytes.splice(start..end, [*byte]);
+    }
+    bytes
 }
 
 fn lengths() -> impl Strategy<Value = Vec<usize>> {
@@ -77,7 +127,7 @@ fn cut<'a>(answer: &'a [u8], lengths: &[usize]) -> Vec<&'a [u8]> {
 fn check(answer: &[u8], lengths: &[usize]) -> Result<bool, TestCaseError> {
     for format in [AnswerFormat::Document, AnswerFormat::Events] {
         let found = read(format, cut(answer, lengths));
-        prop_assert_eq!(found, read(format, [answer]));
+        prop_assert_eq!(found, read(format, [answer]), "{:?} {:?}", String::from_utf8_lossy(answer), lengths);
         prop_assert_eq!(found, account(format, answer).unwrap_or(found));
     }
     let rewritten = hide(cut(answer, lengths));
@@ -107,18 +157,24 @@ proptest! {
     #[test]
     fn a_damaged_answer_is_read_the_same_however_cut(
         stream in stream(),
-        damage in vec((any::<Index>(), 0..3_usize, select(BYTES)), 1..4),
+        damage in damage(),
         bytes in any::<Index>(),
         lengths in lengths(),
     ) {
-        let mut stream = stream.into_bytes();
-        for (place, removed, byte) in damage {
-            let start = place.index(stream.len() + 1);
-            let end = (start + removed).min(stream.len());
-            stream.splice(start..end, [byte]);
-        }
+        let stream = damaged(&stream, &damage);
         check(&stream, &lengths)?;
         check(&stream[..bytes.index(stream.len() + 1)], &lengths)?;
+    }
+
+    #[test]
+    fn so_are_damaged_events_that_are_alike(
+        output in output(),
+        damage in prop_oneof![Just(vec![]), damage()],
+        texts in vec(select(&TEXTS[..]), 2..5),
+        lengths in lengths(),
+    ) {
+        let document = damaged(&output, &damage);
+        check(alike(&String::from_utf8_lossy(&document), &texts).as_bytes(), &lengths)?;
     }
 
     #[test]

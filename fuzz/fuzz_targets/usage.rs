@@ -18,7 +18,15 @@ fuzz_target!(|bytes: &[u8]| {
     check(bytes);
     check(&[b"data: {\"choices\":", bytes, b",\"usage\":null}", LAST].concat());
     check_text(&String::from_utf8_lossy(bytes));
+    check_alike(bytes);
 });
+
+/// Events that differ in their text alone: the first half of the bytes is ahead of it, the second behind it.
+fn check_alike(bytes: &[u8]) {
+    let (ahead, behind) = bytes.split_at(bytes.len() / 2);
+    let event = |text: &[u8]| [b"data: {\"choices\":[{\"text\"", ahead, text, behind, b"\n\n"].concat();
+    check(&[b"a" as &[u8], b"", b"usage", b"\\\"", b"\\"].map(event).concat());
+}
 
 /// A text in an event is none of what is looked for.
 fn check_text(text: &str) {

@@ -16,7 +16,7 @@
 //! vLLM-like server sends them. The length of the answer changes, so a `content-length` is the caller's to remove,
 //! and a compressed answer is the caller's to keep away.
 
-use memchr::{memchr, memchr3};
+use memchr::{memchr, memchr3, memmem};
 
 /// What begins a line that holds a document.
 const DATA_FIELD: &[u8] = b"data:";
@@ -37,6 +37,8 @@ pub struct AnswerModel {
     longest_string: usize,
     /// Whether a new line begins anew: the answer is not one document.
     by_line: bool,
+    /// Whether a name was replaced in this line.
+    is_named: bool,
     /// Whether the object being read is the one under `response` or `message`.
     in_envelope: bool,
     state: State,
@@ -58,6 +60,8 @@ enum State {
     /// Within a number, `true`, `false` or `null`.
     Word,
     AfterValue,
+    /// The same behind the first name that was replaced in this line of events.
+    AfterName,
     /// Within a value of no interest, this many brackets deep.
     Nested(u64),
     Text(Role),
@@ -92,6 +96,7 @@ impl AnswerModel {
             asked: serde_json::Value::from(asked).to_string().into_bytes(),
             longest_string: sent.len().max(LONGEST_KEY.len()) * LONGEST_ESCAPE_BYTES + "\"\"".len(),
             by_line: false,
+            is_named: false,
             in_envelope: false,
             state: State::Start,
             pending: Vec::new(),
@@ -122,6 +127,7 @@ impl AnswerModel {
         let telling = match self.state {
             State::Text(_) => memchr3(b'"', b'\\', b'\n', bytes),
             State::Ignored => memchr(b'\n', bytes),
+            State::AfterName => Some(dull_line_bytes(bytes)),
             _ => Some(0),
         };
         telling.unwrap_or(bytes.len())
@@ -141,10 +147,13 @@ impl AnswerModel {
     /// The state behind `byte`, which is the last of the pending ones.
     fn next(&mut self, state: State, byte: u8) -> State {
         use State::{
-            AfterValue, BeforeColon, BeforeKey, BeforeValue, Escape, Ignored, Line, Nested, Start, Text, Word,
+            AfterName, AfterValue, BeforeColon, BeforeKey, BeforeValue, Escape, Ignored, Line, Nested, Start,
+            Text, Word,
         };
         match (state, byte) {
             (_, b'\n') if self.by_line => self.begin_line(),
+
+            (AfterName, _) => self.next(AfterValue, byte),
 
             (Text(role), b'"') => self.end_text(role),
             (Text(role), b'\\') => Escape(role),
@@ -186,6 +195,7 @@ impl AnswerModel {
 
     fn begin_line(&mut self) -> State {
         self.held_from = None;
+        self.is_named = false;
         self.in_envelope = false;
         State::Line(DATA_FIELD)
     }
@@ -200,8 +210,8 @@ impl AnswerModel {
         match role {
             Role::Key => State::BeforeColon(self.key()),
             Role::Model => {
-                self.replace_name();
-                State::AfterValue
+                let is_first = self.replace_name() && !std::mem::replace(&mut self.is_named, true);
+                if is_first && self.by_line { State::AfterName } else { State::AfterValue }
             }
             Role::OtherValue => State::AfterValue,
             Role::Nested(depth) => State::Nested(depth),
@@ -213,29 +223,44 @@ impl AnswerModel {
     }
 
     fn key(&mut self) -> Key {
-        match self.take_held().as_ref().map(|(_, key)| key.as_str()) {
-            Some("model") => Key::Model,
-            Some("response" | "message") if !self.in_envelope => Key::Envelope,
-            _ => Key::Other,
+        let Some(start) = self.held_from.take() else { return Key::Other };
+        let name = self.pending.get(start..).unwrap_or_default();
+        if says(name, "model") {
+            Key::Model
+        } else if !self.in_envelope && (says(name, "response") || says(name, "message")) {
+            Key::Envelope
+        } else {
+            Key::Other
         }
     }
 
-    fn replace_name(&mut self) {
-        if let Some((start, name)) = self.take_held()
-            && name == self.sent
-        {
+    /// Whether it was the name to be replaced.
+    fn replace_name(&mut self) -> bool {
+        let Some(start) = self.held_from.take() else { return false };
+        let is_sent = says(self.pending.get(start..).unwrap_or_default(), &self.sent);
+        if is_sent {
             self.pending.truncate(start);
             self.pending.extend_from_slice(&self.asked);
         }
+        is_sent
     }
+}
 
-    /// The string that ends with the pending bytes, decoded, and where it begins. None where it was too long to be
-    /// held back, or is none.
-    fn take_held(&mut self) -> Option<(usize, String)> {
-        let start = self.held_from.take()?;
-        let text = serde_json::from_slice(self.pending.get(start..)?).ok()?;
-        Some((start, text))
+/// Whether a JSON string, in its quotes, says this. One that was too long to be held back says nothing.
+fn says(string: &[u8], text: &str) -> bool {
+    if memchr(b'\\', string).is_some() {
+        return serde_json::from_slice(string).is_ok_and(|decoded: String| decoded == text);
     }
+    let spelled = string.strip_prefix(b"\"").and_then(|string| string.strip_suffix(b"\""));
+    spelled == Some(text.as_bytes())
+}
+
+/// How many bytes the rest of the line has, if it is here and no key in it can be `model`, in whatever spelling: most
+/// events name it once.
+fn dull_line_bytes(bytes: &[u8]) -> usize {
+    let line = memchr(b'\n', bytes).and_then(|end| bytes.get(..end)).unwrap_or_default();
+    let may_name_it = [&b"model"[..], br"\u"].iter().any(|part| memmem::find(line, part).is_some());
+    if may_name_it { 0 } else { line.len() }
 }
 
 #[cfg(test)]
@@ -353,6 +378,10 @@ mod tests {
 
     #[test]
     fn each_of_several_equal_keys_is_replaced() {
+        check(
+            r#"{"model":"sql-lora","mod\u0065l":"sql-lora"}"#,
+            r#"{"model":"lora-request","mod\u0065l":"lora-request"}"#,
+        );
         check(
             r#"{"model":"sql-lora","model":"x","model":"sql-lora","message":{},"message":{"model":"sql-lora"}}"#,
             r#"{"model":"lora-request","model":"x","model":"lora-request","message":{},"message":{"model":"lora-request"}}"#,

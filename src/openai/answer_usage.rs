@@ -12,11 +12,14 @@
 //! Two things more are told, for answers that name no usage or do not come to an end: how many events carried
 //! output, and whether the answer is complete. Broken JSON is no error, and what was read of it counts.
 //!
-//! In memory are a few words and 32 bytes of the key or value being read, however the answer is cut. A compressed
-//! answer is the caller's to keep away.
+//! In memory are a few words, 32 bytes of the key or value being read, and what the stream's events have in common
+//! ([`EventPattern`]), however the answer is cut. A compressed answer is the caller's to keep away.
+
+use std::ops::Range;
 
 use super::answer_format::AnswerFormat;
 use super::event_lines::{EventLines, Part};
+use super::event_pattern::EventPattern;
 use super::json_tokens::{Bracket, JsonTokens, Token};
 use super::usage::{Counts, Usage};
 
@@ -42,6 +45,7 @@ pub struct AnswerUsage {
     key: Name,
     /// Whether output was found in this document.
     has_output: bool,
+    pattern: EventPattern,
     counts: Counts,
     output_events: u32,
     complete: bool,
@@ -69,6 +73,16 @@ enum Name {
     CacheRead,
     CacheCreation,
     Other,
+}
+
+/// What a value says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Says {
+    Nothing,
+    /// It is output, or would be if it were not empty.
+    Output,
+    /// A number of tokens, or that the answer is complete.
+    More,
 }
 
 impl Name {
@@ -104,6 +118,7 @@ impl AnswerUsage {
             path: [Name::Other; PATH_DEPTH],
             key: Name::Other,
             has_output: false,
+            pattern: EventPattern::default(),
             counts: Counts::default(),
             output_events: 0,
             complete: false,
@@ -113,12 +128,16 @@ impl AnswerUsage {
     /// Takes the next bytes of the answer.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.format == AnswerFormat::Document {
-            return self.read(bytes);
+            self.read(bytes);
+            return;
         }
         let mut rest = bytes;
         while let Some(part) = self.lines.next(&mut rest) {
             match part {
-                Part::Data(text) => self.read(text),
+                Part::Data(text) if self.tokens.is_fresh() && !rest.is_empty() => self.read_event(text),
+                Part::Data(text) => {
+                    self.read(text);
+                }
                 Part::End { .. } => {
                     self.tokens.restart();
                     self.has_output = false;
@@ -145,22 +164,46 @@ impl AnswerUsage {
         self.complete
     }
 
-    fn read(&mut self, bytes: &[u8]) {
+    /// Takes a document that has come whole, in one line.
+    fn read_event(&mut self, document: &[u8]) {
+        if let Some(text) = self.pattern.text(document) {
+            self.add_output(!text.is_empty());
+        } else if let Some(value) = self.read(document) {
+            self.pattern.learn(document, value);
+        }
+    }
+
+    /// Where in `bytes` the value stands that may be output, if it is the only one there that says anything.
+    fn read(&mut self, bytes: &[u8]) -> Option<Range<usize>> {
         let mut rest = bytes;
+        let mut value_begins = 0;
+        let (mut telling, mut output) = (0, None);
         while let Some(token) = self.tokens.next(&mut rest) {
-            match token {
-                Token::Open(bracket) => self.enter(bracket),
+            let place = bytes.len() - rest.len();
+            let says = match token {
+                Token::Open(bracket) => {
+                    self.enter(bracket);
+                    Says::Nothing
+                }
                 Token::Close { .. } => {
                     self.complete |= self.format == AnswerFormat::Document && self.tokens.depth() == 0;
+                    Says::Nothing
                 }
                 Token::Key => {
+                    value_begins = place;
                     self.key = Name::of(self.tokens.text());
                     self.set_step(self.key);
+                    Says::Nothing
                 }
                 Token::Text => self.read_text(),
                 Token::Word => self.read_word(),
+            };
+            telling += u32::from(says != Says::Nothing);
+            if says == Says::Output {
+                output = Some(value_begins..place);
             }
         }
+        output.filter(|_| telling == 1)
     }
 
     /// Passes over what is of no interest in the bracket just opened.
@@ -183,27 +226,31 @@ impl AnswerUsage {
         }
     }
 
-    fn read_text(&mut self) {
+    fn read_text(&mut self) -> Says {
         let text = self.tokens.text();
         let [top, ..] = self.path;
         let at_top = self.tokens.depth() == 1;
         match self.key {
-            Name::Type if at_top => self.complete |= LAST_EVENTS.contains(&text),
+            Name::Type if at_top && LAST_EVENTS.contains(&text) => {
+                self.complete = true;
+                Says::More
+            }
             Name::Delta if at_top => self.add_output(!text.is_empty()),
             Name::OutputText if matches!(top, Name::Choices | Name::Delta) => {
                 self.add_output(!text.is_empty())
             }
-            _ => {}
+            _ => Says::Nothing,
         }
     }
 
-    fn add_output(&mut self, is_output: bool) {
+    fn add_output(&mut self, is_output: bool) -> Says {
         if is_output && !std::mem::replace(&mut self.has_output, true) {
             self.output_events = self.output_events.saturating_add(1);
         }
+        Says::Output
     }
 
-    fn read_word(&mut self) {
+    fn read_word(&mut self) -> Says {
         let (path, word) = (self.path, self.tokens.text());
         let depth = usize::try_from(self.tokens.depth()).unwrap_or(usize::MAX);
         let counts = &mut self.counts;
@@ -215,13 +262,14 @@ impl AnswerUsage {
             [Name::Usage, Name::CacheRead] => &mut counts.cache_read,
             [Name::Usage, Name::CacheCreation] => &mut counts.cache_creation,
             [Name::Usage, Name::Details, Name::Cached] => &mut counts.cached,
-            [Name::Other] => {
-                self.complete |= word == DONE;
-                return;
+            [Name::Other] if word == DONE => {
+                self.complete = true;
+                return Says::More;
             }
-            _ => return,
+            _ => return Says::Nothing,
         };
         *count = whole_number(word).or(*count);
+        Says::More
     }
 }
 

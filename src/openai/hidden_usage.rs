@@ -19,6 +19,8 @@
 //! As in [`super::AnswerUsage`], a name spelled with escapes is not recognized, broken JSON is no error, and a
 //! compressed answer is the caller's to keep away. A `usage` that stands first in its object is left there.
 
+use std::borrow::Cow;
+
 use memchr::memmem;
 
 use super::event_lines::{EventLines, Part};
@@ -91,9 +93,9 @@ impl HiddenUsage {
     /// Takes the next bytes of the answer; returns what may go on now. `end`: these were the last.
     ///
     /// All that was returned, joined, is the answer without the usage, however its bytes were cut.
-    pub fn push(&mut self, bytes: &[u8], end: bool) -> Vec<u8> {
+    pub fn push<'a>(&mut self, bytes: &'a [u8], end: bool) -> Cow<'a, [u8]> {
         if self.has_nothing_to_do(bytes) {
-            return bytes.to_vec();
+            return Cow::Borrowed(bytes);
         }
         self.pending.reserve(bytes.len());
         let mut rest = bytes;
@@ -114,7 +116,7 @@ impl HiddenUsage {
         if end && self.document.hidden {
             self.take_out(self.line_from);
         }
-        self.release(end)
+        Cow::Owned(self.release(end))
     }
 
     /// Whether these are whole events in which nothing can be a usage, as most of a stream is: they need not be read.
@@ -266,29 +268,29 @@ mod tests {
         let mut answer = HiddenUsage::new();
         let mut rewritten = vec![];
         for piece in pieces {
-            rewritten.extend(answer.push(piece, false));
+            rewritten.extend_from_slice(&answer.push(piece, false));
             assert!(answer.pending.len() <= MAX_HELD_BYTES);
         }
-        rewritten.extend(answer.push(b"", true));
+        rewritten.extend_from_slice(&answer.push(b"", true));
         rewritten
     }
 
     /// The same whole, byte by byte, and in two pieces however cut.
     fn check(stream: impl AsRef<[u8]>, expected: impl AsRef<[u8]>) {
         let (stream, expected) = (stream.as_ref(), String::from_utf8_lossy(expected.as_ref()));
-        let same = |rewritten: Vec<u8>, how: &str| {
+        let same = |rewritten: &[u8], how: &str| {
             assert_eq!(
-                String::from_utf8_lossy(&rewritten),
+                String::from_utf8_lossy(rewritten),
                 expected,
                 "{how}: {}",
                 String::from_utf8_lossy(stream)
             );
         };
-        same(HiddenUsage::new().push(stream, true), "whole");
-        same(hide(stream.chunks(1)), "byte by byte");
+        same(&HiddenUsage::new().push(stream, true), "whole");
+        same(&hide(stream.chunks(1)), "byte by byte");
         for cut in 0..=stream.len() {
             let (first, second) = stream.split_at(cut);
-            same(hide([first, second]), &format!("cut at {cut}"));
+            same(&hide([first, second]), &format!("cut at {cut}"));
         }
     }
 

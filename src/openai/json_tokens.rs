@@ -70,6 +70,11 @@ impl JsonTokens {
         }
     }
 
+    /// Whether nothing but whitespace has been read of the document.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.depth == 0 && matches!(self.state, State::Between)
+    }
+
     /// Whether the document is closed, or there is none.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.state, State::Ended)
@@ -130,6 +135,10 @@ impl JsonTokens {
             return None;
         }
         let empty = std::mem::take(&mut self.just_opened);
+        if byte != &b':' {
+            // A colon makes a name of what stands right before it, and of nothing else.
+            self.text.clear();
+        }
         match byte {
             b'{' => Some(self.open(Bracket::Object)),
             b'[' => Some(self.open(Bracket::List)),
@@ -147,13 +156,11 @@ impl JsonTokens {
                 Some(Token::Key)
             }
             b'"' => {
-                self.text.clear();
                 self.state =
                     if matches!(self.state, State::BehindColon) { State::ValueText } else { State::KeyText };
                 None
             }
             _ => {
-                self.text.clear();
                 self.text.push(*byte);
                 self.state = State::Word;
                 None
@@ -213,20 +220,18 @@ impl JsonTokens {
         None
     }
 
-    /// Takes what there is of a string's text, up to its end or an escape; and whether it ended.
+    /// Takes what there is of a string's text, up to its end or to the middle of an escape; and whether it ended.
     fn reach_quote<'a>(&mut self, bytes: &mut &'a [u8]) -> (&'a [u8], bool) {
         if std::mem::take(&mut self.escaped) {
             return (take(bytes, 1), false);
         }
-        let length = memchr2(b'"', b'\\', bytes);
-        let text = take(bytes, length.unwrap_or(bytes.len()));
-        match take(bytes, 1) {
-            [b'"'] => (text, true),
-            escape => {
-                self.escaped = !escape.is_empty();
-                (text, false)
-            }
+        let place = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
+        if bytes.get(place) == Some(&b'\\') {
+            self.escaped = true;
+            return (take(bytes, place + 1), false);
         }
+        let text = take(bytes, place);
+        (text, !take(bytes, 1).is_empty())
     }
 
     fn keep(&mut self, text: &[u8]) {
@@ -300,7 +305,7 @@ mod tests {
 
     #[test]
     fn strings_end_at_the_quote_that_is_not_escaped_and_are_kept_as_they_are_spelled() {
-        check(r#"{"\"a\\":"\\\"{"}"#, r#"{1 "a\: '\"{' close0 ended"#);
+        check(r#"{"\"a\\":"\\\"{"}"#, r#"{1 \"a\\: '\\\"{' close0 ended"#);
         let text = format!("{}b", "a".repeat(MAX_TEXT_BYTES));
         let kept = "a".repeat(MAX_TEXT_BYTES);
         check(

@@ -6,6 +6,7 @@ mod answer_model;
 mod answer_usage;
 mod error;
 mod event_lines;
+mod event_pattern;
 mod fields;
 mod hidden_usage;
 mod include_usage;

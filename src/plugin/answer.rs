@@ -4,6 +4,8 @@
 //! ([`HiddenUsage`]), and then the model's name is given back ([`AnswerModel`]). Compressed answers pass, neither read nor
 //! changed.
 
+use std::borrow::Cow;
+
 use super::calls::warn;
 use super::host::{self, Buffer, Headers};
 use crate::header_pairs::HeaderPairs;
@@ -80,7 +82,9 @@ impl Answer {
         if let Some(usage) = &mut self.usage {
             usage.push(&bytes);
         }
-        if let Some(changed) = self.change(&bytes, end).filter(|changed| *changed != bytes) {
+        if let Cow::Owned(changed) = self.change(&bytes, end)
+            && changed != bytes
+        {
             warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &changed));
         }
     }
@@ -94,10 +98,13 @@ impl Answer {
         })
     }
 
-    fn change(&mut self, bytes: &[u8], end: bool) -> Option<Vec<u8>> {
-        let without_usage = self.hidden_usage.as_mut().map(|hidden| hidden.push(bytes, end));
+    fn change<'a>(&mut self, bytes: &'a [u8], end: bool) -> Cow<'a, [u8]> {
+        let without_usage = match &mut self.hidden_usage {
+            Some(hidden) => hidden.push(bytes, end),
+            None => Cow::Borrowed(bytes),
+        };
         match &mut self.model {
-            Some(model) => Some(model.push(without_usage.as_deref().unwrap_or(bytes), end)),
+            Some(model) => Cow::Owned(model.push(&without_usage, end)),
             None => without_usage,
         }
     }

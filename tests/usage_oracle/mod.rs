@@ -41,8 +41,8 @@ pub fn read(format: AnswerFormat, pieces: impl IntoIterator<Item = impl AsRef<[u
 pub fn hide(pieces: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Vec<u8> {
     let mut answer = HiddenUsage::new();
     let mut rewritten: Vec<u8> =
-        pieces.into_iter().flat_map(|piece| answer.push(piece.as_ref(), false)).collect();
-    rewritten.extend(answer.push(b"", true));
+        pieces.into_iter().flat_map(|piece| answer.push(piece.as_ref(), false).into_owned()).collect();
+    rewritten.extend_from_slice(&answer.push(b"", true));
     rewritten
 }
 
