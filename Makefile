@@ -6,10 +6,11 @@
 help: ## lists these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile
 
-setup: ## installs Rust's targets, the Envoys and Prometheus, into rustup and .build/
+setup: ## installs Rust's targets, the Envoys, Prometheus and OpenAI's client, into rustup and .build/
 	@sh envoy-test/setup/rust.sh
 	@sh envoy-test/setup/envoy.sh
 	@sh envoy-test/setup/prometheus.sh
+	@sh envoy-test/setup/openai_client.sh
 
 build: ## builds the plugin: target/wasm32-wasip1/release/inference_picker.wasm
 	@sh envoy-test/setup/rust.sh
