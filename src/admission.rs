@@ -7,13 +7,13 @@
 //! | Sheddable | send | shed | shed |
 //!
 //! An endpoint is saturated when its queue or its KV cache is as full as the pool's limits say; a pool is when every
-//! endpoint that may be picked is. What has no fresh metrics is not known to be saturated.
+//! endpoint with fresh metrics is that may be picked: those are picked first. One without any is not known to be.
 
 use std::collections::VecDeque;
 
 use crate::config::{Criticality, Saturation};
 use crate::load::LoadBook;
-use crate::pool::{Endpoint, Pool};
+use crate::pool::{Endpoint, Freshness, Pool};
 
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +45,11 @@ pub fn is_saturated(
     stale_after_ms: u64,
     now_ms: u64,
 ) -> bool {
-    let endpoints = pool.endpoints().unwrap_or_default();
-    let mut candidates =
-        endpoints.iter().filter(|endpoint| endpoint.is_candidate(now_ms, max_consecutive_failures));
+    let endpoints = pool.endpoints().unwrap_or_default().iter();
+    let mut candidates = endpoints.filter(|endpoint| {
+        endpoint.is_candidate(now_ms, max_consecutive_failures)
+            && endpoint.freshness(now_ms, stale_after_ms) == Freshness::Fresh
+    });
     let full = |endpoint: &Endpoint| is_full(endpoint, pool.saturation, loads, stale_after_ms, now_ms);
     candidates.clone().next().is_some() && candidates.all(full)
 }
@@ -85,6 +87,11 @@ impl DrainRate {
         self.waiting = waiting;
         if self.looks.back().is_some_and(|(last_ms, _)| now_ms.saturating_sub(*last_ms) < LOOK_EVERY_MS) {
             return;
+        }
+        // An endpoint that has left has taken with it what it had done.
+        let fallen = self.looks.back().map_or(0, |(_, last)| last.saturating_sub(outputs));
+        for (_, before) in self.looks.iter_mut().filter(|_| fallen > 0) {
+            *before = before.saturating_sub(fallen);
         }
         while self.looks.front().is_some_and(|(first_ms, _)| now_ms.saturating_sub(*first_ms) > WINDOW_MS) {
             self.looks.pop_front();
@@ -145,6 +152,11 @@ mod tests {
         check(&[(0, 0), (1_000, 10)], 10_000, 60);
         check(&[(0, 5), (1_000, 5)], 3, 60);
         check(&[(0, 0), (10, 500), (1_000, 10)], 35, 4);
+    }
+
+    #[test]
+    fn an_endpoint_that_leaves_takes_what_it_had_done_with_it() {
+        check(&[(0, 50_000), (1_000, 50_010), (2_000, 10), (3_000, 20)], 35, 6);
     }
 
     #[test]

@@ -43,9 +43,9 @@ pub const DEFAULT_QUEUE_MAX_WAIT: Duration = Duration::from_secs(2);
 /// Requests that wait in one worker's queue.
 pub const DEFAULT_QUEUE_MAX_REQUESTS: usize = 1_000;
 
-/// Prefix blocks that are remembered for a pool: 16 million tokens, at 34 bytes a block 8.5 MB in each worker.
+/// Prefix blocks that are remembered for a pool: 16 million tokens, at 38 bytes a block 9.5 MB in each worker.
 pub const DEFAULT_PREFIX_BLOCKS_MAX: usize = 250_000;
-/// The largest value of `prefixCache.maxBlocks`: 340 MB in each worker.
+/// The largest value of `prefixCache.maxBlocks`: 380 MB in each worker.
 pub const PREFIX_BLOCKS_MAX_CEILING: usize = 10_000_000;
 
 /// The largest value of `queue.maxRequests`: every waiting request holds its body in memory.
@@ -285,6 +285,11 @@ impl Config {
     /// The position of the pool behind an Envoy cluster.
     pub fn pool_of_cluster(&self, cluster: &[u8]) -> Option<usize> {
         self.pools.iter().position(|pool| pool.cluster.as_bytes() == cluster)
+    }
+
+    /// Whether clients can ask for a model of this name by configuration, which then says its pool.
+    pub fn publishes(&self, model: &str) -> bool {
+        self.models.iter().any(|published| published.name == model)
     }
 
     /// The position of the pool of this name.

@@ -147,7 +147,7 @@ fn blocks(request: &InferenceRequest<'_>, model: &str) -> PromptBlocks {
     hasher.finish()
 }
 
-/// Whether a prepared request is sent now, or waits.
+/// Whether a prepared request is sent now, or waits. `others_wait`: for this pool, so that there is room for them first.
 ///
 /// # Errors
 /// 429 for a request that gives way.
@@ -157,9 +157,10 @@ pub fn admit(
     loads: &LoadBook,
     drain_rate: &DrainRate,
     prepared: &Prepared,
+    others_wait: bool,
     now_ms: u64,
 ) -> Result<Admission, ApiError> {
-    let saturated = is_saturated(config, pool, loads, now_ms);
+    let saturated = others_wait || is_saturated(config, pool, loads, now_ms);
     match admission::admit(prepared.criticality, saturated, config.queue.is_some()) {
         Admission::Shed => Err(ApiError::saturated(&pool.name, drain_rate.retry_after_s())),
         admission => Ok(admission),
@@ -240,6 +241,9 @@ fn send(
         explanation: explain(strategy, first, demand, loads, now_ms),
     };
     let index = first.index;
+    if strategy == RoutingStrategy::RoundRobin {
+        pool.turn_taken(index);
+    }
     pool.picked(index, now_ms, config.max_consecutive_failures);
     Decision::Send(pick)
 }

@@ -211,6 +211,11 @@ impl<W> Picker<W> {
         }
     }
 
+    /// A peer is gone, or what it told was lost: the ends of its prompts in flight may never be heard of.
+    pub fn lose(&mut self, peer: u64) {
+        self.prefixes().for_each(|prefixes| prefixes.drop_prompts_of(peer));
+    }
+
     /// Takes out which limits were reached, and how often.
     pub fn take_limits(&mut self) -> impl Iterator<Item = (Limit, u32)> + '_ {
         let of_pools = self.pools.iter_mut().flat_map(|own| own.pool.limits.take());
@@ -257,11 +262,19 @@ impl<W> Picker<W> {
         now_ms: u64,
     ) -> Outcome {
         let Some(own) = self.pools.get_mut(prepared.pool) else { return Outcome::Decided(NO_POOL) };
-        let admitted = decide::admit(&self.config, &own.pool, &self.loads, &own.drain_rate, prepared, now_ms);
+        let others_wait = !own.queue.is_empty();
+        let admitted = decide::admit(
+            &self.config,
+            &own.pool,
+            &self.loads,
+            &own.drain_rate,
+            prepared,
+            others_wait,
+            now_ms,
+        );
         let max_requests = self.config.queue.map_or(0, |queue| queue.max_requests);
         match admitted {
             Err(error) => Outcome::Decided(Decision::Refuse(error)),
-            // Those that already wait come first.
             Ok(Admission::Wait) if own.queue.len() < max_requests => {
                 own.queue.push(&prepared.model, id, (prepared.clone(), waiter()), now_ms);
                 Outcome::Waits
@@ -345,13 +358,13 @@ impl<W> Picker<W> {
     /// pool has no endpoint of this address.
     pub fn move_to(&mut self, sent: &mut Sent, pool: usize, address: &[u8], now_ms: u64) -> bool {
         self.tell_dropped(sent, now_ms);
-        let found = self.pool(pool).and_then(|pool| pool.endpoint_at(address));
-        let Some(load_id) = found.map(|endpoint| endpoint.load_id) else { return false };
-        self.loads.move_to(&mut sent.ticket, load_id);
         // What was matched was matched elsewhere.
         if let Some(prompt) = &mut sent.prompt {
             *prompt = SentPrompt { prompt: Rc::clone(&prompt.prompt), ..SentPrompt::default() };
         }
+        let found = self.pool(pool).and_then(|pool| pool.endpoint_at(address));
+        let Some(load_id) = found.map(|endpoint| endpoint.load_id) else { return false };
+        self.loads.move_to(&mut sent.ticket, load_id, now_ms);
         self.tell_sent(sent, now_ms);
         true
     }
@@ -389,7 +402,7 @@ impl<W> Picker<W> {
     /// The request is over, however it ended.
     pub fn end(&mut self, mut sent: Sent, now_ms: u64) {
         self.tell_dropped(&mut sent, now_ms);
-        self.loads.end(sent.ticket);
+        self.loads.end(sent.ticket, now_ms);
     }
 
     /// An endpoint has answered, or failed to. Gives its name if it is to be left alone for a while now.

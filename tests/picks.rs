@@ -195,9 +195,11 @@ impl World {
     }
 
     fn adapter(&self, model: &str) -> Option<AdapterId> {
-        let readings = self.endpoints.iter().filter_map(|known| known.published.reading.as_ref());
-        let mut bases = readings.filter_map(|reading| reading.metrics.base_model.as_deref());
-        (self.seen_adapters.contains(model) && !bases.any(|base| base == model)).then(|| AdapterId::of(model))
+        let readings = || self.endpoints.iter().filter_map(|known| known.published.reading.as_ref());
+        let mut bases = readings().filter_map(|reading| reading.metrics.base_model.as_deref());
+        let any_lora = readings().any(|reading| reading.metrics.lora.is_some());
+        let is_one = any_lora && self.seen_adapters.contains(model) && !bases.any(|base| base == model);
+        is_one.then(|| AdapterId::of(model))
     }
 
     fn adapter_tokens(&self, endpoint: usize, adapter: AdapterId) -> f32 {
@@ -215,7 +217,7 @@ impl World {
         let idle: HashSet<AdapterId> = recent.take(idle_slots).copied().collect();
         if there.contains(&adapter) || idle.contains(&adapter) {
             0.0
-        } else if idle.len() < idle_slots {
+        } else if lora.is_none() || idle.len() < idle_slots {
             512.0
         } else if idle_slots > 0 {
             1_024.0
@@ -429,8 +431,13 @@ impl World {
             }
             Step::Ended { which } => {
                 if let Some(place) = place(which) {
-                    let Open { mut sent, endpoint, adapter, .. } = self.open.remove(place);
+                    let Open { mut sent, endpoint, adapter, waits, .. } = self.open.remove(place);
+                    let was_behind_another =
+                        self.open[..place].iter().any(|other| other.endpoint == endpoint && other.waits);
                     let known = &mut self.endpoints[endpoint];
+                    if waits && !was_behind_another {
+                        known.last_output_ms = self.now_ms;
+                    }
                     adapter.into_iter().for_each(|adapter| known.adapter_used(adapter));
                     self.picker.answered(&mut sent, None, self.now_ms);
                     self.picker.end(sent, self.now_ms);

@@ -13,7 +13,7 @@ use inference_picker::openai::{Usage, read_request};
 use inference_picker::picker::{Outcome, Picker, Sent};
 use inference_picker::pool::{EndpointReading, Reading, Snapshot};
 use inference_picker::prefix::PromptBlocks;
-use prefix_world::{Step, World, address, prompt};
+use prefix_world::{Step, WORKERS, World, address, prompt};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -28,6 +28,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => (0..8_usize).prop_map(|which| Step::Dropped { which }),
         1 => (0..3_usize).prop_map(|endpoint| Step::Restarted { endpoint }),
         1 => (0..3_usize).prop_map(|endpoint| Step::Replaced { endpoint }),
+        1 => (0..WORKERS).prop_map(|worker| Step::Lost { worker }),
     ]
 }
 

@@ -122,7 +122,7 @@ proptest! {
                     book.first_output(&open[place].0, 0);
                     open[place].3 = false;
                 }
-                2 if !open.is_empty() => book.end(open.swap_remove(place).0),
+                2 if !open.is_empty() => book.end(open.swap_remove(place).0, 0),
                 3 => book.keep_only(|_| false),
                 _ => {}
             }

@@ -45,6 +45,15 @@ fn an_adapters_requests_go_where_it_is_loaded_then_to_a_free_slot() {
 }
 
 #[test]
+fn a_target_that_is_configured_is_no_adapter_where_no_pod_tells_of_any() {
+    let mut world = World::new("DEFAULT", &vec![Pod::idle(); 8], 1);
+    world.expect_adapters(&["cold"]);
+    let mut picks: Vec<usize> = (0..8).map(|_| world.send("cold", 12)).collect();
+    picks.sort();
+    assert_eq!(picks, [0, 1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[test]
 fn a_cold_adapter_with_many_requests_at_once_is_loaded_on_few_pods() {
     let pods = vec![Pod::idle().adapters(&[], 2); 8];
     let mut world = World::new("DEFAULT", &pods, 1);
@@ -188,6 +197,19 @@ fn workers_that_exchange_their_loads_spread_a_burst_as_one() {
         counts[workers[me].send("m", 500)] += 1;
     }
     assert_eq!(counts, [8; 4]);
+}
+
+#[test]
+fn requests_that_are_not_read_take_nobodys_turn() {
+    let mut world = World::new("ROUND_ROBIN", &pods(3), 1);
+    let turns: Vec<usize> = (0..6)
+        .map(|_| {
+            world.pick_unread();
+            world.pick("m", 100)[0]
+        })
+        .collect();
+    assert_eq!(turns[..3], turns[3..], "{turns:?}");
+    assert_ne!(turns[0], turns[1], "{turns:?}");
 }
 
 #[test]

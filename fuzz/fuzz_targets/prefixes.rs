@@ -6,7 +6,7 @@
 mod prefix_world;
 
 use libfuzzer_sys::fuzz_target;
-use prefix_world::{Step, World, prompt};
+use prefix_world::{Step, WORKERS, World, prompt};
 
 /// Blocks of an index that forgets.
 const FEW_BLOCKS: usize = 20;
@@ -43,7 +43,8 @@ fn steps(bytes: &[u8]) -> Vec<Step> {
         let endpoint = usize::from(pair[0] / 10 % 3);
         match what {
             0..=3 => Step::Sent { endpoint, letters: letters(rest, pair[0] / 30) },
-            4..=6 => Step::Answered { which: usize::from(rest) },
+            4..=5 => Step::Answered { which: usize::from(rest) },
+            6 => Step::Lost { worker: u64::from(rest) % WORKERS },
             7 => Step::Dropped { which: usize::from(rest) },
             8 => Step::Restarted { endpoint },
             _ => Step::Replaced { endpoint },

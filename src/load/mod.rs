@@ -65,6 +65,8 @@ pub struct Ticket {
     number: u64,
     sent_ms: u64,
     share: Share,
+    /// Whether it was sent elsewhere first, so that its time says nothing of this endpoint's speed.
+    is_moved: bool,
 }
 
 impl Ticket {
@@ -208,24 +210,24 @@ impl LoadBook {
     /// A request is sent to an endpoint.
     pub fn start(&mut self, id: LoadId, share: Share, now_ms: u64) -> Ticket {
         let number = self.change(id, |row| row.start(share, now_ms)).unwrap_or(0);
-        Ticket { id, number, sent_ms: now_ms, share }
+        Ticket { id, number, sent_ms: now_ms, share, is_moved: false }
     }
 
     /// The request has gone to another endpoint than it was meant for.
-    pub fn move_to(&mut self, ticket: &mut Ticket, id: LoadId) {
-        let moved = self.start(id, ticket.share, ticket.sent_ms);
-        self.end(std::mem::replace(ticket, moved));
+    pub fn move_to(&mut self, ticket: &mut Ticket, id: LoadId, now_ms: u64) {
+        let moved = Ticket { is_moved: true, ..self.start(id, ticket.share, now_ms) };
+        self.end(std::mem::replace(ticket, moved), now_ms);
     }
 
     /// The request has its first output: its prompt is done with.
     pub fn first_output(&mut self, ticket: &Ticket, now_ms: u64) {
-        let share = ticket.share;
-        self.change(ticket.id, |row| row.first_output(ticket.number, share.streamed, now_ms));
+        let seen = ticket.share.streamed && !ticket.is_moved;
+        self.change(ticket.id, |row| row.first_output(ticket.number, seen, now_ms));
     }
 
     /// The request is over, however it ended.
-    pub fn end(&mut self, ticket: Ticket) {
-        self.change(ticket.id, |row| row.end(ticket.number, ticket.share.adapter));
+    pub fn end(&mut self, ticket: Ticket, now_ms: u64) {
+        self.change(ticket.id, |row| row.end(ticket.number, ticket.share.adapter, now_ms));
     }
 
     /// Takes prompts for done whose answers are not streamed, once the endpoint has had the time; whether there were
@@ -340,8 +342,8 @@ mod tests {
         book.first_output(&ticket, 0);
         book.first_output(&ticket, 0);
         assert_eq!(sums(book.in_flight(id)), (2, 1, 7));
-        book.end(ticket);
-        book.end(other);
+        book.end(ticket, 0);
+        book.end(other, 0);
         assert_eq!(sums(book.in_flight(id)), (0, 0, 0));
     }
 
@@ -350,10 +352,61 @@ mod tests {
         let mut book = LoadBook::default();
         let (meant, served) = (book.id(address(1)), book.id(address(2)));
         let mut ticket = book.start(meant, share(10, None), 0);
-        book.move_to(&mut ticket, served);
+        book.move_to(&mut ticket, served, 0);
         assert_eq!((sums(book.in_flight(meant)), sums(book.in_flight(served))), ((0, 0, 0), (1, 1, 10)));
-        book.end(ticket);
+        book.end(ticket, 0);
         assert_eq!(sums(book.in_flight(served)), (0, 0, 0));
+    }
+
+    #[test]
+    fn the_time_that_a_request_has_lost_elsewhere_says_nothing_of_who_serves_it() {
+        let mut book = LoadBook::default();
+        let (hung, served) = (book.id(address(1)), book.id(address(2)));
+        let mut ticket = book.start(hung, share(500, None), 0);
+        let before = book.prefill_tokens_per_ms(served);
+        book.move_to(&mut ticket, served, 0);
+        book.first_output(&ticket, 1_050);
+        assert_eq!(book.prefill_tokens_per_ms(served), before);
+        let own = book.start(served, share(500, None), 2_000);
+        book.first_output(&own, 3_000);
+        assert!(book.prefill_tokens_per_ms(served) < before);
+    }
+
+    #[test]
+    fn a_first_output_tells_that_those_ahead_are_done_whose_outputs_are_not_seen() {
+        let mut book = LoadBook::default();
+        let id = book.id(address(1));
+        let unseen = book.start(id, Share { streamed: false, ..share(10_000, None) }, 0);
+        let seen = book.start(id, share(100, None), 1);
+        book.first_output(&seen, 253);
+        let speed = book.prefill_tokens_per_ms(id);
+        assert!(speed > 20.0, "10,100 tokens in 253 ms: {speed}");
+        assert_eq!(sums(book.in_flight(id)), (2, 0, 0));
+        book.end(unseen, 300);
+        book.end(seen, 300);
+    }
+
+    #[test]
+    fn a_prompt_behind_one_that_was_given_up_has_not_waited_for_its_own_sake() {
+        let mut book = LoadBook::default();
+        let id = book.id(address(1));
+        let before = book.prefill_tokens_per_ms(id);
+        let (given_up, behind) =
+            (book.start(id, share(100_000, None), 0), book.start(id, share(80, None), 1));
+        book.end(given_up, 10_000);
+        book.first_output(&behind, 10_010);
+        assert!((book.prefill_tokens_per_ms(id) - before).abs() < 0.1);
+        book.end(behind, 10_020);
+    }
+
+    #[test]
+    fn one_long_pause_does_not_make_an_endpoint_slow() {
+        let mut book = LoadBook::default();
+        let id = book.id(address(1));
+        let ticket = book.start(id, share(100, None), 0);
+        book.first_output(&ticket, 30_000);
+        assert!(book.prefill_tokens_per_ms(id) > 2.0, "{}", book.prefill_tokens_per_ms(id));
+        book.end(ticket, 30_000);
     }
 
     #[test]
@@ -393,7 +446,7 @@ mod tests {
         let listed: Vec<_> =
             book.table(9).rows.iter().map(|(address, load)| (*address, sums(*load))).collect();
         assert_eq!(listed, [(address(1), (1, 1, 10))]);
-        book.end(ticket);
+        book.end(ticket, 0);
         assert_eq!(book.table(9).rows, []);
     }
 
@@ -404,7 +457,7 @@ mod tests {
         let ticket = book.start(id, share(10, None), 0);
         book.keep_only(|_| false);
         assert_eq!(sums(book.in_flight(id)), (1, 1, 10));
-        book.end(ticket);
+        book.end(ticket, 0);
         book.keep_only(|_| false);
         assert_eq!(book.id(address(2)), id, "the place is used again");
     }
@@ -420,9 +473,9 @@ mod tests {
         book.set_peers([peer.table(1)].iter(), 1);
         assert!(book.has_adapter(id, sql) && book.has_adapter(id, chat));
         let [first, second] = tickets;
-        book.end(first);
+        book.end(first, 0);
         assert!(book.has_adapter(id, sql));
-        book.end(second);
+        book.end(second, 0);
         book.set_peers([].iter(), 1);
         assert!(!book.has_adapter(id, sql) && !book.has_adapter(id, chat));
     }
@@ -431,7 +484,7 @@ mod tests {
     fn compute(book: &mut LoadBook, id: LoadId, tokens: u32, time_ms: u64) {
         let ticket = book.start(id, share(tokens, None), 0);
         book.first_output(&ticket, time_ms);
-        book.end(ticket);
+        book.end(ticket, 0);
     }
 
     #[test]
@@ -457,7 +510,7 @@ mod tests {
         let mut tickets: Vec<Ticket> = (0..3).map(|_| book.start(id, share(1, None), 0)).collect();
         book.first_output(&tickets[0], 0);
         assert_eq!(book.own_progress(id), (2, 1));
-        tickets.drain(..).for_each(|ticket| book.end(ticket));
+        tickets.drain(..).for_each(|ticket| book.end(ticket, 0));
         assert_eq!(book.own_progress(id), (0, 3));
     }
 }

@@ -21,6 +21,9 @@ const SPEED_MEMORY_MS: f64 = 20_000.0;
 /// The least speed that is believed, in tokens a millisecond, so that no cost becomes infinite.
 const MIN_PREFILL_TOKENS_PER_MS: f64 = 0.001;
 
+/// How much slower than it is taken to be one prompt can show an endpoint to be: a pause of the server's is no speed.
+const MAX_SLOWDOWN: f64 = 16.0;
+
 /// Adapters that are told apart on one endpoint; an endpoint holds fewer at a time.
 pub(super) const MAX_ADAPTERS: usize = 64;
 
@@ -143,21 +146,29 @@ impl Row {
         number
     }
 
-    /// A prompt is done with. Where that was seen, it tells how fast the endpoint is.
+    /// A prompt is done with. Where that was seen, it tells how fast the endpoint is; and that those ahead of it are done,
+    /// too, whose outputs are not seen.
     pub fn first_output(&mut self, number: u64, seen: bool, now_ms: u64) {
         let (own, all) = (self.own, self.in_flight());
         let Some(waiting) = self.stop_waiting(number) else { return };
         if seen {
+            let tokens = f64::from(waiting.tokens) + self.stop_waiting_unseen(number);
             // Since this worker's last one was done, or since it had something to do there, the endpoint has worked on
             // this and on what peers had there, of which they tell later.
             let share = own.waiting_tokens as f64 / all.waiting_tokens.max(1) as f64;
-            self.prefill.observe(f64::from(waiting.tokens), own.working_ms(now_ms) as f64 * share);
+            let longest_ms = tokens / self.prefill_tokens_per_ms() * MAX_SLOWDOWN;
+            self.prefill.observe(tokens, (own.working_ms(now_ms) as f64 * share).min(longest_ms));
         }
         self.own.last_output_ms = now_ms;
     }
 
-    pub fn end(&mut self, number: u64, adapter: Option<AdapterId>) {
+    pub fn end(&mut self, number: u64, adapter: Option<AdapterId>, now_ms: u64) {
+        let was_worked_on = self.own_waiting.first_key_value().is_some_and(|(oldest, _)| *oldest == number);
         self.stop_waiting(number);
+        if was_worked_on {
+            // It was given up. What was behind it has not been worked on before.
+            self.own.last_output_ms = now_ms;
+        }
         self.own.requests = self.own.requests.saturating_sub(1);
         if let Some(adapter) = adapter {
             self.discount_adapter(adapter);
@@ -192,9 +203,9 @@ impl Row {
     }
 
     pub fn add_peers_adapter(&mut self, adapter: AdapterId) {
-        if self.peers_adapters.len() < MAX_ADAPTERS {
+        self.recent_adapters.used(adapter);
+        if self.peers_adapters.len() < MAX_ADAPTERS && !self.peers_adapters.contains(&adapter) {
             self.peers_adapters.push(adapter);
-            self.recent_adapters.used(adapter);
         }
     }
 
@@ -212,6 +223,18 @@ impl Row {
         self.own.waiting_tokens = self.own.waiting_tokens.saturating_sub(u64::from(waiting.tokens));
         self.own.oldest = self.oldest();
         Some(waiting)
+    }
+
+    /// Takes those for done that were sent before this one and whose outputs are not seen; returns their tokens.
+    fn stop_waiting_unseen(&mut self, number: u64) -> f64 {
+        let ahead = self.own_waiting.range(..number);
+        let unseen = ahead.filter(|(_, waiting)| waiting.assumed_output_ms.is_some());
+        let unseen: Vec<u64> = unseen.map(|(number, _)| *number).collect();
+        unseen
+            .into_iter()
+            .filter_map(|number| self.stop_waiting(number))
+            .map(|done| f64::from(done.tokens))
+            .sum()
     }
 
     fn oldest(&self) -> Option<Oldest> {

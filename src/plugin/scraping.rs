@@ -216,8 +216,8 @@ impl PoolScraping {
         PoolScraping {
             name: pool.name.clone(),
             metrics_path: pool.model_server.metrics_path(),
-            lease: (config.scrape_by == ScrapeBy::Worker).then(|| LeasePlace::new(pool, me)),
-            snapshot: SnapshotPlace::new(pool),
+            lease: (config.scrape_by == ScrapeBy::Worker).then(|| LeasePlace::new(config, pool, me)),
+            snapshot: SnapshotPlace::new(config, pool),
             scraper,
             discovery,
             gauges_due_ms: 0,

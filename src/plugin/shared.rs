@@ -11,6 +11,9 @@
 //! | `…/remote-workers` | who asks the other gateways | the ids of their workers |
 //! | `…/remote-workers-lease` | workers, by compare-and-swap | who asks the other gateways |
 //!
+//! Where workers scrape, the first two keys end in a hash of what the scraper goes by: around a change of the configuration
+//! workers of the old one go on for as long as it has requests, and must not speak for the new one.
+//!
 //! What workers of other gateways have told is under the same keys as that of this one's, written by who has asked.
 //!
 //! Shared data is keyed by `vm_id` alone: other plugins may share it, so keys carry a prefix, with the format's
@@ -43,8 +46,8 @@ pub struct SnapshotPlace {
 }
 
 impl SnapshotPlace {
-    pub fn new(pool: &config::Pool) -> SnapshotPlace {
-        SnapshotPlace { key: format!("{PREFIX}/pool/{}/{}", pool.name, pool.cluster), seen: None }
+    pub fn new(config: &config::Config, pool: &config::Pool) -> SnapshotPlace {
+        SnapshotPlace { key: format!("{PREFIX}/pool/{}", pool_key(config, pool)), seen: None }
     }
 
     pub fn write(&self, snapshot: &Snapshot) {
@@ -113,8 +116,8 @@ pub struct LeasePlace {
 }
 
 impl LeasePlace {
-    pub fn new(pool: &config::Pool, me: u64) -> LeasePlace {
-        LeasePlace { key: format!("{PREFIX}/lease/{}/{}", pool.name, pool.cluster), me }
+    pub fn new(config: &config::Config, pool: &config::Pool, me: u64) -> LeasePlace {
+        LeasePlace { key: format!("{PREFIX}/lease/{}", pool_key(config, pool)), me }
     }
 
     /// That on asking the other gateways.
@@ -185,6 +188,8 @@ pub struct Exchange {
     /// When the peers' tables were last read.
     read_ms: u64,
     peers: Vec<Peer>,
+    /// Peers that have gone.
+    gone: Vec<u64>,
     /// Which limits were reached.
     pub limits: LimitsReached,
 }
@@ -248,6 +253,7 @@ impl Exchange {
             published_ms: None,
             read_ms: 0,
             peers: Vec::new(),
+            gone: Vec::new(),
             limits: LimitsReached::default(),
         }
     }
@@ -302,10 +308,17 @@ impl Exchange {
         loads.set_peers(self.peers.iter().filter_map(|peer| peer.table.as_ref()), now_ms);
     }
 
+    /// The peers that have gone since the last time, and those that have told more of prompts than was read in time.
+    pub fn take_lost(&mut self) -> Vec<u64> {
+        let mut lost: Vec<u64> =
+            self.peers.iter().filter(|peer| peer.has_lost()).map(|peer| peer.id).collect();
+        self.limits.add_if(!lost.is_empty(), Limit::PromptBatches);
+        lost.append(&mut self.gone);
+        lost
+    }
+
     /// What the peers have told of prompts since the last time, and who.
     pub fn take_told(&mut self) -> Vec<(u64, Batch)> {
-        let lost = self.peers.iter().filter(|peer| peer.has_lost()).count();
-        self.limits.add_if(lost > 0, Limit::PromptBatches);
         self.peers.iter_mut().flat_map(Peer::take_told).collect()
     }
 
@@ -328,7 +341,9 @@ impl Exchange {
             write(&workers_key(), &encode(&wanted), Some(version));
         }
         let remote = read_ids(&remote_workers_key(), MAX_REMOTE_WORKERS);
-        self.peers.retain(|peer| if peer.is_remote { &remote } else { &wanted }.contains(&peer.id));
+        let stays = |peer: &Peer| if peer.is_remote { &remote } else { &wanted }.contains(&peer.id);
+        self.gone.extend(self.peers.iter().filter(|peer| !stays(peer)).map(|peer| peer.id));
+        self.peers.retain(stays);
         self.follow(&wanted, false);
         self.follow(&remote, true);
     }
@@ -338,6 +353,20 @@ impl Exchange {
             if id != self.me && !self.peers.iter().any(|peer| peer.id == id) {
                 self.peers.push(Peer::new(id, is_remote));
             }
+        }
+    }
+}
+
+/// The pool, as its scraper knows it. The companion service has a configuration of its own, and goes by the names alone.
+fn pool_key(config: &config::Config, pool: &config::Pool) -> String {
+    let config::Pool { name, cluster, endpoints, model_server, .. } = pool;
+    let names = format!("{name}/{cluster}");
+    match config.scrape_by {
+        config::ScrapeBy::Service => names,
+        config::ScrapeBy::Worker => {
+            let clusters = (&config.scrape_cluster, &config.admin_cluster);
+            let scraped = format!("{endpoints:?} {model_server:?} {clusters:?}");
+            format!("{names}/{:016x}", fnv1a(scraped.as_bytes()))
         }
     }
 }

@@ -35,6 +35,8 @@ const PICK_HEADER: &str = "x-gateway-destination-endpoint";
 const MODEL_HEADER: &str = "x-gateway-model-name";
 /// The headers by which a host or a pool is chosen.
 const CHOICES: [&str; 2] = [PICK_HEADER, MODEL_HEADER];
+/// Which pool a request goes to is not known where its route is to be chosen anew, and not by its model.
+const MISROUTED: Decision = Decision::Fallback("the client named a route");
 /// Bytes of a header's value that tell one user from another; what follows does not count.
 const MAX_USER_BYTES: usize = 256;
 
@@ -46,6 +48,8 @@ pub struct Stream {
     state: Waiter,
     /// Kept, because headers can be read no more in deferred mode once they have been let go.
     path: Vec<u8>,
+    /// Whether the route that was found is not the one it gets: the client had the header by which routes are chosen.
+    is_misrouted: bool,
     /// Whether the request announced its length.
     has_length: bool,
     /// Who asks, by the header that tells users apart.
@@ -109,6 +113,7 @@ impl Stream {
             worker,
             state,
             path: Vec::new(),
+            is_misrouted: false,
             has_length: false,
             user: None,
             account: None,
@@ -190,7 +195,10 @@ impl Stream {
             account.set_labels(self.worker.borrow_mut().labels(&prepared));
         }
         self.edit_body(&body, &request, &prepared);
-        if prepared.pool != route_pool {
+        if self.is_misrouted && !self.worker.borrow().config().publishes(&prepared.model) {
+            return act(&self.state, &self.worker, prepared.pool, MISROUTED, host::now_ms());
+        }
+        if prepared.pool != route_pool || self.is_misrouted {
             self.change_route(&prepared.model);
         }
         self.decide(prepared)
@@ -265,15 +273,20 @@ impl Stream {
         let State::Sent(sent) = &mut *state else { return };
         let mut worker = self.worker.borrow_mut();
         let served_by = host::property("upstream\0address").ok().flatten().unwrap_or_default();
-        if !served_by.is_empty() && served_by != sent.first_choice.as_bytes() {
-            // A retry, or the fallback policy: the first choice did not answer.
-            let now_ms = host::now_ms();
-            worker.endpoint_answered(sent.pool, sent.sent.load_id(), false, now_ms);
-            worker.recorder.record(|stats| [stats.retried(sent.pool, &sent.first_choice)]);
+        if served_by.is_empty() {
+            // Envoy or another filter has answered: that says nothing of any endpoint.
+            sent.is_silent = false;
+            return;
+        }
+        if served_by != sent.first_choice.as_bytes() {
+            // A retry, or the fallback policy. An endpoint that is not the pool's was not reached by way of the first choice.
+            let (first_choice, now_ms) = (sent.sent.load_id(), host::now_ms());
             sent.is_silent = worker.move_to(&mut sent.sent, sent.pool, &served_by, now_ms);
             if !sent.is_silent {
                 return;
             }
+            worker.endpoint_answered(sent.pool, first_choice, false, now_ms);
+            worker.recorder.record(|stats| [stats.retried(sent.pool, &sent.first_choice)]);
         }
         let class = status.map(|status| status / 100);
         sent.succeeded = class == Some(2);
@@ -369,6 +382,7 @@ impl HttpContext for Stream {
         // Here headers are read anyway, so that they are not there costs no call.
         let headers = headers_of(Headers::Request);
         CHOICES.iter().filter(|name| headers.value(name).is_some()).for_each(unchoose);
+        self.is_misrouted = headers.value(MODEL_HEADER).is_some();
         if is_inference(&headers) {
             self.path = headers.value(":path").unwrap_or_default().into_owned();
             self.account = Some(Account::open());
@@ -382,7 +396,8 @@ impl HttpContext for Stream {
             return answer_models(self.worker.borrow().config());
         }
         let now_ms = host::now_ms();
-        let decision = self.worker.borrow_mut().decide_unread(pool, now_ms);
+        let decision =
+            if self.is_misrouted { MISROUTED } else { self.worker.borrow_mut().decide_unread(pool, now_ms) };
         act(&self.state, &self.worker, pool, decision, now_ms)
     }
 

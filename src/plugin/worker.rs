@@ -28,7 +28,7 @@ impl<W> Worker<W> {
     pub fn new(config: Config) -> Worker<W> {
         let me = host::random();
         Worker {
-            snapshots: config.pools.iter().map(SnapshotPlace::new).collect(),
+            snapshots: config.pools.iter().map(|pool| SnapshotPlace::new(&config, pool)).collect(),
             exchange: Exchange::new(me),
             queued: QueuedPlace::new(&config, me),
             scraping: (config.scrape_by == ScrapeBy::Worker).then(|| Scraping::new(&config, me)),
@@ -52,6 +52,7 @@ impl<W> Worker<W> {
             self.dirty = true;
         }
         self.exchange.tick(self.picker.loads_mut(), std::mem::take(&mut self.dirty), now_ms);
+        self.exchange.take_lost().into_iter().for_each(|peer| self.picker.lose(peer));
         if self.picker.learns_prefixes() {
             for (peer, batch) in self.exchange.take_told() {
                 batch.events.iter().for_each(|event| self.picker.hear(peer, event, now_ms));

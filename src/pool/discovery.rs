@@ -3,7 +3,8 @@
 //! The form is Envoy's `envoy.admin.v3.Clusters` message in JSON. Only what tells an endpoint's address and health
 //! is read. Envoy 1.36 lists every cluster whatever filter it was asked for; so the cluster is found by name.
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::HashSet;
+use std::net::SocketAddr;
 
 use serde::Deserialize;
 
@@ -69,7 +70,7 @@ struct Address {
 
 #[derive(Deserialize)]
 struct SocketAddress {
-    address: IpAddr,
+    address: String,
     port_value: u16,
 }
 
@@ -107,7 +108,8 @@ impl Health {
     }
 }
 
-/// Reads the endpoints of `cluster` from an answer of Envoy's admin. Hosts that are not ip:port are passed over.
+/// Reads the endpoints of `cluster` from an answer of Envoy's admin. Hosts that are not ip:port are passed over, and so
+/// is one that is listed again.
 ///
 /// # Errors
 /// When the answer is not a list of clusters, lacks the cluster, or lists too many endpoints.
@@ -119,12 +121,13 @@ pub fn read_clusters(answer: &[u8], cluster: &str) -> Result<Vec<DiscoveredEndpo
     if hosts.len() > MAX_ENDPOINTS {
         return Err(DiscoveryError::TooMany(hosts.len()));
     }
-    Ok(hosts.into_iter().filter_map(discovered).collect())
+    let mut listed = HashSet::with_capacity(hosts.len());
+    Ok(hosts.into_iter().filter_map(discovered).filter(|endpoint| listed.insert(endpoint.address)).collect())
 }
 
 fn discovered(host: Host) -> Option<DiscoveredEndpoint> {
     let socket = host.address.socket_address?;
-    let address = SocketAddr::new(socket.address, socket.port_value);
+    let address = SocketAddr::new(socket.address.parse().ok()?, socket.port_value);
     Some(DiscoveredEndpoint { address, healthy: host.health_status.is_healthy() })
 }
 

@@ -195,8 +195,9 @@ impl Endpoint {
             self.adapters.iter().copied().chain(loads.adapters(self.load_id)).collect();
         running.sort_unstable();
         running.dedup();
-        let slots = self.lora().map_or(0, |lora| lora.slots);
-        let idle_slots = (slots as usize).saturating_sub(running.len());
+        // One that tells of no adapters beside others that do may yet load its first.
+        let Some(lora) = self.lora() else { return AdapterPlace::FreeSlot };
+        let idle_slots = (lora.slots as usize).saturating_sub(running.len());
         let recent = loads.recent_adapters(self.load_id).filter(|recent| !running.contains(recent));
         let mut free_slots = idle_slots;
         for idle in recent.take(idle_slots) {
@@ -276,7 +277,8 @@ impl Endpoint {
             self.lora().iter().flat_map(|lora| &lora.adapters).map(|name| AdapterId::of(name)).collect();
     }
 
-    fn lora(&self) -> Option<&LoraState> {
+    /// What it last told of adapters, if it serves any.
+    pub(super) fn lora(&self) -> Option<&LoraState> {
         self.reading.as_ref()?.metrics.lora.as_ref()
     }
 }
@@ -354,7 +356,7 @@ mod tests {
         };
         let tickets: Vec<_> = served.iter().map(&mut start).collect();
         let _running: Vec<_> = in_flight.iter().map(&mut start).collect();
-        tickets.into_iter().for_each(|ticket| loads.end(ticket));
+        tickets.into_iter().for_each(|ticket| loads.end(ticket, 0));
         let found = endpoint.adapter_place(AdapterId::of("a"), &loads);
         assert_eq!(found, expected, "{slots} {in_use:?} {served:?} {in_flight:?}");
     }

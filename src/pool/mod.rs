@@ -39,6 +39,8 @@ pub struct Pool {
     places: HashMap<LoadId, usize, FixedState>,
     candidates: Candidates,
     discovered: bool,
+    /// Whether any endpoint tells of adapters.
+    serves_adapters: bool,
     known_adapters: HashSet<AdapterId>,
     /// The endpoints' base models, by the ids that adapters of their names would have.
     base_models: HashSet<AdapterId>,
@@ -65,6 +67,7 @@ impl Pool {
             endpoints,
             places: HashMap::default(),
             candidates: Candidates::default(),
+            serves_adapters: false,
             known_adapters: HashSet::new(),
             base_models: HashSet::new(),
             prefixes: by_prefix.then(|| PrefixIndex::new(config.prefix_blocks_max, seed)),
@@ -112,9 +115,13 @@ impl Pool {
         self.note_at(place, note)
     }
 
+    /// Whose turn it is where endpoints take turns: the one behind this place.
+    pub fn turn_taken(&mut self, place: usize) {
+        self.round_robin_next = place + 1;
+    }
+
     /// A request is sent to the endpoint at this place in the list.
     pub fn picked(&mut self, place: usize, now_ms: u64, max_consecutive_failures: u32) {
-        self.round_robin_next = place + 1;
         self.note_at(place, |endpoint| endpoint.request_sent(now_ms, max_consecutive_failures));
     }
 
@@ -138,12 +145,13 @@ impl Pool {
         self.known_adapters.extend(models.map(AdapterId::of));
     }
 
-    /// The adapter of this name, if the model is one: known from the configuration or because an endpoint has had it
-    /// loaded, and no endpoint's base model. A model of which nothing is known is not taken for one: it may be another
-    /// name of the base model, and would gather on few endpoints for nothing.
+    /// The adapter of this name, if the model is one and the endpoints serve adapters: known from the configuration or
+    /// because an endpoint has had it loaded, and no endpoint's base model. A model of which nothing is known is not taken
+    /// for one: it may be another name of the base model, and would gather on few endpoints for nothing.
     pub fn adapter(&self, model: &str) -> Option<AdapterId> {
         let adapter = AdapterId::of(model);
-        (self.known_adapters.contains(&adapter) && !self.base_models.contains(&adapter)).then_some(adapter)
+        let is_one = self.known_adapters.contains(&adapter) && !self.base_models.contains(&adapter);
+        (self.serves_adapters && is_one).then_some(adapter)
     }
 
     /// Whether an endpoint's metrics may have named this model, as its base model or as an adapter: true if they have and it
@@ -214,6 +222,7 @@ impl Pool {
 
     /// Remembers the adapters that endpoints have in use, all of them and where.
     fn learn_adapters(&mut self, loads: &mut LoadBook) {
+        self.serves_adapters = self.endpoints.iter().flatten().any(|endpoint| endpoint.lora().is_some());
         let mut left_out = false;
         for endpoint in self.endpoints.iter().flatten() {
             loads.adapters_used(endpoint.load_id, endpoint.adapters());

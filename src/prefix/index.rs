@@ -142,6 +142,11 @@ impl PrefixIndex {
         self.end(key, |_, _| ());
     }
 
+    /// Nothing more will be heard of the prompts that a worker has in flight.
+    pub fn drop_prompts_of(&mut self, worker: u64) {
+        self.drop_where(|key, _| key.worker == worker);
+    }
+
     /// A prompt is no longer in flight. What it has left behind is done before its blocks are let go.
     fn end(&mut self, key: PromptKey, leave_behind: impl FnOnce(&mut BlockCache, &PromptInFlight)) {
         let Some(prompt) = self.prompts.remove(&key) else { return };
@@ -168,8 +173,12 @@ impl PrefixIndex {
 
     /// Drops prompts of which nothing was heard for too long.
     pub fn expire(&mut self, now_ms: u64) {
-        let expired = self.prompts.iter().filter(|(_, prompt)| prompt.is_expired(now_ms));
-        let expired: Vec<PromptKey> = expired.map(|(key, _)| *key).collect();
-        expired.into_iter().for_each(|key| self.dropped(key));
+        self.drop_where(|_, prompt| prompt.is_expired(now_ms));
+    }
+
+    fn drop_where(&mut self, is_dropped: impl Fn(&PromptKey, &PromptInFlight) -> bool) {
+        let dropped = self.prompts.iter().filter(|(key, prompt)| is_dropped(key, prompt));
+        let dropped: Vec<PromptKey> = dropped.map(|(key, _)| *key).collect();
+        dropped.into_iter().for_each(|key| self.dropped(key));
     }
 }

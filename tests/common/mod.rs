@@ -228,7 +228,7 @@ impl World {
     /// Sends a request that has ended before the next; the pod it goes to.
     pub fn serve(&mut self, model: &str, prompt_tokens: usize) -> usize {
         let (first, ticket) = self.start(model, prompt_tokens);
-        self.loads.end(ticket);
+        self.loads.end(ticket, NOW_MS);
         first
     }
 

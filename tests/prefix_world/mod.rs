@@ -18,6 +18,9 @@ pub fn prompt(letters: &[u8]) -> PromptBlocks {
     hasher.finish()
 }
 
+/// Workers that send prompts, in turn.
+pub const WORKERS: u64 = 2;
+
 /// Something that happens to a prompt at one of three endpoints.
 #[derive(Debug, Clone)]
 pub enum Step {
@@ -33,6 +36,10 @@ pub enum Step {
     },
     Restarted {
         endpoint: usize,
+    },
+    /// One of the two workers that send prompts is gone.
+    Lost {
+        worker: u64,
     },
     /// It leaves the pool, and comes back.
     Replaced {
@@ -67,7 +74,8 @@ impl World {
         match step {
             Step::Sent { endpoint, letters } => {
                 self.numbers += 1;
-                let (key, blocks) = (PromptKey { worker: 0, number: self.numbers }, prompt(&letters));
+                let key = PromptKey { worker: self.numbers % WORKERS, number: self.numbers };
+                let blocks = prompt(&letters);
                 self.index.sent(key, self.ids[endpoint], &blocks.hashes, 64, 0);
                 self.in_flight.push((key, endpoint, blocks));
             }
@@ -83,6 +91,10 @@ impl World {
             Step::Restarted { endpoint } => {
                 self.index.forget(self.ids[endpoint]);
                 self.answered.retain(|(known, _)| *known != endpoint);
+            }
+            Step::Lost { worker } => {
+                self.index.drop_prompts_of(worker);
+                self.in_flight.retain(|(key, ..)| key.worker != worker);
             }
             Step::Replaced { endpoint } => {
                 let others = self.ids.iter().copied().enumerate().filter(|(place, _)| *place != endpoint);

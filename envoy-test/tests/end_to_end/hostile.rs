@@ -173,6 +173,29 @@ fn a_client_cannot_choose_its_pool_by_the_header_that_the_plugin_sets() {
     }
 }
 
+/// A route that the client has named is not the one that its request gets, so nothing may be made of where it led.
+#[test]
+fn nor_does_that_header_keep_a_request_from_its_pool_or_speak_ill_of_a_pod() {
+    let gateway = Setup::new(MODELS)
+        .pods(vec![pod(); 4])
+        .plugin(|plugin| {
+            plugin["answerModels"] = false.into();
+            plugin["unknownModels"] = "passthrough".into();
+        })
+        .start();
+    let send = |request: Request| gateway.send(request.header("x-gateway-model-name", "qwen"));
+    for _ in 0..4 {
+        let unread = send(Request::get("/v1/models"));
+        assert_eq!(unread.status, 200, "{}", unread.text());
+        let unknown = send(chat("tiny"));
+        assert!(gateway.served_by(&unknown) < 2, "{}", unknown.text());
+        let answer = send(chat("qwen"));
+        assert!(answer.status == 200 && gateway.served_by(&answer) >= 2, "{}", answer.text());
+    }
+    let page = gateway.envoy.admin_get("/stats/prometheus").unwrap();
+    assert!(!page.contains("inference_picker_retries{"), "no pod has failed");
+}
+
 const INJECTIONS: [&str; 8] = [
     "a\n{\"forged\": 1}",
     "a\r\nforged",
