@@ -99,7 +99,7 @@ mod native {
             self.picker.first_output(&sent, NOW_MS);
             let ejected = self.picker.endpoint_answered(0, sent.load_id(), true, NOW_MS);
             assert_eq!(ejected, None);
-            self.picker.answered(&mut sent, None, NOW_MS);
+            self.picker.answered(&mut sent, 0, None, NOW_MS);
             self.picker.end(sent, NOW_MS);
             self.picker.take_events();
         }

@@ -375,7 +375,7 @@ impl<W> Picker<W> {
     }
 
     /// The answer is complete, and no error; what it says it has cost, if it does.
-    pub fn answered(&mut self, sent: &mut Sent, usage: Option<Usage>, now_ms: u64) {
+    pub fn answered(&mut self, sent: &mut Sent, pool: usize, usage: Option<Usage>, now_ms: u64) {
         let Some(SentPrompt { prompt, matched, matched_tokens }) = sent.prompt.take() else { return };
         if let Some(usage) = usage {
             let completion_tokens = Some(usage.completion_tokens);
@@ -387,10 +387,10 @@ impl<W> Picker<W> {
             );
             self.limits.add_if(!learnt, Limit::LearntModels);
         }
-        if usage.and_then(|usage| usage.cached_tokens).is_some_and(|cached| is_missed(matched_tokens, cached))
-        {
-            let load_id = sent.load_id();
-            self.prefixes().for_each(|prefixes| prefixes.correct(load_id, matched));
+        let cached_tokens = usage.and_then(|usage| usage.cached_tokens);
+        let prefixes = self.pools.get_mut(pool).and_then(|own| own.pool.prefixes_mut());
+        if let Some((prefixes, cached_tokens)) = prefixes.zip(cached_tokens) {
+            prefixes.correct(sent.load_id(), matched, was_held(matched_tokens, cached_tokens));
         }
         let Some(number) = sent.number.take() else { return };
         let usual_tokens = self.sizes.answer_tokens(&prompt.model);
@@ -445,10 +445,10 @@ fn is_due(last_ms: &mut Option<u64>, interval_ms: u64, now_ms: u64) -> bool {
     is_due
 }
 
-/// Whether a server that had so many tokens cached has shown that it did not hold what was matched. Less than half is
-/// enough: what is matched is an estimate.
-fn is_missed(matched_tokens: u32, cached_tokens: u32) -> bool {
-    cached_tokens < matched_tokens / 2
+/// Whether a server that had so many tokens cached held what was matched. Half of it is enough: what is matched is an
+/// estimate.
+fn was_held(matched_tokens: u32, cached_tokens: u32) -> bool {
+    cached_tokens >= matched_tokens / 2
 }
 
 impl<W> PickerPool<W> {

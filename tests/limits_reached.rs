@@ -38,7 +38,7 @@ fn ask(picker: &mut Picker<()>, model: &str, prompt: &str) {
     if let Outcome::Decided(Decision::Send(pick)) = picker.decide(1, &prepared, || (), NOW_MS) {
         let mut sent = picker.send(&pick, NOW_MS);
         let usage = Usage { prompt_tokens: 1, completion_tokens: 1, cached_tokens: None };
-        picker.answered(&mut sent, Some(usage), NOW_MS);
+        picker.answered(&mut sent, 0, Some(usage), NOW_MS);
         picker.end(sent, NOW_MS);
     }
 }

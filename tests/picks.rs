@@ -439,7 +439,7 @@ impl World {
                         known.last_output_ms = self.now_ms;
                     }
                     adapter.into_iter().for_each(|adapter| known.adapter_used(adapter));
-                    self.picker.answered(&mut sent, None, self.now_ms);
+                    self.picker.answered(&mut sent, 0, None, self.now_ms);
                     self.picker.end(sent, self.now_ms);
                 }
             }

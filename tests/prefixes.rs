@@ -138,7 +138,7 @@ impl Worker {
         let (endpoint, mut sent) = self.send(body);
         self.0.first_output(&sent, NOW_MS);
         let usage = Usage { prompt_tokens: 500, completion_tokens: 10, cached_tokens };
-        self.0.answered(&mut sent, Some(usage), NOW_MS);
+        self.0.answered(&mut sent, 0, Some(usage), NOW_MS);
         self.0.end(sent, NOW_MS);
         endpoint
     }
@@ -208,18 +208,31 @@ fn an_endpoint_whose_counters_fall_has_an_empty_cache() {
 }
 
 #[test]
-fn an_endpoint_that_says_it_had_nothing_cached_is_believed() {
-    let mut worker = Worker::new(1);
-    worker.ask(&document("one "), Some(0));
-    worker.ask(&document("two "), Some(0));
-    let both = |worker: &mut Worker| {
-        (worker.matched_blocks(&document("one ")), worker.matched_blocks(&document("two ")))
-    };
-    assert_eq!(both(&mut worker), (7, 7));
-    let before = worker.ask(&document("one "), Some(450));
-    assert_eq!(both(&mut worker), (7, 7), "it had nearly all");
-    assert_eq!(worker.ask(&document("one "), Some(0)), before);
-    assert_eq!(worker.matched_blocks(&document("one ")), 7, "it has computed it since");
+fn an_endpoint_that_says_twice_that_it_had_nothing_cached_is_believed() {
+    for (is_found_between, expected) in [(false, [0, 0, 7, 7]), (true, [7; 4])] {
+        let mut worker = Worker::new(1);
+        let names: Vec<String> = (0..12).map(|number| format!("document {number} ")).collect();
+        let mut documents: HashMap<SocketAddr, Vec<Value>> = HashMap::new();
+        for document in names.iter().map(|name| document(name)) {
+            documents.entry(worker.ask(&document, None)).or_default().push(document);
+        }
+        let there = documents.into_values().find(|there| there.len() >= 4).unwrap();
+        let [first, second, third, fourth, ..] = &there[..] else { unreachable!() };
+        let mut tell = |document: &Value, cached_tokens| {
+            worker.ask(document, Some(cached_tokens));
+            [first, second, third, fourth].map(|document| worker.matched_blocks(document))
+        };
+        assert_eq!(tell(fourth, 450), [7; 4], "it had nearly all");
+        assert_eq!(
+            tell(fourth, 0),
+            [7; 4],
+            "that may be this request's own doing, and it has computed it since"
+        );
+        if is_found_between {
+            assert_eq!(tell(second, 450), [7; 4]);
+        }
+        assert_eq!(tell(third, 0), expected);
+    }
 }
 
 #[test]
@@ -232,7 +245,7 @@ fn workers_that_tell_each_other_go_by_the_same_prefixes() {
     };
     tell(&mut one, &mut other);
     assert_eq!(other.matched_blocks(&document("one ")), 7, "while it is in flight");
-    one.0.answered(&mut sent, None, NOW_MS);
+    one.0.answered(&mut sent, 0, None, NOW_MS);
     one.0.end(sent, NOW_MS);
     tell(&mut one, &mut other);
     assert_eq!(

@@ -78,7 +78,7 @@ fn check_picks(picker: &mut Picker<()>, pool: usize) {
         }
         let mut sent = picker.send(&pick, now_ms);
         picker.first_output(&sent, now_ms);
-        picker.answered(&mut sent, None, now_ms);
+        picker.answered(&mut sent, 0, None, now_ms);
         picker.end(sent, now_ms);
     }
 }

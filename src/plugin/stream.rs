@@ -349,7 +349,7 @@ impl Stream {
                 let mut worker = self.worker.borrow_mut();
                 let now_ms = host::now_ms();
                 if let Some(usage) = self.answer.usage_when_complete() {
-                    worker.picker.answered(&mut sent.sent, usage, now_ms);
+                    worker.picker.answered(&mut sent.sent, sent.pool, usage, now_ms);
                 }
                 if sent.is_silent {
                     worker.abandoned(sent.pool, &sent.sent, now_ms);

@@ -47,6 +47,8 @@ pub(super) struct BlockCache {
     tokens: u64,
     tokens_max: u64,
     newest_use: Use,
+    /// What the endpoint has shown not to hold, though that may have been the request's own doing.
+    doubted: Option<Use>,
     seed: u64,
 }
 
@@ -101,6 +103,7 @@ impl BlockCache {
             tokens: 0,
             tokens_max: u64::MAX,
             newest_use: Use::FIRST,
+            doubted: None,
             seed,
         }
     }
@@ -175,8 +178,29 @@ impl BlockCache {
         self.shrink();
     }
 
-    /// Forgets what was last used at `last` or before: the endpoint has shown that it does not hold it any more.
-    pub fn forget_until(&mut self, last: Use) {
+    /// The endpoint has shown that it holds what was last used at `last`: so it does what was used later.
+    pub fn confirm(&mut self, last: Use) {
+        if self.doubted.is_some_and(|doubted| !last.is_after(doubted)) {
+            self.doubted = None;
+        }
+    }
+
+    /// The endpoint has shown that it does not hold what was last used at `last`, nor, then, what was used before. It is
+    /// believed when it has shown so twice: some requests (with `prompt_logprobs`, say) are computed without a look at
+    /// the cache.
+    pub fn belie(&mut self, last: Use) {
+        if last.is_after(self.newest_use) {
+            // Told of the cache before this one: the endpoint had left.
+            return;
+        }
+        let doubted = self.doubted.replace(last);
+        let Some(before) = doubted else { return };
+        let (older, newer) = if last.is_after(before) { (before, last) } else { (last, before) };
+        self.doubted = Some(newer);
+        self.forget_until(older);
+    }
+
+    fn forget_until(&mut self, last: Use) {
         while self.node(self.oldest).and_then(|node| node.used).is_some_and(|used| !used.is_after(last)) {
             self.drop_oldest();
         }
@@ -392,10 +416,45 @@ mod tests {
         for hashes in [&[1, 2][..], &[3, 4], &[5, 6]] {
             answer(&mut cache, hashes, 0);
         }
-        let last = cache.last_use(4).unwrap();
-        cache.forget_until(last);
+        let [first, second, third] = [2, 4, 6].map(|hash: u64| cache.last_use(hash).unwrap());
+        cache.belie(second);
+        assert_eq!(held(&cache, &[1, 2, 3, 4, 5, 6]), [1, 2, 3, 4, 5, 6], "shown once");
+        cache.belie(third);
         assert_eq!(held(&cache, &[1, 2, 3, 4, 5, 6]), [5, 6]);
         assert_eq!(cache.last_use(4), None);
+        cache.belie(first);
+        assert_eq!(held(&cache, &[5, 6]), [5, 6]);
+        cache.belie(third);
+        assert!(held(&cache, &[5, 6]).is_empty());
+    }
+
+    #[test]
+    fn what_is_found_in_between_takes_a_doubt_back() {
+        let mut cache = cache(100);
+        for hashes in [&[1, 2][..], &[3, 4]] {
+            answer(&mut cache, hashes, 0);
+        }
+        let [first, second] = [2, 4].map(|hash| cache.last_use(hash).unwrap());
+        for (found, left) in [(first, &[1, 2, 3, 4][..]), (second, &[3, 4])] {
+            cache.belie(first);
+            cache.confirm(found);
+            cache.belie(second);
+            assert_eq!(held(&cache, &[1, 2, 3, 4]), left);
+            cache.confirm(first);
+        }
+    }
+
+    #[test]
+    fn what_another_cache_was_matched_with_says_nothing() {
+        let (mut before, mut cache) = (cache(100), cache(100));
+        for _ in 0..3 {
+            answer(&mut before, &[1], 0);
+        }
+        answer(&mut cache, &[1], 0);
+        for _ in 0..2 {
+            cache.belie(before.last_use(1).unwrap());
+        }
+        assert_eq!(held(&cache, &[1]), [1]);
     }
 
     #[test]

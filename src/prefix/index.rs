@@ -157,10 +157,11 @@ impl PrefixIndex {
         self.in_flight -= in_flight_before - cache.in_flight();
     }
 
-    /// An endpoint did not hold what was matched: it holds nothing, then, that was last used before that.
-    pub fn correct(&mut self, id: LoadId, missed: Match) {
-        if let (Some(cache), Some(last)) = (self.caches.get_mut(&id), missed.last_use) {
-            cache.forget_until(last);
+    /// An endpoint has told whether it held what was matched. If it did not, and has told so before, then it holds
+    /// nothing that was last used before that.
+    pub fn correct(&mut self, id: LoadId, matched: Match, was_held: bool) {
+        if let (Some(cache), Some(last)) = (self.caches.get_mut(&id), matched.last_use) {
+            if was_held { cache.confirm(last) } else { cache.belie(last) }
         }
     }
 

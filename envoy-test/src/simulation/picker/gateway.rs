@@ -137,7 +137,7 @@ impl Picker for CorePicker {
             completion_tokens: output.output_tokens as u32,
             cached_tokens: Some(output.cached_tokens as u32),
         };
-        core.answered(&mut sent, Some(usage), milliseconds(output.at));
+        core.answered(&mut sent, 0, Some(usage), milliseconds(output.at));
         core.end(sent, milliseconds(output.at));
     }
 
