@@ -8,6 +8,8 @@ pub enum Limit {
     UserBytes,
     /// A prompt is longer than what is told apart of it.
     PromptBlocks,
+    /// A prompt is not followed, as too many are in flight for `prefixCache.maxBlocks`.
+    PromptsInFlight,
     /// The queue is full.
     QueuedRequests,
     /// A model's sizes are not learnt, as those of too many others are.
@@ -28,9 +30,10 @@ pub enum Limit {
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Limit; 10] = [
+    pub const ALL: [Limit; 11] = [
         Limit::UserBytes,
         Limit::PromptBlocks,
+        Limit::PromptsInFlight,
         Limit::QueuedRequests,
         Limit::LearntModels,
         Limit::KnownAdapters,
@@ -46,6 +49,7 @@ impl Limit {
         match self {
             Limit::UserBytes => "user_bytes",
             Limit::PromptBlocks => "prompt_blocks",
+            Limit::PromptsInFlight => "prompts_in_flight",
             Limit::QueuedRequests => "queued_requests",
             Limit::LearntModels => "learnt_models",
             Limit::KnownAdapters => "known_adapters",

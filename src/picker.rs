@@ -19,6 +19,7 @@ use crate::openai::{ApiError, InferenceRequest, Usage};
 use crate::pool::{Endpoint, Pool, Snapshot};
 use crate::prefix::{BLOCK_BYTES, Batch, PrefixIndex, PromptBlocks, PromptEvent, PromptKey};
 use crate::queue::Queue;
+use crate::scrape::longest_silence_ms;
 
 /// One worker's knowledge. `W` is how a request that waits is reached later.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ struct PickerPool<W> {
     pool: Pool,
     drain_rate: DrainRate,
     queue: Queue<(Prepared, W)>,
+    /// When it was last noticed that its scraper had told something.
+    heard_ms: Option<u64>,
 }
 
 /// What becomes of a request that was read.
@@ -108,7 +111,12 @@ impl<W> Picker<W> {
             let models = config.models.iter().filter(|model| model.pool == configured.name);
             let targets = models.flat_map(|model| &model.targets);
             pool.expect_adapters(targets.map(|target| target.name.as_str()));
-            pools.push(PickerPool { pool, drain_rate: DrainRate::default(), queue: Queue::default() });
+            pools.push(PickerPool {
+                pool,
+                drain_rate: DrainRate::default(),
+                queue: Queue::default(),
+                heard_ms: None,
+            });
         }
         Picker {
             pools,
@@ -167,6 +175,9 @@ impl<W> Picker<W> {
         }
         if is_due(&mut self.expired_ms, EXPIRY_INTERVAL_MS, now_ms) {
             self.prefixes().for_each(|prefixes| prefixes.expire(now_ms));
+            let Config { scrape_interval_ms, scrape_timeout_ms, .. } = self.config;
+            let silence_ms = longest_silence_ms(scrape_interval_ms, scrape_timeout_ms);
+            self.pools.iter_mut().for_each(|own| own.look_for_scraper(silence_ms, now_ms));
         }
         changed
     }
@@ -198,9 +209,11 @@ impl<W> Picker<W> {
         match event {
             PromptEvent::Sent { number, address, hashes, block_tokens } => {
                 let Some(load_id) = self.loads.known(address) else { return };
-                self.prefixes().for_each(|prefixes| {
-                    prefixes.sent(key(*number), load_id, hashes, *block_tokens, now_ms);
-                });
+                let mut is_left_out = false;
+                for prefixes in self.prefixes() {
+                    is_left_out |= !prefixes.sent(key(*number), load_id, hashes, *block_tokens, now_ms);
+                }
+                self.limits.add_if(is_left_out, Limit::PromptsInFlight);
             }
             PromptEvent::Answered { number, other_tokens } => {
                 self.prefixes().for_each(|prefixes| prefixes.answered(key(*number), *other_tokens));
@@ -454,6 +467,18 @@ fn was_held(matched_tokens: u32, cached_tokens: u32) -> bool {
 impl<W> PickerPool<W> {
     fn timed_out(&self) -> ApiError {
         ApiError::queue_timed_out(&self.pool.name, self.drain_rate.retry_after_s())
+    }
+
+    /// Whom the scraper could not reach may long be there again, if there is no scraper any more.
+    fn look_for_scraper(&mut self, silence_ms: u64, now_ms: u64) {
+        let is_heard = self.pool.take_heard();
+        if !is_heard && self.heard_ms.is_some_and(|heard_ms| now_ms.abs_diff(heard_ms) < silence_ms) {
+            return;
+        }
+        if !is_heard {
+            self.pool.forget_scrape_failures();
+        }
+        self.heard_ms = Some(now_ms);
     }
 
     fn observe_drain_rate(&mut self, loads: &LoadBook, now_ms: u64) {

@@ -17,6 +17,12 @@ use crate::pool::{DiscoveredEndpoint, EndpointReading, Reading, Snapshot};
 /// Endpoints that fail are asked this many times less often: they cost a time-out each.
 const FAILING_INTERVAL_FACTOR: u64 = 4;
 
+/// The longest that a scraper which works, and has endpoints to scrape, has nothing to tell, in milliseconds: twice what one
+/// that fails takes from one scrape to the next.
+pub fn longest_silence_ms(interval_ms: u64, timeout_ms: u64) -> u64 {
+    interval_ms.saturating_mul(FAILING_INTERVAL_FACTOR).saturating_add(timeout_ms).saturating_mul(2)
+}
+
 #[derive(Debug)]
 struct Target {
     published: EndpointReading,

@@ -49,6 +49,19 @@ impl World {
         self.picker.apply([(0, snapshot)].into_iter());
     }
 
+    /// The second endpoint cannot be scraped.
+    fn unreachable(&mut self) {
+        let endpoint = |(address, scrape_failures)| EndpointReading {
+            address,
+            healthy: true,
+            scrape_failures,
+            reading: None,
+        };
+        let snapshot =
+            Snapshot { endpoints: Some(endpoints().into_iter().zip([0, 3]).map(endpoint).collect()) };
+        self.picker.apply([(0, snapshot)].into_iter());
+    }
+
     /// Sends a request if it is to be sent; whether it was.
     fn ask(&mut self, now_ms: u64) -> bool {
         self.picker.tick(now_ms);
@@ -90,6 +103,24 @@ fn picks_go_on_and_nothing_stays_in_flight() {
             let speed = world.picker.loads().prefill_tokens_per_ms(load_id);
             assert!(speed.is_finite() && speed > 0.0, "{jump}: {speed} tokens a millisecond");
         }
+    }
+}
+
+#[test]
+fn whom_nobody_can_scrape_is_picked_again_when_nobody_scrapes_any_more() {
+    for (jump, later_ms) in JUMPS {
+        let mut world = World::new();
+        let busy = |world: &World| {
+            endpoints().map(|address| world.picker.loads().in_flight_at(&address).requests > 0)
+        };
+        world.unreachable();
+        assert!((0..10).all(|step| world.ask(START_MS + step * 100)));
+        assert_eq!(busy(&world), [true, false], "{jump}: while it is scraped");
+        world.unreachable();
+        assert!((0..10).all(|_| world.ask(later_ms)));
+        assert_eq!(busy(&world), [true, false], "{jump}: it was heard since");
+        assert!((0..30).all(|step| world.ask(later_ms + step * 100)));
+        assert_eq!(busy(&world), [true, true], "{jump}");
     }
 }
 

@@ -65,6 +65,18 @@ fn prompts_of_which_not_all_blocks_are_told_apart() {
 }
 
 #[test]
+fn prompts_in_flight_of_which_too_many_would_have_to_be_remembered() {
+    let configuration =
+        CONFIGURATION.replace(r#""PREFIX_CACHE""#, r#""PREFIX_CACHE","prefixCache":{"maxBlocks":16}"#);
+    let mut picker =
+        Picker::new(Config::parse(configuration.as_bytes()).unwrap(), fastrand::Rng::with_seed(1));
+    ask(&mut picker, "m", &"x".repeat(3 * BLOCK_BYTES));
+    check(picker.take_limits(), &[]);
+    ask(&mut picker, "m", &"x".repeat(5 * BLOCK_BYTES));
+    check(picker.take_limits(), &[(Limit::PromptsInFlight, 1)]);
+}
+
+#[test]
 fn requests_for_which_the_queue_has_no_room() {
     let mut picker = picker();
     scraped(&mut picker, EndpointMetrics { waiting: 100, ..EndpointMetrics::default() });

@@ -271,6 +271,11 @@ impl Endpoint {
         self.set_reading(published.reading);
     }
 
+    /// Nobody says any more that it cannot be scraped.
+    pub(super) fn forget_scrape_failures(&mut self) {
+        self.scrape_failures = 0;
+    }
+
     fn set_reading(&mut self, reading: Option<Reading>) {
         self.reading = reading;
         self.adapters =

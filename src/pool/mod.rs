@@ -39,6 +39,8 @@ pub struct Pool {
     places: HashMap<LoadId, usize, FixedState>,
     candidates: Candidates,
     discovered: bool,
+    /// Whether the scraper has told something since that was last asked.
+    is_heard: bool,
     /// Whether any endpoint tells of adapters.
     serves_adapters: bool,
     known_adapters: HashSet<AdapterId>,
@@ -67,6 +69,7 @@ impl Pool {
             endpoints,
             places: HashMap::default(),
             candidates: Candidates::default(),
+            is_heard: false,
             serves_adapters: false,
             known_adapters: HashSet::new(),
             base_models: HashSet::new(),
@@ -168,6 +171,7 @@ impl Pool {
         let Some(readings) = snapshot.endpoints else {
             return false;
         };
+        self.is_heard = true;
         self.candidates.outdate();
         let changed = self.discovered && self.follow(&readings, loads);
         if changed {
@@ -179,6 +183,17 @@ impl Pool {
         self.learn_adapters(loads);
         self.learn_caches();
         changed
+    }
+
+    /// Whether the scraper has told something since that was last asked.
+    pub fn take_heard(&mut self) -> bool {
+        std::mem::take(&mut self.is_heard)
+    }
+
+    /// Endpoints that could not be scraped may be picked again.
+    pub fn forget_scrape_failures(&mut self) {
+        self.candidates.outdate();
+        self.endpoints.iter_mut().flatten().for_each(Endpoint::forget_scrape_failures);
     }
 
     fn index_endpoints(&mut self) {

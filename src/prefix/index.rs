@@ -12,7 +12,7 @@ use super::starts::Starts;
 use crate::load::LoadId;
 
 /// Of so many blocks, one may be that of a prompt in flight.
-const BLOCKS_OF_ONE_IN_FLIGHT: usize = 4;
+const MIN_BLOCKS_FOR_ONE_IN_FLIGHT: usize = 4;
 
 /// The caches of a pool's endpoints, within a bound on all of them together, of which each endpoint has an equal part.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct Match {
 impl PrefixIndex {
     /// An index of at most so many blocks. `seed` is to be drawn at random.
     pub fn new(blocks_max: usize, seed: u64) -> PrefixIndex {
-        let in_flight_max = blocks_max / BLOCKS_OF_ONE_IN_FLIGHT;
+        let in_flight_max = blocks_max / MIN_BLOCKS_FOR_ONE_IN_FLIGHT;
         PrefixIndex {
             caches: HashMap::default(),
             cached_max: blocks_max - in_flight_max,
@@ -115,12 +115,19 @@ impl PrefixIndex {
         }
     }
 
-    /// A prompt was sent to an endpoint. It is forgotten if there is no room for it.
-    pub fn sent(&mut self, key: PromptKey, id: LoadId, hashes: &[u64], block_tokens: u32, now_ms: u64) {
+    /// A prompt was sent to an endpoint. `false` if there is no room for it: it is forgotten.
+    pub fn sent(
+        &mut self,
+        key: PromptKey,
+        id: LoadId,
+        hashes: &[u64],
+        block_tokens: u32,
+        now_ms: u64,
+    ) -> bool {
         self.dropped(key);
-        let Some(cache) = self.caches.get_mut(&id) else { return };
+        let Some(cache) = self.caches.get_mut(&id) else { return true };
         if self.in_flight + hashes.len() > self.in_flight_max || self.prompts.len() >= self.in_flight_max {
-            return;
+            return false;
         }
         let in_flight_before = cache.in_flight();
         let places = cache.hold(hashes);
@@ -130,6 +137,7 @@ impl PrefixIndex {
             let caches = &self.caches;
             self.starts.add(*first, id, |id, hash| caches.get(&id).is_some_and(|cache| cache.holds(hash)));
         }
+        true
     }
 
     /// A prompt has been answered where it was sent; so many other tokens take room there with it.
