@@ -182,6 +182,11 @@ impl Scraper {
         .collect()
     }
 
+    /// What has changed is not to be told: another scrapes now.
+    pub fn forget_changes(&mut self) {
+        self.changed = false;
+    }
+
     /// Notes what this gateway has in flight where it has something, so that its own requests can be told from those of
     /// others.
     pub fn observe_in_flight(&mut self, in_flight: impl Iterator<Item = (SocketAddr, InFlight)>) {
@@ -283,7 +288,7 @@ impl Target {
         });
         self.published.scrape_failures = 0;
         // A server that answers slowly is given a rest of half an interval.
-        self.due_ms = (self.due_ms + interval_ms).max(now_ms + interval_ms / 2);
+        self.due_ms = (self.due_ms + interval_ms).clamp(now_ms + interval_ms / 2, now_ms + interval_ms);
     }
 
     fn fail(&mut self, interval_ms: u64, max_consecutive_failures: u32, now_ms: u64) -> u32 {

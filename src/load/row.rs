@@ -22,7 +22,7 @@ const SPEED_MEMORY_MS: f64 = 20_000.0;
 const MIN_PREFILL_TOKENS_PER_MS: f64 = 0.001;
 
 /// How much slower than it is taken to be one prompt can show an endpoint to be: a pause of the server's is no speed.
-const MAX_SLOWDOWN: f64 = 16.0;
+const MAX_SLOWDOWN: f64 = 64.0;
 
 /// Adapters that are told apart on one endpoint; an endpoint holds fewer at a time.
 pub(super) const MAX_ADAPTERS: usize = 64;

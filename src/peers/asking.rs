@@ -87,8 +87,10 @@ impl Asking {
     /// The gateways to ask now, and what; each counts as asked until [`Asking::answered`].
     pub fn due(&mut self, now_ms: u64) -> Vec<(SocketAddr, Question)> {
         let workers = &self.workers;
-        let is_due = |gateway: &&mut Gateway| !gateway.in_progress && gateway.due_ms <= now_ms;
-        let due = self.gateways.iter_mut().filter(is_due);
+        // What is due later than any is put off was put off by a clock that has gone back since.
+        let latest_ms = now_ms.saturating_add(longest_rest_ms(self.interval_ms));
+        let is_due = |gateway: &&mut Gateway| gateway.due_ms <= now_ms || gateway.due_ms > latest_ms;
+        let due = self.gateways.iter_mut().filter(|gateway| !gateway.in_progress).filter(is_due);
         due.map(|gateway| {
             gateway.in_progress = true;
             let of_it = workers.iter().filter(|(_, worker)| worker.gateway == gateway.address);
@@ -141,14 +143,19 @@ impl Asking {
     }
 }
 
+/// The longest that a gateway is not asked, in milliseconds.
+fn longest_rest_ms(interval_ms: u64) -> u64 {
+    REST_AFTER_FAILURE_MS.max(interval_ms)
+}
+
 impl Gateway {
     fn ended(&mut self, interval_ms: u64, failure: Option<&String>, now_ms: u64) -> Option<News> {
         self.in_progress = false;
         let failed_before = std::mem::replace(&mut self.fails, failure.is_some());
         self.due_ms = match failure {
             // One that answers slowly is given a rest of half an interval.
-            None => (self.due_ms + interval_ms).max(now_ms + interval_ms / 2),
-            Some(_) => now_ms + REST_AFTER_FAILURE_MS.max(interval_ms),
+            None => (self.due_ms + interval_ms).clamp(now_ms + interval_ms / 2, now_ms + interval_ms),
+            Some(_) => now_ms + longest_rest_ms(interval_ms),
         };
         match failure {
             Some(failure) if !failed_before => Some(News::Failing(failure.clone())),

@@ -33,7 +33,8 @@ impl Discovery {
 
     /// Asks if it is time to; gives the call's token.
     pub fn ask(&mut self, now_ms: u64) -> Option<HostResult<u32>> {
-        if now_ms < self.due_ms {
+        // What is due later than any is put off was put off by a clock that has gone back since.
+        if (now_ms + 1..=now_ms + self.interval_ms).contains(&self.due_ms) {
             return None;
         }
         self.due_ms = now_ms + self.interval_ms;

@@ -28,15 +28,33 @@ pub fn answer_models(config: &Config) -> Action {
     Action::Pause
 }
 
-/// What to answer where Envoy itself has answered a pool's request in plain text: because of a body larger than
-/// it buffers, say, or because no endpoint could be reached. Clients expect an OpenAI error object.
-pub fn in_place_of_envoy(status: u16, headers: &HeaderPairs) -> Option<ApiError> {
-    if status < 400 || !headers.value("content-type")?.starts_with(b"text/plain") {
-        return None;
+/// Why Envoy itself has answered a pool's request, if it has, in plain text: because of a body larger than it buffers, say,
+/// or because no endpoint could be reached.
+pub struct OfEnvoy {
+    status: u16,
+    /// Envoy's response code details.
+    details: String,
+}
+
+impl OfEnvoy {
+    pub fn new(status: u16, headers: &HeaderPairs) -> Option<OfEnvoy> {
+        if status < 400 || !headers.value("content-type")?.starts_with(b"text/plain") {
+            return None;
+        }
+        let details = host::property("response\0code_details").ok().flatten()?;
+        let details = String::from_utf8_lossy(&details).into_owned();
+        (details != "via_upstream").then_some(OfEnvoy { status, details })
     }
-    let details = host::property("response\0code_details").ok().flatten()?;
-    (details != b"via_upstream")
-        .then(|| ApiError::from_envoy(status.into(), &String::from_utf8_lossy(&details)))
+
+    /// Whether the request was not sent, because a circuit breaker of the cluster was open.
+    pub fn is_overflow(&self) -> bool {
+        self.details.contains("overflow")
+    }
+
+    /// What to answer instead: clients expect an OpenAI error object.
+    pub fn error(&self) -> ApiError {
+        ApiError::from_envoy(self.status.into(), &self.details)
+    }
 }
 
 /// Announces the body that takes the place of Envoy's.

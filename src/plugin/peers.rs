@@ -17,6 +17,8 @@ pub struct PeersAsking {
     timeout_ms: u64,
     discovery: Discovery,
     lease: Option<LeasePlace>,
+    /// Whether this one asks.
+    is_mine: bool,
     asking: Asking,
     place: RemoteWorkersPlace,
     calls: HashMap<u32, Call>,
@@ -37,6 +39,7 @@ impl PeersAsking {
             timeout_ms: config.scrape_timeout_ms,
             discovery: Discovery::new(config, &peers.cluster)?,
             lease: (config.scrape_by == ScrapeBy::Worker).then(|| LeasePlace::of_remote_workers(me)),
+            is_mine: false,
             asking: Asking::new(peers.interval_ms),
             place: RemoteWorkersPlace::default(),
             calls: HashMap::new(),
@@ -45,8 +48,13 @@ impl PeersAsking {
 
     /// Asks who is due.
     pub fn tick(&mut self, now_ms: u64) {
-        if self.lease.as_ref().is_some_and(|lease| !lease.is_held(now_ms)) {
+        let is_mine = self.lease.as_ref().is_none_or(|lease| lease.is_held(now_ms));
+        let was_mine = std::mem::replace(&mut self.is_mine, is_mine);
+        if !is_mine {
             return;
+        }
+        if !was_mine {
+            self.place.take_over();
         }
         self.place.list(self.asking.workers(now_ms));
         self.discover(now_ms);
@@ -87,8 +95,10 @@ impl PeersAsking {
     fn heard(&mut self, address: SocketAddr, page: Result<Vec<u8>, String>, now_ms: u64) {
         let page = page.as_deref().map_err(String::clone);
         let outcome = self.asking.answered(address, page, &shared::workers(), now_ms);
-        outcome.workers.iter().for_each(|worker| self.place.write(worker));
-        self.place.list(self.asking.workers(now_ms));
+        if self.is_mine {
+            outcome.workers.iter().for_each(|worker| self.place.write(worker));
+            self.place.list(self.asking.workers(now_ms));
+        }
         if let Some(news) = outcome.news {
             report(address, &news);
         }

@@ -61,6 +61,8 @@ struct PoolScraping {
     name: String,
     metrics_path: &'static str,
     lease: Option<LeasePlace>,
+    /// Whether this one scrapes the pool.
+    is_mine: bool,
     snapshot: SnapshotPlace,
     scraper: Scraper,
     /// `None` where the endpoints are configured.
@@ -100,7 +102,7 @@ impl Scraping {
             let Some(pool) = self.pools.get_mut(index) else {
                 return;
             };
-            if pool.lease.as_ref().is_some_and(|lease| !lease.is_held(now_ms)) {
+            if !pool.is_mine(now_ms) {
                 continue;
             }
             pool.scraper.observe_in_flight(loads.all_in_flight());
@@ -217,6 +219,7 @@ impl PoolScraping {
             name: pool.name.clone(),
             metrics_path: pool.model_server.metrics_path(),
             lease: (config.scrape_by == ScrapeBy::Worker).then(|| LeasePlace::new(config, pool, me)),
+            is_mine: false,
             snapshot: SnapshotPlace::new(config, pool),
             scraper,
             discovery,
@@ -225,9 +228,23 @@ impl PoolScraping {
         }
     }
 
+    /// Whether the pool is this one's to scrape. Who begins to takes the endpoints over of which another has written gauges.
+    fn is_mine(&mut self, now_ms: u64) -> bool {
+        let is_mine = self.lease.as_ref().is_none_or(|lease| lease.is_held(now_ms));
+        let was_mine = std::mem::replace(&mut self.is_mine, is_mine);
+        if is_mine && !was_mine {
+            let endpoints = self.snapshot.read_new().and_then(|snapshot| snapshot.endpoints);
+            self.gauged = endpoints.iter().flatten().map(|endpoint| endpoint.address).collect();
+        }
+        if !is_mine {
+            self.scraper.forget_changes();
+        }
+        is_mine
+    }
+
     /// Writes what is believed of each endpoint, once in a while; of those that have gone, that nothing is there.
     fn write_gauges(&mut self, place: usize, loads: &LoadBook, recorder: &mut Recorder, now_ms: u64) {
-        if now_ms < self.gauges_due_ms {
+        if (now_ms + 1..=now_ms + GAUGE_INTERVAL_MS).contains(&self.gauges_due_ms) {
             return;
         }
         self.gauges_due_ms = now_ms + GAUGE_INTERVAL_MS;

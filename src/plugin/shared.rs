@@ -141,7 +141,7 @@ impl LeasePlace {
 /// The place of what the workers of other gateways have told.
 #[derive(Default)]
 pub struct RemoteWorkersPlace {
-    listed: Option<Vec<u64>>,
+    listed: Vec<u64>,
 }
 
 impl RemoteWorkersPlace {
@@ -153,11 +153,17 @@ impl RemoteWorkersPlace {
         write(&load_key(worker.id), &encode(&worker.table), None);
     }
 
+    /// Goes on from what another has published.
+    pub fn take_over(&mut self) {
+        self.listed = read_ids(&remote_workers_key(), MAX_REMOTE_WORKERS);
+    }
+
     /// Publishes which workers there are.
     pub fn list(&mut self, ids: Vec<u64>) {
-        if self.listed.as_ref() != Some(&ids) {
+        if self.listed != ids {
             write(&remote_workers_key(), &encode(&ids), None);
-            self.listed = Some(ids);
+            self.listed.iter().filter(|id| !ids.contains(id)).for_each(|id| clear(*id));
+            self.listed = ids;
         }
     }
 }
@@ -337,8 +343,8 @@ impl Exchange {
         if self.published_ms.is_some() && !wanted.contains(&self.me) {
             wanted.push(self.me);
         }
-        if wanted != listed {
-            write(&workers_key(), &encode(&wanted), Some(version));
+        if wanted != listed && write(&workers_key(), &encode(&wanted), Some(version)) {
+            listed.iter().filter(|id| !wanted.contains(id)).for_each(|id| clear(*id));
         }
         let remote = read_ids(&remote_workers_key(), MAX_REMOTE_WORKERS);
         let stays = |peer: &Peer| if peer.is_remote { &remote } else { &wanted }.contains(&peer.id);
@@ -396,6 +402,16 @@ fn queued_key(id: u64) -> String {
 
 fn batch_key(id: u64, batch: u64) -> String {
     format!("{PREFIX}/prompts/{id:016x}/{}", batch % BATCHES_KEPT)
+}
+
+/// Lets go of what a worker has told that is gone. Its keys stay, because the host never forgets one.
+fn clear(id: u64) {
+    let batches = (0..BATCHES_KEPT).map(|slot| batch_key(id, slot));
+    for key in [load_key(id), queued_key(id)].into_iter().chain(batches) {
+        if read_value(&key).is_some_and(|(bytes, _)| !bytes.is_empty()) {
+            write(&key, &[], None);
+        }
+    }
 }
 
 /// A value and its version. Shared data that cannot be read is as if it were not there.

@@ -16,7 +16,7 @@ use super::account::Account;
 use super::answer::Answer;
 use super::calls::{headers_of, publish, warn};
 use super::host::{self, Buffer, Headers, LogLevel};
-use super::own_answers::{announce, answer_models, in_place_of_envoy, refuse};
+use super::own_answers::{OfEnvoy, announce, answer_models, refuse};
 use super::peers;
 use super::worker::Worker;
 use crate::config::{PickTo, StickyBy};
@@ -265,7 +265,7 @@ impl Stream {
 
     /// The answer begins, with this status: note who gave it, and whether it is a failure. A good one counts as such
     /// with its first output: a server may send its headers, and hang then.
-    fn answered(&mut self, status: Option<u16>, end_of_stream: bool) {
+    fn answered(&mut self, status: Option<u16>, of_envoy: Option<&OfEnvoy>, end_of_stream: bool) {
         if let Some(account) = &mut self.account {
             account.answered(status);
         }
@@ -273,7 +273,7 @@ impl Stream {
         let State::Sent(sent) = &mut *state else { return };
         let mut worker = self.worker.borrow_mut();
         let served_by = host::property("upstream\0address").ok().flatten().unwrap_or_default();
-        if served_by.is_empty() {
+        if served_by.is_empty() || of_envoy.is_some_and(OfEnvoy::is_overflow) {
             // Envoy or another filter has answered: that says nothing of any endpoint.
             sent.is_silent = false;
             return;
@@ -320,10 +320,10 @@ impl Stream {
         self.account.is_none() && matches!(*self.state.borrow(), State::Idle)
     }
 
-    /// Where Envoy itself has answered, the error to put in place of its words.
-    fn error_of_envoy(&self, status: Option<u16>, headers: &HeaderPairs) -> Option<ApiError> {
+    /// Why Envoy itself has answered, if it has.
+    fn of_envoy(&self, status: Option<u16>, headers: &HeaderPairs) -> Option<OfEnvoy> {
         let is_idle = matches!(*self.state.borrow(), State::Idle);
-        in_place_of_envoy(status.filter(|_| !is_idle)?, headers)
+        OfEnvoy::new(status.filter(|_| !is_idle)?, headers)
     }
 
     /// Puts an error in place of the answer.
@@ -428,9 +428,10 @@ impl HttpContext for Stream {
         }
         let headers = headers_of(Headers::Response);
         let status = headers.value(":status").and_then(|status| str::from_utf8(&status).ok()?.parse().ok());
-        self.answered(status, end_of_stream);
-        match self.error_of_envoy(status, &headers) {
-            Some(error) => self.translate(&error),
+        let of_envoy = self.of_envoy(status, &headers);
+        self.answered(status, of_envoy.as_ref(), end_of_stream);
+        match of_envoy {
+            Some(of_envoy) => self.translate(&of_envoy.error()),
             None => {
                 let succeeded = matches!(status, Some(200..300));
                 self.answer.begin(self.account.is_some() && succeeded, &headers);
