@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::gateway::{ALL, BODY_MODES, Gateway, STOP_ITERATION, Setup, chat, chat_with, until};
+use crate::gateway::{ALL, BODY_MODES, CLUSTER, Gateway, STOP_ITERATION, Setup, chat, chat_with, until};
 use crate::log::first_pick;
-use envoy_test::envoy::Protocol;
 use envoy_test::envoy::blocking::wait_for;
+use envoy_test::envoy::{Protocol, Response};
 use envoy_test::load::{Load, Seen};
 use serde_json::json;
 
@@ -120,4 +120,20 @@ fn clients_that_leave_leave_no_load_behind() {
     let decision = lines.last().unwrap()["decision"].as_str().unwrap();
     assert!(decision.contains("in_flight=0 waiting_tokens=0 "), "{decision}");
     assert!(!gateway.envoy.log_text().contains("left alone"), "that they left says nothing of the pods");
+}
+
+/// A request that a circuit breaker of the cluster holds back has reached no pod, though one was picked for it.
+#[test]
+fn what_a_circuit_breaker_holds_back_says_nothing_of_the_pods() {
+    for configuration in BODY_MODES {
+        let gateway = Setup::new(configuration).concurrency(1).start_with(|envoy, _| {
+            envoy.cluster(CLUSTER)["circuit_breakers"] =
+                json!({"thresholds": [{"max_requests": 1}]});
+        });
+        let answers = gateway.burst(vec![chat_with(json!({"model": "tiny", "max_tokens": 200})); 24]);
+        let refused: Vec<&Response> = answers.iter().filter(|answer| answer.status == 503).collect();
+        assert!(refused.len() >= 12, "{configuration}: {}", refused.len());
+        assert!(refused.iter().all(|answer| answer.text().contains("overflow")), "{}", refused[0].text());
+        assert!(!gateway.envoy.log_text().contains("left alone"), "{configuration}");
+    }
 }
