@@ -127,8 +127,7 @@ fn clients_that_leave_leave_no_load_behind() {
 fn what_a_circuit_breaker_holds_back_says_nothing_of_the_pods() {
     for configuration in BODY_MODES {
         let gateway = Setup::new(configuration).concurrency(1).start_with(|envoy, _| {
-            envoy.cluster(CLUSTER)["circuit_breakers"] =
-                json!({"thresholds": [{"max_requests": 1}]});
+            envoy.cluster(CLUSTER)["circuit_breakers"] = json!({"thresholds": [{"max_requests": 1}]});
         });
         let answers = gateway.burst(vec![chat_with(json!({"model": "tiny", "max_tokens": 200})); 24]);
         let refused: Vec<&Response> = answers.iter().filter(|answer| answer.status == 503).collect();
