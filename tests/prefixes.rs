@@ -13,7 +13,7 @@ use inference_picker::openai::{Usage, read_request};
 use inference_picker::picker::{Outcome, Picker, Sent};
 use inference_picker::pool::{EndpointReading, Reading, Snapshot};
 use inference_picker::prefix::PromptBlocks;
-use prefix_world::{Step, WORKERS, World, address, prompt};
+use prefix_world::{ENOUGH_BLOCKS, Step, WORKERS, World, address, prompt};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -26,6 +26,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         4 => (0..3_usize, any_prompt()).prop_map(|(endpoint, letters)| Step::Sent { endpoint, letters }),
         3 => (0..8_usize).prop_map(|which| Step::Answered { which }),
         1 => (0..8_usize).prop_map(|which| Step::Dropped { which }),
+        2 => (0..3_usize, any_prompt(), any::<bool>())
+            .prop_map(|(endpoint, letters, was_held)| Step::Told { endpoint, letters, was_held }),
         1 => (0..3_usize).prop_map(|endpoint| Step::Restarted { endpoint }),
         1 => (0..3_usize).prop_map(|endpoint| Step::Replaced { endpoint }),
         1 => (0..WORKERS).prop_map(|worker| Step::Lost { worker }),
@@ -40,7 +42,7 @@ proptest! {
         steps in prop::collection::vec(any_step(), 0..60),
         asked in prop::collection::vec(any_prompt(), 1..6),
     ) {
-        let mut world = World::new(100_000);
+        let mut world = World::new(ENOUGH_BLOCKS);
         steps.into_iter().for_each(|step| world.step(step));
         prop_assert_eq!(world.index.len(), world.naive_len());
         for blocks in asked.iter().map(|letters| prompt(letters)) {

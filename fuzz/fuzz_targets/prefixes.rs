@@ -6,7 +6,7 @@
 mod prefix_world;
 
 use libfuzzer_sys::fuzz_target;
-use prefix_world::{Step, WORKERS, World, prompt};
+use prefix_world::{ENOUGH_BLOCKS, Step, WORKERS, World, prompt};
 
 /// Blocks of an index that forgets.
 const FEW_BLOCKS: usize = 20;
@@ -15,7 +15,7 @@ const LETTERS: usize = 8;
 
 fuzz_target!(|bytes: &[u8]| {
     let steps = steps(bytes);
-    let (mut large, mut small) = (World::new(100_000), World::new(FEW_BLOCKS));
+    let (mut large, mut small) = (World::new(ENOUGH_BLOCKS), World::new(FEW_BLOCKS));
     for step in &steps {
         large.step(step.clone());
         small.step(step.clone());
@@ -39,14 +39,16 @@ fuzz_target!(|bytes: &[u8]| {
 fn steps(bytes: &[u8]) -> Vec<Step> {
     let pairs = bytes.chunks_exact(2).take(60);
     let steps = pairs.map(|pair| {
-        let (what, rest) = (pair[0] % 10, pair[1]);
-        let endpoint = usize::from(pair[0] / 10 % 3);
+        let (what, rest) = (pair[0] % 12, pair[1]);
+        let endpoint = usize::from(pair[0] / 12 % 3);
         match what {
-            0..=3 => Step::Sent { endpoint, letters: letters(rest, pair[0] / 30) },
+            0..=3 => Step::Sent { endpoint, letters: letters(rest, pair[0] / 36) },
             4..=5 => Step::Answered { which: usize::from(rest) },
             6 => Step::Lost { worker: u64::from(rest) % WORKERS },
             7 => Step::Dropped { which: usize::from(rest) },
             8 => Step::Restarted { endpoint },
+            10 => Step::Told { endpoint, letters: letters(rest, pair[0] / 36), was_held: true },
+            11 => Step::Told { endpoint, letters: letters(rest, pair[0] / 36), was_held: false },
             _ => Step::Replaced { endpoint },
         }
     });

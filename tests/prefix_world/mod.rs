@@ -1,7 +1,7 @@
 //! What a prefix index should know, found the slow way: every block that was ever there and not forgotten, in a set. For
 //! property tests and fuzz targets.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use inference_picker::load::{LoadBook, LoadId};
@@ -34,6 +34,12 @@ pub enum Step {
     Dropped {
         which: usize,
     },
+    /// An answer tells whether the endpoint held what such a prompt was matched with there.
+    Told {
+        endpoint: usize,
+        letters: Vec<u8>,
+        was_held: bool,
+    },
     Restarted {
         endpoint: usize,
     },
@@ -52,9 +58,17 @@ pub struct World {
     pub index: PrefixIndex,
     ids: Vec<LoadId>,
     in_flight: Vec<(PromptKey, usize, PromptBlocks)>,
-    answered: HashSet<(usize, u64)>,
+    /// With the number of the last answer to a prompt with it.
+    answered: HashMap<(usize, u64), u64>,
+    /// By endpoint, the number of what it has told that it does not hold.
+    doubted: HashMap<usize, u64>,
+    /// Whether the index has room for all blocks, so that it never forgets one by itself.
+    has_room: bool,
     numbers: u64,
 }
+
+/// More blocks than any world has.
+pub const ENOUGH_BLOCKS: usize = 100_000;
 
 impl World {
     pub fn new(blocks_max: usize) -> World {
@@ -62,7 +76,15 @@ impl World {
         let ids: Vec<LoadId> = (0..3).map(|endpoint| loads.id(address(endpoint))).collect();
         let mut index = PrefixIndex::new(blocks_max, 42);
         index.follow(ids.iter().copied());
-        World { index, ids, in_flight: Vec::new(), answered: HashSet::new(), numbers: 0 }
+        World {
+            index,
+            ids,
+            in_flight: Vec::new(),
+            answered: HashMap::new(),
+            doubted: HashMap::new(),
+            has_room: blocks_max >= ENOUGH_BLOCKS,
+            numbers: 0,
+        }
     }
 
     fn take(&mut self, which: usize) -> Option<(PromptKey, usize, PromptBlocks)> {
@@ -82,7 +104,19 @@ impl World {
             Step::Answered { which } => {
                 let Some((key, endpoint, blocks)) = self.take(which) else { return };
                 self.index.answered(key, 0);
-                self.answered.extend(blocks.hashes.iter().map(|hash| (endpoint, *hash)));
+                self.numbers += 1;
+                let number = self.numbers;
+                self.answered.extend(blocks.hashes.iter().map(|hash| ((endpoint, *hash), number)));
+            }
+            Step::Told { endpoint, letters, was_held } => {
+                let (id, blocks) = (self.ids[endpoint], prompt(&letters));
+                let last = self.naive_match(endpoint, &blocks).checked_sub(1).map(|last| blocks.hashes[last]);
+                let matched = self.index.matched(id, &blocks);
+                self.index.correct(id, matched, was_held);
+                let number = last.and_then(|hash| self.answered.get(&(endpoint, hash)).copied());
+                if let Some(number) = number.filter(|_| self.has_room) {
+                    self.told(endpoint, number, was_held);
+                }
             }
             Step::Dropped { which } => {
                 let Some((key, ..)) = self.take(which) else { return };
@@ -90,7 +124,7 @@ impl World {
             }
             Step::Restarted { endpoint } => {
                 self.index.forget(self.ids[endpoint]);
-                self.answered.retain(|(known, _)| *known != endpoint);
+                self.answered.retain(|(known, _), _| *known != endpoint);
             }
             Step::Lost { worker } => {
                 self.index.drop_prompts_of(worker);
@@ -103,8 +137,20 @@ impl World {
                 self.in_flight.iter_mut().filter(|(_, at, _)| *at == endpoint).for_each(|(.., blocks)| {
                     *blocks = PromptBlocks::default();
                 });
-                self.answered.retain(|(known, _)| *known != endpoint);
+                self.answered.retain(|(known, _), _| *known != endpoint);
+                self.doubted.remove(&endpoint);
             }
+        }
+    }
+
+    fn told(&mut self, endpoint: usize, number: u64, was_held: bool) {
+        let doubted = self.doubted.get(&endpoint).copied();
+        if was_held {
+            self.doubted.retain(|known, doubted| *known != endpoint || number > *doubted);
+        } else {
+            self.doubted.insert(endpoint, doubted.map_or(number, |doubted| doubted.max(number)));
+            let forgotten = doubted.map_or(0, |doubted| doubted.min(number));
+            self.answered.retain(|(known, _), used| *known != endpoint || *used > forgotten);
         }
     }
 
@@ -123,7 +169,7 @@ impl World {
         blocks
             .hashes
             .iter()
-            .take_while(|hash| flying(hash) || self.answered.contains(&(endpoint, **hash)))
+            .take_while(|hash| flying(hash) || self.answered.contains_key(&(endpoint, **hash)))
             .count()
     }
 
