@@ -288,7 +288,7 @@ impl Target {
         });
         self.published.scrape_failures = 0;
         // A server that answers slowly is given a rest of half an interval.
-        self.due_ms = (self.due_ms + interval_ms).clamp(now_ms + interval_ms / 2, now_ms + interval_ms);
+        self.due_ms = (self.due_ms + interval_ms).max(now_ms + interval_ms / 2).min(now_ms + interval_ms);
     }
 
     fn fail(&mut self, interval_ms: u64, max_consecutive_failures: u32, now_ms: u64) -> u32 {

@@ -154,7 +154,7 @@ impl Gateway {
         let failed_before = std::mem::replace(&mut self.fails, failure.is_some());
         self.due_ms = match failure {
             // One that answers slowly is given a rest of half an interval.
-            None => (self.due_ms + interval_ms).clamp(now_ms + interval_ms / 2, now_ms + interval_ms),
+            None => (self.due_ms + interval_ms).max(now_ms + interval_ms / 2).min(now_ms + interval_ms),
             Some(_) => now_ms + longest_rest_ms(interval_ms),
         };
         match failure {

@@ -1,5 +1,6 @@
 //! The answers that the plugin gives itself: errors, the list of models, and what it says in place of Envoy.
 
+use memchr::memmem;
 use proxy_wasm::types::Action;
 
 use super::calls::{publish, warn};
@@ -48,7 +49,7 @@ impl OfEnvoy {
 
     /// Whether the request was not sent, because a circuit breaker of the cluster was open.
     pub fn is_overflow(&self) -> bool {
-        self.details.contains("overflow")
+        memmem::find(self.details.as_bytes(), b"overflow").is_some()
     }
 
     /// What to answer instead: clients expect an OpenAI error object.
