@@ -165,8 +165,10 @@ struct World {
 
 impl World {
     fn new(strategy: &'static str, seed: u64) -> World {
+        // Scrapes may take so long that no story lasts until they are missed: then, their failures would be forgotten.
         let document = json!({
-            "scrapeCluster": "s", "adminCluster": "a", "metricsStaleAfter": "500ms", "maxConsecutiveFailures": MAX_FAILURES,
+            "scrapeCluster": "s", "adminCluster": "a", "scrapeTimeout": "1h",
+            "metricsStaleAfter": "500ms", "maxConsecutiveFailures": MAX_FAILURES,
             "pools": [{"name": "p", "cluster": "c", "routingStrategy": strategy}],
         });
         let config = Config::parse(document.to_string().as_bytes()).unwrap();
