@@ -33,6 +33,7 @@ pub mod decayed_ratio;
 pub mod decide;
 pub mod hash;
 pub mod header_pairs;
+pub mod interval;
 pub mod lease;
 pub mod limits;
 pub mod load;

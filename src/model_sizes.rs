@@ -21,6 +21,9 @@ const SCALE_WEIGHT_TOKENS: f64 = 2_000.0;
 const SCALE_MEMORY_TOKENS: f64 = 1_000_000.0;
 /// The factor by which estimates may be off, either way: what a server reports beyond that is not believed.
 const MAX_SCALE: f64 = 16.0;
+/// Estimated tokens for which one prompt counts at most. How long a client makes it look is the client's to choose: no single
+/// one may decide what is believed of all.
+const MAX_LEARNT_TOKENS: f64 = 2_000.0;
 
 /// Tokens of an answer until some have been seen: a paragraph or two.
 const DEFAULT_ANSWER_TOKENS: f64 = 200.0;
@@ -80,7 +83,8 @@ impl ModelSizes {
         let Some(sizes) = self.by_model.get_mut(model) else { return false };
         let estimated = f64::from(estimated_tokens);
         let reported = f64::from(prompt_tokens).max(estimated / MAX_SCALE).min(estimated * MAX_SCALE);
-        sizes.scale.observe(reported, estimated);
+        let part = (MAX_LEARNT_TOKENS / estimated).min(1.0);
+        sizes.scale.observe(reported * part, estimated * part);
         if let Some(tokens) = completion_tokens {
             sizes.answer_tokens.observe(f64::from(tokens), 1.0);
         }
@@ -124,6 +128,18 @@ mod tests {
         }
         assert!(sizes.prompt_tokens("m", 160) >= 10);
         assert_eq!(sizes.prompt_tokens("m", 0), 1);
+    }
+
+    #[test]
+    fn no_single_prompt_decides_for_all_however_long() {
+        let mut sizes = ModelSizes::default();
+        for _ in 0..2_000 {
+            sizes.observe("m", 1_000, 1_000, Some(1));
+        }
+        for reported in [1, u32::MAX] {
+            sizes.observe("m", 50_000_000, reported, Some(1));
+            assert!((950..=1_100).contains(&sizes.prompt_tokens("m", 1_000)), "{reported}: {sizes:?}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use crate::admission::{Admission, DrainRate};
 use crate::config::Config;
 use crate::decide::{self, Decision, Pick, Prepared, SentPrompt};
+use crate::interval::Interval;
 use crate::limits::{Limit, LimitsReached};
 use crate::load::{LoadBook, LoadId, LoadTable, Ticket};
 use crate::model_sizes::ModelSizes;
@@ -34,10 +35,10 @@ pub struct Picker<W> {
     events: Batch,
     /// Prompts sent, which numbers them.
     prompts: u64,
-    /// When it was last looked at what endpoints have shown of their speed.
-    learnt_ms: Option<u64>,
-    /// When prompts of which nothing is heard were last looked for.
-    expired_ms: Option<u64>,
+    /// When it is looked at what endpoints have shown of their speed.
+    learning: Interval,
+    /// When prompts of which nothing is heard are looked for.
+    expiry: Interval,
     limits: LimitsReached,
 }
 
@@ -126,8 +127,8 @@ impl<W> Picker<W> {
             rng,
             events: Batch::default(),
             prompts: 0,
-            learnt_ms: None,
-            expired_ms: None,
+            learning: Interval::new(LEARNING_INTERVAL_MS),
+            expiry: Interval::new(EXPIRY_INTERVAL_MS),
             limits: LimitsReached::default(),
             config,
         }
@@ -166,14 +167,14 @@ impl<W> Picker<W> {
     /// Time has passed; whether what is in flight has changed with it.
     pub fn tick(&mut self, now_ms: u64) -> bool {
         let changed = self.loads.assume_outputs(now_ms);
-        if is_due(&mut self.learnt_ms, LEARNING_INTERVAL_MS, now_ms) {
+        if self.learning.is_due(now_ms) {
             for own in &mut self.pools {
                 let endpoints = own.pool.endpoints().unwrap_or_default();
                 self.loads.share_speed(endpoints.iter().map(|endpoint| endpoint.load_id));
                 own.observe_drain_rate(&self.loads, now_ms);
             }
         }
-        if is_due(&mut self.expired_ms, EXPIRY_INTERVAL_MS, now_ms) {
+        if self.expiry.is_due(now_ms) {
             self.prefixes().for_each(|prefixes| prefixes.expire(now_ms));
             let Config { scrape_interval_ms, scrape_timeout_ms, .. } = self.config;
             let silence_ms = longest_silence_ms(scrape_interval_ms, scrape_timeout_ms);
@@ -447,15 +448,6 @@ impl<W> Picker<W> {
             (was_candidate && !endpoint.is_candidate(now_ms, limit)).then(|| endpoint.text().to_owned())
         })?
     }
-}
-
-/// Whether something that is done at intervals is to be done now; a clock that goes back does not put it off.
-fn is_due(last_ms: &mut Option<u64>, interval_ms: u64, now_ms: u64) -> bool {
-    let is_due = last_ms.is_none_or(|last_ms| now_ms.abs_diff(last_ms) >= interval_ms);
-    if is_due {
-        *last_ms = Some(now_ms);
-    }
-    is_due
 }
 
 /// Whether a server that had so many tokens cached held what was matched. Half of it is enough: what is matched is an

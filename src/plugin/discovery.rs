@@ -3,6 +3,7 @@
 use super::calls::call_answer;
 use super::host::{self, HostResult};
 use crate::config::Config;
+use crate::interval::Interval;
 use crate::pool::{DiscoveredEndpoint, read_clusters};
 
 /// Bytes of an answer of Envoy's admin: about 1 KB an endpoint, and every cluster of the proxy on Envoy 1.36.
@@ -13,8 +14,7 @@ pub struct Discovery {
     pub cluster: String,
     pub admin_cluster: String,
     timeout_ms: u64,
-    interval_ms: u64,
-    due_ms: u64,
+    asking: Interval,
     fails: bool,
 }
 
@@ -25,19 +25,16 @@ impl Discovery {
             cluster: cluster.to_owned(),
             admin_cluster: config.admin_cluster.clone()?,
             timeout_ms: config.scrape_timeout_ms,
-            interval_ms: config.discovery_interval_ms,
-            due_ms: 0,
+            asking: Interval::new(config.discovery_interval_ms),
             fails: false,
         })
     }
 
     /// Asks if it is time to; gives the call's token.
     pub fn ask(&mut self, now_ms: u64) -> Option<HostResult<u32>> {
-        // What is due later than any is put off was put off by a clock that has gone back since.
-        if (now_ms + 1..=now_ms + self.interval_ms).contains(&self.due_ms) {
+        if !self.asking.is_due(now_ms) {
             return None;
         }
-        self.due_ms = now_ms + self.interval_ms;
         let path = format!("/clusters?format=json&filter=^{}$", escape(&self.cluster));
         Some(host::http_get(&self.admin_cluster, &path, "admin", &[], self.timeout_ms))
     }

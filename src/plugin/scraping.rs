@@ -10,6 +10,7 @@ use super::peers::PeersAsking;
 use super::recorder::{GAUGE_INTERVAL_MS, Recorder};
 use super::shared::{Exchange, LeasePlace, SnapshotPlace};
 use crate::config::{self, Config, ScrapeBy};
+use crate::interval::Interval;
 use crate::load::LoadBook;
 use crate::metrics::MAX_PAGE_BYTES;
 use crate::pool::DiscoveredEndpoint;
@@ -67,8 +68,8 @@ struct PoolScraping {
     scraper: Scraper,
     /// `None` where the endpoints are configured.
     discovery: Option<Discovery>,
-    /// When the gauges are next written, and of which endpoints they were.
-    gauges_due_ms: u64,
+    /// When gauges are written, and of which endpoints they were.
+    gauges: Interval,
     gauged: HashSet<SocketAddr>,
 }
 
@@ -223,7 +224,7 @@ impl PoolScraping {
             snapshot: SnapshotPlace::new(config, pool),
             scraper,
             discovery,
-            gauges_due_ms: 0,
+            gauges: Interval::new(GAUGE_INTERVAL_MS),
             gauged: HashSet::new(),
         }
     }
@@ -244,10 +245,9 @@ impl PoolScraping {
 
     /// Writes what is believed of each endpoint, once in a while; of those that have gone, that nothing is there.
     fn write_gauges(&mut self, place: usize, loads: &LoadBook, recorder: &mut Recorder, now_ms: u64) {
-        if (now_ms + 1..=now_ms + GAUGE_INTERVAL_MS).contains(&self.gauges_due_ms) {
+        if !self.gauges.is_due(now_ms) {
             return;
         }
-        self.gauges_due_ms = now_ms + GAUGE_INTERVAL_MS;
         let before = std::mem::take(&mut self.gauged);
         for endpoint in self.scraper.endpoints() {
             let in_flight = loads.in_flight_at(&endpoint.address);

@@ -6,6 +6,7 @@ use super::scraping::Scraping;
 use super::shared::{Exchange, QueuedPlace, SnapshotPlace};
 use crate::config::{Config, ScrapeBy};
 use crate::decide::{Decision, Pick, Prepared};
+use crate::interval::Interval;
 use crate::load::LoadId;
 use crate::picker::{Outcome, Picker, Released, Sent};
 use crate::stats::RequestLabels;
@@ -18,8 +19,7 @@ pub struct Worker<W> {
     queued: QueuedPlace,
     scraping: Option<Scraping>,
     pub recorder: Recorder,
-    /// When gauges are next written.
-    gauges_due_ms: u64,
+    gauges: Interval,
     /// Whether the load has changed since it was published.
     dirty: bool,
 }
@@ -33,7 +33,7 @@ impl<W> Worker<W> {
             queued: QueuedPlace::new(&config, me),
             scraping: (config.scrape_by == ScrapeBy::Worker).then(|| Scraping::new(&config, me)),
             recorder: Recorder::new(&config),
-            gauges_due_ms: 0,
+            gauges: Interval::new(GAUGE_INTERVAL_MS),
             dirty: false,
             picker: Picker::new(config, fastrand::Rng::with_seed(host::random())),
         }
@@ -65,8 +65,7 @@ impl<W> Worker<W> {
         self.picker.apply(snapshots.filter_map(|(pool, place)| Some((pool, place.read_new()?))));
         let queued = (0..self.snapshots.len()).map(|place| self.picker.queued(place) as u32);
         self.queued.tell(queued.collect(), now_ms);
-        if now_ms >= self.gauges_due_ms {
-            self.gauges_due_ms = now_ms + GAUGE_INTERVAL_MS;
+        if self.gauges.is_due(now_ms) {
             self.write_gauges(now_ms);
             self.recorder.record_limits(self.picker.take_limits());
             self.recorder.record_limits(self.exchange.limits.take());
