@@ -410,6 +410,27 @@ mod tests {
     }
 
     #[test]
+    fn one_prompt_that_a_client_has_made_look_long_does_not_make_an_endpoint_fast() {
+        let mut book = LoadBook::default();
+        let id = book.id(address(1));
+        for _ in 0..10 {
+            compute(&mut book, id, 8_000, 1_000);
+        }
+        compute(&mut book, id, 4_000_000, 20);
+        assert!(book.prefill_tokens_per_ms(id) < 10.0, "{}", book.prefill_tokens_per_ms(id));
+    }
+
+    #[test]
+    fn an_endpoint_that_is_much_faster_than_it_is_taken_to_be_is_known_soon() {
+        let mut book = LoadBook::default();
+        let id = book.id(address(1));
+        for _ in 0..100 {
+            compute(&mut book, id, 4_000, 4);
+        }
+        assert!(book.prefill_tokens_per_ms(id) > 500.0, "{}", book.prefill_tokens_per_ms(id));
+    }
+
+    #[test]
     fn peers_add_up_and_a_worker_that_is_gone_does_not_count() {
         let mut book = LoadBook::default();
         let id = book.id(address(1));

@@ -24,6 +24,13 @@ const MIN_PREFILL_TOKENS_PER_MS: f64 = 0.001;
 /// How much slower than it is taken to be one prompt can show an endpoint to be: a pause of the server's is no speed.
 const MAX_SLOWDOWN: f64 = 64.0;
 
+/// How much faster than it is taken to be one prompt can show an endpoint to be: a client can make a prompt look longer than
+/// its server finds it, and the server can have had it cached.
+const MAX_SPEEDUP: f64 = 16.0;
+
+/// The shortest time that the host's clock tells, in milliseconds.
+const CLOCK_STEP_MS: f64 = 1.0;
+
 /// Adapters that are told apart on one endpoint; an endpoint holds fewer at a time.
 pub(super) const MAX_ADAPTERS: usize = 64;
 
@@ -156,8 +163,7 @@ impl Row {
             // Since this worker's last one was done, or since it had something to do there, the endpoint has worked on
             // this and on what peers had there, of which they tell later.
             let share = own.waiting_tokens as f64 / all.waiting_tokens.max(1) as f64;
-            let longest_ms = tokens / self.prefill_tokens_per_ms() * MAX_SLOWDOWN;
-            self.prefill.observe(tokens, (own.working_ms(now_ms) as f64 * share).min(longest_ms));
+            self.observe_prefill(tokens, own.working_ms(now_ms) as f64 * share);
         }
         self.own.last_output_ms = now_ms;
     }
@@ -214,6 +220,14 @@ impl Row {
         let speed = self.prefill_tokens_per_ms();
         let tokens = self.in_flight().backlog_tokens(speed, now_ms) + f64::from(tokens);
         now_ms.saturating_add((tokens / speed) as u64)
+    }
+
+    /// It has computed so many tokens in so long.
+    fn observe_prefill(&mut self, tokens: f64, time_ms: f64) {
+        let speed = self.prefill_tokens_per_ms();
+        let most_tokens = time_ms.max(CLOCK_STEP_MS) * speed * MAX_SPEEDUP;
+        let longest_ms = tokens / speed * MAX_SLOWDOWN;
+        self.prefill.observe(tokens.min(most_tokens), time_ms.min(longest_ms));
     }
 
     fn stop_waiting(&mut self, number: u64) -> Option<Waiting> {
