@@ -171,17 +171,22 @@ pub fn a_service() -> Vec<Value> {
 /// does not balance what goes to a Service that has none.
 fn service(name: &str, labels: Value, selector: Value, port: u16, pods: &[SocketAddr]) -> Vec<Value> {
     let target_port = pods.first().map_or(port, SocketAddr::port);
-    let endpoints: Vec<Value> = pods.iter().map(|pod| endpoint(pod.ip().to_string())).collect();
     let address = if labels.get(POOL_LABEL).is_some() { "None" } else { "10.96.0.1" };
-    let slice_labels = json!({"kubernetes.io/service-name": name});
     vec![
         json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata(name, labels),
             "spec": {"clusterIP": address, "selector": selector,
                 "ports": [{"name": "http", "protocol": "TCP", "port": port, "targetPort": target_port}]}}),
-        json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata(name, slice_labels),
-            "addressType": "IPv4", "ports": [{"name": "http", "protocol": "TCP", "port": target_port}],
-            "endpoints": endpoints}),
+        endpoint_slice(name, "http", target_port, pods),
     ]
+}
+
+/// The pods behind a Service's port.
+pub fn endpoint_slice(service: &str, port_name: &str, port: u16, pods: &[SocketAddr]) -> Value {
+    let endpoints: Vec<Value> = pods.iter().map(|pod| endpoint(pod.ip().to_string())).collect();
+    let labels = json!({"kubernetes.io/service-name": service});
+    json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata(service, labels),
+        "addressType": "IPv4", "ports": [{"name": port_name, "protocol": "TCP", "port": port}],
+        "endpoints": endpoints})
 }
 
 fn endpoint(ip: String) -> Value {
@@ -189,7 +194,8 @@ fn endpoint(ip: String) -> Value {
     json!({"addresses": [ip], "conditions": {"ready": true}, "targetRef": pod})
 }
 
-fn pod(ip: String, labels: Value) -> Value {
+/// A pod that is ready.
+pub fn pod(ip: String, labels: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata(&pod_name(&ip), labels),
         "spec": {"nodeName": "node", "containers": [{"name": "server", "image": "server"}]},
         "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],

@@ -2,6 +2,7 @@
 //! has its configuration from there.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use envoy_test::envoy::{Client, Envoy, Protocol, Request, Response, parse_access_log};
@@ -55,7 +56,7 @@ impl Proxy {
 /// A running gateway, or sidecar.
 pub struct Gateway {
     pub proxy: Proxy,
-    pub pods: ModelServers,
+    pub pods: Arc<ModelServers>,
     pub deployment: Deployment,
     pub resources: Resources,
     pub control_plane: ControlPlane,

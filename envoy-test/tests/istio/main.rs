@@ -19,5 +19,6 @@ mod registry;
 mod requests;
 mod resources;
 mod setup;
+mod several_gateways;
 mod telemetry;
 mod under_the_agent;

@@ -36,6 +36,11 @@ impl Resources {
         found.remove(0)
     }
 
+    /// Takes out all of this kind.
+    pub fn take(&mut self, kind: &str) -> Vec<Value> {
+        self.0.extract_if(.., |resource| resource["kind"] == kind).collect()
+    }
+
     fn has(&self, kind: &str) -> bool {
         self.0.iter().any(|resource| resource["kind"] == kind)
     }

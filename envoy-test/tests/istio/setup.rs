@@ -1,6 +1,7 @@
 //! What to start: a deployment of `istio/`, as it is or edited, and where.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use envoy_test::envoy::{Configuration, Envoy, EnvoySettings, NEWEST, free_address};
 use envoy_test::model_server::{ModelServers, ServerSettings};
@@ -67,7 +68,9 @@ pub struct Setup {
     front: Front,
     backend: Backend,
     resources: Resources,
+    kubernetes: Vec<Value>,
     lora_adapters: Vec<String>,
+    pods: Option<Arc<ModelServers>>,
     mesh: Value,
     concurrency: u32,
     version: &'static str,
@@ -96,7 +99,9 @@ impl Setup {
             front,
             backend,
             resources,
+            kubernetes: Vec::new(),
             lora_adapters: ADAPTERS.map(str::to_owned).to_vec(),
+            pods: None,
             mesh: mesh(),
             concurrency: 2,
             version: NEWEST,
@@ -121,6 +126,18 @@ impl Setup {
     /// Edits the plugin's configuration.
     pub fn plugin(self, edit: impl FnOnce(&mut Value)) -> Setup {
         self.resources(|resources| resources.edit_plugin(edit))
+    }
+
+    /// Adds to what Kubernetes holds.
+    pub fn kubernetes(mut self, resources: Vec<Value>) -> Setup {
+        self.kubernetes.extend(resources);
+        self
+    }
+
+    /// In front of these pods, in place of ones of its own.
+    pub fn pods(mut self, pods: &Arc<ModelServers>) -> Setup {
+        self.pods = Some(Arc::clone(pods));
+        self
     }
 
     /// Edits the mesh's configuration.
@@ -160,7 +177,9 @@ impl Setup {
 
     /// Returns when the plugin knows the pods, and their metrics if it reads them.
     pub fn start(mut self) -> Gateway {
-        let pods = ModelServers::start(pods(&self.lora_adapters)).unwrap();
+        let pods = self.pods.take();
+        let pods =
+            pods.unwrap_or_else(|| Arc::new(ModelServers::start(settings(&self.lora_adapters)).unwrap()));
         let address = free_address().unwrap();
         let kubernetes = self.cluster(address.port(), &pods.addresses());
         let control_plane = ControlPlane::start(&self.mesh, &kubernetes, &self.resources.0);
@@ -195,12 +214,17 @@ impl Setup {
                 self.resources.edit_plugin(|plugin| replace(plugin, &old, &format!("outbound|{port}|")));
             }
         }
-        [cluster::model_servers(self.backend, service_port, pods), routes].concat()
+        [
+            cluster::model_servers(self.backend, service_port, pods),
+            routes,
+            std::mem::take(&mut self.kubernetes),
+        ]
+        .concat()
     }
 }
 
 /// Pods with addresses of their own and one port, as in a cluster.
-fn pods(lora_adapters: &[String]) -> Vec<ServerSettings> {
+fn settings(lora_adapters: &[String]) -> Vec<ServerSettings> {
     let port = free_address().unwrap().port();
     let at = |number| SocketAddr::from((Ipv4Addr::new(127, 0, 1, number), port));
     (1..=POD_COUNT)
