@@ -501,11 +501,12 @@ mod tests {
         assert!(!book.has_adapter(id, sql) && !book.has_adapter(id, chat));
     }
 
-    /// Lets the endpoint compute a prompt of so many tokens in so long.
+    /// Lets the endpoint compute a prompt of so many tokens in so long, after those before.
     fn compute(book: &mut LoadBook, id: LoadId, tokens: u32, time_ms: u64) {
-        let ticket = book.start(id, share(tokens, None), 0);
-        book.first_output(&ticket, time_ms);
-        book.end(ticket, 0);
+        let start_ms = book.in_flight(id).last_output_ms;
+        let ticket = book.start(id, share(tokens, None), start_ms);
+        book.first_output(&ticket, start_ms + time_ms);
+        book.end(ticket, start_ms + time_ms);
     }
 
     #[test]

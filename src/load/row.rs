@@ -28,8 +28,9 @@ const MAX_SLOWDOWN: f64 = 64.0;
 /// its server finds it, and the server can have had it cached.
 const MAX_SPEEDUP: f64 = 16.0;
 
-/// The shortest time that the host's clock tells, in milliseconds.
-const CLOCK_STEP_MS: f64 = 1.0;
+/// About how long a server's step takes, in milliseconds. It can compute several prompts in one, whose first outputs then come
+/// at once.
+const STEP_MS: f64 = 100.0;
 
 /// Adapters that are told apart on one endpoint; an endpoint holds fewer at a time.
 pub(super) const MAX_ADAPTERS: usize = 64;
@@ -225,7 +226,7 @@ impl Row {
     /// It has computed so many tokens in so long.
     fn observe_prefill(&mut self, tokens: f64, time_ms: f64) {
         let speed = self.prefill_tokens_per_ms();
-        let most_tokens = time_ms.max(CLOCK_STEP_MS) * speed * MAX_SPEEDUP;
+        let most_tokens = time_ms.max(STEP_MS) * speed * MAX_SPEEDUP;
         let longest_ms = tokens / speed * MAX_SLOWDOWN;
         self.prefill.observe(tokens.min(most_tokens), time_ms.min(longest_ms));
     }
