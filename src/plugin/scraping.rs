@@ -39,8 +39,7 @@ impl Service {
     }
 
     pub fn http_call_answered(&mut self, token: u32, now_ms: u64) {
-        self.scraping.answered(token, &mut self.loads, now_ms);
-        if std::mem::take(&mut self.scraping.lists_others) {
+        if self.scraping.answered(token, &self.loads, now_ms) {
             self.loads.keep_only(|address| self.scraping.has_endpoint(address));
         }
     }
@@ -51,8 +50,6 @@ pub struct Scraping {
     scrape_cluster: Option<String>,
     timeout_ms: u64,
     pools: Vec<PoolScraping>,
-    /// Whether other endpoints are listed since that was last asked.
-    lists_others: bool,
     calls: HashMap<u32, Call>,
     recorder: Recorder,
     peers: Option<PeersAsking>,
@@ -86,7 +83,6 @@ impl Scraping {
             scrape_cluster: config.scrape_cluster.clone(),
             timeout_ms: config.scrape_timeout_ms,
             pools: config.pools.iter().map(|pool| PoolScraping::new(config, pool, me)).collect(),
-            lists_others: false,
             calls: HashMap::new(),
             recorder: Recorder::new(config),
             peers: PeersAsking::new(config, me),
@@ -120,18 +116,20 @@ impl Scraping {
         }
     }
 
-    /// A call has been answered, or has failed. Calls of others are not known here.
-    pub fn answered(&mut self, token: u32, loads: &mut LoadBook, now_ms: u64) {
+    /// A call has been answered, or has failed; calls of others are not known here. Whether other endpoints are listed since.
+    pub fn answered(&mut self, token: u32, loads: &LoadBook, now_ms: u64) -> bool {
         match self.calls.remove(&token) {
             Some(Call::Scrape(index, address, called_ms)) => {
                 let page = call_answer(MAX_PAGE_BYTES + 1);
                 self.scraped(index, address, page, called_ms, loads, now_ms);
+                false
             }
             Some(Call::Discovery(index)) => self.discovered(index, now_ms),
             None => {
                 if let Some(peers) = &mut self.peers {
                     peers.answered(token, now_ms);
                 }
+                false
             }
         }
     }
@@ -197,12 +195,15 @@ impl Scraping {
         self.recorder.record(|stats| stats.scraped(index, duration_ms, succeeded));
     }
 
-    fn discovered(&mut self, index: usize, now_ms: u64) {
-        let Some(pool) = self.pools.get_mut(index) else { return };
-        let Some(discovery) = &mut pool.discovery else { return };
+    fn discovered(&mut self, index: usize, now_ms: u64) -> bool {
+        let Some(pool) = self.pools.get_mut(index) else { return false };
+        let Some(discovery) = &mut pool.discovery else { return false };
         match discovery.answered() {
-            Ok(endpoints) => self.lists_others |= pool.scraper.follow(&endpoints, now_ms),
-            Err(problem) => pool.discovery_failed(index, &problem, &mut self.recorder),
+            Ok(endpoints) => pool.scraper.follow(&endpoints, now_ms),
+            Err(problem) => {
+                pool.discovery_failed(index, &problem, &mut self.recorder);
+                false
+            }
         }
     }
 }
