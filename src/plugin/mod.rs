@@ -93,6 +93,13 @@ impl Context for Root {
             Role::Service(service) => service.http_call_answered(token, host::now_ms()),
         }
     }
+
+    fn on_done(&mut self) -> bool {
+        if let Role::Filter(worker) = &self.role {
+            worker.borrow_mut().end_gauges();
+        }
+        true
+    }
 }
 
 impl RootContext for Root {

@@ -134,6 +134,13 @@ impl Scraping {
         }
     }
 
+    /// Nothing is written any more: of all endpoints the gauges say that nothing is there.
+    pub fn end_gauges(&mut self) {
+        for (place, pool) in self.pools.iter_mut().enumerate().filter(|(_, pool)| pool.is_mine) {
+            end_gauges(place, pool.gauged.drain(), &mut self.recorder);
+        }
+    }
+
     fn has_endpoint(&self, address: &SocketAddr) -> bool {
         self.pools.iter().any(|pool| pool.scraper.has_endpoint(address))
     }
@@ -255,9 +262,7 @@ impl PoolScraping {
             recorder.record(|stats| stats.endpoint(place, endpoint, in_flight, now_ms));
             self.gauged.insert(endpoint.address);
         }
-        for gone in before.difference(&self.gauged) {
-            recorder.record(|stats| stats.endpoint_gone(place, gone));
-        }
+        end_gauges(place, before.difference(&self.gauged).copied(), recorder);
     }
 
     /// Counts it, and says once that discovery fails; it goes on trying.
@@ -273,6 +278,11 @@ impl PoolScraping {
             host::log(LogLevel::Warn, &message);
         }
     }
+}
+
+/// Writes of endpoints that have left the pool at this place that nothing is there.
+fn end_gauges(place: usize, gone: impl Iterator<Item = SocketAddr>, recorder: &mut Recorder) {
+    gone.for_each(|address| recorder.record(|stats| stats.endpoint_gone(place, &address)));
 }
 
 fn report(pool: &str, address: SocketAddr, news: &News) {

@@ -39,6 +39,25 @@ fn a_change_of_models_goes_live_and_fails_no_request() {
     }
 }
 
+/// A pool of another name is another: alerts on the gauges of the former one would never end.
+#[test]
+#[ignore = "needs Istio: make test-istio"]
+fn a_pool_that_is_gone_leaves_nothing_in_the_gauges() {
+    for deployment in Deployment::ALL.into_iter().filter(|deployment| deployment.reads_metrics()) {
+        let mut gateway = Setup::new(deployment).start();
+        let any_above_zero = |gateway: &Gateway, pool: &str| {
+            let page = gateway.proxy.admin_get("/stats?type=Gauges&filter=inference_picker");
+            let gauges = page.lines().filter(|line| line.contains(&format!("pool=.={pool};.;")));
+            gauges.map(|line| line.rsplit_once(": ").unwrap().1).any(|value| value != "0")
+        };
+        until("gauges are written", || any_above_zero(&gateway, "vllm-llama2-7b-pool"));
+        gateway
+            .apply(|resources| resources.edit_plugin(|plugin| plugin["pools"][0]["name"] = "other".into()));
+        until("those of the new pool are", || any_above_zero(&gateway, "other"));
+        until("the others are over", || !any_above_zero(&gateway, "vllm-llama2-7b-pool"));
+    }
+}
+
 /// Has four clients ask, one request after the other, while `change` runs.
 fn while_asking(client: Client, change: impl FnOnce()) -> Vec<Response> {
     let done = AtomicBool::new(false);
