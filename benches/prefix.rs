@@ -8,7 +8,10 @@ mod native {
     use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
     use inference_picker::load::{LoadBook, LoadId};
     use inference_picker::openai::read_request;
-    use inference_picker::prefix::{BLOCK_BYTES, BlockHasher, PrefixIndex, PromptBlocks, PromptKey};
+    use inference_picker::pool::{decode, encode};
+    use inference_picker::prefix::{
+        BLOCK_BYTES, Batch, BlockHasher, PrefixIndex, PromptBlocks, PromptEvent, PromptKey,
+    };
 
     /// A chat of about so many bytes.
     fn chat(kilobytes: usize) -> String {
@@ -88,7 +91,20 @@ mod native {
         });
     }
 
-    criterion_group!(benches, hash, find, learn);
+    fn tell(criterion: &mut Criterion) {
+        let hashes = blocks(&chat(100)).hashes;
+        let mut batch = Batch::default();
+        let address = SocketAddr::from(([10, 0, 0, 1], 8000));
+        batch.push(PromptEvent::Sent { number: 1, address, hashes, block_tokens: 64 });
+        criterion.bench_function("tell peers of 100 KB of prompt, and hear it", |bencher| {
+            bencher.iter(|| {
+                let heard: Option<Batch> = decode(&encode(black_box(&batch)));
+                assert!(heard.is_some_and(|heard| heard == batch));
+            });
+        });
+    }
+
+    criterion_group!(benches, hash, find, learn, tell);
 }
 
 #[cfg(not(target_family = "wasm"))]

@@ -11,6 +11,7 @@
 mod block_cache;
 mod blocks;
 mod events;
+mod hash_bytes;
 mod in_flight;
 mod index;
 mod starts;
