@@ -43,6 +43,13 @@ impl Recorder {
         reached.for_each(|(limit, times)| self.record(|stats| [stats.limit_reached(limit, times)]));
     }
 
+    /// Nothing is written any more: every gauge that was is zero, unless whoever comes next writes it again.
+    pub fn end_gauges(&mut self) {
+        let gauges = self.ids.keys().filter(|series| series.statistic.definition().kind == Kind::Gauge);
+        let ended: Vec<_> = gauges.map(|series| Measurement { series: *series, value: 0 }).collect();
+        self.record(|_| ended);
+    }
+
     fn record_one(&mut self, measurement: &Measurement) -> Result<(), HostError> {
         let Measurement { series, value } = *measurement;
         let kind = series.statistic.definition().kind;

@@ -134,11 +134,9 @@ impl Scraping {
         }
     }
 
-    /// Nothing is written any more: of all endpoints the gauges say that nothing is there.
+    /// This configuration is over, and with it its endpoints' gauges.
     pub fn end_gauges(&mut self) {
-        for (place, pool) in self.pools.iter_mut().enumerate().filter(|(_, pool)| pool.is_mine) {
-            end_gauges(place, pool.gauged.drain(), &mut self.recorder);
-        }
+        self.recorder.end_gauges();
     }
 
     fn has_endpoint(&self, address: &SocketAddr) -> bool {
@@ -262,7 +260,9 @@ impl PoolScraping {
             recorder.record(|stats| stats.endpoint(place, endpoint, in_flight, now_ms));
             self.gauged.insert(endpoint.address);
         }
-        end_gauges(place, before.difference(&self.gauged).copied(), recorder);
+        for gone in before.difference(&self.gauged) {
+            recorder.record(|stats| stats.endpoint_gone(place, gone));
+        }
     }
 
     /// Counts it, and says once that discovery fails; it goes on trying.
@@ -278,11 +278,6 @@ impl PoolScraping {
             host::log(LogLevel::Warn, &message);
         }
     }
-}
-
-/// Writes of endpoints that have left the pool at this place that nothing is there.
-fn end_gauges(place: usize, gone: impl Iterator<Item = SocketAddr>, recorder: &mut Recorder) {
-    gone.for_each(|address| recorder.record(|stats| stats.endpoint_gone(place, &address)));
 }
 
 fn report(pool: &str, address: SocketAddr, news: &News) {

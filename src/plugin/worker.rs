@@ -77,22 +77,16 @@ impl<W> Worker<W> {
     fn write_gauges(&mut self, now_ms: u64) {
         let told = self.queued.told(now_ms);
         for (place, queued) in (0..self.config().pools.len()).zip(told) {
+            self.recorder.record(|stats| [stats.queued(place, queued)]);
             let prefixes = self.picker.pool(place).and_then(|pool| pool.prefixes());
-            self.write_pool_gauges(place, queued, prefixes.map(|prefixes| prefixes.len()));
+            let blocks = prefixes.map(|prefixes| prefixes.len());
+            self.recorder.record(|stats| blocks.map(|blocks| stats.prefix_blocks(place, blocks)));
         }
     }
 
-    fn write_pool_gauges(&mut self, place: usize, queued: u32, prefix_blocks: Option<usize>) {
-        self.recorder.record(|stats| [stats.queued(place, queued)]);
-        self.recorder.record(|stats| prefix_blocks.map(|blocks| stats.prefix_blocks(place, blocks)));
-    }
-
-    /// This configuration is over: its pools' gauges are zero, unless whoever comes next writes them again.
+    /// This configuration is over, and with it its pools' gauges.
     pub fn end_gauges(&mut self) {
-        for place in 0..self.config().pools.len() {
-            let prefixes = self.picker.pool(place).and_then(|pool| pool.prefixes());
-            self.write_pool_gauges(place, 0, prefixes.map(|_| 0));
-        }
+        self.recorder.end_gauges();
         if let Some(scraping) = &mut self.scraping {
             scraping.end_gauges();
         }
