@@ -19,7 +19,7 @@ struct Model<'a> {
 
 /// Whether a GET of this path asks for the list of models.
 pub fn is_model_list_path(path: &[u8]) -> bool {
-    super::without_query(path).ends_with(b"/v1/models")
+    super::path::without_query(path).ends_with(b"/v1/models")
 }
 
 /// The list of these models.

@@ -7,11 +7,9 @@
 //! - [`peers`] asks the other gateways, and answers them.
 //! - [`recorder`] hands over what is counted and measured.
 //! - [`worker`] is what one worker knows.
-//! - [`stream`] is one request on it, [`answer`] the body of its answer, [`account`] what it has cost; [`own_answers`] are
+//! - [`stream`] is one request on it: its way in, its answer's way out, and what it has cost; [`own_answers`] are
 //!   the plugin's. [`calls`] is what they have in common.
 
-mod account;
-mod answer;
 mod calls;
 mod discovery;
 mod host;

@@ -11,7 +11,7 @@ const MAX_TEXT_BYTES: usize = 32;
 
 /// What has just been read. What a key, string or word says is in [`JsonTokens::text`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Token {
+pub(in crate::openai) enum Token {
     /// `{` or `[`; the depth is that inside of it.
     Open(Bracket),
     /// `}` or `]`; the depth is that outside of it.
@@ -28,14 +28,14 @@ pub(super) enum Token {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bracket {
+pub(in crate::openai) enum Bracket {
     Object,
     List,
 }
 
 /// The reading of one document.
 #[derive(Debug)]
-pub(super) struct JsonTokens {
+pub(in crate::openai) struct JsonTokens {
     state: State,
     /// Whether the next byte stands behind a backslash.
     escaped: bool,
@@ -60,7 +60,7 @@ enum State {
 }
 
 impl JsonTokens {
-    pub(super) fn new() -> JsonTokens {
+    pub(in crate::openai) fn new() -> JsonTokens {
         JsonTokens {
             state: State::Between,
             escaped: false,
@@ -71,40 +71,40 @@ impl JsonTokens {
     }
 
     /// Whether nothing but whitespace has been read of the document.
-    pub(super) fn is_fresh(&self) -> bool {
+    pub(in crate::openai) fn is_fresh(&self) -> bool {
         self.depth == 0 && matches!(self.state, State::Between)
     }
 
     /// Whether the document is closed, or there is none.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(in crate::openai) fn has_ended(&self) -> bool {
         matches!(self.state, State::Ended)
     }
 
     /// Forgets the document: the next byte begins another.
-    pub(super) fn restart(&mut self) {
+    pub(in crate::openai) fn restart(&mut self) {
         self.state = State::Between;
         self.escaped = false;
         self.depth = 0;
     }
 
     /// How many brackets are open.
-    pub(super) fn depth(&self) -> u64 {
+    pub(in crate::openai) fn depth(&self) -> u64 {
         self.depth
     }
 
     /// The key, string or word just read, as it is spelled and without quotes; of a long one the beginning.
-    pub(super) fn text(&self) -> &[u8] {
+    pub(in crate::openai) fn text(&self) -> &[u8] {
         &self.text
     }
 
     /// Passes over what is in the bracket just opened: the next token is its `Close`.
-    pub(super) fn skip(&mut self, bracket: Bracket) {
+    pub(in crate::openai) fn skip(&mut self, bracket: Bracket) {
         self.state = State::Skipped(bracket, 1);
         self.just_opened = false;
     }
 
     /// Reads on to the end of the next token and takes what was read off `bytes`. `None` when they are used up.
-    pub(super) fn next(&mut self, bytes: &mut &[u8]) -> Option<Token> {
+    pub(in crate::openai) fn next(&mut self, bytes: &mut &[u8]) -> Option<Token> {
         while !bytes.is_empty() {
             let token = match self.state {
                 State::Between | State::BehindColon => self.read_byte(bytes),

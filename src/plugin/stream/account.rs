@@ -1,9 +1,9 @@
 //! What one request has cost, from its headers to its end: for the access log, and for the statistics.
 
-use super::answer::Answer;
-use super::calls::publish;
-use super::host;
-use super::worker::Worker;
+use super::answer_body::Answer;
+use crate::plugin::calls::publish;
+use crate::plugin::host;
+use crate::plugin::worker::Worker;
 use crate::stats::{EndedAnswer, EndedRequest, RequestLabels};
 
 /// The account of one request that was to be read.

@@ -7,7 +7,7 @@
 //! Numbers count one each, because a prompt may be a list of token ids. What stands under a key of [`MEDIA_KEYS`]
 //! (an image's data URL, say) counts [`MEDIA_TOKENS`], however long it is.
 
-use super::json_string::read_string;
+use crate::openai::json::read_string;
 
 /// English text and code have about four bytes to a token.
 pub(super) const BYTES_PER_TOKEN: usize = 4;

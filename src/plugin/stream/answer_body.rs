@@ -6,10 +6,10 @@
 
 use std::borrow::Cow;
 
-use super::calls::warn;
-use super::host::{self, Buffer, Headers};
 use crate::header_pairs::HeaderPairs;
 use crate::openai::{AnswerFormat, AnswerModel, AnswerUsage, HiddenUsage, Usage};
+use crate::plugin::calls::warn;
+use crate::plugin::host::{self, Buffer, Headers};
 use crate::stats::{EndedAnswer, ReadAnswer};
 
 /// What is done with one answer. The default is nothing.

@@ -11,8 +11,8 @@
 
 use twox_hash::XxHash64;
 
-use super::json_string::read_string;
 use super::prompt::{BYTES_PER_TOKEN, MEDIA_TOKENS, PromptSize, is_media_key};
+use crate::openai::json::read_string;
 
 /// What a prompt is made of; empty where a request has no such field.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

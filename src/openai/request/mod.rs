@@ -8,7 +8,18 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::{ApiError, PromptParts, parse, scan};
+mod fields;
+mod include_usage;
+mod parse;
+mod prompt;
+mod prompt_text;
+mod rewrite;
+mod scan;
+
+use super::ApiError;
+pub use include_usage::include_usage;
+pub use prompt_text::PromptParts;
+pub use rewrite::{Edit, apply_edits, model_edits};
 
 /// Bytes of a model's name. Names end up in logs and filter state; real ones are paths at worst.
 pub const MAX_MODEL_NAME_BYTES: usize = 1024;
@@ -110,7 +121,7 @@ mod tests {
     fn recorded_requests_give_model_stream_flag_and_prompt_size() {
         macro_rules! recorded {
             ($name:literal) => {
-                include_str!(concat!("../../tests/fixtures/vllm-0.32/", $name, ".req.json"))
+                include_str!(concat!("../../../tests/fixtures/vllm-0.32/", $name, ".req.json"))
             };
         }
         check(recorded!("chat"), "tiny", false, 23);

@@ -11,9 +11,9 @@ use serde::de::IntoDeserializer;
 use serde::de::value::Error as UnknownKey;
 
 use super::fields::{Fields, Key, MAX_MODEL_FIELDS};
-use super::json_string::{JsonString, read_string};
 use super::prompt::{PromptSize, is_media_key};
 use super::prompt_text::PromptPart;
+use crate::openai::json::{JsonString, read_string};
 
 /// The fields of `body`, if it is a JSON object and nothing about it is out of the ordinary.
 pub(super) fn read_fields(body: &[u8]) -> Option<Fields<'_>> {
@@ -250,8 +250,8 @@ mod tests {
 
     #[test]
     fn recorded_requests_are_ordinary() {
-        accepted(include_str!("../../tests/fixtures/vllm-0.32/chat_stream.req.json"));
-        accepted(include_str!("../../tests/fixtures/vllm-0.32/comp_stream_usage.req.json"));
+        accepted(include_str!("../../../tests/fixtures/vllm-0.32/chat_stream.req.json"));
+        accepted(include_str!("../../../tests/fixtures/vllm-0.32/comp_stream_usage.req.json"));
         accepted(r#"{"stream_options": {"include_usage":false} ,"model":"m","stream_options":null }"#);
         accepted("{}");
         accepted(" {\n\"model\" : \"m\" ,\t\"stream\" : true , \"user\" : \"ann\" } \r\n");

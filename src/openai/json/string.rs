@@ -11,7 +11,7 @@ use super::special_bytes::{
 
 /// A string as it stands in JSON.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct JsonString<'a> {
+pub(in crate::openai) struct JsonString<'a> {
     /// The raw text between the quotes.
     pub content: &'a [u8],
     /// The bytes it stands for in UTF-8; each half of a surrogate pair counts as three.
@@ -26,7 +26,7 @@ pub(super) struct JsonString<'a> {
 
 /// Reads the string whose opening quote was just read. `None` if it does not end, or has a control character or an
 /// escape that JSON does not know. Whether it is UTF-8 is not looked at.
-pub(super) fn read_string(text: &[u8]) -> Option<JsonString<'_>> {
+pub(in crate::openai) fn read_string(text: &[u8]) -> Option<JsonString<'_>> {
     read_short(text).or_else(|| read_long(text))
 }
 

@@ -17,11 +17,11 @@
 
 use std::ops::Range;
 
-use super::answer_format::AnswerFormat;
+use super::counts::{Counts, Usage};
 use super::event_lines::{EventLines, Part};
 use super::event_pattern::EventPattern;
-use super::json_tokens::{Bracket, JsonTokens, Token};
-use super::usage::{Counts, Usage};
+use super::format::AnswerFormat;
+use crate::openai::json::{Bracket, JsonTokens, Token};
 
 /// Depth down to which the way to a value is known: `response.usage.input_tokens_details.cached_tokens`.
 const PATH_DEPTH: usize = 4;
@@ -327,7 +327,7 @@ mod tests {
 
     macro_rules! recorded {
         ($name:literal) => {{
-            let answer = include_str!(concat!("../../tests/fixtures/", $name));
+            let answer = include_str!(concat!("../../../tests/fixtures/", $name));
             answer.split_once("\r\n\r\n").or_else(|| answer.split_once("\n\n")).unwrap().1
         }};
     }
@@ -367,12 +367,12 @@ mod tests {
         let events = AnswerFormat::Events;
         check(
             events,
-            include_str!("../../tests/fixtures/synthetic/messages_stream.txt"),
+            include_str!("../../../tests/fixtures/synthetic/messages_stream.txt"),
             (usage(2120, 15, 100), 3, true),
         );
         check(
             events,
-            include_str!("../../tests/fixtures/synthetic/responses_stream.txt"),
+            include_str!("../../../tests/fixtures/synthetic/responses_stream.txt"),
             (usage(36, 9, 16), 3, true),
         );
     }

@@ -1,6 +1,6 @@
 //! How the body of an answer is made up.
 
-use super::{is_json_type, media_type};
+use crate::openai::content_type::{is_json_type, media_type};
 
 /// How an answer's body is made up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //!
 //! OpenAI's chat completions and completions say what they have cost at the end of a stream only if
 //! `stream_options.include_usage` is `true`; the other APIs always do, and do not know the option. What the server
-//! then says in addition is taken out of the answer by [`super::HiddenUsage`].
+//! then says in addition is taken out of the answer by [`HiddenUsage`](crate::openai::HiddenUsage).
 //!
 //! A request stays as it is where it already asks, and where its `stream_options` are not what the servers' documents
 //! describe: no object, another value than a boolean or `null`, or `continuous_usage_stats`, which would begin to put
@@ -14,9 +14,10 @@ use serde::Deserializer;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::InferenceRequest;
 use super::parse::span_of;
 use super::rewrite::Edit;
-use super::{InferenceRequest, without_query};
+use crate::openai::path::without_query;
 
 /// The paths of the APIs that know the option, as they end.
 const PATHS: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];

@@ -1,4 +1,4 @@
-//! Takes the usage out of a stream again that was asked for on the client's behalf ([`super::include_usage()`]), so
+//! Takes the usage out of a stream again that was asked for on the client's behalf ([`include_usage()`](crate::openai::include_usage())), so
 //! that the client sees what it would have seen without.
 //!
 //! Taken out are
@@ -24,10 +24,10 @@ use std::borrow::Cow;
 use memchr::memmem;
 
 use super::event_lines::{EventLines, Part};
-use super::json_tokens::{Bracket, JsonTokens, Token};
+use crate::openai::json::{Bracket, JsonTokens, Token};
 
 /// The most that is held back, in bytes. An event with usage has 400, and the name of a model, of at most
-/// [`super::MAX_MODEL_NAME_BYTES`], six times that when it is spelled with escapes.
+/// [`MAX_MODEL_NAME_BYTES`](crate::openai::MAX_MODEL_NAME_BYTES), six times that when it is spelled with escapes.
 const MAX_HELD_BYTES: usize = 8 * 1024;
 
 /// The rewriting of one stream.
@@ -306,8 +306,8 @@ mod tests {
     macro_rules! recorded {
         ($name:literal) => {
             [
-                include_str!(concat!("../../tests/fixtures/vllm-0.32/", $name, ".http")),
-                include_str!(concat!("../../tests/fixtures/vllm-0.32/", $name, "_usage.http")),
+                include_str!(concat!("../../../tests/fixtures/vllm-0.32/", $name, ".http")),
+                include_str!(concat!("../../../tests/fixtures/vllm-0.32/", $name, "_usage.http")),
             ]
             .map(|answer| answer.split_once("\r\n\r\n").or_else(|| answer.split_once("\n\n")).unwrap().1)
         };
@@ -343,9 +343,9 @@ mod tests {
         for [without, _] in [recorded!("chat_stream"), recorded!("comp_stream")] {
             check_untouched(without);
         }
-        check_untouched(include_str!("../../tests/fixtures/synthetic/messages_stream.txt"));
-        check_untouched(include_str!("../../tests/fixtures/synthetic/responses_stream.txt"));
-        check_untouched(include_str!("../../tests/fixtures/vllm-0.32/err_bad_json.http"));
+        check_untouched(include_str!("../../../tests/fixtures/synthetic/messages_stream.txt"));
+        check_untouched(include_str!("../../../tests/fixtures/synthetic/responses_stream.txt"));
+        check_untouched(include_str!("../../../tests/fixtures/vllm-0.32/err_bad_json.http"));
     }
 
     #[test]

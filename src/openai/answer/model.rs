@@ -274,7 +274,7 @@ mod tests {
 
     macro_rules! bodies {
         ($($name:literal),*) => {
-            [$(($name, body(include_str!(concat!("../../tests/fixtures/vllm-0.32/", $name, ".http"))))),*]
+            [$(($name, body(include_str!(concat!("../../../tests/fixtures/vllm-0.32/", $name, ".http"))))),*]
         };
     }
 

@@ -1,0 +1,114 @@
+//! The answer's way out: who gave it, its first output, and what it says of its endpoint.
+
+use super::{State, Stream};
+use crate::header_pairs::HeaderPairs;
+use crate::openai::ApiError;
+use crate::plugin::calls::headers_of;
+use crate::plugin::host::{self, Headers};
+use crate::plugin::own_answers::{OfEnvoy, announce};
+
+impl Stream {
+    /// The answer's headers are here.
+    pub(super) fn answer_begins(&mut self, end_of_stream: bool) {
+        if self.is_passed_over() {
+            return;
+        }
+        let headers = headers_of(Headers::Response);
+        let status = headers.value(":status").and_then(|status| str::from_utf8(&status).ok()?.parse().ok());
+        let of_envoy = self.of_envoy(status, &headers);
+        self.answered(status, of_envoy.as_ref(), end_of_stream);
+        match of_envoy {
+            Some(of_envoy) => self.translate(&of_envoy.error()),
+            None => {
+                let succeeded = matches!(status, Some(200..300));
+                self.answer.begin(self.account.is_some() && succeeded, &headers);
+            }
+        }
+        if end_of_stream {
+            self.close_account(true);
+        }
+    }
+
+    /// `size` more bytes of the answer's body are here.
+    pub(super) fn answer_body(&mut self, size: usize, end_of_stream: bool) {
+        if size > 0 {
+            self.first_output();
+        }
+        self.answer.push(size, end_of_stream);
+        if end_of_stream {
+            self.close_account(true);
+        }
+    }
+
+    /// The answer begins, with this status: note who gave it, and whether it is a failure. A good one counts as such
+    /// with its first output: a server may send its headers, and hang then.
+    fn answered(&mut self, status: Option<u16>, of_envoy: Option<&OfEnvoy>, end_of_stream: bool) {
+        if let Some(account) = &mut self.account {
+            account.answered(status);
+        }
+        let mut state = self.state.borrow_mut();
+        let State::Sent(sent) = &mut *state else { return };
+        let mut worker = self.worker.borrow_mut();
+        let served_by = host::property("upstream\0address").ok().flatten().unwrap_or_default();
+        if served_by.is_empty() || of_envoy.is_some_and(OfEnvoy::is_overflow) {
+            // Envoy or another filter has answered: that says nothing of any endpoint.
+            sent.is_silent = false;
+            return;
+        }
+        if served_by != sent.first_choice.as_bytes() {
+            // A retry, or the fallback policy. An endpoint that is not the pool's was not reached by way of the first choice.
+            let (first_choice, now_ms) = (sent.sent.load_id(), host::now_ms());
+            sent.is_silent = worker.move_to(&mut sent.sent, sent.pool, &served_by, now_ms);
+            if !sent.is_silent {
+                return;
+            }
+            worker.endpoint_answered(sent.pool, first_choice, false, now_ms);
+            worker.recorder.record(|stats| [stats.retried(sent.pool, &sent.first_choice)]);
+        }
+        let class = status.map(|status| status / 100);
+        sent.succeeded = class == Some(2);
+        if !sent.succeeded || end_of_stream {
+            sent.is_silent = false;
+            worker.endpoint_answered(sent.pool, sent.sent.load_id(), class != Some(5), host::now_ms());
+        }
+    }
+
+    /// More of the answer's body is here: the first of it is the first output, unless it is an error.
+    fn first_output(&mut self) {
+        if self.is_passed_over() || std::mem::replace(&mut self.has_output, true) {
+            return;
+        }
+        let now_ms = host::now_ms();
+        if let Some(account) = &mut self.account {
+            account.first_output(now_ms);
+        }
+        if let State::Sent(sent) = &mut *self.state.borrow_mut()
+            && sent.succeeded
+        {
+            sent.is_silent = false;
+            let mut worker = self.worker.borrow_mut();
+            worker.first_output(&sent.sent, now_ms);
+            worker.endpoint_answered(sent.pool, sent.sent.load_id(), true, now_ms);
+        }
+    }
+
+    /// Whether nothing is to be known of the answer.
+    fn is_passed_over(&self) -> bool {
+        self.account.is_none() && matches!(*self.state.borrow(), State::Idle)
+    }
+
+    /// Why Envoy itself has answered, if it has.
+    fn of_envoy(&self, status: Option<u16>, headers: &HeaderPairs) -> Option<OfEnvoy> {
+        let is_idle = matches!(*self.state.borrow(), State::Idle);
+        OfEnvoy::new(status.filter(|_| !is_idle)?, headers)
+    }
+
+    /// Puts an error in place of the answer.
+    fn translate(&mut self, error: &ApiError) {
+        self.end();
+        self.worker.borrow_mut().recorder.record(|stats| [stats.refused(error.code)]);
+        let body = error.body();
+        announce(&body);
+        self.answer.replace(body);
+    }
+}

@@ -1,0 +1,214 @@
+//! One request: what the host says of it goes to the worker, and what was decided goes to the host, last.
+//!
+//! ```text
+//! headers ─► Reading ─► body ─┬─► Sent ─► answer ─► end
+//!                             ├─► Waiting ─► (tick) ─► Sent
+//!                             └─► answered by the plugin
+//! ```
+
+mod account;
+mod answer;
+mod answer_body;
+mod request;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+
+use self::account::Account;
+use self::answer_body::Answer;
+use super::calls::{publish, warn};
+use super::host::{self, Headers, LogLevel};
+use super::own_answers::refuse;
+use super::worker::Worker;
+use crate::config::PickTo;
+use crate::decide::Decision;
+use crate::openai::ApiError;
+use crate::picker::{Released, Sent};
+
+/// The header that names the endpoints, best first, to Envoy's override_host load balancing.
+const PICK_HEADER: &str = "x-gateway-destination-endpoint";
+
+/// One request and its answer.
+pub struct Stream {
+    id: u32,
+    worker: Rc<RefCell<Worker<Waiter>>>,
+    /// Shared with the queue while the request waits, so that it can be sent from the worker's tick.
+    state: Waiter,
+    /// Kept, because headers can be read no more in deferred mode once they have been let go.
+    path: Vec<u8>,
+    /// Whether the route that was found is not the one it gets: the client had the header by which routes are chosen.
+    is_misrouted: bool,
+    /// Whether the request announced its length.
+    has_length: bool,
+    /// Who asks, by the header that tells users apart.
+    user: Option<Vec<u8>>,
+    /// There from the headers of a request that is to be read to its end.
+    account: Option<Account>,
+    answer: Answer,
+    has_output: bool,
+}
+
+/// Where the request is on its way.
+pub enum State {
+    /// Nothing is to be done: not a pool's, or answered by the plugin.
+    Idle,
+    /// It is a pool's, and was left to Envoy's own load balancing.
+    Unpicked,
+    /// The body is coming; the route leads to the pool at this place.
+    Reading { pool: usize },
+    /// It waits in the queue of the pool at this place.
+    Waiting { pool: usize, since_ms: u64 },
+    /// It was sent to a pick.
+    Sent(SentStream),
+}
+
+/// A request that was sent to a pick.
+pub struct SentStream {
+    pool: usize,
+    /// The first choice as Envoy writes addresses.
+    first_choice: String,
+    sent: Sent,
+    /// Whether the answer is one of the server's, and no error.
+    succeeded: bool,
+    /// Whether nothing has been heard of its endpoint yet: no output, and no failure.
+    is_silent: bool,
+}
+
+/// How a request that waits is reached from the worker's tick.
+pub type Waiter = Rc<RefCell<State>>;
+
+/// Does what was decided for a request that has waited, outside of the request's own callbacks.
+pub fn release(released: Released<Waiter>, worker: &RefCell<Worker<Waiter>>, now_ms: u64) {
+    let Released { id, waiter: state, decision, prepared } = released;
+    if let Err(error) = host::set_effective_context(id) {
+        host::log(LogLevel::Error, &format!("inference-picker: a request that waited is lost: {error:?}"));
+        return;
+    }
+    if let State::Waiting { pool, since_ms } = state.replace(State::Idle) {
+        let wait_ms = now_ms.saturating_sub(since_ms);
+        worker.borrow_mut().recorder.record(|stats| [stats.left_queue(pool, wait_ms)]);
+    }
+    if act(&state, worker, prepared.pool, decision, now_ms) == Action::Continue {
+        warn("the request", host::resume_request());
+    }
+}
+
+impl Stream {
+    pub fn new(id: u32, worker: Rc<RefCell<Worker<Waiter>>>) -> Stream {
+        let state = Rc::new(RefCell::new(State::Idle));
+        Stream {
+            id,
+            worker,
+            state,
+            path: Vec::new(),
+            is_misrouted: false,
+            has_length: false,
+            user: None,
+            account: None,
+            answer: Answer::default(),
+            has_output: false,
+        }
+    }
+
+    /// Answers with an error.
+    fn refuse(&self, error: &ApiError) -> Action {
+        refuse(&mut self.worker.borrow_mut().recorder, error)
+    }
+
+    /// The answer is over. `complete`: it has come to its end.
+    fn close_account(&mut self, complete: bool) {
+        if let Some(account) = self.account.take() {
+            account.close(&self.answer, complete, &mut self.worker.borrow_mut());
+        }
+    }
+
+    /// Gives back what the request had in flight, or its place in the queue.
+    fn end(&mut self) {
+        match self.state.replace(State::Idle) {
+            State::Sent(mut sent) => {
+                let mut worker = self.worker.borrow_mut();
+                let now_ms = host::now_ms();
+                if let Some(usage) = self.answer.usage_when_complete() {
+                    worker.picker.answered(&mut sent.sent, sent.pool, usage, now_ms);
+                }
+                if sent.is_silent {
+                    worker.abandoned(sent.pool, &sent.sent, now_ms);
+                }
+                worker.end(sent.sent, now_ms);
+            }
+            State::Waiting { pool, .. } => self.worker.borrow_mut().forget(pool, self.id),
+            State::Idle | State::Unpicked | State::Reading { .. } => {}
+        }
+    }
+}
+
+impl Context for Stream {}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
+        self.request_begins(end_of_stream)
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.request_body(size, end_of_stream)
+    }
+
+    fn on_http_request_trailers(&mut self, _trailers: usize) -> Action {
+        // With trailers the body's end is never announced.
+        self.request_trailers()
+    }
+
+    fn on_http_response_headers(&mut self, _headers: usize, end_of_stream: bool) -> Action {
+        self.answer_begins(end_of_stream);
+        Action::Continue
+    }
+
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.answer_body(size, end_of_stream);
+        Action::Continue
+    }
+
+    fn on_http_response_trailers(&mut self, _trailers: usize) -> Action {
+        self.close_account(true);
+        Action::Continue
+    }
+
+    fn on_log(&mut self) {
+        // The stream is over, however it ended.
+        self.close_account(false);
+        self.end();
+    }
+}
+
+/// Does what was decided, in the effective context.
+fn act(
+    state: &RefCell<State>,
+    worker: &RefCell<Worker<Waiter>>,
+    pool: usize,
+    decision: Decision,
+    now_ms: u64,
+) -> Action {
+    let pick = match decision {
+        Decision::Send(pick) => pick,
+        Decision::Fallback(reason) => {
+            publish("llm_decision", reason);
+            *state.borrow_mut() = State::Unpicked;
+            return Action::Continue;
+        }
+        Decision::Refuse(error) => return refuse(&mut worker.borrow_mut().recorder, &error),
+    };
+    let mut worker = worker.borrow_mut();
+    let sent = worker.send(&pick, pool, now_ms);
+    if worker.config().pick_to == PickTo::Header {
+        warn(PICK_HEADER, host::set_header(Headers::Request, PICK_HEADER, &pick.destinations));
+    }
+    publish("llm_dest", &pick.destinations);
+    publish("llm_decision", &pick.explanation);
+    let first_choice = pick.first_choice().to_owned();
+    *state.borrow_mut() =
+        State::Sent(SentStream { pool, first_choice, sent, succeeded: false, is_silent: true });
+    Action::Continue
+}
