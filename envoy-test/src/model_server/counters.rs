@@ -17,6 +17,8 @@ pub struct Counters {
     pub requests_by_path: BTreeMap<String, u64>,
     /// Inference requests by the model they asked for, known or not; empty for none.
     pub requests_by_model: BTreeMap<String, u64>,
+    /// The same by path and model, `PATH MODEL`; of every JSON body and form that was sent, served or not.
+    pub requests_by_path_and_model: BTreeMap<String, u64>,
     /// Inference requests that have no complete answer yet.
     pub in_flight: u64,
     pub in_flight_max: u64,
@@ -70,8 +72,14 @@ impl Counters {
         count_name(&mut self.requests_by_path, path);
     }
 
-    pub fn note_model(&mut self, model: &str) {
+    /// Requests to `path` that named this model.
+    pub fn requests_to_for(&self, path: &str, model: &str) -> u64 {
+        self.requests_by_path_and_model.get(&format!("{path} {model}")).copied().unwrap_or(0)
+    }
+
+    pub fn note_model(&mut self, path: &str, model: &str) {
         count_name(&mut self.requests_by_model, model);
+        count_name(&mut self.requests_by_path_and_model, &format!("{path} {model}"));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -11,9 +12,13 @@ use hyper::body::Frame;
 use super::answers::{EventShape, Subject, Usage};
 use super::counters::RequestInFlight;
 use super::engine::Output;
+use super::knobs::{FailInside, InnerFailure};
 use super::live_engine::Generation;
 use super::request::Api;
 use super::response::Body;
+
+/// The comment that vLLM 0.32 sends where nothing else has been sent for a while.
+const KEEP_ALIVE: &str = ": keep-alive\n\n";
 
 /// A streamed answer in the making. Dropping it, as hyper does when the client leaves, cancels the request.
 pub struct EventStream {
@@ -27,12 +32,23 @@ pub struct EventStream {
     pub stream_interval: usize,
     /// Events to send before the connection breaks.
     pub events_until_break: Option<usize>,
+    pub fail_inside: Option<FailInside>,
+    /// The silence after which a comment is sent.
+    pub keep_alive: Option<Duration>,
+}
+
+/// What a stream has next.
+enum Next {
+    /// Its last token but those told already.
+    Told(Output),
+    Silence,
+    End,
 }
 
 impl EventStream {
     pub fn into_body(self) -> Body {
-        let progress =
-            Progress { answer: self, usage: Usage::default(), pending: VecDeque::new(), ended: false };
+        let pending = self.shape.at_once(&self.subject).into();
+        let progress = Progress { answer: self, usage: Usage::default(), pending, ended: false };
         let frames = stream::unfold(progress, |mut progress| async move {
             // A pause after each event makes hyper write it out before it asks for the next.
             tokio::task::yield_now().await;
@@ -63,7 +79,7 @@ impl Progress {
         if let Some(events) = &mut self.answer.events_until_break {
             *events -= 1;
         }
-        if self.ended && self.pending.is_empty() {
+        if self.ended && self.pending.is_empty() && self.answer.fail_inside.is_none() {
             let Subject { model, .. } = &self.answer.subject;
             self.answer.in_flight.tell(model.trim_matches('"'), self.usage.told(self.answer.api));
             self.answer.in_flight.complete();
@@ -73,12 +89,48 @@ impl Progress {
 
     /// Waits for what is told next and queues its events.
     async fn fetch(&mut self) {
-        let Some(output) = self.next_told().await else {
-            self.ended = true;
+        if self.fails() {
             return;
+        }
+        match self.next().await {
+            Next::Told(output) => self.tell(&output),
+            Next::Silence => self.pending.push_back(KEEP_ALIVE.to_owned()),
+            Next::End => self.ended = true,
+        }
+    }
+
+    /// Fails if the server was told to, at this token.
+    fn fails(&mut self) -> bool {
+        let EventStream { subject, shape, fail_inside, in_flight, .. } = &mut self.answer;
+        let Some(FailInside { how, .. }) =
+            fail_inside.as_ref().filter(|failure| self.usage.completion_tokens >= failure.after_tokens)
+        else {
+            return false;
         };
+        if let InnerFailure::Error { code } = how {
+            self.pending.extend(shape.failure(subject, &self.usage, *code));
+        }
+        in_flight.fail();
+        self.ended = true;
+        true
+    }
+
+    async fn next(&mut self) -> Next {
+        let silence = self.answer.keep_alive;
+        let told = self.next_told();
+        let told = match silence {
+            Some(silence) => match tokio::time::timeout(silence, told).await {
+                Ok(told) => told,
+                Err(_) => return Next::Silence,
+            },
+            None => told.await,
+        };
+        told.map_or(Next::End, Next::Told)
+    }
+
+    fn tell(&mut self, output: &Output) {
         let EventStream { subject, shape, block_tokens, .. } = &mut self.answer;
-        let usage = Usage::of(&output, *block_tokens);
+        let usage = Usage::of(output, *block_tokens);
         let new_tokens = usage.completion_tokens - self.usage.completion_tokens;
         self.usage = usage;
         if output.previous.is_none() {

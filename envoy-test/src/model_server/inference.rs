@@ -1,6 +1,7 @@
 //! Requests that run the model: from a body to an answer, whole or streamed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -10,13 +11,15 @@ use hyper::{Request, Response, StatusCode};
 use serde_json::Value;
 
 use super::answers::errors::ApiError;
-use super::answers::{Subject, Usage, event_shape, whole};
+use super::answers::{Subject, Usage, event_shape, whole, whole_failure};
 use super::counters::RequestInFlight;
 use super::engine::EngineRequest;
 use super::event_stream::EventStream;
+use super::knobs::InnerFailure;
 use super::live_engine::Generation;
 use super::load_header;
 use super::metrics::unix_seconds;
+use super::models::ServedModels;
 use super::request::{Api, InferenceRequest, model_of, parse_json};
 use super::response::{Body, json, status, with_type};
 use super::server::Server;
@@ -38,28 +41,6 @@ pub async fn answer(server: &Arc<Server>, api: Api, request: Request<Incoming>) 
     }
 }
 
-/// Answers `/v1/audio/transcriptions`: any form is read and any file has the same transcript.
-pub async fn transcribe(server: &Arc<Server>, request: Request<Incoming>) -> Response<Body> {
-    let mut in_flight = server.counters.begin_request(server.now_ms());
-    let read = match read_body(request.into_body()).await {
-        Ok(_) => misbehave(server).await,
-        Err(error) => Err(error),
-    };
-    match read {
-        Ok(()) => {
-            in_flight.complete();
-            json(
-                StatusCode::OK,
-                r#"{"text":"000 001 002 ","usage":{"type":"duration","seconds":1}}"#.to_owned(),
-            )
-        }
-        Err(error) => {
-            in_flight.fail();
-            json(error.status, error.body(Api::Chat))
-        }
-    }
-}
-
 /// A request that the engine has taken.
 struct Run {
     api: Api,
@@ -72,20 +53,18 @@ struct Run {
 async fn begin(server: &Arc<Server>, api: Api, body: Incoming) -> Result<Run, ApiError> {
     let body = parse_json(&read_body(body).await?)?;
     let model = model_of(&body);
-    server.counters.lock().note_model(model.unwrap_or_default());
+    server.counters.lock().note_model(api.path(), model.unwrap_or_default());
     misbehave(server).await?;
-    let model = model.unwrap_or(server.settings.first_model());
-    if !server.settings.serves(model) {
-        return Err(ApiError::unknown_model(model, &server.settings));
-    }
+    let models = server.models();
+    let model = models.find(api, model)?;
     let request = InferenceRequest::from_body(api, &body)?;
-    let generations = submit(server, model, &request)?;
+    let generations = submit(server, &models, model, &request)?;
     let subject = subject(server, model, &request);
     Ok(Run { api, request, subject, generations })
 }
 
 /// Hangs or fails if the knobs say so.
-async fn misbehave(server: &Server) -> Result<(), ApiError> {
+pub async fn misbehave(server: &Server) -> Result<(), ApiError> {
     let knobs = server.knobs();
     if knobs.hang {
         std::future::pending::<()>().await;
@@ -93,7 +72,7 @@ async fn misbehave(server: &Server) -> Result<(), ApiError> {
     knobs.fail_status.map_or(Ok(()), |code| Err(ApiError::failing(status(code))))
 }
 
-async fn read_body(body: Incoming) -> Result<Bytes, ApiError> {
+pub async fn read_body(body: Incoming) -> Result<Bytes, ApiError> {
     let read = Limited::new(body, BODY_BYTES_MAX).collect().await;
     read.map(|body| body.to_bytes()).map_err(|error| match error.downcast_ref::<LengthLimitError>() {
         Some(_) => ApiError::body_too_large(),
@@ -101,8 +80,13 @@ async fn read_body(body: Incoming) -> Result<Bytes, ApiError> {
     })
 }
 
-fn submit(server: &Server, model: &str, request: &InferenceRequest) -> Result<Vec<Generation>, ApiError> {
-    let adapter = server.settings.is_adapter(model).then(|| model.to_owned());
+fn submit(
+    server: &Server,
+    models: &ServedModels,
+    model: &str,
+    request: &InferenceRequest,
+) -> Result<Vec<Generation>, ApiError> {
+    let adapter = models.is_adapter(model).then(|| model.to_owned());
     let submit_one = |prompt: &Vec<u32>| {
         server.engine.submit(EngineRequest {
             prompt: prompt.clone(),
@@ -116,12 +100,15 @@ fn submit(server: &Server, model: &str, request: &InferenceRequest) -> Result<Ve
 }
 
 fn subject(server: &Server, model: &str, request: &InferenceRequest) -> Subject {
+    let knobs = server.knobs();
+    let forced = knobs.force_include_usage;
     Subject {
         id: server.next_id(),
         created: unix_seconds() as u64,
         model: Value::from(model).to_string(),
-        include_usage: request.include_usage,
-        continuous_usage: request.continuous_usage,
+        include_usage: forced || request.include_usage,
+        continuous_usage: forced || request.continuous_usage,
+        early_role: knobs.early_role,
     }
 }
 
@@ -132,6 +119,10 @@ impl Run {
         headers: &HeaderMap,
         mut in_flight: RequestInFlight,
     ) -> Response<Body> {
+        if let Some(InnerFailure::Error { code }) = server.knobs().fail_inside.map(|failure| failure.how) {
+            in_flight.fail();
+            return json(StatusCode::OK, whole_failure(self.api, &self.subject, code));
+        }
         let mut results = Vec::with_capacity(self.generations.len());
         for generation in &mut self.generations {
             let last = generation.last().await;
@@ -152,6 +143,7 @@ impl Run {
         let (Some(generation), Some(shape)) = (self.generations.pop(), event_shape(self.api)) else {
             unreachable!("a streamed request has one prompt and an API with a streamed form");
         };
+        let knobs = server.knobs();
         let stream = EventStream {
             subject: self.subject,
             api: self.api,
@@ -160,7 +152,9 @@ impl Run {
             in_flight,
             block_tokens: server.settings.engine.block_tokens,
             stream_interval: server.settings.stream_interval,
-            events_until_break: server.knobs().die_mid_stream,
+            events_until_break: knobs.die_mid_stream,
+            fail_inside: knobs.fail_inside,
+            keep_alive: knobs.keep_alive_ms.map(Duration::from_millis),
         };
         with_type(StatusCode::OK, "text/event-stream; charset=utf-8", stream.into_body())
     }

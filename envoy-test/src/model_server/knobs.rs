@@ -15,10 +15,60 @@ pub struct Knobs {
     pub refuse: bool,
     /// Answers this status at once on every inference path.
     pub fail_status: Option<u16>,
-    /// Breaks the connection after this many events of a streamed answer.
+    /// Breaks the connection after this many events of a streamed answer. So does vLLM 0.32 where `/v1/responses`
+    /// fails in the middle.
     pub die_mid_stream: Option<usize>,
+    /// Answers with status 200 and tells of a failure inside.
+    pub fail_inside: Option<FailInside>,
+    /// Milliseconds of silence in a stream after which a comment is sent, `: keep-alive` (`--sse-keep-alive` of
+    /// vLLM 0.32) or an empty one (llama.cpp, by default after 30 s). Counted from the request on.
+    pub keep_alive_ms: Option<u64>,
+    /// Sends a chat's chunk with nothing but the role at once. vLLM before V1 does so when a first part of a long
+    /// prompt is computed (reported, vllm-project/vllm issue 15106).
+    pub early_role: bool,
+    /// Tells the usage on every event to everybody (`--enable-force-include-usage` of vLLM 0.32).
+    pub force_include_usage: bool,
+    /// What it serves now, in place of the settings' names: another model after a rolling update.
+    pub served_models: Option<Vec<String>>,
+    /// The adapters it has now, in place of the settings' (vLLM 0.32 loads and unloads them at
+    /// `/v1/load_lora_adapter` and `/v1/unload_lora_adapter`).
+    pub lora_adapters: Option<Vec<String>>,
     pub metrics: MetricsMode,
     pub gauges: FixedGauges,
+}
+
+/// A failure that an answer tells after status 200.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FailInside {
+    /// Tokens told before; with 0 it fails at once, before the prompt is computed. Answers that are not streamed
+    /// tell none.
+    #[serde(default)]
+    pub after_tokens: usize,
+    pub how: InnerFailure,
+}
+
+/// What a failing answer says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InnerFailure {
+    /// The API's own words for it, with this HTTP status as its code where the API has room for one: an error in a
+    /// `data:` line before `[DONE]` (vLLM 0.32: chat and completions), `event: error` (vLLM 0.32: messages),
+    /// `response.failed` (OpenAI's document for responses), a JSON error (reported of llama.cpp, ggml-org/llama.cpp
+    /// issue 14566, and of gateways; answers that are not streamed).
+    Error { code: Option<u16> },
+    /// A stream that ends well, without any further event. An answer that is not streamed is whole.
+    End,
+}
+
+/// How deep a server sleeps, as `vllm:engine_sleep_state` tells (vLLM 0.32, `/sleep?level=1` and `2`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sleep {
+    #[default]
+    Awake,
+    WeightsOffloaded,
+    DiscardAll,
 }
 
 /// How `/metrics` answers.
@@ -56,6 +106,11 @@ pub struct FixedGauges {
     pub running_adapters: Option<Vec<String>>,
     pub waiting_adapters: Option<Vec<String>>,
     pub max_lora: Option<u32>,
+    /// Also what `vllm:engine_sleep_state` says. Its requests are answered all the same.
+    pub sleep: Sleep,
+    /// Milliseconds for which the gauges of the last busy moment stay when nothing runs or waits any more (SGLang,
+    /// up to 30 s: reported, sgl-project/sglang issues 26495 and 31517).
+    pub linger_ms: Option<u64>,
 }
 
 impl Default for Knobs {
@@ -66,6 +121,12 @@ impl Default for Knobs {
             refuse: false,
             fail_status: None,
             die_mid_stream: None,
+            fail_inside: None,
+            keep_alive_ms: None,
+            early_role: false,
+            force_include_usage: false,
+            served_models: None,
+            lora_adapters: None,
             metrics: MetricsMode::default(),
             gauges: FixedGauges::default(),
         }
@@ -95,6 +156,9 @@ impl Knobs {
             return Err("speed must be above zero".to_owned());
         }
         check_status("fail_status", self.fail_status)?;
+        if self.keep_alive_ms == Some(0) {
+            return Err("keep_alive_ms must be above zero".to_owned());
+        }
         match self.metrics {
             MetricsMode::Status(status) => check_status("metrics.status", Some(status)),
             _ => Ok(()),

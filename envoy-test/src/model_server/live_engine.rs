@@ -92,6 +92,7 @@ impl LiveEngine {
             }
             let State { engine, statistics, .. } = &mut *state;
             statistics.note_adapters(engine, at);
+            statistics.note_gauges(engine.gauges(), at);
         }
         state
     }

@@ -19,15 +19,19 @@ pub enum Api {
 }
 
 impl Api {
-    pub fn at_path(path: &str) -> Option<Self> {
-        match path {
-            "/v1/chat/completions" => Some(Self::Chat),
-            "/v1/completions" => Some(Self::Completions),
-            "/v1/embeddings" => Some(Self::Embeddings),
-            "/v1/responses" => Some(Self::Responses),
-            "/v1/messages" => Some(Self::Messages),
-            _ => None,
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Chat => "/v1/chat/completions",
+            Self::Completions => "/v1/completions",
+            Self::Embeddings => "/v1/embeddings",
+            Self::Responses => "/v1/responses",
+            Self::Messages => "/v1/messages",
         }
+    }
+
+    pub fn at_path(path: &str) -> Option<Self> {
+        let all = [Self::Chat, Self::Completions, Self::Embeddings, Self::Responses, Self::Messages];
+        all.into_iter().find(|api| api.path() == path)
     }
 }
 
@@ -75,7 +79,8 @@ impl InferenceRequest {
 
 fn prompts_of(api: Api, body: &Value) -> Result<Vec<Vec<u32>>, ApiError> {
     let (field, prompts) = match api {
-        Api::Chat | Api::Messages => ("messages", prompt::of_messages(body).map(|prompt| vec![prompt])),
+        Api::Chat => ("messages", prompt::of_chat(body).map(|prompt| vec![prompt])),
+        Api::Messages => ("messages", prompt::of_messages(body).map(|prompt| vec![prompt])),
         Api::Responses => ("input", prompt::of_response_input(body).map(|prompt| vec![prompt])),
         Api::Completions => ("prompt", body.get("prompt").and_then(prompt::of_completion)),
         Api::Embeddings => ("input", body.get("input").and_then(prompt::of_completion)),

@@ -8,9 +8,10 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::answers::models;
 use super::metrics::unix_seconds;
-use super::request::Api;
+use super::request::{Api, model_of, parse_json};
 use super::response::{Body, empty, json, sign};
 use super::server::Server;
+use super::small_requests::{self, SmallApi};
 use super::{control, inference, scrape};
 
 /// Answers any request to one of `servers`.
@@ -36,16 +37,35 @@ async fn model_server_answer(server: &Arc<Server>, request: Request<Incoming>) -
         (&Method::GET, "/metrics") => scrape::answer(server).await,
         (&Method::GET, "/health") => unless_hanging(server, empty(StatusCode::OK)).await,
         (&Method::GET, "/v1/models") => {
-            let list = models::list(&server.settings, unix_seconds() as u64);
+            let list = models::list(&server.models(), unix_seconds() as u64);
             unless_hanging(server, json(StatusCode::OK, list)).await
         }
-        (&Method::POST, "/v1/audio/transcriptions") => inference::transcribe(server, request).await,
-        (&Method::POST, path) => match Api::at_path(path) {
-            Some(api) => inference::answer(server, api, request).await,
-            None => not_found(),
-        },
+        (&Method::POST, path) => post_answer(server, &path.to_owned(), request).await,
         _ => not_found(),
     }
+}
+
+async fn post_answer(server: &Arc<Server>, path: &str, request: Request<Incoming>) -> Response<Body> {
+    match path {
+        "/v1/load_lora_adapter" => small_requests::change_adapters(server, true, request.into_body()).await,
+        "/v1/unload_lora_adapter" => {
+            small_requests::change_adapters(server, false, request.into_body()).await
+        }
+        _ => match (Api::at_path(path), SmallApi::at_path(path)) {
+            (Some(api), _) => inference::answer(server, api, request).await,
+            (None, Some(api)) => small_requests::answer(server, api, request).await,
+            (None, None) => no_such_path(server, path, request.into_body()).await,
+        },
+    }
+}
+
+/// Which model was asked for is noted all the same.
+async fn no_such_path(server: &Server, path: &str, body: Incoming) -> Response<Body> {
+    let body = inference::read_body(body).await.and_then(|body| parse_json(&body));
+    if let Ok(body) = body {
+        server.counters.lock().note_model(path, model_of(&body).unwrap_or_default());
+    }
+    not_found()
 }
 
 async fn unless_hanging(server: &Server, response: Response<Body>) -> Response<Body> {

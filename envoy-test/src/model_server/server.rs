@@ -11,6 +11,7 @@ use super::counters::SharedCounters;
 use super::knobs::{Knobs, MetricsMode};
 use super::live_engine::LiveEngine;
 use super::metrics::{PageSource, Statistics, render};
+use super::models::ServedModels;
 use super::settings::ServerSettings;
 
 /// One running server.
@@ -54,6 +55,10 @@ impl Server {
         self.knobs.borrow().clone()
     }
 
+    pub fn models(&self) -> ServedModels {
+        ServedModels::of(&self.settings, &self.knobs.borrow())
+    }
+
     pub fn watch_knobs(&self) -> watch::Receiver<Knobs> {
         self.knobs.subscribe()
     }
@@ -83,8 +88,11 @@ impl Server {
 
     pub fn with_page_source<T>(&self, show: impl FnOnce(&PageSource) -> T) -> T {
         let fixed = self.knobs().gauges;
-        let model = self.settings.first_model();
-        self.engine.read(|engine, statistics| show(&PageSource { engine, statistics, fixed: &fixed, model }))
+        let models = self.models();
+        let model = models.first();
+        self.engine.read(|engine, statistics| {
+            show(&PageSource { engine, statistics, fixed: &fixed, model, now: self.engine.now() })
+        })
     }
 
     /// Milliseconds since the server started.

@@ -37,17 +37,9 @@ impl ServerSettings {
         Self { address, ..Self::default() }
     }
 
-    /// The name that labels metrics and answers requests without a model.
+    /// The name that requests without a model get.
     pub fn first_model(&self) -> &str {
         self.served_models.first().map_or("", String::as_str)
-    }
-
-    pub fn serves(&self, model: &str) -> bool {
-        self.served_models.iter().any(|name| name == model) || self.is_adapter(model)
-    }
-
-    pub fn is_adapter(&self, model: &str) -> bool {
-        self.lora_adapters.iter().any(|name| name == model)
     }
 
     /// The engine's settings, with LoRA slots if there are adapters.

@@ -1,9 +1,13 @@
 //! Claims about the simulated model servers as clients see them, by the side of what a real vLLM 0.32 answered
 //! (`tests/fixtures/vllm-0.32/`).
 
+mod changing_models;
 mod counters;
+mod early_events;
 mod failures;
+mod inner_failures;
 mod metrics_page;
+mod other_paths;
 mod recorded;
 mod recorded_shapes;
 mod usage;
@@ -12,11 +16,13 @@ use std::time::{Duration, Instant};
 
 use envoy_test::envoy::{Client, Protocol, Request, Response};
 use envoy_test::model_server::engine::EngineSettings;
-use envoy_test::model_server::{Counters, MetricsMode, ModelServer, ModelServers, ServerSettings};
+use envoy_test::model_server::{Counters, MetricsMode, ModelServer, ModelServers, ServerSettings, Sleep};
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
 const COMPLETIONS: &str = "/v1/completions";
+const RESPONSES: &str = "/v1/responses";
+const MESSAGES: &str = "/v1/messages";
 
 /// How long a test waits for something that is bound to happen.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -135,3 +135,36 @@ async fn fixed_gauges_hide_the_real_ones() {
     let labels = r#"max_lora="2",running_lora_adapters="x,y",waiting_lora_adapters="""#;
     assert!(newest.unwrap().contains(labels), "{newest:?}");
 }
+
+#[tokio::test]
+async fn a_sleeping_server_says_how_deep() {
+    let servers = start(ServerSettings::default());
+    let server = servers.server(0);
+    let states = ["awake", "weights_offloaded", "discard_all"];
+    for (sleep, shown) in [
+        (Sleep::Awake, [1.0, 0.0, 0.0]),
+        (Sleep::WeightsOffloaded, [0.0, 1.0, 0.0]),
+        (Sleep::DiscardAll, [0.0, 0.0, 1.0]),
+    ] {
+        server.set(|knobs| knobs.gauges.sleep = sleep);
+        let page = server.metrics_page();
+        let told = states.map(|state| {
+            let name =
+                format!(r#"vllm:engine_sleep_state{{engine="0",model_name="tiny",sleep_state="{state}"}}"#);
+            series(&page, &name).unwrap()
+        });
+        assert_eq!(told, shown, "{sleep:?}");
+    }
+}
+
+#[tokio::test]
+async fn gauges_may_linger_at_the_last_busy_moment() {
+    let servers = quick();
+    let server = servers.server(0);
+    server.set(|knobs| knobs.gauges.linger_ms = Some(3_600_000));
+    assert_eq!(value(&server.metrics_page(), "vllm:num_requests_running"), 0.0);
+    post(&server, COMPLETIONS, &completion(0..40, 5)).await;
+    assert_eq!(value(&server.metrics_page(), "vllm:num_requests_running"), 1.0);
+    server.set(|knobs| knobs.gauges.linger_ms = Some(0));
+    assert_eq!(value(&server.metrics_page(), "vllm:num_requests_running"), 0.0);
+}

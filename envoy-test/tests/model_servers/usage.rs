@@ -56,7 +56,8 @@ async fn counts_are_right_in_every_api() {
 
     // The last event with counts is `message_delta`.
     let counts = json!({"input_tokens": 17, "output_tokens": 3});
-    check("/v1/messages", json!({"messages": messages, "max_tokens": 3}), counts.clone(), counts).await;
+    let body = json!({"model": "tiny", "messages": messages, "max_tokens": 3});
+    check(MESSAGES, body, counts.clone(), counts).await;
 }
 
 #[tokio::test]

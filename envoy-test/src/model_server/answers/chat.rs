@@ -1,6 +1,6 @@
 //! `/v1/chat/completions`.
 
-use super::{EventShape, FINGERPRINT, Subject, Usage, data_event, last_text, text_of};
+use super::{EventShape, FINGERPRINT, Subject, Usage, data_event, failed_chunks, last_text, text_of};
 
 pub fn whole(subject: &Subject, usage: &Usage) -> String {
     let Subject { id, created, model, .. } = subject;
@@ -21,12 +21,17 @@ pub fn whole(subject: &Subject, usage: &Usage) -> String {
 pub struct Chunks;
 
 impl EventShape for Chunks {
+    fn at_once(&self, subject: &Subject) -> Vec<String> {
+        if subject.early_role { vec![role(subject, &Usage::default())] } else { Vec::new() }
+    }
+
     fn opening(&self, subject: &Subject, usage: &Usage) -> Vec<String> {
-        let choice =
-            r#"{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}"#;
         let before = Usage { completion_tokens: 0, ..*usage };
-        let rest = r#","prompt_token_ids":null,"prompt_text":null"#;
-        vec![chunk(subject, choice, &format!("{rest}{}", continuous(subject, &before)))]
+        if subject.early_role { Vec::new() } else { vec![role(subject, &before)] }
+    }
+
+    fn failure(&self, _: &Subject, _: &Usage, code: Option<u16>) -> Vec<String> {
+        failed_chunks(code)
     }
 
     fn tokens(&self, subject: &Subject, usage: &Usage, new_tokens: usize, finished: bool) -> String {
@@ -51,6 +56,13 @@ impl EventShape for Chunks {
         let last = subject.include_usage.then(|| chunk(subject, "", &counts));
         last.into_iter().chain([data_event("[DONE]")]).collect()
     }
+}
+
+fn role(subject: &Subject, before: &Usage) -> String {
+    let choice =
+        r#"{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}"#;
+    let rest = r#","prompt_token_ids":null,"prompt_text":null"#;
+    chunk(subject, choice, &format!("{rest}{}", continuous(subject, before)))
 }
 
 fn continuous(subject: &Subject, usage: &Usage) -> String {

@@ -1,6 +1,6 @@
 //! `/v1/completions`.
 
-use super::{EventShape, FINGERPRINT, Subject, Usage, data_event, last_text, text_of};
+use super::{EventShape, FINGERPRINT, Subject, Usage, data_event, failed_chunks, last_text, text_of};
 
 pub fn whole(subject: &Subject, results: &[Usage], total: &Usage) -> String {
     let Subject { id, created, model, .. } = subject;
@@ -29,6 +29,10 @@ pub struct Chunks;
 impl EventShape for Chunks {
     fn opening(&self, _: &Subject, _: &Usage) -> Vec<String> {
         Vec::new()
+    }
+
+    fn failure(&self, _: &Subject, _: &Usage, code: Option<u16>) -> Vec<String> {
+        failed_chunks(code)
     }
 
     fn tokens(&self, subject: &Subject, usage: &Usage, new_tokens: usize, finished: bool) -> String {

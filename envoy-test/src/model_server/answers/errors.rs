@@ -4,6 +4,7 @@ use hyper::StatusCode;
 use serde_json::Value;
 
 use crate::model_server::engine::Refusal;
+use crate::model_server::models::ServedModels;
 use crate::model_server::request::Api;
 use crate::model_server::settings::ServerSettings;
 
@@ -53,13 +54,29 @@ impl ApiError {
         }
     }
 
-    pub fn unknown_model(model: &str, settings: &ServerSettings) -> Self {
-        let aliases = settings.served_models.join(", ");
+    pub fn unknown_model(model: &str, models: &ServedModels) -> Self {
+        let aliases = models.base.join(", ");
         Self {
             status: StatusCode::NOT_FOUND,
             kind: "NotFoundError",
             message: format!("The model `{model}` does not exist. Valid aliases: {aliases}."),
             parameter: Some("model".to_owned()),
+        }
+    }
+
+    pub fn adapter_loaded_already(name: &str) -> Self {
+        let message = format!(
+            "The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, set 'load_inplace' to True."
+        );
+        Self { kind: "InvalidUserInput", ..Self::bad_request(message) }
+    }
+
+    pub fn no_such_adapter(name: &str) -> Self {
+        Self {
+            status: StatusCode::NOT_FOUND,
+            kind: "NotFoundError",
+            message: format!("The lora adapter '{name}' cannot be found."),
+            parameter: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! `/v1/messages`, the Anthropic form.
 
-use super::{EventShape, Subject, Usage, last_text, named_event, text_of};
+use super::{EventShape, FAILURE_MESSAGE, Subject, Usage, last_text, named_event, text_of};
 
 pub fn whole(subject: &Subject, usage: &Usage) -> String {
     let content = format!(r#"{{"type":"text","text":"{}"}}"#, text_of(usage.completion_tokens));
@@ -18,6 +18,12 @@ impl EventShape for Events {
             event("message_start", &format!(r#","message":{message}"#)),
             event("content_block_start", r#","index":0,"content_block":{"type":"text","text":""}"#),
         ]
+    }
+
+    /// There is no room for a status.
+    fn failure(&self, _: &Subject, _: &Usage, _: Option<u16>) -> Vec<String> {
+        let error = format!(r#","error":{{"type":"internal_error","message":"{FAILURE_MESSAGE}"}}"#);
+        vec![event("error", &error)]
     }
 
     fn tokens(&self, _: &Subject, usage: &Usage, new_tokens: usize, _: bool) -> String {

@@ -17,6 +17,8 @@ pub use usage::Usage;
 use super::request::Api;
 use super::tokens::output_text;
 
+const FAILURE_MESSAGE: &str = "Internal server error";
+
 const FINGERPRINT: &str = r#""system_fingerprint":"vllm-0.32.0-simulated""#;
 
 /// What an answer says about its request.
@@ -29,10 +31,21 @@ pub struct Subject {
     pub model: String,
     pub include_usage: bool,
     pub continuous_usage: bool,
+    /// Whether a chat's role comes ahead of its first token.
+    pub early_role: bool,
 }
 
 /// A streamed answer's events, in one API's form.
 pub trait EventShape: Send {
+    /// Events before the prompt is computed, sent with the response's headers. Most APIs have none.
+    fn at_once(&self, _: &Subject) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What is said instead of going on when the server fails after `usage`; with this HTTP status, where there is one
+    /// and the API has room for it.
+    fn failure(&self, subject: &Subject, usage: &Usage, code: Option<u16>) -> Vec<String>;
+
     /// Events before the first token. They come together with it, when the prompt's counts are known.
     fn opening(&self, subject: &Subject, usage: &Usage) -> Vec<String>;
     /// The event of the last `new_tokens`, one or more; `usage` counts up to them.
@@ -64,6 +77,17 @@ pub fn whole(api: Api, subject: &Subject, results: &[Usage]) -> String {
     }
 }
 
+/// A failure told under status 200 in an answer that is not streamed.
+pub fn whole_failure(api: Api, subject: &Subject, code: Option<u16>) -> String {
+    match api {
+        Api::Responses => responses::failed(subject, code),
+        Api::Messages => {
+            format!(r#"{{"type":"error","error":{{"type":"internal_error","message":"{FAILURE_MESSAGE}"}}}}"#)
+        }
+        Api::Chat | Api::Completions | Api::Embeddings => failure_body(code),
+    }
+}
+
 /// The text of an answer of so many tokens.
 fn text_of(tokens: usize) -> String {
     (0..tokens).map(output_text).collect()
@@ -72,6 +96,19 @@ fn text_of(tokens: usize) -> String {
 /// The text of the last tokens of those counted.
 fn last_text(usage: &Usage, new_tokens: usize) -> String {
     (usage.completion_tokens.saturating_sub(new_tokens)..usage.completion_tokens).map(output_text).collect()
+}
+
+/// How chat and completions tell of a failure: an error, then the mark that ends every stream.
+fn failed_chunks(code: Option<u16>) -> Vec<String> {
+    vec![data_event(&failure_body(code)), data_event("[DONE]")]
+}
+
+/// An error in the words of vLLM 0.32 for a request that the engine gave up.
+fn failure_body(code: Option<u16>) -> String {
+    let code = code.map_or_else(|| "null".to_owned(), |code| code.to_string());
+    format!(
+        r#"{{"error":{{"message":"{FAILURE_MESSAGE}","type":"InternalServerError","param":null,"code":{code}}}}}"#
+    )
 }
 
 fn data_event(json: &str) -> String {

@@ -2,15 +2,15 @@
 
 use serde_json::Value;
 
-use crate::model_server::settings::ServerSettings;
+use crate::model_server::models::ServedModels;
 
 /// Tokens that prompt and output may have together. Shown only: the KV cache sets the limit here.
 const MODEL_LENGTH_MAX: &str = "8192";
 
-pub fn list(settings: &ServerSettings, created: u64) -> String {
-    let base = Value::from(settings.first_model()).to_string();
-    let models = settings.served_models.iter().map(|name| model(name, "null", MODEL_LENGTH_MAX, created));
-    let adapters = settings.lora_adapters.iter().map(|name| model(name, &base, "null", created));
+pub fn list(served: &ServedModels, created: u64) -> String {
+    let base = Value::from(served.first()).to_string();
+    let models = served.base.iter().map(|name| model(name, "null", MODEL_LENGTH_MAX, created));
+    let adapters = served.adapters.iter().map(|name| model(name, &base, "null", created));
     let data: Vec<String> = models.chain(adapters).collect();
     format!(r#"{{"object":"list","data":[{}]}}"#, data.join(","))
 }

@@ -1,6 +1,6 @@
 //! `/v1/responses`.
 
-use super::{EventShape, Subject, Usage, last_text, named_event, text_of};
+use super::{EventShape, FAILURE_MESSAGE, Subject, Usage, last_text, named_event, text_of};
 
 pub fn whole(subject: &Subject, usage: &Usage) -> String {
     response(
@@ -11,22 +11,36 @@ pub fn whole(subject: &Subject, usage: &Usage) -> String {
     )
 }
 
-/// The form of a streamed response. Its events are numbered from 0: four, one a token, and four.
+/// A response that failed. It names a kind of failure, no HTTP status.
+pub fn failed(subject: &Subject, code: Option<u16>) -> String {
+    let code = if code == Some(429) { "rate_limit_exceeded" } else { "server_error" };
+    let error = format!(r#""error":{{"code":"{code}","message":"{FAILURE_MESSAGE}"}}"#);
+    response(subject, "failed", "", "null").replacen(r#""error":null"#, &error, 1)
+}
+
+/// The form of a streamed response. Its events are numbered from 0: two before the prompt is computed, two with the first
+/// token, one a token, and four.
 pub struct Events;
 
-const OPENING_EVENTS: usize = 4;
+const EARLY_EVENTS: usize = 2;
+const OPENING_EVENTS: usize = EARLY_EVENTS + 2;
 
 impl EventShape for Events {
-    fn opening(&self, subject: &Subject, _: &Usage) -> Vec<String> {
+    fn at_once(&self, subject: &Subject) -> Vec<String> {
         let started = format!(r#""response":{}"#, response(subject, "in_progress", "", "null"));
+        vec![event("response.created", 0, &started), event("response.in_progress", 1, &started)]
+    }
+
+    fn failure(&self, subject: &Subject, usage: &Usage, code: Option<u16>) -> Vec<String> {
+        let told = usage.completion_tokens;
+        let number = if told == 0 { EARLY_EVENTS } else { OPENING_EVENTS + told };
+        vec![event("response.failed", number, &format!(r#""response":{}"#, failed(subject, code)))]
+    }
+
+    fn opening(&self, subject: &Subject, _: &Usage) -> Vec<String> {
         let item = format!(r#""output_index":0,"item":{}"#, empty_item(subject));
         let part = format!(r#"{},"part":{}"#, place(subject), text_part(""));
-        vec![
-            event("response.created", 0, &started),
-            event("response.in_progress", 1, &started),
-            event("response.output_item.added", 2, &item),
-            event("response.content_part.added", 3, &part),
-        ]
+        vec![event("response.output_item.added", 2, &item), event("response.content_part.added", 3, &part)]
     }
 
     fn tokens(&self, subject: &Subject, usage: &Usage, new_tokens: usize, _: bool) -> String {

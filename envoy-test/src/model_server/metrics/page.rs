@@ -1,11 +1,12 @@
 //! Prints the page: the template with the values of one server.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::number::python_number;
 use super::statistics::{Statistics, unix_seconds};
-use crate::model_server::engine::Engine;
-use crate::model_server::knobs::FixedGauges;
+use crate::model_server::engine::{Engine, Gauges};
+use crate::model_server::knobs::{FixedGauges, Sleep};
 
 pub const TEMPLATE: &str = include_str!("page.template");
 
@@ -19,6 +20,8 @@ pub struct PageSource<'a> {
     /// Shown in place of the engine's own gauges.
     pub fixed: &'a FixedGauges,
     pub model: &'a str,
+    /// The engine's time.
+    pub now: Duration,
 }
 
 /// Prints the page.
@@ -41,15 +44,33 @@ pub fn render(source: &PageSource) -> String {
 
 impl PageSource<'_> {
     pub fn waiting(&self) -> f64 {
-        self.fixed.waiting.unwrap_or(self.engine.gauges().waiting as f64)
+        self.fixed.waiting.unwrap_or(self.gauges().waiting as f64)
     }
 
     pub fn running(&self) -> f64 {
-        self.fixed.running.unwrap_or(self.engine.gauges().running as f64)
+        self.fixed.running.unwrap_or(self.gauges().running as f64)
     }
 
     pub fn kv_cache_usage(&self) -> f64 {
-        self.fixed.kv_cache_usage.unwrap_or(self.engine.gauges().kv_cache_usage)
+        self.fixed.kv_cache_usage.unwrap_or(self.gauges().kv_cache_usage)
+    }
+
+    /// Those of the engine, or of its last busy moment for as long as they linger.
+    fn gauges(&self) -> &Gauges {
+        let own = self.engine.gauges();
+        let lingers = |at: Duration| {
+            let age = self.now.saturating_sub(at);
+            self.fixed.linger_ms.is_some_and(|linger_ms| age < Duration::from_millis(linger_ms))
+        };
+        match &self.statistics.last_busy {
+            Some((busy, at)) if own.running + own.waiting == 0 && lingers(*at) => busy,
+            _ => own,
+        }
+    }
+
+    /// Whether the server sleeps like this: 1 or 0.
+    fn sleeps(&self, sleep: Sleep) -> f64 {
+        f64::from(self.fixed.sleep == sleep)
     }
 
     fn has_fixed_adapters(&self) -> bool {
@@ -87,6 +108,9 @@ impl PageSource<'_> {
             "capacity" => self.waiting() - self.deferred(),
             "deferred" => self.deferred(),
             "kv_cache_usage" => self.kv_cache_usage(),
+            "awake" => self.sleeps(Sleep::Awake),
+            "weights_offloaded" => self.sleeps(Sleep::WeightsOffloaded),
+            "discard_all" => self.sleeps(Sleep::DiscardAll),
             _ => self.total(name),
         };
         python_number(number)

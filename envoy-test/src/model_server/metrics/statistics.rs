@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::histogram::Histogram;
 use super::page::TEMPLATE;
-use crate::model_server::engine::{Engine, Output};
+use crate::model_server::engine::{Engine, Gauges, Output};
 
 /// The past of one server.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct Statistics {
     /// Adapters that ran, as one label value, with the last time they did so. Nothing ever leaves.
     pub adapters_seen: BTreeMap<String, f64>,
     histograms: BTreeMap<&'static str, Histogram>,
+    /// The gauges as they were when something ran or waited for the last time.
+    pub last_busy: Option<(Gauges, Duration)>,
     steps_seen: u64,
 }
 
@@ -33,6 +35,7 @@ impl Default for Statistics {
             aborted_requests: 0,
             adapters_seen: BTreeMap::new(),
             histograms: histograms.map(|histogram| (histogram.name(), histogram)).collect(),
+            last_busy: None,
             steps_seen: 0,
         }
     }
@@ -64,6 +67,13 @@ impl Statistics {
 
     pub fn note_abort(&mut self) {
         self.aborted_requests += 1;
+    }
+
+    /// Records the gauges of the step that ended `at`, unless they say that nothing is left.
+    pub fn note_gauges(&mut self, gauges: &Gauges, at: Duration) {
+        if gauges.running + gauges.waiting > 0 {
+            self.last_busy = Some((gauges.clone(), at));
+        }
     }
 
     /// Records the adapters of the step that ended `at`. An idle engine reports nothing new.

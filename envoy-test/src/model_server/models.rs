@@ -1,0 +1,47 @@
+//! The models that a server has now: those of its settings until a knob says otherwise.
+
+use super::answers::errors::ApiError;
+use super::knobs::Knobs;
+use super::request::Api;
+use super::settings::ServerSettings;
+
+/// Names of models. A server whose models change answers as vLLM 0.32 does that was started anew with another one,
+/// or that loaded and unloaded adapters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServedModels {
+    /// Names of the base model; requests without a model get the first.
+    pub base: Vec<String>,
+    pub adapters: Vec<String>,
+}
+
+impl ServedModels {
+    pub fn of(settings: &ServerSettings, knobs: &Knobs) -> Self {
+        Self {
+            base: knobs.served_models.clone().unwrap_or_else(|| settings.served_models.clone()),
+            adapters: knobs.lora_adapters.clone().unwrap_or_else(|| settings.lora_adapters.clone()),
+        }
+    }
+
+    /// The name that labels metrics and answers requests without a model.
+    pub fn first(&self) -> &str {
+        self.base.first().map_or("", String::as_str)
+    }
+
+    /// The model that a request gets: the first where it names none, if its API lets it (vLLM 0.32: all but messages).
+    pub fn find<'a>(&'a self, api: Api, model: Option<&'a str>) -> Result<&'a str, ApiError> {
+        match model.filter(|model| !model.is_empty()) {
+            None if api == Api::Messages => Err(ApiError::missing_field("model")),
+            None => Ok(self.first()),
+            Some(model) if self.serves(model) => Ok(model),
+            Some(model) => Err(ApiError::unknown_model(model, self)),
+        }
+    }
+
+    pub fn serves(&self, model: &str) -> bool {
+        self.base.iter().any(|name| name == model) || self.is_adapter(model)
+    }
+
+    pub fn is_adapter(&self, model: &str) -> bool {
+        self.adapters.iter().any(|name| name == model)
+    }
+}
