@@ -7,6 +7,7 @@
 mod raw;
 mod validate;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -161,7 +162,7 @@ pub struct Config {
     pub max_body_bytes: usize,
     /// The pools, at least one, with distinct names and clusters.
     pub pools: Vec<Pool>,
-    /// The models that are published; empty: every model is served as asked.
+    /// The models that are published, each once for every pool that serves it; empty: every model is served as asked.
     pub models: Vec<Model>,
     /// Whether a model that is not published is refused, or sent as asked.
     pub reject_unknown_models: bool,
@@ -241,8 +242,8 @@ pub struct Model {
     pub name: String,
     /// How much its traffic matters.
     pub criticality: Criticality,
-    /// The name of the pool that serves it.
-    pub pool: String,
+    /// The place of the pool that serves it.
+    pub pool: usize,
     /// Where it goes, by weight; empty: to the model of the same name.
     pub targets: Vec<Target>,
 }
@@ -292,14 +293,19 @@ impl Config {
         self.models.iter().any(|published| published.name == model)
     }
 
-    /// The position of the pool of this name.
-    pub fn pool_of_name(&self, name: &str) -> Option<usize> {
-        self.pools.iter().position(|pool| pool.name == name)
+    /// The names that are published, each once, in their order.
+    pub fn model_names(&self) -> impl Iterator<Item = &str> {
+        let mut seen = HashSet::new();
+        self.models.iter().map(|model| model.name.as_str()).filter(move |name| seen.insert(*name))
     }
 
-    /// The model of this name.
-    pub fn model(&self, name: &str) -> Option<&Model> {
-        self.models.iter().find(|model| model.name == name)
+    /// The position of the model of this name that a request gets whose route leads to the pool at `route_pool`: that
+    /// pool's own, and otherwise the first one.
+    pub fn place_of_model(&self, name: &str, route_pool: usize) -> Option<usize> {
+        let mut of_name = self.models.iter().enumerate().filter(|(_, model)| model.name == name).peekable();
+        let (first, _) = *of_name.peek()?;
+        let own = of_name.find(|(_, model)| model.pool == route_pool);
+        Some(own.map_or(first, |(place, _)| place))
     }
 }
 

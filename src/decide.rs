@@ -118,9 +118,10 @@ pub fn prepare(
     user: Option<&[u8]>,
     route_pool: usize,
 ) -> Result<Prepared, ApiError> {
-    let resolution =
-        turns.resolve(config, &request.model, user).ok_or_else(|| ApiError::unknown_model(&request.model))?;
-    let pool = resolution.pool.unwrap_or(route_pool);
+    let resolution = turns
+        .resolve(config, &request.model, route_pool, user)
+        .ok_or_else(|| ApiError::unknown_model(&request.model))?;
+    let pool = resolution.pool;
     let model = resolution.target.unwrap_or(&request.model);
     let by_prefix =
         config.pools.get(pool).is_some_and(|pool| pool.routing_strategy == RoutingStrategy::PrefixCache);

@@ -1,6 +1,10 @@
 //! From the model a client asks for to the model the servers know, and to the pool that serves it.
 //!
-//! A model's targets take turns by smooth weighted round robin: at each request every target's credit grows by its
+//! A name may stand for a model in each of several pools, each with targets of its own. The route decides among them: a
+//! route that splits traffic over two pools is a canary of pools. Where the route's pool has no model of the name, the
+//! first pool that has one serves it.
+//!
+//! The targets of a pool's model take turns by smooth weighted round robin: at each request every target's credit grows by its
 //! weight, the one with the most credit is taken and pays the sum of all weights. Over any `sum` requests each
 //! target gets exactly its weight, and in between it is never more than one request away from its share.
 //!
@@ -24,13 +28,14 @@ pub struct Resolution<'a> {
     pub target: Option<&'a str>,
     /// How much it matters.
     pub criticality: Criticality,
-    /// The place of the pool that serves it; `None`: the one that the request's route leads to.
-    pub pool: Option<usize>,
+    /// The place of the pool that serves it.
+    pub pool: usize,
 }
 
-/// A model that is not published here: it goes as asked, where it is let through.
-const UNPUBLISHED: Resolution<'static> =
-    Resolution { target: None, criticality: Criticality::Standard, pool: None };
+/// A model that is not published: where such are let through, it goes as asked to where its route leads.
+fn unpublished(route_pool: usize) -> Resolution<'static> {
+    Resolution { target: None, criticality: Criticality::Standard, pool: route_pool }
+}
 
 impl Turns {
     /// Nobody has had a turn.
@@ -38,18 +43,19 @@ impl Turns {
         Turns { credits: config.models.iter().map(|model| vec![0; model.targets.len()]).collect() }
     }
 
-    /// What becomes of the model asked for; takes a turn, unless `user` decides. `None`: it is unknown, and such are
-    /// refused.
+    /// What becomes of the model asked for on a route to the pool at `route_pool`; takes a turn, unless `user` decides.
+    /// `None`: it is unknown, and such are refused.
     pub fn resolve<'a>(
         &mut self,
         config: &'a Config,
         asked: &str,
+        route_pool: usize,
         user: Option<&[u8]>,
     ) -> Option<Resolution<'a>> {
-        let place = config.models.iter().position(|model| model.name == asked);
+        let place = config.place_of_model(asked, route_pool);
         let found = place.and_then(|place| Some((config.models.get(place)?, self.credits.get_mut(place)?)));
         let Some((model, credits)) = found else {
-            return (!config.reject_unknown_models).then_some(UNPUBLISHED);
+            return (!config.reject_unknown_models).then_some(unpublished(route_pool));
         };
         let target = match user {
             Some(user) => target_of_user(model, user),
@@ -58,7 +64,7 @@ impl Turns {
         Some(Resolution {
             target: target.map(|target| target.name.as_str()).filter(|name| *name != model.name),
             criticality: model.criticality,
-            pool: config.pool_of_name(&model.pool),
+            pool: model.pool,
         })
     }
 }
@@ -114,11 +120,11 @@ mod tests {
     }
 
     fn next<'a>(turns: &mut Turns, config: &'a Config) -> &'a str {
-        turns.resolve(config, "m", None).unwrap().target.unwrap()
+        turns.resolve(config, "m", 0, None).unwrap().target.unwrap()
     }
 
     fn of_user(config: &Config, user: u32) -> &str {
-        Turns::new(config).resolve(config, "m", Some(&user.to_le_bytes())).unwrap().target.unwrap()
+        Turns::new(config).resolve(config, "m", 0, Some(&user.to_le_bytes())).unwrap().target.unwrap()
     }
 
     #[test]
@@ -165,10 +171,55 @@ mod tests {
             {"modelName":"same","poolRef":{"name":"p"},"targetModels":[{"name":"same"}]}"#;
         let config = config(&format!(r#""models":[{models}]"#));
         let mut turns = Turns::new(&config);
-        let found = Resolution { target: None, criticality: Criticality::Sheddable, pool: Some(1) };
-        assert_eq!(turns.resolve(&config, "m", None), Some(found));
-        assert_eq!(turns.resolve(&config, "same", None).unwrap().target, None);
-        assert_eq!(turns.resolve(&config, "nope", None), None);
+        let found = Resolution { target: None, criticality: Criticality::Sheddable, pool: 1 };
+        assert_eq!(turns.resolve(&config, "m", 0, None), Some(found));
+        assert_eq!(turns.resolve(&config, "same", 0, None).unwrap().target, None);
+        assert_eq!(turns.resolve(&config, "nope", 0, None), None);
+    }
+
+    /// A model in the pools `p` and `q` with other targets in each, and a third pool `r` that does not have it.
+    fn in_two_pools() -> Config {
+        let document = r#"{"pools":[{"name":"p","cluster":"c","endpoints":["1.1.1.1:1"]},
+            {"name":"q","cluster":"d","endpoints":["1.1.1.1:2"]},{"name":"r","cluster":"e","endpoints":["1.1.1.1:3"]}],
+            "models":[{"modelName":"other","poolRef":{"name":"r"}},
+            {"modelName":"m","criticality":"Critical","poolRef":{"name":"q"},"targetModels":[{"name":"new"}]},
+            {"modelName":"m","poolRef":{"name":"p"},
+                "targetModels":[{"name":"a","weight":3},{"name":"b","weight":1}]}]}"#;
+        Config::parse(document.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_routes_pool_has_a_model_of_its_own_and_else_the_first_pool_that_has_one_serves_it() {
+        let config = in_two_pools();
+        let mut turns = Turns::new(&config);
+        let mut resolve = |route_pool| {
+            let found = turns.resolve(&config, "m", route_pool, None).unwrap();
+            (found.pool, found.criticality, found.target.unwrap())
+        };
+        assert_eq!(resolve(0), (0, Criticality::Standard, "a"));
+        assert_eq!(resolve(1), (1, Criticality::Critical, "new"));
+        assert_eq!(resolve(2), (1, Criticality::Critical, "new"));
+        assert_eq!(resolve(usize::MAX), (1, Criticality::Critical, "new"));
+    }
+
+    #[test]
+    fn each_pools_targets_take_turns_and_keep_users_by_themselves() {
+        let config = in_two_pools();
+        let mut turns = Turns::new(&config);
+        // Requests on the other pool's route come in between, and take no turn.
+        let picks: Vec<_> = (0..40)
+            .map(|_| {
+                assert_eq!(turns.resolve(&config, "m", 1, None).unwrap().target, Some("new"));
+                turns.resolve(&config, "m", 0, None).unwrap().target.unwrap()
+            })
+            .collect();
+        assert!(picks.windows(4).all(|window| window.iter().filter(|pick| **pick == "b").count() == 1));
+        for user in 0..100_u32 {
+            let user = user.to_le_bytes();
+            let mut of_user =
+                |route_pool| turns.resolve(&config, "m", route_pool, Some(&user)).unwrap().target;
+            assert_eq!((of_user(0), of_user(1)), (of_user(0), Some("new")));
+        }
     }
 
     #[test]
@@ -178,7 +229,10 @@ mod tests {
             r#""models":[{"modelName":"m","poolRef":{"name":"p"}}],"unknownModels":"passthrough""#,
         ] {
             let config = config(models);
-            assert_eq!(Turns::new(&config).resolve(&config, "anything", None), Some(UNPUBLISHED));
+            for route_pool in [0, 1] {
+                let found = Turns::new(&config).resolve(&config, "anything", route_pool, None);
+                assert_eq!(found, Some(unpublished(route_pool)));
+            }
         }
     }
 }

@@ -107,9 +107,9 @@ impl<W> Picker<W> {
     pub fn new(config: Config, mut rng: fastrand::Rng) -> Picker<W> {
         let mut loads = LoadBook::default();
         let mut pools = Vec::with_capacity(config.pools.len());
-        for configured in &config.pools {
+        for (place, configured) in config.pools.iter().enumerate() {
             let mut pool = Pool::new(configured, &mut loads, rng.u64(..));
-            let models = config.models.iter().filter(|model| model.pool == configured.name);
+            let models = config.models.iter().filter(|model| model.pool == place);
             let targets = models.flat_map(|model| &model.targets);
             pool.expect_adapters(targets.map(|target| target.name.as_str()));
             pools.push(PickerPool {

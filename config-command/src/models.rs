@@ -145,13 +145,14 @@ fn check_pool(published: &Published, inventory: &Inventory, findings: &mut Findi
     }
 }
 
-/// A model's name stands for one model in the whole gateway.
+/// A model's name stands for one model in a pool. Several pools may each have one: then the route decides.
 fn refuse_same(models: &[Published], findings: &mut Findings) {
     let mut first = HashMap::new();
     for published in models {
-        let name = published.model.model_name.as_str();
-        if let Some(before) = first.insert(name, &published.identity) {
-            let problem = format!("the model `{name}` is published twice, also by {before}");
+        let (name, pool) = (published.model.model_name.as_str(), published.model.pool_ref.name.as_str());
+        if let Some(before) = first.insert((name, pool), &published.identity) {
+            let problem =
+                format!("the model `{name}` is published twice for the pool `{pool}`, also by {before}");
             findings.refuse(&published.identity, &published.path("modelName"), problem);
         }
     }

@@ -36,7 +36,8 @@ fn check_config(config: &Config) {
     [&config.scrape_cluster, &config.admin_cluster].into_iter().flatten().for_each(|text| check_name(text));
     check_distinct(config.pools.iter().map(|pool| &pool.name));
     check_distinct(config.pools.iter().map(|pool| &pool.cluster));
-    check_distinct(config.models.iter().map(|model| &model.name));
+    check_distinct(config.models.iter().map(|model| (model.pool, &model.name)));
+    check_distinct(config.model_names());
 }
 
 fn check_pool(pool: &Pool) {
@@ -53,7 +54,7 @@ fn check_pool(pool: &Pool) {
 
 fn check_model(config: &Config, model: &Model) {
     check_name(&model.name);
-    assert!(config.pool_of_name(&model.pool).is_some());
+    assert!(model.pool < config.pools.len());
     assert!(model.targets.len() <= MAX_TARGETS);
     model.targets.iter().for_each(|target| check_name(&target.name));
     check_distinct(model.targets.iter().map(|target| &target.name));

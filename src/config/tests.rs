@@ -83,11 +83,29 @@ fn an_inference_model_spec_is_taken_unchanged() {
         "targetModels":[{"name":"tweet-summary","weight":10},{"name":"sql-lora","weight":90}]},
         {"modelName":"base","poolRef":{"name":"p"}}]"#;
     let config = Config::parse(with("models", spec).as_bytes()).unwrap();
-    let model = config.model("lora-request").unwrap();
-    assert_eq!(model.criticality, Criticality::Critical);
-    assert_eq!(model.targets[1], Target { name: "sql-lora".into(), weight: 90 });
-    assert_eq!(config.model("base").unwrap().criticality, Criticality::Standard);
-    assert_eq!(config.model("nope"), None);
+    let model = |name| config.place_of_model(name, 0).map(|place| &config.models[place]);
+    assert_eq!(model("lora-request").unwrap().criticality, Criticality::Critical);
+    assert_eq!(model("lora-request").unwrap().targets[1], Target { name: "sql-lora".into(), weight: 90 });
+    assert_eq!(model("base").unwrap().criticality, Criticality::Standard);
+    assert_eq!(model("nope"), None);
+}
+
+/// Two pools, `p` and `q`, and these models.
+fn with_two_pools(models: &str) -> String {
+    let pool = |name: &str, port: u8| {
+        format!(r#"{{"name":"{name}","cluster":"{name}","endpoints":["10.0.0.1:{port}"]}}"#)
+    };
+    format!(r#"{{"pools":[{},{}],"models":[{models}]}}"#, pool("p", 1), pool("q", 2))
+}
+
+#[test]
+fn a_model_may_be_in_several_pools_once_in_each() {
+    let model = |pool: &str| format!(r#"{{"modelName":"m","poolRef":{{"name":"{pool}"}}}}"#);
+    let (in_p, in_q) = (model("p"), model("q"));
+    let config = Config::parse(with_two_pools(&format!("{in_q},{in_p}")).as_bytes()).unwrap();
+    assert_eq!([0, 1, 2].map(|route_pool| config.place_of_model("m", route_pool)), [1, 0, 0].map(Some));
+    assert_eq!(config.model_names().collect::<Vec<_>>(), ["m"]);
+    refused(&with_two_pools(&format!("{in_q},{in_p},{in_q}")), "models[2].modelName", "twice");
 }
 
 #[test]

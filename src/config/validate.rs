@@ -1,6 +1,6 @@
 //! What the document's values must be: one small function for each section.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -179,21 +179,22 @@ fn is_header_name(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
+/// A pool has one model of a name; a name may stand for one in each of several pools.
 fn models(raw: Vec<raw::Model>, pools: &[Pool]) -> Result<Vec<Model>, ConfigError> {
     between(raw.len(), 0, MAX_MODELS, "models")?;
-    let mut names = HashSet::new();
+    let mut names: HashMap<usize, HashSet<String>> = HashMap::new();
     let mut models = Vec::with_capacity(raw.len());
     for (index, model) in raw.into_iter().enumerate() {
         let at = |field: &str| format!("models[{index}].{field}");
         name(&model.model_name, &at("modelName"))?;
-        distinct(&mut names, &model.model_name, &at("modelName"))?;
-        if !pools.iter().any(|pool| pool.name == model.pool_ref.name) {
+        let Some(pool) = pools.iter().position(|pool| pool.name == model.pool_ref.name) else {
             return refuse(&at("poolRef.name"), &format!("there is no pool `{}`", model.pool_ref.name));
-        }
+        };
+        distinct(names.entry(pool).or_default(), &model.model_name, &at("modelName"))?;
         models.push(Model {
             name: model.model_name,
             criticality: model.criticality.unwrap_or(Criticality::Standard),
-            pool: model.pool_ref.name,
+            pool,
             targets: model.target_models.map_or(Ok(Vec::new()), |list| targets(list, &at("targetModels")))?,
         });
     }

@@ -24,7 +24,7 @@ pub fn refuse(recorder: &mut Recorder, error: &ApiError) -> Action {
 /// Answers with the list of the published models.
 pub fn answer_models(config: &Config) -> Action {
     publish("llm_decision", "answered: models");
-    let body = list_models(config.models.iter().map(|model| model.name.as_str()));
+    let body = list_models(config.model_names());
     warn("the answer", host::respond(200, "models", &[("content-type", "application/json")], &body));
     Action::Pause
 }

@@ -47,8 +47,11 @@ impl Labels {
             learns_models: config.models.is_empty(),
         };
         for model in &config.models {
-            let label = labels.add(&model.name);
-            labels.models.insert(model.name.clone(), label);
+            // Several pools may have a model of this name, and several models a target.
+            if !labels.models.contains_key(&model.name) {
+                let label = labels.add(&model.name);
+                labels.models.insert(model.name.clone(), label);
+            }
             let targets = model.targets.iter().map(|target| target.name.as_str());
             for name in targets.chain([model.name.as_str()]) {
                 if !labels.targets.contains_key(name) {

@@ -64,6 +64,18 @@ fn only_configured_names_become_labels() {
 }
 
 #[test]
+fn a_model_of_several_pools_is_one_label() {
+    let document = r#"{"pools":[{"name":"p","cluster":"c","endpoints":["1.1.1.1:1"]},
+        {"name":"q","cluster":"d","endpoints":["1.1.1.1:2"]}],
+        "models":[{"modelName":"m","poolRef":{"name":"p"},"targetModels":[{"name":"a"}]},
+        {"modelName":"m","poolRef":{"name":"q"},"targetModels":[{"name":"a"},{"name":"b"}]}]}"#;
+    let mut stats = Stats::new(&Config::parse(document.as_bytes()).unwrap());
+    for target in ["a", "b"] {
+        check_labels(&mut stats, None, ("m", target), ("m", target));
+    }
+}
+
+#[test]
 fn where_none_are_configured_what_endpoints_print_becomes_labels() {
     let config = config(false);
     let pool = printing(&config, "base", &["adapter", "od;d\n"]);

@@ -1,6 +1,6 @@
 //! What is refused, warned of and passed over, each with the words that say where it is.
 
-use inference_picker::config::Config;
+use inference_picker::config::{Config, Criticality};
 
 use super::{run, run_in, run_with_input};
 
@@ -173,9 +173,9 @@ fn a_model_sees_the_pools_of_its_own_namespace_only() {
 }
 
 #[test]
-fn a_model_is_published_once() {
+fn a_model_is_published_once_for_a_pool() {
     let one = model("m", "{modelName: x, poolRef: {name: pool}}");
-    let line = "spec.modelName: the model `x` is published twice, also by -: InferenceModel default/m";
+    let line = "spec.modelName: the model `x` is published twice for the pool `pool`, also by -: InferenceModel default/m";
     refused(
         &format!("{one}{}", one.replace("name: m}", "name: n}")),
         &format!("InferenceModel default/n: {line}"),
@@ -189,6 +189,23 @@ fn a_model_is_published_once() {
         &format!("{one}{rewrite}"),
         "InferenceModelRewrite default/r: spec.rules[0].matches[1].model.value: the model `x` is published twice",
     );
+}
+
+#[test]
+fn a_model_may_be_in_several_pools() {
+    let in_pool = |name: &str, pool: &str, target: &str| {
+        let spec = format!("{{modelName: x, poolRef: {{name: {pool}}}, targetModels: [{{name: {target}}}]}}");
+        model(name, &spec)
+    };
+    let canary = pool("canary", "{targetPortNumber: 8000, selector: {app: canary}}");
+    let documents = format!("{POOL}{canary}{}{}", in_pool("m", "pool", "a"), in_pool("n", "canary", "b"));
+    let run = run_with_input(&["check", "-"], &documents);
+    assert_eq!((run.succeeded, run.printed.as_str()), (true, "pools: 2, models: 2\n"), "{}", run.messages);
+    let objective = resource("InferenceObjective", "x", "{poolRef: {name: canary}, priority: -1}");
+    let run = run_with_input(&["plugin", "-"], &format!("{documents}{objective}"));
+    let config = Config::parse(run.printed.as_bytes()).unwrap();
+    let criticalities: Vec<_> = config.models.iter().map(|model| (model.pool, model.criticality)).collect();
+    assert_eq!(criticalities, [(0, Criticality::Standard), (1, Criticality::Sheddable)], "of its own pool's");
 }
 
 #[test]

@@ -87,6 +87,11 @@ fn a_pool_of_several_ports_is_one_cluster() {
 }
 
 #[test]
+fn a_model_of_two_pools_is_one_of_each() {
+    check("gie-plugin-two-pools", "json", "plugin gie/two-pools-one-model.yaml");
+}
+
+#[test]
 fn settings_and_options_add_what_resources_do_not_tell() {
     check(
         "asm-plugin-settings",

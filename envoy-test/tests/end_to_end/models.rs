@@ -1,6 +1,7 @@
 //! Models that are published under one name and served under others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use crate::gateway::{
     BODY_MODES, CLUSTER, DEFERRED, Gateway, STOP_ITERATION, Setup, chat, chat_with, pod, until,
@@ -185,26 +186,12 @@ fn the_gateway_lists_the_published_models() {
     }
 }
 
-/// Adds a second pool, of the last two pods, and a route to it by the model's name: by the header in stop-iteration
-/// mode, by filter state in deferred mode.
-fn add_second_pool(configuration: &str, envoy: &mut Configuration, pods: &[std::net::SocketAddr]) {
-    let mut cluster = envoy.cluster(CLUSTER).clone();
-    cluster["name"] = "second".into();
-    cluster["load_assignment"]["cluster_name"] = "second".into();
-    envoy.at("/static_resources/clusters").as_array_mut().unwrap().push(cluster);
+/// Adds a second pool, of the last two pods, and a route to it by the model's name.
+fn add_second_pool(configuration: &str, envoy: &mut Configuration, pods: &[SocketAddr]) {
+    add_cluster(envoy, "second");
     envoy.set_endpoints(CLUSTER, &pods[..2]);
     envoy.set_endpoints("second", &pods[2..]);
-    let exact = json!({"exact": "other-model"});
-    let by_name = match configuration {
-        DEFERRED => {
-            json!({"prefix": "/", "filter_state": [{"key": "wasm.llm_model", "string_match": exact}]})
-        }
-        _ => json!({"prefix": "/", "headers": [{"name": "x-gateway-model-name", "string_match": exact}]}),
-    };
-    let host =
-        "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0";
-    let routes = envoy.at(&format!("{host}/routes")).as_array_mut().unwrap();
-    routes.insert(0, json!({"match": by_name, "route": {"cluster": "second"}}));
+    routes(envoy).insert(0, route_by_model(configuration, "other-model", json!({"cluster": "second"})));
     let texts = crate::gateway::texts(pods);
     envoy.edit_plugin(|plugin| {
         plugin["pools"] = json!([
@@ -214,6 +201,32 @@ fn add_second_pool(configuration: &str, envoy: &mut Configuration, pods: &[std::
             {"modelName": "tiny", "poolRef": {"name": "first"}},
             {"modelName": "other-model", "poolRef": {"name": "second"}, "targetModels": [{"name": "tiny"}]}]);
     });
+}
+
+/// Adds a cluster like the first pool's.
+fn add_cluster(envoy: &mut Configuration, name: &str) {
+    let mut cluster = envoy.cluster(CLUSTER).clone();
+    cluster["name"] = name.into();
+    cluster["load_assignment"]["cluster_name"] = name.into();
+    envoy.at("/static_resources/clusters").as_array_mut().unwrap().push(cluster);
+}
+
+fn routes(envoy: &mut Configuration) -> &mut Vec<Value> {
+    let host =
+        "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0";
+    envoy.at(&format!("{host}/routes")).as_array_mut().unwrap()
+}
+
+/// A route for a model by its name: by the header in stop-iteration mode, by filter state in deferred mode.
+fn route_by_model(configuration: &str, model: &str, route: Value) -> Value {
+    let exact = json!({"exact": model});
+    let by_name = match configuration {
+        DEFERRED => {
+            json!({"prefix": "/", "filter_state": [{"key": "wasm.llm_model", "string_match": exact}]})
+        }
+        _ => json!({"prefix": "/", "headers": [{"name": "x-gateway-model-name", "string_match": exact}]}),
+    };
+    json!({"match": by_name, "route": route})
 }
 
 #[test]
@@ -229,6 +242,101 @@ fn one_listener_serves_several_pools_by_model_name() {
             assert_eq!(line["upstream"], crate::log::first_pick(&line), "{configuration}: {line}");
         }
         assert_eq!(gateway.send(chat("nope")).status, 404, "{configuration}");
+    }
+}
+
+/// Traffic split by weight over two clusters, as Istio's and the Gateway API's canaries are.
+fn split() -> Value {
+    let cluster = |name: &str, weight: u32| json!({"name": name, "weight": weight});
+    json!({"weighted_clusters": {"clusters": [cluster(CLUSTER, 50), cluster("canary", 50)]}})
+}
+
+/// Two pools of two pods each. The model `lora-request` is in both, with another target in each; `canary-only` is in the
+/// second, `tiny` in the first.
+fn add_canary(envoy: &mut Configuration, pods: &[SocketAddr]) {
+    add_cluster(envoy, "canary");
+    envoy.set_endpoints(CLUSTER, &pods[..2]);
+    envoy.set_endpoints("canary", &pods[2..]);
+    let texts = crate::gateway::texts(pods);
+    envoy.edit_plugin(|plugin| {
+        plugin["pools"] = json!([
+            {"name": "stable", "cluster": CLUSTER, "endpoints": texts[..2]},
+            {"name": "canary", "cluster": "canary", "endpoints": texts[2..]}]);
+        let model = |name: &str, pool: &str, target: &str| {
+            json!({"modelName": name, "poolRef": {"name": pool}, "targetModels": [{"name": target}]})
+        };
+        plugin["models"] = json!([
+            model("lora-request", "stable", "tweet-summary"),
+            model("lora-request", "canary", "sql-lora"),
+            model("canary-only", "canary", "sql-lora"),
+            {"modelName": "tiny", "poolRef": {"name": "stable"}}]);
+        plugin["answerModels"] = true.into();
+        plugin["responseModel"] = "requested".into();
+    });
+}
+
+fn canary(configuration: &str, edit: impl Fn(&mut Configuration)) -> Gateway {
+    let adapters = vec!["tweet-summary".to_owned(), "sql-lora".to_owned()];
+    let pods = vec![ServerSettings { lora_adapters: adapters, ..pod() }; 4];
+    Setup::new(configuration).concurrency(2).pods(pods).start_with(|envoy, pods| {
+        add_canary(envoy, pods);
+        edit(envoy);
+    })
+}
+
+/// Asserts that so many requests were served where they were picked for, each by the target that its pool has, and that
+/// both pools have served some.
+fn check_canary(gateway: &Gateway, requests: usize, context: &str) {
+    let mut seen = BTreeSet::new();
+    for line in gateway.envoy.access_log_until(requests).unwrap() {
+        assert_eq!(line["upstream"], crate::log::first_pick(&line), "{context}: {line}");
+        let is_canary = gateway.index(line["upstream"].as_str().unwrap()) >= 2;
+        let target = if is_canary { "sql-lora" } else { "tweet-summary" };
+        assert_eq!(
+            (&line["model"], &line["target_model"]),
+            (&"lora-request".into(), &target.into()),
+            "{line}"
+        );
+        seen.insert(is_canary);
+    }
+    assert_eq!(seen.len(), 2, "{context}: by the route's weights both pools serve");
+}
+
+#[test]
+fn a_route_that_splits_by_weight_decides_the_pool_of_a_model_that_both_have() {
+    for configuration in BODY_MODES {
+        let gateway = canary(configuration, |envoy| {
+            routes(envoy)[0]["route"] = split();
+        });
+        for request in vec![chat_with(json!({"model": "lora-request", "max_tokens": 1})); 60] {
+            assert_eq!(answered_model(&gateway, request), "lora-request", "{configuration}");
+        }
+        check_canary(&gateway, 60, configuration);
+        let counted = ["tweet-summary", "sql-lora"].map(|target| counted(&gateway, target));
+        assert_eq!(counted.iter().sum::<u64>(), 60, "{configuration}: {counted:?}");
+        let list = gateway.send(Request::get("/v1/models")).json().unwrap();
+        let names: Vec<&Value> = list["data"].as_array().unwrap().iter().map(|model| &model["id"]).collect();
+        assert_eq!(names, ["lora-request", "canary-only", "tiny"], "{configuration}: each once");
+    }
+}
+
+/// The neighbours: what only one of the split's pools has goes there, whichever the route's weights have chosen.
+#[test]
+fn a_model_of_one_pool_leaves_a_route_that_splits() {
+    for configuration in BODY_MODES {
+        let gateway = canary(configuration, |envoy| {
+            routes(envoy)[0]["route"] = split();
+            for (model, cluster) in [("tiny", CLUSTER), ("canary-only", "canary")] {
+                routes(envoy).insert(0, route_by_model(configuration, model, json!({"cluster": cluster})));
+            }
+        });
+        for _ in 0..20 {
+            assert!(gateway.served_by(&gateway.send(chat("tiny"))) < 2, "{configuration}");
+            assert!(gateway.served_by(&gateway.send(chat("canary-only"))) >= 2, "{configuration}");
+        }
+        for line in gateway.envoy.access_log_until(40).unwrap() {
+            assert_eq!(line["upstream"], crate::log::first_pick(&line), "{configuration}: {line}");
+        }
     }
 }
 
