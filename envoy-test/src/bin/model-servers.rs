@@ -54,6 +54,7 @@ fn settings(arguments: &Arguments, index: u32) -> Option<ServerSettings> {
         lora_adapters: arguments.adapter.clone(),
         engine: EngineSettings { speed: arguments.speed, ..EngineSettings::default() },
         stream_interval: arguments.stream_interval,
+        ..ServerSettings::default()
     })
 }
 

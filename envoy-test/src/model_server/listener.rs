@@ -75,5 +75,6 @@ async fn serve(servers: Arc<[Arc<Server>]>, server: Arc<Server>, stream: TcpStre
     let service =
         service_fn(move |request| routes::answer(Arc::clone(&servers), Arc::clone(&server), request));
     // A connection that ends badly is the client's doing, or was asked for by a knob.
-    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
 }

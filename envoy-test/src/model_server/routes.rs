@@ -12,7 +12,7 @@ use super::request::{Api, model_of, parse_json};
 use super::response::{Body, empty, json, sign};
 use super::server::Server;
 use super::small_requests::{self, SmallApi};
-use super::{control, inference, scrape};
+use super::{control, inference, realtime, scrape};
 
 /// Answers any request to one of `servers`.
 pub async fn answer(
@@ -40,6 +40,7 @@ async fn model_server_answer(server: &Arc<Server>, request: Request<Incoming>) -
             let list = models::list(&server.models(), unix_seconds() as u64);
             unless_hanging(server, json(StatusCode::OK, list)).await
         }
+        (&Method::GET, "/v1/realtime") => realtime::answer(server, request),
         (&Method::POST, path) => post_answer(server, &path.to_owned(), request).await,
         _ => not_found(),
     }

@@ -79,7 +79,7 @@ impl Server {
 
     /// The `/metrics` page as it is now.
     pub fn page(&self) -> String {
-        self.with_page_source(render)
+        self.with_page_source(|source| render(source, self.settings.metrics_page))
     }
 
     pub fn frozen_page(&self) -> String {

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::engine::EngineSettings;
+use super::metrics::MetricsPage;
 
 /// LoRA slots of a server that has adapters and whose settings name no number.
 pub const DEFAULT_LORA_SLOTS: usize = 4;
@@ -18,6 +19,7 @@ pub struct ServerSettings {
     pub engine: EngineSettings,
     /// Tokens in each event of a stream (`--stream-interval`): the first token is told at once, whatever this is.
     pub stream_interval: usize,
+    pub metrics_page: MetricsPage,
 }
 
 impl Default for ServerSettings {
@@ -28,6 +30,7 @@ impl Default for ServerSettings {
             lora_adapters: Vec::new(),
             engine: EngineSettings::default(),
             stream_interval: 1,
+            metrics_page: MetricsPage::Vllm { engines: 1 },
         }
     }
 }

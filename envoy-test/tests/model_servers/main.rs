@@ -8,6 +8,8 @@ mod failures;
 mod inner_failures;
 mod metrics_page;
 mod other_paths;
+mod pages;
+mod realtime;
 mod recorded;
 mod recorded_shapes;
 mod usage;
@@ -16,7 +18,9 @@ use std::time::{Duration, Instant};
 
 use envoy_test::envoy::{Client, Protocol, Request, Response};
 use envoy_test::model_server::engine::EngineSettings;
-use envoy_test::model_server::{Counters, MetricsMode, ModelServer, ModelServers, ServerSettings, Sleep};
+use envoy_test::model_server::{
+    Counters, MetricsMode, MetricsPage, ModelServer, ModelServers, ServerSettings, SglangRanks, Sleep,
+};
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";

@@ -9,10 +9,14 @@
 //!
 //! Values that routing does not use are constants.
 
+mod engines;
 mod histogram;
+mod llama_cpp;
 mod number;
 mod page;
+mod sglang;
 mod statistics;
 
-pub use page::{PageSource, render};
+pub use page::{MetricsPage, PageSource, render};
+pub use sglang::SglangRanks;
 pub use statistics::{Statistics, unix_seconds};

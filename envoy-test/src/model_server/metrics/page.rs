@@ -4,7 +4,9 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::number::python_number;
+use super::sglang::{self, SglangRanks};
 use super::statistics::{Statistics, unix_seconds};
+use super::{engines, llama_cpp};
 use crate::model_server::engine::{Engine, Gauges};
 use crate::model_server::knobs::{FixedGauges, Sleep};
 
@@ -24,8 +26,29 @@ pub struct PageSource<'a> {
     pub now: Duration,
 }
 
+/// Whose page is printed. The server answers as vLLM does, whatever its page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsPage {
+    /// vLLM 0.32 with as many engines behind one port (`--data-parallel-size`), 1 or more.
+    Vllm {
+        engines: usize,
+    },
+    Sglang(SglangRanks),
+    LlamaCpp,
+}
+
 /// Prints the page.
-pub fn render(source: &PageSource) -> String {
+pub fn render(source: &PageSource, page: MetricsPage) -> String {
+    match page {
+        MetricsPage::Vllm { engines: 1 } => render_engine(source),
+        MetricsPage::Vllm { engines } => engines::multiplied(&render_engine(source), engines),
+        MetricsPage::Sglang(ranks) => sglang::render(source, ranks),
+        MetricsPage::LlamaCpp => llama_cpp::render(source),
+    }
+}
+
+/// The page of vLLM with one engine.
+fn render_engine(source: &PageSource) -> String {
     let mut page = String::with_capacity(PAGE_BYTES);
     let mut printed = true;
     for line in TEMPLATE.lines() {

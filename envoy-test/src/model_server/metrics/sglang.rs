@@ -1,0 +1,90 @@
+//! The page of SGLang 0.5.23: the scheduler's gauges, as its own code printed them (`tests/fixtures/sglang-0.5.23/`; its
+//! counters and histograms are left out). Every rank that prints has a series of its own in each family.
+
+use std::fmt::Write;
+
+use super::number::python_number;
+use super::page::PageSource;
+
+/// Families with their help and type, then `NAME VALUE`, where a `$name` stands for a value of the engine.
+const TEMPLATE: &str = include_str!("sglang.template");
+
+/// Which ranks print. A server without data parallelism has no label `dp_rank`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SglangRanks {
+    /// Engines that share the server's work, 1 or more. The simulated engine's load is told in that many shares.
+    pub data_parallel: usize,
+    /// Ranks that print the same numbers again for each engine, 1 or more; above 1 with
+    /// `--enable-metrics-for-all-schedulers`.
+    pub tensor_parallel: usize,
+}
+
+pub fn render(source: &PageSource, ranks: SglangRanks) -> String {
+    let mut page = String::new();
+    for line in TEMPLATE.lines() {
+        match line.split_once(' ') {
+            Some((name, value)) if name != "#" => print_family(&mut page, source, ranks, name, value),
+            _ => push_line(&mut page, line),
+        }
+    }
+    page
+}
+
+fn push_line(page: &mut String, line: &str) {
+    page.push_str(line);
+    page.push('\n');
+}
+
+fn print_family(page: &mut String, source: &PageSource, ranks: SglangRanks, name: &str, value: &str) {
+    let model = source.model;
+    for engine in 0..ranks.data_parallel {
+        let value = value_of(source, ranks, engine, value);
+        let dp_rank = if ranks.data_parallel > 1 { format!(r#"dp_rank="{engine}","#) } else { String::new() };
+        for rank in 0..ranks.tensor_parallel {
+            let rank = engine * ranks.tensor_parallel + rank;
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                page,
+                r#"{name}{{{dp_rank}engine_type="unified",model_name="{model}",moe_ep_rank="{rank}",pp_rank="0",tp_rank="{rank}"}} {value}"#
+            );
+        }
+    }
+}
+
+/// What one engine tells: of requests its share, of the cache its part.
+fn value_of(source: &PageSource, ranks: SglangRanks, engine: usize, value: &str) -> String {
+    let settings = source.engine.settings();
+    let engines = ranks.data_parallel;
+    let tokens = (settings.kv_cache_tokens() / engines) as f64;
+    let used_tokens = (tokens * source.kv_cache_usage()).round();
+    python_number(match value {
+        "$running" => share(source.running(), engine, engines),
+        "$waiting" => share(source.waiting(), engine, engines),
+        "$kv_cache_usage" => source.kv_cache_usage(),
+        "$kv_cache_tokens" => tokens,
+        "$block_tokens" => settings.block_tokens as f64,
+        "$blocks" => (settings.blocks / engines) as f64,
+        "$kv_used_tokens" => used_tokens,
+        "$kv_available_tokens" => tokens - used_tokens,
+        constant => return constant.to_owned(),
+    })
+}
+
+/// The part of a count that the engine at this place has: equal parts, the first ones one more.
+pub fn share(count: f64, engine: usize, engines: usize) -> f64 {
+    let engines = engines as f64;
+    let rest = count % engines;
+    ((count - rest) / engines) + (rest - engine as f64).clamp(0.0, 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share;
+
+    #[test]
+    fn shares_add_up_to_the_whole() {
+        assert_eq!([0, 1].map(|engine| share(7.0, engine, 2)), [4.0, 3.0]);
+        assert_eq!([0, 1, 2].map(|engine| share(2.0, engine, 3)), [1.0, 1.0, 0.0]);
+        assert_eq!(share(5.0, 0, 1), 5.0);
+    }
+}

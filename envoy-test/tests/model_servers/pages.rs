@@ -1,0 +1,57 @@
+//! Pages of other servers, and of several engines and ranks behind one port.
+
+use super::*;
+
+/// A server with this page that says it runs 4 and has 3 waiting.
+fn page(metrics_page: MetricsPage) -> String {
+    let servers = start(ServerSettings { metrics_page, ..ServerSettings::default() });
+    let server = servers.server(0);
+    server.set(|knobs| {
+        knobs.gauges.running = Some(4.0);
+        knobs.gauges.waiting = Some(3.0);
+        knobs.gauges.kv_cache_usage = Some(0.25);
+    });
+    server.metrics_page()
+}
+
+/// The values of every series of a family.
+fn values(page: &str, family: &str) -> Vec<f64> {
+    let series = page.lines().filter(|line| {
+        line.strip_prefix(family).is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '))
+    });
+    series.map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap()).collect()
+}
+
+#[test]
+fn two_engines_of_vllm_share_the_requests_and_each_has_a_cache() {
+    let page = page(MetricsPage::Vllm { engines: 2 });
+    assert_eq!(values(&page, "vllm:num_requests_running"), [2.0, 2.0]);
+    assert_eq!(values(&page, "vllm:num_requests_waiting"), [2.0, 1.0]);
+    assert_eq!(values(&page, "vllm:kv_cache_usage_perc"), [0.25, 0.25]);
+    let count = |label: &str| page.matches(label).count();
+    assert_eq!(count(r#"engine="0""#), count(r#"engine="1""#));
+}
+
+#[test]
+fn data_parallel_ranks_of_sglang_share_the_requests() {
+    let page = page(MetricsPage::Sglang(SglangRanks { data_parallel: 2, tensor_parallel: 1 }));
+    assert_eq!(values(&page, "sglang:num_running_reqs"), [2.0, 2.0]);
+    assert_eq!(values(&page, "sglang:num_queue_reqs"), [2.0, 1.0]);
+    assert!(page.contains(r#"sglang:token_usage{dp_rank="1","#), "{page}");
+}
+
+#[test]
+fn tensor_parallel_ranks_of_sglang_tell_the_same_again() {
+    let page = page(MetricsPage::Sglang(SglangRanks { data_parallel: 1, tensor_parallel: 8 }));
+    assert_eq!(values(&page, "sglang:num_running_reqs"), [4.0; 8]);
+    assert_eq!(values(&page, "sglang:num_queue_reqs"), [3.0; 8]);
+    assert!(!page.contains("dp_rank"), "{page}");
+}
+
+#[test]
+fn llama_cpp_has_neither_labels_nor_a_cache() {
+    let page = page(MetricsPage::LlamaCpp);
+    assert_eq!(series(&page, "llamacpp:requests_processing"), Some(4.0));
+    assert_eq!(series(&page, "llamacpp:requests_deferred"), Some(3.0));
+    assert!(!page.contains('{'), "{page}");
+}
