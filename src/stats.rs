@@ -109,8 +109,8 @@ impl Stats {
     }
 
     /// A request leaves the queue.
-    pub fn left_queue(&self, pool: usize, wait_ms: u64) -> Measurement {
-        measure(Statistic::QueueWait, &[self.labels.pool(pool)], clamp(wait_ms))
+    pub fn left_queue(&self, pool: usize, wait_ms: u64) -> impl Iterator<Item = Measurement> + use<> {
+        sort_in(Statistic::QueueWait, &[self.labels.pool(pool)], clamp(wait_ms))
     }
 
     /// So many requests wait, in all workers.
@@ -132,11 +132,8 @@ impl Stats {
     ) -> impl Iterator<Item = Measurement> + use<> {
         let pool = [self.labels.pool(pool)];
         let failure = (!succeeded).then(|| measure(Statistic::ScrapeFailures, &pool, 1));
-        let all = [
-            measure(Statistic::Scrapes, &pool, 1),
-            measure(Statistic::ScrapeDuration, &pool, clamp(duration_ms)),
-        ];
-        all.into_iter().chain(failure)
+        let duration = sort_in(Statistic::ScrapeDuration, &pool, clamp(duration_ms));
+        [measure(Statistic::Scrapes, &pool, 1)].into_iter().chain(duration).chain(failure)
     }
 
     /// What is believed of an endpoint.
@@ -202,6 +199,13 @@ fn measure(statistic: Statistic, labels: &[Label], value: impl Into<i64>) -> Mea
     let mut all = [UNKNOWN; MAX_LABELS];
     all.iter_mut().zip(labels).for_each(|(place, label)| *place = *label);
     Measurement { series: Series { statistic, labels: all }, value: value.into() }
+}
+
+/// A value for a histogram, and for the counter of its sum.
+fn sort_in(histogram: Statistic, labels: &[Label], value: i64) -> impl Iterator<Item = Measurement> + use<> {
+    let Measurement { series: Series { labels, .. }, .. } = measure(histogram, labels, value);
+    let both = [Some(histogram), histogram.sum()].into_iter().flatten();
+    both.map(move |statistic| Measurement { series: Series { statistic, labels }, value })
 }
 
 fn clamp(value: u64) -> i64 {

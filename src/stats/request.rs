@@ -1,6 +1,6 @@
 //! What is recorded of a request when it has ended.
 
-use super::{Label, Measurement, Statistic, Stats, UNKNOWN, clamp, measure};
+use super::{Label, Measurement, Statistic, Stats, UNKNOWN, clamp, measure, sort_in};
 use crate::openai::Usage;
 
 /// What a request is counted under.
@@ -59,10 +59,8 @@ impl Stats {
     pub fn request_ended(&mut self, request: &EndedRequest) -> Vec<Measurement> {
         let RequestLabels { model, target } = request.labels;
         let code = self.labels.word(status_class(request.status));
-        let mut measured = vec![
-            measure(Statistic::Requests, &[model, target, code], 1),
-            measure(Statistic::RequestDuration, &[model], clamp(request.duration_ms)),
-        ];
+        let mut measured = vec![measure(Statistic::Requests, &[model, target, code], 1)];
+        measured.extend(sort_in(Statistic::RequestDuration, &[model], clamp(request.duration_ms)));
         match request.answer {
             Some(EndedAnswer::Encoded) => measured.push(measure(Statistic::AnswersEncoded, &[model], 1)),
             Some(EndedAnswer::Read(answer)) => {
@@ -90,21 +88,23 @@ fn answer_ended(
     let per_token_us = first_output_ms.zip(reported.checked_sub(1)).and_then(|(first_ms, tokens)| {
         (duration_ms.saturating_sub(first_ms) * 1_000).checked_div(u64::from(tokens))
     });
-    let measured = [
+    let counted = [
         (!answer.complete).then(|| one(Statistic::AnswersCutShort)),
         (answer.complete && usage.is_none()).then(|| one(Statistic::AnswersWithoutUsage)),
         (is_short && estimate > 0).then(|| measure(Statistic::EstimatedCompletionTokens, &model, estimate)),
-        usage.map(|usage| measure(Statistic::PromptTokens, &model, usage.prompt_tokens)),
-        (reported > 0).then(|| measure(Statistic::CompletionTokens, &model, reported)),
         usage
             .and_then(|usage| usage.cached_tokens)
             .map(|tokens| measure(Statistic::CachedTokens, &model, tokens)),
-        usage.map(|usage| measure(Statistic::RequestPromptTokens, &model, usage.prompt_tokens)),
-        (reported > 0).then(|| measure(Statistic::RequestCompletionTokens, &model, reported)),
-        first_output_ms.map(|first_ms| measure(Statistic::TimeToFirstToken, &model, clamp(first_ms))),
-        per_token_us.map(|time_us| measure(Statistic::TimePerOutputToken, &model, clamp(time_us))),
     ];
-    measured.into_iter().flatten()
+    let sorted_in = [
+        (Statistic::RequestPromptTokens, usage.map(|usage| usage.prompt_tokens.into())),
+        (Statistic::RequestCompletionTokens, (reported > 0).then_some(reported.into())),
+        (Statistic::TimeToFirstToken, first_output_ms.map(clamp)),
+        (Statistic::TimePerOutputToken, per_token_us.map(clamp)),
+    ];
+    let sorted_in = sorted_in.into_iter().filter_map(|(histogram, value)| Some((histogram, value?)));
+    let sorted_in = sorted_in.flat_map(move |(histogram, value)| sort_in(histogram, &model, value));
+    counted.into_iter().flatten().chain(sorted_in)
 }
 
 fn status_class(status: Option<u16>) -> &'static str {

@@ -123,6 +123,7 @@ fn check_answer(answer: EndedAnswer, expected: &[&str]) {
     let mut all = vec![
         "model=.=m;.;target_model=.=a;.;code=.=2xx;.;inference_picker_requests 1",
         "model=.=m;.;inference_picker_request_duration_ms 110",
+        "model=.=m;.;inference_picker_request_duration_sum_ms 110",
     ];
     all.extend(expected);
     assert_eq!(texts(&stats, measured), all);
@@ -133,23 +134,25 @@ fn an_answer_counts_as_it_reports() {
     let complete = ReadAnswer { complete: true, ..ReadAnswer::default() };
     let whole = ReadAnswer { usage: usage(20, 5, Some(16)), output_events: 1, ..complete };
     let tokens = [
-        "llmproxy_model=.=m;.;asm_llm_proxy_prompt_tokens 20",
-        "llmproxy_model=.=m;.;asm_llm_proxy_completion_tokens 5",
         "model=.=m;.;inference_picker_cached_tokens 16",
         "model=.=m;.;inference_picker_request_prompt_tokens 20",
+        "llmproxy_model=.=m;.;asm_llm_proxy_prompt_tokens 20",
         "model=.=m;.;inference_picker_request_completion_tokens 5",
+        "llmproxy_model=.=m;.;asm_llm_proxy_completion_tokens 5",
     ];
     check_answer(EndedAnswer::Read(whole), &tokens);
     let streamed = ReadAnswer { first_output_ms: Some(30), output_events: 5, ..whole };
     let times = [
         "model=.=m;.;inference_picker_time_to_first_token_ms 30",
+        "model=.=m;.;inference_picker_time_to_first_token_sum_ms 30",
         "model=.=m;.;inference_picker_time_per_output_token_us 20000",
+        "model=.=m;.;inference_picker_time_per_output_token_sum_us 20000",
     ];
     check_answer(EndedAnswer::Read(streamed), &[&tokens[..], &times].concat());
     let embeddings = ReadAnswer { usage: usage(7, 0, None), ..complete };
     let tokens = [
-        "llmproxy_model=.=m;.;asm_llm_proxy_prompt_tokens 7",
         "model=.=m;.;inference_picker_request_prompt_tokens 7",
+        "llmproxy_model=.=m;.;asm_llm_proxy_prompt_tokens 7",
     ];
     check_answer(EndedAnswer::Read(embeddings), &tokens);
 }
@@ -167,13 +170,26 @@ fn an_answer_that_reports_nothing_or_not_all_counts_as_estimated() {
     let expected = [
         cut,
         "model=.=m;.;inference_picker_estimated_completion_tokens 3",
-        "llmproxy_model=.=m;.;asm_llm_proxy_prompt_tokens 20",
-        "llmproxy_model=.=m;.;asm_llm_proxy_completion_tokens 6",
         "model=.=m;.;inference_picker_request_prompt_tokens 20",
+        "llmproxy_model=.=m;.;asm_llm_proxy_prompt_tokens 20",
         "model=.=m;.;inference_picker_request_completion_tokens 6",
+        "llmproxy_model=.=m;.;asm_llm_proxy_completion_tokens 6",
     ];
     check_answer(EndedAnswer::Read(partly), &expected);
     check_answer(EndedAnswer::Encoded, &["model=.=m;.;inference_picker_answers_encoded 1"]);
+}
+
+#[test]
+fn what_goes_into_a_histogram_is_added_to_its_sum() {
+    let stats = Stats::new(&config(true));
+    let waited = texts(&stats, stats.left_queue(0, 7));
+    assert_eq!(
+        waited,
+        ["pool=.=p;.;inference_picker_queue_wait_ms 7", "pool=.=p;.;inference_picker_queue_wait_sum_ms 7"]
+    );
+    let scraped = texts(&stats, stats.scraped(0, 3, false));
+    let names = ["scrapes 1", "scrape_duration_ms 3", "scrape_duration_sum_ms 3", "scrape_failures 1"];
+    assert_eq!(scraped, names.map(|name| format!("pool=.=p;.;inference_picker_{name}")));
 }
 
 #[test]

@@ -13,6 +13,9 @@ const PROMPT_TOKENS: &str = "asm_llm_proxy_prompt_tokens";
 const COMPLETION_TOKENS: &str = "asm_llm_proxy_completion_tokens";
 const CACHED_TOKENS: &str = "inference_picker_cached_tokens";
 const FIRST_TOKEN: &str = "inference_picker_time_to_first_token_ms";
+const FIRST_TOKEN_SUM: &str = "inference_picker_time_to_first_token_sum_ms";
+const PER_TOKEN: &str = "inference_picker_time_per_output_token_us";
+const PER_TOKEN_SUM: &str = "inference_picker_time_per_output_token_sum_us";
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Overview {
@@ -46,8 +49,10 @@ pub struct Model {
     pub completion_tokens_per_s: f64,
     /// Share of the prompt tokens that the model servers had cached.
     pub hit_share: Option<f64>,
+    pub first_token_mean_ms: Option<f64>,
     pub first_token_p50_ms: Option<f64>,
     pub first_token_p90_ms: Option<f64>,
+    pub per_token_mean_ms: Option<f64>,
 }
 
 /// All pods and models together.
@@ -73,7 +78,7 @@ impl Overview {
 impl Totals {
     /// Share of the prompt tokens that the model servers had cached.
     pub fn hit_share(&self) -> Option<f64> {
-        share(self.cached_tokens, self.prompt_tokens)
+        ratio(self.cached_tokens, self.prompt_tokens)
     }
 }
 
@@ -113,7 +118,7 @@ impl Change<'_> {
             in_flight_requests: gauge("in_flight_requests"),
             in_flight_tokens: gauge("in_flight_tokens"),
             picks_per_s: picks / self.seconds,
-            picks_share: share(picks, self.increase(PICKS, &labels[..1])),
+            picks_share: ratio(picks, self.increase(PICKS, &labels[..1])),
             metrics_age_ms: gauge("metrics_age_ms"),
         }
     }
@@ -126,16 +131,21 @@ impl Change<'_> {
 
     fn model(&self, name: &str) -> Model {
         let prompt_tokens = self.increase(PROMPT_TOKENS, &[("llmproxy_model", name)]);
-        let first_token = self.histogram(FIRST_TOKEN, &[("model", name)]);
+        let labels = [("model", name)];
+        let first_token = self.histogram(FIRST_TOKEN, &labels);
+        let per_token = self.histogram(PER_TOKEN, &labels);
+        let per_token_us = self.increase(PER_TOKEN_SUM, &labels);
         Model {
             name: name.to_owned(),
-            requests_per_s: self.increase(REQUESTS, &[("model", name)]) / self.seconds,
+            requests_per_s: self.increase(REQUESTS, &labels) / self.seconds,
             prompt_tokens_per_s: prompt_tokens / self.seconds,
             completion_tokens_per_s: self.increase(COMPLETION_TOKENS, &[("llmproxy_model", name)])
                 / self.seconds,
-            hit_share: share(self.increase(CACHED_TOKENS, &[("model", name)]), prompt_tokens),
+            hit_share: ratio(self.increase(CACHED_TOKENS, &labels), prompt_tokens),
+            first_token_mean_ms: ratio(self.increase(FIRST_TOKEN_SUM, &labels), first_token.count()),
             first_token_p50_ms: first_token.quantile(0.5),
             first_token_p90_ms: first_token.quantile(0.9),
+            per_token_mean_ms: ratio(per_token_us / 1000.0, per_token.count()),
         }
     }
 
@@ -163,6 +173,6 @@ impl Change<'_> {
     }
 }
 
-fn share(part: f64, whole: f64) -> Option<f64> {
+fn ratio(part: f64, whole: f64) -> Option<f64> {
     (whole > 0.0).then(|| part / whole)
 }

@@ -8,6 +8,7 @@ mod failing_plugin;
 mod failing_pods;
 mod faults;
 mod gateway;
+mod histograms;
 mod hostile;
 mod log;
 mod models;

@@ -269,9 +269,18 @@ fn times_and_sizes_are_in_histograms() {
             assert_eq!(count(name, model), expected, "{configuration}: {name}");
         }
         assert!(count("scrape_duration_ms", &format!("pool=\"{POOL}\"")) > 0, "{configuration}");
-        let sum = number(&page(&gateway), "inference_picker_request_completion_tokens_sum", model);
-        // Envoy keeps values in buckets of its own, within a few hundredths.
-        assert!((23..=25).contains(&sum), "{configuration}: {sum}");
+        let page = page(&gateway);
+        for name in ["request_duration_sum_ms", "time_to_first_token_sum_ms", "time_per_output_token_sum_us"]
+        {
+            assert!(
+                page.contains_key(&format!("inference_picker_{name}{{{model}}}")),
+                "{configuration}: {name}"
+            );
+        }
+        assert!(
+            page.contains_key(&format!("inference_picker_scrape_duration_sum_ms{{pool=\"{POOL}\"}}")),
+            "{configuration}"
+        );
     }
 }
 
@@ -302,6 +311,10 @@ fn the_queue_is_counted() {
         until("its wait is told", || {
             number(&page(&gateway), "inference_picker_queue_wait_ms_count", &labels) == 1
         });
+        assert!(
+            number(&page(&gateway), "inference_picker_queue_wait_sum_ms", &labels) > 0,
+            "{configuration}"
+        );
     }
 }
 

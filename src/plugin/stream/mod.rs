@@ -89,7 +89,7 @@ pub fn release(released: Released<Waiter>, worker: &RefCell<Worker<Waiter>>, now
     }
     if let State::Waiting { pool, since_ms } = state.replace(State::Idle) {
         let wait_ms = now_ms.saturating_sub(since_ms);
-        worker.borrow_mut().recorder.record(|stats| [stats.left_queue(pool, wait_ms)]);
+        worker.borrow_mut().recorder.record(|stats| stats.left_queue(pool, wait_ms));
     }
     if act(&state, worker, prepared.pool, decision, now_ms) == Action::Continue {
         warn("the request", host::resume_request());

@@ -45,14 +45,16 @@ const POD_COLUMNS: [Column<Pod>; 10] = [
     Column { title: "POOL", text: |pod| pod.pool.clone(), is_number: false },
 ];
 
-const MODEL_COLUMNS: [Column<Model>; 7] = [
+const MODEL_COLUMNS: [Column<Model>; 9] = [
     Column { title: "MODEL", text: |model| model.name.clone(), is_number: false },
     Column { title: "REQUESTS/S", text: |model| rate(model.requests_per_s), is_number: true },
     Column { title: "PROMPT TOKENS/S", text: |model| rate(model.prompt_tokens_per_s), is_number: true },
     Column { title: "HITS", text: |model| percent(model.hit_share), is_number: true },
     Column { title: "ANSWER TOKENS/S", text: |model| rate(model.completion_tokens_per_s), is_number: true },
+    Column { title: "TTFT MEAN", text: |model| time(model.first_token_mean_ms), is_number: true },
     Column { title: "TTFT P50", text: |model| time(model.first_token_p50_ms), is_number: true },
     Column { title: "TTFT P90", text: |model| time(model.first_token_p90_ms), is_number: true },
+    Column { title: "TPOT MEAN", text: |model| time(model.per_token_mean_ms), is_number: true },
 ];
 
 pub struct Screen {
@@ -171,7 +173,7 @@ mod tests {
 
     use super::*;
 
-    /// What an Envoy printed fourteen seconds after its start.
+    /// What an Envoy printed twenty-six seconds after its start, with the addresses that the pods usually have.
     const RECORDED: &str = include_str!("recorded.prom");
     const AGE: &str =
         "inference_picker_endpoint_metrics_age_ms{pool=\"vllm-llama2-7b-pool\",endpoint=\"127.0.0.11:8000\"}";
@@ -191,19 +193,19 @@ mod tests {
     #[test]
     fn a_recorded_page_is_shown_as_pods_and_models() {
         let expected = "\
-http://127.0.0.1:9901   last 10 s   11.9 requests/s   0.0 refused/s   0 queued   27% cached
+http://127.0.0.1:9901   last 10 s   7.2 requests/s   0.0 refused/s   0 queued   24% cached
 
 POD              RUNNING  WAITING  KV CACHE         IN FLIGHT  TOKENS  PICKS/S  SHARE    AGE  POOL
-127.0.0.11:8000        9        0  ▇▇▇·······  32%         10    3862      4.0    22%  24 ms  vllm-llama2-7b-pool
-127.0.0.12:8000       15        0  ▇▇▇▇······  43%         16    2498      4.3    24%  12 ms  vllm-llama2-7b-pool
-127.0.0.13:8000       18        0  ▇▇▇▇▇·····  54%         17       0      4.8    27%  46 ms  vllm-llama2-7b-pool
-127.0.0.14:8000       19        0  ▇▇▇▇▇▇····  60%         20    2087      4.9    27%  35 ms  vllm-llama2-7b-pool
+127.0.0.11:8000        9        0  ▇▇▇▇······  35%          9       0      3.3    25%   9 ms  vllm-llama2-7b-pool
+127.0.0.12:8000       14        0  ▇▇▇▇······  42%         14    3536      3.2    24%  47 ms  vllm-llama2-7b-pool
+127.0.0.13:8000       10        0  ▇▇▇▇······  39%         10       0      3.4    26%  22 ms  vllm-llama2-7b-pool
+127.0.0.14:8000       18        0  ▇▇▇▇▇▇····  58%         19    2059      3.3    25%   9 ms  vllm-llama2-7b-pool
 
-MODEL          REQUESTS/S  PROMPT TOKENS/S  HITS  ANSWER TOKENS/S  TTFT P50  TTFT P90
-sql-lora              1.2             2497   42%              153    175 ms    425 ms
-tiny                  4.4            10656   28%              881    438 ms   2800 ms
-tweet-summary         2.8             7469   28%              390    344 ms   3833 ms
-unknown               3.5             7753   19%              749   1671 ms   3750 ms";
+MODEL          REQUESTS/S  PROMPT TOKENS/S  HITS  ANSWER TOKENS/S  TTFT MEAN  TTFT P50  TTFT P90  TPOT MEAN
+sql-lora              1.0             2280   20%              100     397 ms    282 ms    558 ms      13 ms
+tiny                  2.1             4935   30%              325    1831 ms   1567 ms   2920 ms      30 ms
+tweet-summary         1.8             2915   26%              343    2284 ms   2300 ms   3020 ms      18 ms
+unknown               2.3             5780   21%              407    2084 ms   1350 ms   2920 ms      32 ms";
         assert_eq!(screen(RECORDED).text(120).unwrap(), expected);
     }
 
