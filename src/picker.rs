@@ -290,7 +290,8 @@ impl<W> Picker<W> {
         match admitted {
             Err(error) => Outcome::Decided(Decision::Refuse(error)),
             Ok(Admission::Wait) if own.queue.len() < max_requests => {
-                own.queue.push(&prepared.model, id, (prepared.clone(), waiter()), now_ms);
+                let lane = own.has_lane(&self.config, &prepared.model).then_some(prepared.model.as_str());
+                own.queue.push(lane, id, (prepared.clone(), waiter()), now_ms);
                 Outcome::Waits
             }
             Ok(Admission::Wait) => {
@@ -459,6 +460,12 @@ fn was_held(matched_tokens: u32, cached_tokens: u32) -> bool {
 impl<W> PickerPool<W> {
     fn timed_out(&self) -> ApiError {
         ApiError::queue_timed_out(&self.pool.name, self.drain_rate.retry_after_s())
+    }
+
+    /// Whether requests for this model wait in a lane of their own: a client cannot have invented the name, because it is
+    /// published, or, where none are, an endpoint has it.
+    fn has_lane(&self, config: &Config, model: &str) -> bool {
+        config.publishes(model) || config.models.is_empty() && self.pool.names(model)
     }
 
     /// Whom the scraper could not reach may long be there again, if there is no scraper any more.

@@ -82,3 +82,49 @@ fn an_endpoint_of_which_nothing_is_heard_any_more_makes_no_room() {
     check(&mut picker, 1_000, [("Critical", "sent"), ("Standard", "waits"), ("Sheddable", "refused")]);
     assert!(picker.released(1_010).is_none());
 }
+
+/// Who is next, of requests for these models that wait: the order in which they leave, by their place in the list.
+fn leave(configuration: &str, base_model: &str, models: &[&str]) -> Vec<u32> {
+    let config = Config::parse(configuration.as_bytes()).unwrap();
+    let mut picker: Picker<()> = Picker::new(config, fastrand::Rng::with_seed(1));
+    let scraped = |waiting, now_ms| {
+        let metrics = EndpointMetrics {
+            waiting,
+            base_model: Some(base_model.to_owned()),
+            ..EndpointMetrics::default()
+        };
+        let reading =
+            Reading { scraped_ms: now_ms, metrics, own_waiting: 0, foreign_waiting: 0, foreign_requests: 0 };
+        let address = SocketAddr::from(([10, 0, 0, 1], 8000));
+        let endpoint = EndpointReading { address, healthy: true, scrape_failures: 0, reading: Some(reading) };
+        [(0, Snapshot { endpoints: Some(vec![endpoint]) })].into_iter()
+    };
+    picker.apply(scraped(50, 1_000));
+    for (id, model) in (0..).zip(models) {
+        let body = format!(r#"{{"model":"{model}","prompt":"Hi"}}"#);
+        let prepared = picker.prepare(&read_request(body.as_bytes()).unwrap(), None, 0).unwrap();
+        assert!(matches!(picker.decide(id, &prepared, || (), 1_000), Outcome::Waits), "{model}");
+    }
+    picker.apply(scraped(0, 1_050));
+    std::iter::from_fn(|| picker.released(1_050)).map(|released| released.id).collect()
+}
+
+#[test]
+fn a_client_that_invents_names_of_models_gets_no_more_turns_than_one_that_does_not() {
+    let configuration = |models: &str| {
+        format!(
+            r#"{{"scrapeCluster":"s","queue":{{}},"unknownModels":"passthrough","models":{models},
+            "pools":[{{"name":"p","cluster":"c","endpoints":["10.0.0.1:8000"]}}]}}"#
+        )
+    };
+    let published = configuration(r#"[{"modelName":"m","poolRef":{"name":"p"}}]"#);
+    let asked = ["x1", "x2", "x3", "base", "m", "m"];
+    assert_eq!(leave(&published, "base", &asked), [0, 4, 1, 5, 2, 3], "what is published has a lane");
+    let none = configuration("[]");
+    assert_eq!(
+        leave(&none, "base", &asked),
+        [0, 3, 1, 2, 4, 5],
+        "what endpoints print has one where nothing is"
+    );
+    assert_eq!(leave(&none, "other", &asked), [0, 1, 2, 3, 4, 5]);
+}

@@ -157,11 +157,18 @@ impl Pool {
         (self.serves_adapters && is_one).then_some(adapter)
     }
 
-    /// Whether an endpoint's metrics may have named this model, as its base model or as an adapter: true if they have and it
-    /// is remembered, and of other names only for those that someone has made to have the same hash.
-    pub fn may_have_named(&self, model: &str) -> bool {
+    /// Whether an endpoint's metrics name this model, as its base model or as an adapter. A name that nobody has heard of,
+    /// as clients send them, costs no look at every endpoint.
+    pub fn names(&self, model: &str) -> bool {
         let id = AdapterId::of(model);
-        self.base_models.contains(&id) || self.known_adapters.contains(&id)
+        if !(self.base_models.contains(&id) || self.known_adapters.contains(&id)) {
+            return false;
+        }
+        let mut readings = self.endpoints.iter().flatten().filter_map(Endpoint::reading);
+        readings.any(|reading| {
+            let adapters = reading.metrics.lora.iter().flat_map(|lora| &lora.adapters);
+            reading.metrics.base_model.iter().chain(adapters).any(|known| known == model)
+        })
     }
 
     /// Takes over what the scraper has published. Where endpoints are configured, only they count; where they are

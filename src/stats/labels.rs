@@ -76,7 +76,7 @@ impl Labels {
 
     fn learn(&mut self, name: &str, pool: Option<&Pool>) -> Label {
         let has_room = self.learns_models && self.models.len() < MAX_PRINTED_MODELS;
-        if !(has_room && pool.is_some_and(|pool| prints(pool, name))) {
+        if !(has_room && pool.is_some_and(|pool| pool.names(name))) {
             return UNKNOWN;
         }
         let label = self.add(name);
@@ -124,17 +124,4 @@ impl Labels {
         self.texts.push(text.replace(|letter: char| letter == ';' || letter.is_control(), "_"));
         label
     }
-}
-
-/// Whether an endpoint's metrics name this model, as its base model or as an adapter. A name that nobody has heard of, as
-/// clients send them, costs no look at every endpoint.
-fn prints(pool: &Pool, name: &str) -> bool {
-    if !pool.may_have_named(name) {
-        return false;
-    }
-    let mut readings = pool.endpoints().into_iter().flatten().filter_map(|endpoint| endpoint.reading());
-    readings.any(|reading| {
-        let adapters = reading.metrics.lora.iter().flat_map(|lora| &lora.adapters);
-        reading.metrics.base_model.iter().chain(adapters).any(|known| known == name)
-    })
 }
