@@ -18,7 +18,9 @@ use super::request::Api;
 use super::response::Body;
 
 /// The comment that vLLM 0.32 sends where nothing else has been sent for a while.
-const KEEP_ALIVE: &str = ": keep-alive\n\n";
+pub const KEEP_ALIVE: &str = ": keep-alive\n\n";
+/// That of llama.cpp.
+pub const EMPTY_COMMENT: &str = ":\n\n";
 
 /// A streamed answer in the making. Dropping it, as hyper does when the client leaves, cancels the request.
 pub struct EventStream {
@@ -33,7 +35,8 @@ pub struct EventStream {
     /// Events to send before the connection breaks.
     pub events_until_break: Option<usize>,
     pub fail_inside: Option<FailInside>,
-    /// The silence after which a comment is sent.
+    pub comment: &'static str,
+    /// The silence after which the comment is sent.
     pub keep_alive: Option<Duration>,
 }
 
@@ -94,7 +97,7 @@ impl Progress {
         }
         match self.next().await {
             Next::Told(output) => self.tell(&output),
-            Next::Silence => self.pending.push_back(KEEP_ALIVE.to_owned()),
+            Next::Silence => self.pending.push_back(self.answer.comment.to_owned()),
             Next::End => self.ended = true,
         }
     }

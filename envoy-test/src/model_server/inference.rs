@@ -14,7 +14,7 @@ use super::answers::errors::ApiError;
 use super::answers::{Subject, Usage, event_shape, whole, whole_failure};
 use super::counters::RequestInFlight;
 use super::engine::EngineRequest;
-use super::event_stream::EventStream;
+use super::event_stream::{EMPTY_COMMENT, EventStream, KEEP_ALIVE};
 use super::knobs::InnerFailure;
 use super::live_engine::Generation;
 use super::load_header;
@@ -23,6 +23,7 @@ use super::models::ServedModels;
 use super::request::{Api, InferenceRequest, model_of, parse_json};
 use super::response::{Body, json, status, with_type};
 use super::server::Server;
+use super::settings::Dialect;
 
 /// Bytes of a request body: far above what the plugin buffers, and no danger to the machine.
 const BODY_BYTES_MAX: usize = 32 << 20;
@@ -108,6 +109,7 @@ fn subject(server: &Server, model: &str, request: &InferenceRequest) -> Subject 
         model: Value::from(model).to_string(),
         include_usage: forced || request.include_usage,
         continuous_usage: forced || request.continuous_usage,
+        dialect: server.settings.dialect,
         early_role: knobs.early_role,
     }
 }
@@ -140,7 +142,9 @@ impl Run {
     }
 
     fn stream(mut self, server: &Server, in_flight: RequestInFlight) -> Response<Body> {
-        let (Some(generation), Some(shape)) = (self.generations.pop(), event_shape(self.api)) else {
+        let (Some(generation), Some(shape)) =
+            (self.generations.pop(), event_shape(self.api, server.settings.dialect))
+        else {
             unreachable!("a streamed request has one prompt and an API with a streamed form");
         };
         let knobs = server.knobs();
@@ -154,6 +158,10 @@ impl Run {
             stream_interval: server.settings.stream_interval,
             events_until_break: knobs.die_mid_stream,
             fail_inside: knobs.fail_inside,
+            comment: match server.settings.dialect {
+                Dialect::Vllm => KEEP_ALIVE,
+                Dialect::LlamaCpp => EMPTY_COMMENT,
+            },
             keep_alive: knobs.keep_alive_ms.map(Duration::from_millis),
         };
         with_type(StatusCode::OK, "text/event-stream; charset=utf-8", stream.into_body())

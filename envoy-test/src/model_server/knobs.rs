@@ -25,6 +25,7 @@ pub struct Knobs {
     pub keep_alive_ms: Option<u64>,
     /// Sends a chat's chunk with nothing but the role at once. vLLM before V1 does so when a first part of a long
     /// prompt is computed (reported, vllm-project/vllm issue 15106).
+    /// llama.cpp does where a request has `return_progress`.
     pub early_role: bool,
     /// Tells the usage on every event to everybody (`--enable-force-include-usage` of vLLM 0.32).
     pub force_include_usage: bool,

@@ -47,4 +47,4 @@ pub use counters::{Counters, ToldTokens};
 pub use fleet::{ModelServer, ModelServers};
 pub use knobs::{FailInside, FixedGauges, InnerFailure, Knobs, MetricsMode, Sleep};
 pub use metrics::{MetricsPage, SglangRanks};
-pub use settings::{DEFAULT_LORA_SLOTS, ServerSettings};
+pub use settings::{DEFAULT_LORA_SLOTS, Dialect, ServerSettings};

@@ -3,7 +3,7 @@
 use super::answers::errors::ApiError;
 use super::knobs::Knobs;
 use super::request::Api;
-use super::settings::ServerSettings;
+use super::settings::{Dialect, ServerSettings};
 
 /// Names of models. A server whose models change answers as vLLM 0.32 does that was started anew with another one,
 /// or that loaded and unloaded adapters.
@@ -12,12 +12,15 @@ pub struct ServedModels {
     /// Names of the base model; requests without a model get the first.
     pub base: Vec<String>,
     pub adapters: Vec<String>,
+    /// Whether any other name is taken for the first.
+    pub takes_any_name: bool,
 }
 
 impl ServedModels {
     pub fn of(settings: &ServerSettings, knobs: &Knobs) -> Self {
         Self {
             base: knobs.served_models.clone().unwrap_or_else(|| settings.served_models.clone()),
+            takes_any_name: settings.dialect == Dialect::LlamaCpp,
             adapters: knobs.lora_adapters.clone().unwrap_or_else(|| settings.lora_adapters.clone()),
         }
     }
@@ -30,9 +33,10 @@ impl ServedModels {
     /// The model that a request gets: the first where it names none, if its API lets it (vLLM 0.32: all but messages).
     pub fn find<'a>(&'a self, api: Api, model: Option<&'a str>) -> Result<&'a str, ApiError> {
         match model.filter(|model| !model.is_empty()) {
-            None if api == Api::Messages => Err(ApiError::missing_field("model")),
+            None if api == Api::Messages && !self.takes_any_name => Err(ApiError::missing_field("model")),
             None => Ok(self.first()),
             Some(model) if self.serves(model) => Ok(model),
+            Some(_) if self.takes_any_name => Ok(self.first()),
             Some(model) => Err(ApiError::unknown_model(model, self)),
         }
     }

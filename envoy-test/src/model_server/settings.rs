@@ -20,6 +20,17 @@ pub struct ServerSettings {
     /// Tokens in each event of a stream (`--stream-interval`): the first token is told at once, whatever this is.
     pub stream_interval: usize,
     pub metrics_page: MetricsPage,
+    pub dialect: Dialect,
+}
+
+/// Whose answers a server gives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Dialect {
+    #[default]
+    Vllm,
+    /// llama.cpp's llama-server: chat and completions in its form (the other APIs stay in vLLM's), its comments, and any
+    /// model's name is taken for its own.
+    LlamaCpp,
 }
 
 impl Default for ServerSettings {
@@ -31,6 +42,7 @@ impl Default for ServerSettings {
             engine: EngineSettings::default(),
             stream_interval: 1,
             metrics_page: MetricsPage::Vllm { engines: 1 },
+            dialect: Dialect::default(),
         }
     }
 }

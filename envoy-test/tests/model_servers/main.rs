@@ -6,6 +6,7 @@ mod counters;
 mod early_events;
 mod failures;
 mod inner_failures;
+mod llama_cpp;
 mod metrics_page;
 mod other_paths;
 mod pages;

@@ -7,6 +7,7 @@ pub mod chat;
 pub mod completions;
 pub mod embeddings;
 pub mod errors;
+mod llama_cpp;
 pub mod messages;
 pub mod models;
 pub mod responses;
@@ -15,6 +16,7 @@ mod usage;
 pub use usage::Usage;
 
 use super::request::Api;
+use super::settings::Dialect;
 use super::tokens::output_text;
 
 const FAILURE_MESSAGE: &str = "Internal server error";
@@ -31,6 +33,7 @@ pub struct Subject {
     pub model: String,
     pub include_usage: bool,
     pub continuous_usage: bool,
+    pub dialect: Dialect,
     /// Whether a chat's role comes ahead of its first token.
     pub early_role: bool,
 }
@@ -55,8 +58,10 @@ pub trait EventShape: Send {
 }
 
 /// The form of streamed answers, for APIs that have one.
-pub fn event_shape(api: Api) -> Option<Box<dyn EventShape>> {
+pub fn event_shape(api: Api, dialect: Dialect) -> Option<Box<dyn EventShape>> {
     match api {
+        Api::Chat if dialect == Dialect::LlamaCpp => Some(Box::new(llama_cpp::ChatChunks)),
+        Api::Completions if dialect == Dialect::LlamaCpp => Some(Box::new(llama_cpp::CompletionChunks)),
         Api::Chat => Some(Box::new(chat::Chunks)),
         Api::Completions => Some(Box::new(completions::Chunks)),
         Api::Responses => Some(Box::new(responses::Events)),
@@ -69,6 +74,10 @@ pub fn event_shape(api: Api) -> Option<Box<dyn EventShape>> {
 pub fn whole(api: Api, subject: &Subject, results: &[Usage]) -> String {
     let total = results.iter().copied().fold(Usage::default(), Usage::plus);
     match api {
+        Api::Chat if subject.dialect == Dialect::LlamaCpp => llama_cpp::whole_chat(subject, &total),
+        Api::Completions if subject.dialect == Dialect::LlamaCpp => {
+            llama_cpp::whole_completion(subject, &total)
+        }
         Api::Chat => chat::whole(subject, &total),
         Api::Completions => completions::whole(subject, results, &total),
         Api::Responses => responses::whole(subject, &total),
