@@ -97,8 +97,7 @@ mod native {
             let mut sent = self.picker.send(&pick, NOW_MS);
             assert!(black_box(self.picker.loads().table(NOW_MS)).is_alive(NOW_MS));
             self.picker.first_output(&sent, NOW_MS);
-            let ejected = self.picker.endpoint_answered(0, sent.load_id(), true, NOW_MS);
-            assert_eq!(ejected, None);
+            self.picker.succeeded(0, &sent, NOW_MS);
             self.picker.answered(&mut sent, 0, None, NOW_MS);
             self.picker.end(sent, NOW_MS);
             self.picker.take_events();

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use crate::admission::{self, Admission, DrainRate};
 use crate::config::{Config, Criticality, RoutingStrategy};
-use crate::load::{LoadBook, LoadId, Share};
+use crate::load::{AdapterId, LoadBook, LoadId, Share};
 use crate::model_sizes::ModelSizes;
 use crate::models::Turns;
 use crate::openai::{ApiError, InferenceRequest};
@@ -43,6 +43,8 @@ pub struct Prompt {
     pub estimated_tokens: u32,
     /// The same as far as the model's tokens are known, at least 1.
     pub tokens: u32,
+    /// Tells it from others, as [`InferenceRequest::digest`].
+    pub digest: u64,
     /// Its blocks, if its pool's strategy goes by prefixes.
     pub blocks: Option<PromptBlocks>,
 }
@@ -129,6 +131,7 @@ pub fn prepare(
         model: model.to_owned(),
         estimated_tokens: request.prompt_tokens,
         tokens: sizes.prompt_tokens(model, request.prompt_tokens),
+        digest: request.digest,
         blocks: by_prefix.then(|| blocks(request, model)),
     };
     Ok(Prepared {
@@ -189,6 +192,7 @@ pub fn pick(
     let demand = Demand {
         prompt_tokens: prompt.tokens,
         adapter,
+        model: (!prompt.model.is_empty()).then(|| AdapterId::of(&prompt.model)),
         blocks: prompt.blocks.as_ref(),
         streamed: prepared.streamed,
     };
@@ -204,7 +208,7 @@ pub fn pick_unread(
     now_ms: u64,
     rng: &mut fastrand::Rng,
 ) -> Decision {
-    let demand = Demand { prompt_tokens: 1, adapter: None, blocks: None, streamed: false };
+    let demand = Demand { prompt_tokens: 1, adapter: None, model: None, blocks: None, streamed: false };
     let asked = Asked { strategy: RoutingStrategy::Default, demand, prompt: None };
     send(config, pool, loads, asked, now_ms, rng)
 }
@@ -237,7 +241,7 @@ fn send(
     let pick = Pick {
         load_id: first.endpoint.load_id,
         destinations: destinations(&ranking),
-        share: Share { tokens, adapter: demand.adapter, streamed: demand.streamed },
+        share: Share { tokens, adapter: demand.adapter, model: demand.model, streamed: demand.streamed },
         prompt: prompt.map(|prompt| SentPrompt { prompt: Rc::clone(prompt), matched, matched_tokens }),
         explanation: explain(strategy, first, demand, loads, now_ms),
     };

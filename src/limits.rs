@@ -14,6 +14,8 @@ pub enum Limit {
     QueuedRequests,
     /// A model's sizes are not learnt, as those of too many others are.
     LearntModels,
+    /// More models are missing at endpoints than are remembered.
+    MissingModels,
     /// A pool's endpoints have printed more adapters than are remembered.
     KnownAdapters,
     /// A metrics page lists as many adapters as are read of it, or more.
@@ -30,12 +32,13 @@ pub enum Limit {
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Limit; 11] = [
+    pub const ALL: [Limit; 12] = [
         Limit::UserBytes,
         Limit::PromptBlocks,
         Limit::PromptsInFlight,
         Limit::QueuedRequests,
         Limit::LearntModels,
+        Limit::MissingModels,
         Limit::KnownAdapters,
         Limit::PageAdapters,
         Limit::Workers,
@@ -52,6 +55,7 @@ impl Limit {
             Limit::PromptsInFlight => "prompts_in_flight",
             Limit::QueuedRequests => "queued_requests",
             Limit::LearntModels => "learnt_models",
+            Limit::MissingModels => "missing_models",
             Limit::KnownAdapters => "known_adapters",
             Limit::PageAdapters => "page_adapters",
             Limit::Workers => "workers",

@@ -66,6 +66,11 @@ pub enum Outcome {
 pub struct Sent {
     ticket: Ticket,
     prompt: Option<SentPrompt>,
+    /// Tells its prompt from others, if it was read.
+    digest: Option<u64>,
+    /// Where it was sent before, and when.
+    passed_over: Vec<LoadId>,
+    passed_sent_ms: u64,
     /// The number by which peers know the prompt, until it has been answered or dropped.
     number: Option<u64>,
 }
@@ -345,7 +350,9 @@ impl<W> Picker<W> {
     /// The request goes to the pick: from now on it counts there.
     pub fn send(&mut self, pick: &Pick, now_ms: u64) -> Sent {
         let ticket = self.loads.start(pick.load_id, pick.share, now_ms);
-        let mut sent = Sent { ticket, prompt: pick.prompt.clone(), number: None };
+        let digest = pick.prompt.as_ref().map(|sent| sent.prompt.digest);
+        let (prompt, passed_over) = (pick.prompt.clone(), Vec::new());
+        let mut sent = Sent { ticket, prompt, digest, passed_over, passed_sent_ms: now_ms, number: None };
         self.tell_sent(&mut sent, now_ms);
         sent
     }
@@ -369,16 +376,25 @@ impl<W> Picker<W> {
         }
     }
 
-    /// Another endpoint than the one picked has answered: the request counts there from now on. `false` if the
-    /// pool has no endpoint of this address.
-    pub fn move_to(&mut self, sent: &mut Sent, pool: usize, address: &[u8], now_ms: u64) -> bool {
+    /// Another endpoint than the one picked has answered: the request counts there from now on. `destinations` are those of
+    /// the pick, in whose order they were tried. `false` if the pool has no endpoint of this address.
+    pub fn move_to(
+        &mut self,
+        sent: &mut Sent,
+        pool: usize,
+        destinations: &str,
+        address: &[u8],
+        now_ms: u64,
+    ) -> bool {
         self.tell_dropped(sent, now_ms);
         // What was matched was matched elsewhere.
         if let Some(prompt) = &mut sent.prompt {
             *prompt = SentPrompt { prompt: Rc::clone(&prompt.prompt), ..SentPrompt::default() };
         }
-        let found = self.pool(pool).and_then(|pool| pool.endpoint_at(address));
-        let Some(load_id) = found.map(|endpoint| endpoint.load_id) else { return false };
+        let found = |address| Some(self.pool(pool)?.endpoint_at(address)?.load_id);
+        let Some(load_id) = found(address) else { return false };
+        sent.passed_over = passed_over(destinations, address).filter_map(|text| found(text.as_bytes())).collect();
+        sent.passed_sent_ms = sent.ticket.sent_ms();
         self.loads.move_to(&mut sent.ticket, load_id, now_ms);
         self.tell_sent(sent, now_ms);
         true
@@ -420,35 +436,73 @@ impl<W> Picker<W> {
         self.loads.end(sent.ticket, now_ms);
     }
 
-    /// An endpoint has answered, or failed to. Gives its name if it is to be left alone for a while now.
-    pub fn endpoint_answered(
-        &mut self,
-        pool: usize,
-        load_id: LoadId,
-        succeeded: bool,
-        now_ms: u64,
-    ) -> Option<String> {
+    /// The endpoint has answered the request.
+    pub fn succeeded(&mut self, pool: usize, sent: &Sent, now_ms: u64) {
+        if let Some(own) = self.pools.get_mut(pool) {
+            own.pool.request_succeeded(sent.load_id(), sent.digest, now_ms);
+        }
+    }
+
+    /// The endpoint has failed to answer the request. Gives its name if it is to be left alone for a while now.
+    pub fn failed(&mut self, pool: usize, sent: &Sent, now_ms: u64) -> Option<String> {
         let limit = self.config.max_consecutive_failures;
-        self.pools.get_mut(pool)?.pool.note(load_id, |endpoint| {
-            if succeeded {
-                endpoint.request_succeeded(now_ms);
-                return None;
-            }
-            endpoint.request_failed(now_ms, limit);
-            (!endpoint.is_candidate(now_ms, limit)).then(|| endpoint.text().to_owned())
-        })?
+        self.pools.get_mut(pool)?.pool.request_failed(sent.load_id(), sent.digest, now_ms, limit)
+    }
+
+    /// The request was sent to other endpoints first. Why is not told: they failed, or do not have the model, which routes may
+    /// retry as well. Gives the names of those that are to be left alone for a while now.
+    pub fn passed_over(&mut self, pool: usize, sent: &Sent, now_ms: u64) -> Vec<String> {
+        let first = sent.passed_over.iter();
+        first.filter_map(|load_id| self.passed_over_one(pool, sent, *load_id, now_ms)).collect()
+    }
+
+    fn passed_over_one(&mut self, pool: usize, sent: &Sent, at: LoadId, now_ms: u64) -> Option<String> {
+        let limit = self.config.max_consecutive_failures;
+        let pool = &mut self.pools.get_mut(pool)?.pool;
+        let Some(model) = sent.ticket.model() else {
+            return pool.request_failed(at, sent.digest, now_ms, limit);
+        };
+        if self.loads.is_missing(at, model)
+            || pool.request_passed_over(at, sent.digest, model, now_ms, limit)
+        {
+            self.model_missing_at(sent, at, sent.passed_sent_ms, now_ms);
+            return None;
+        }
+        let endpoint = pool.endpoint(at)?;
+        (!endpoint.is_candidate(now_ms, limit)).then(|| endpoint.text().to_owned())
+    }
+
+    /// The request's endpoint has answered that it does not have the model; so have, then, those that it was sent to before.
+    pub fn model_missing(&mut self, sent: &Sent, now_ms: u64) {
+        for load_id in &sent.passed_over {
+            self.model_missing_at(sent, *load_id, sent.passed_sent_ms, now_ms);
+        }
+        self.model_missing_at(sent, sent.load_id(), sent.ticket.sent_ms(), now_ms);
+    }
+
+    fn model_missing_at(&mut self, sent: &Sent, at: LoadId, sent_ms: u64, now_ms: u64) {
+        let Some(model) = sent.ticket.model() else { return };
+        let fits = self.loads.model_missing(at, model, sent_ms, now_ms);
+        self.limits.add_if(!fits, Limit::MissingModels);
     }
 
     /// A client has left before its request was answered. Gives the endpoint's name if it is to be left alone for a while
     /// now.
     pub fn abandoned(&mut self, pool: usize, sent: &Sent, now_ms: u64) -> Option<String> {
         let limit = self.config.max_consecutive_failures;
-        self.pools.get_mut(pool)?.pool.note(sent.load_id(), |endpoint| {
-            let was_candidate = endpoint.is_candidate(now_ms, limit);
-            endpoint.request_abandoned(sent.ticket.sent_ms(), now_ms, limit);
-            (was_candidate && !endpoint.is_candidate(now_ms, limit)).then(|| endpoint.text().to_owned())
-        })?
+        let pool = &mut self.pools.get_mut(pool)?.pool;
+        let endpoint = pool.endpoint(sent.load_id())?;
+        let was_candidate = endpoint.is_candidate(now_ms, limit);
+        endpoint.is_silent_since(sent.ticket.sent_ms(), now_ms).then_some(())?;
+        let left_alone = pool.request_failed(sent.load_id(), sent.digest, now_ms, limit);
+        left_alone.filter(|_| was_candidate)
     }
+}
+
+/// Of a pick's destinations those that were tried before the endpoint of this address; only the first if it is none of them.
+fn passed_over<'a>(destinations: &'a str, address: &'a [u8]) -> impl Iterator<Item = &'a str> {
+    let place = destinations.split(',').position(|text| text.as_bytes() == address);
+    destinations.split(',').take(place.unwrap_or(1))
 }
 
 /// Whether a server that had so many tokens cached held what was matched. Half of it is enough: what is matched is an

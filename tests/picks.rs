@@ -3,7 +3,7 @@
 #![cfg(not(target_family = "wasm"))]
 
 use std::cmp::Reverse;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use inference_picker::config::Config;
@@ -34,6 +34,7 @@ enum Step {
     Output { which: usize },
     Ended { which: usize },
     Failed { which: usize },
+    Missing { which: usize },
     Scraped { pods: Vec<(bool, u32, Scraped)> },
     Heard { rows: Vec<(usize, u32, u32, u64, Option<usize>)> },
 }
@@ -80,7 +81,8 @@ fn any_step(endpoints: usize) -> impl Strategy<Value = Step> {
             .prop_map(|(model, letters)| Step::Ask { model, letters }),
         6 => any::<usize>().prop_map(|which| Step::Output { which }),
         4 => any::<usize>().prop_map(|which| Step::Ended { which }),
-        3 => any::<usize>().prop_map(|which| Step::Failed { which }),
+        4 => any::<usize>().prop_map(|which| Step::Failed { which }),
+        2 => any::<usize>().prop_map(|which| Step::Missing { which }),
         2 => prop::collection::vec(any_pod(), endpoints).prop_map(|pods| Step::Scraped { pods }),
         2 => prop::collection::vec(row, 0..20).prop_map(|rows| Step::Heard { rows }),
     ]
@@ -111,6 +113,8 @@ struct Open {
     endpoint: usize,
     sent_ms: u64,
     tokens: u32,
+    model: AdapterId,
+    digest: u64,
     adapter: Option<AdapterId>,
     waits: bool,
 }
@@ -125,9 +129,20 @@ struct Known {
     peers_adapters: Vec<AdapterId>,
     /// The one used last comes last.
     recent_adapters: Vec<AdapterId>,
+    /// By model, when it was last noted to be missing, and how often in a row that was; 0: it is there.
+    missing: HashMap<AdapterId, (u64, u32)>,
 }
 
 impl Known {
+    fn lacks(&self, model: AdapterId, now_ms: u64) -> bool {
+        let base = self.fresh(now_ms).and_then(|reading| reading.metrics.base_model.as_deref());
+        let is_named = base.is_some_and(|base| AdapterId::of(base) == model);
+        let is_paused = |(noted_ms, times): &(u64, u32)| {
+            *noted_ms <= now_ms && now_ms < noted_ms + pause_ms(*times)
+        };
+        !is_named && self.missing.get(&model).is_some_and(is_paused)
+    }
+
     fn may_be_picked(&self, now_ms: u64) -> bool {
         let left_ms = self.ejected_until_ms.saturating_sub(now_ms);
         let is_ejected = self.failures >= MAX_FAILURES && left_ms > 0 && left_ms <= 30_000;
@@ -152,6 +167,11 @@ impl Known {
     }
 }
 
+/// How long a model is not asked for that was found missing so often in a row.
+fn pause_ms(times: u32) -> u64 {
+    if times == 0 { 0 } else { (1_000 << (times - 1).min(10)).min(60_000) }
+}
+
 /// A worker, and beside it what it should know.
 struct World {
     picker: Picker<()>,
@@ -161,6 +181,8 @@ struct World {
     endpoints: Vec<Known>,
     open: Vec<Open>,
     seen_adapters: HashSet<String>,
+    /// Where each prompt has failed since it was last answered.
+    failed_at: HashMap<u64, HashSet<usize>>,
 }
 
 impl World {
@@ -176,8 +198,16 @@ impl World {
         let picker = Picker::new(config, rng.clone());
         // Drawn for the pool.
         rng.u64(..);
-        let (open, endpoints) = (Vec::new(), Vec::new());
-        World { picker, strategy, rng, now_ms: START_MS, endpoints, open, seen_adapters: HashSet::new() }
+        World {
+            picker,
+            strategy,
+            rng,
+            now_ms: START_MS,
+            endpoints: Vec::new(),
+            open: Vec::new(),
+            seen_adapters: HashSet::new(),
+            failed_at: HashMap::new(),
+        }
     }
 
     fn own(&self, endpoint: usize) -> InFlight {
@@ -274,6 +304,10 @@ impl World {
         if eligible.is_empty() {
             eligible = all().collect();
         }
+        let model = AdapterId::of(&prompt.model);
+        if !eligible.iter().all(|endpoint| self.endpoints[*endpoint].lacks(model, now_ms)) {
+            eligible.retain(|endpoint| !self.endpoints[*endpoint].lacks(model, now_ms));
+        }
         let draw = self.rng.u32(..);
         let loading = |endpoint| adapter.map_or(0.0, |adapter| self.adapter_tokens(endpoint, adapter));
         let work = |endpoint| self.uncached_tokens(endpoint, prompt) as f32 + loading(endpoint);
@@ -326,8 +360,14 @@ impl World {
         let known = &mut self.endpoints[expected[0]];
         known.rest(self.now_ms);
         adapter.into_iter().for_each(|adapter| known.adapter_used(adapter));
+        let model = AdapterId::of(&prepared.prompt.model);
+        if let Some((noted_ms, _)) = known.missing.get_mut(&model).filter(|(_, times)| *times > 0) {
+            *noted_ms = self.now_ms;
+        }
         self.open.push(Open {
             sent,
+            model,
+            digest: prepared.prompt.digest,
             endpoint: expected[0],
             sent_ms: self.now_ms,
             tokens,
@@ -343,8 +383,12 @@ impl World {
             known.last_output_ms = self.now_ms;
         }
         known.failures = 0;
+        if let Some(noted) = known.missing.get_mut(&open.model).filter(|(_, times)| *times > 0) {
+            *noted = (self.now_ms, 0);
+        }
+        self.failed_at.remove(&open.digest);
         self.picker.first_output(&open.sent, self.now_ms);
-        self.picker.endpoint_answered(0, open.sent.load_id(), true, self.now_ms);
+        self.picker.succeeded(0, &open.sent, self.now_ms);
     }
 
     fn scraped(&mut self, pods: Vec<(bool, u32, Scraped)>) {
@@ -376,6 +420,7 @@ impl World {
                 peers: InFlight::default(),
                 peers_adapters: Vec::new(),
                 recent_adapters: Vec::new(),
+                missing: HashMap::new(),
             };
             self.endpoints = published.into_iter().map(new).collect();
         } else {
@@ -395,7 +440,7 @@ impl World {
         for known in &mut self.endpoints {
             (known.peers, known.peers_adapters) = (InFlight::default(), Vec::new());
         }
-        let mut table = LoadTable { published_ms: self.now_ms, rows: vec![], adapters: vec![], batches: 0 };
+        let mut table = LoadTable { published_ms: self.now_ms, rows: vec![], adapters: vec![], missing: vec![], batches: 0 };
         for &(endpoint, requests, waiting, age_ms, adapter) in rows {
             let oldest = (waiting > 0).then_some(Oldest { sent_ms: self.now_ms - age_ms, tokens: 300 });
             let load = InFlight {
@@ -415,6 +460,40 @@ impl World {
             }
         }
         self.picker.set_peers([table].iter(), self.now_ms);
+    }
+
+    /// What was noted before counts as long as it is not long over, and requests that were sent before it say nothing new.
+    fn missing(&mut self, place: usize) {
+        let Open { sent, endpoint, model, digest, sent_ms, .. } = &self.open[place];
+        let (endpoint, model, now_ms) = (*endpoint, *model, self.now_ms);
+        self.picker.succeeded(0, sent, now_ms);
+        self.picker.model_missing(sent, now_ms);
+        self.failed_at.remove(digest);
+        let known = &mut self.endpoints[endpoint];
+        known.failures = 0;
+        known.recent_adapters.retain(|recent| *recent != model);
+        known.peers_adapters.retain(|peers| *peers != model);
+        let is_valid =
+            |(noted_ms, times): &(u64, u32)| *noted_ms <= now_ms && now_ms < noted_ms + pause_ms(*times) + 60_000;
+        let before = known.missing.get(&model).copied().filter(is_valid);
+        if before.is_none_or(|(noted_ms, times)| times == 0 || *sent_ms >= noted_ms) {
+            known.missing.insert(model, (now_ms, before.map_or(0, |(_, times)| times) + 1));
+        }
+        for open in self.open.iter_mut().filter(|open| open.endpoint == endpoint) {
+            open.adapter = open.adapter.filter(|adapter| *adapter != model);
+        }
+    }
+
+    fn failed(&mut self, place: usize) {
+        let Open { sent, endpoint, digest, .. } = &self.open[place];
+        let failed_at = self.failed_at.entry(*digest).or_default();
+        failed_at.insert(*endpoint);
+        if failed_at.len() == 1 {
+            let known = &mut self.endpoints[*endpoint];
+            known.failures += 1;
+            known.rest(self.now_ms);
+        }
+        self.picker.failed(0, sent, self.now_ms);
     }
 
     fn step(&mut self, step: Step) {
@@ -446,12 +525,14 @@ impl World {
                 }
             }
             Step::Failed { which } => {
-                let endpoint = which % self.endpoints.len();
-                let known = &mut self.endpoints[endpoint];
-                let load_id = self.picker.loads().known(&address(endpoint)).unwrap();
-                known.failures += 1;
-                known.rest(self.now_ms);
-                self.picker.endpoint_answered(0, load_id, false, self.now_ms);
+                if let Some(place) = place(which) {
+                    self.failed(place);
+                }
+            }
+            Step::Missing { which } => {
+                if let Some(place) = place(which) {
+                    self.missing(place);
+                }
             }
             Step::Scraped { pods } => self.scraped(pods),
             Step::Heard { rows } => self.heard(&rows),

@@ -119,7 +119,7 @@ proptest! {
             match action {
                 0 => {
                     let id = book.id(address(index));
-                    open.push((book.start(id, Share { tokens, adapter: None, streamed: true }, 0), index, tokens, true));
+                    open.push((book.start(id, Share { tokens, adapter: None, model: None, streamed: true }, 0), index, tokens, true));
                 }
                 1 if !open.is_empty() => {
                     book.first_output(&open[place].0, 0);

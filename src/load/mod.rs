@@ -14,6 +14,7 @@
 
 mod changes;
 mod in_flight;
+mod missing_models;
 mod recent_adapters;
 mod row;
 mod table;
@@ -27,12 +28,14 @@ use crate::decayed_ratio::DecayedRatio;
 
 use changes::Changes;
 pub use in_flight::{InFlight, Oldest};
+pub use missing_models::Missing;
+use missing_models::MissingModels;
 pub use row::DEFAULT_PREFILL_TOKENS_PER_MS;
 use row::{Row, USUAL_SPEED_WEIGHT_MS};
 pub use table::{LoadTable, TABLE_EXPIRES_AFTER_MS};
 
 /// The place of an endpoint in the [`LoadBook`]; holds until [`LoadBook::keep_only`] drops the endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LoadId(usize);
 
 /// An adapter, by a hash of its name that is the same in every worker.
@@ -53,6 +56,8 @@ pub struct Share {
     pub tokens: u32,
     /// The adapter it needs, if any.
     pub adapter: Option<AdapterId>,
+    /// The model it names, by the id that an adapter of this name has; `None` if it was not read or names none.
+    pub model: Option<AdapterId>,
     /// Whether the answer is streamed, so that its first output is seen.
     pub streamed: bool,
 }
@@ -75,6 +80,11 @@ impl Ticket {
         self.id
     }
 
+    /// The model it names, if it was read.
+    pub fn model(&self) -> Option<AdapterId> {
+        self.share.model
+    }
+
     /// When it was sent, in milliseconds.
     pub fn sent_ms(&self) -> u64 {
         self.sent_ms
@@ -91,6 +101,7 @@ pub struct LoadBook {
     /// Where peers have some.
     heard: Vec<LoadId>,
     changes: Changes,
+    missing: MissingModels,
 }
 
 impl LoadBook {
@@ -197,9 +208,28 @@ impl LoadBook {
         }
     }
 
-    /// The endpoint has started anew: what was loaded is gone.
-    pub fn forget_recent_adapters(&mut self, id: LoadId) {
+    /// The endpoint's server has started anew, as was seen at `seen_ms`: what was loaded is gone, and what was missing may be
+    /// there.
+    pub fn restarted(&mut self, id: LoadId, seen_ms: u64) {
         self.change(id, Row::forget_recent_adapters);
+        self.missing.restarted(id, seen_ms);
+    }
+
+    /// Where this model is missing and is not to be asked for now.
+    pub fn lacking(&self, model: AdapterId, now_ms: u64) -> impl Iterator<Item = LoadId> {
+        self.missing.lacking(model, now_ms)
+    }
+
+    /// Whether the endpoint has said that it does not have this model, and not otherwise since.
+    pub fn is_missing(&self, id: LoadId, model: AdapterId) -> bool {
+        self.missing.is_known(id, model)
+    }
+
+    /// An endpoint has answered a request sent at `sent_ms` that it does not have the model: nor does it load it, as it was
+    /// taken to. `false` if another one had to be forgotten for it.
+    pub fn model_missing(&mut self, id: LoadId, model: AdapterId, sent_ms: u64, now_ms: u64) -> bool {
+        self.change(id, |row| row.forget_adapter(model));
+        self.missing.missing(id, model, sent_ms, now_ms)
     }
 
     /// This worker's requests there that wait for their first output, and how many no longer do, ever.
@@ -209,6 +239,9 @@ impl LoadBook {
 
     /// A request is sent to an endpoint.
     pub fn start(&mut self, id: LoadId, share: Share, now_ms: u64) -> Ticket {
+        if let Some(model) = share.model {
+            self.missing.asked(id, model, now_ms);
+        }
         let number = self.change(id, |row| row.start(share, now_ms)).unwrap_or(0);
         Ticket { id, number, sent_ms: now_ms, share, is_moved: false }
     }
@@ -221,6 +254,9 @@ impl LoadBook {
 
     /// The request has its first output: its prompt is done with.
     pub fn first_output(&mut self, ticket: &Ticket, now_ms: u64) {
+        if let Some(model) = ticket.share.model {
+            self.missing.served(ticket.id, model, now_ms);
+        }
         let seen = ticket.share.streamed && !ticket.is_moved;
         self.change(ticket.id, |row| row.first_output(ticket.number, seen, now_ms));
     }
@@ -245,10 +281,12 @@ impl LoadBook {
     pub fn table(&self, now_ms: u64) -> LoadTable {
         let busy = || self.busy.iter().filter_map(|id| self.row(*id));
         let adapters = busy().flat_map(|row| row.own_adapters().map(|adapter| (row.address, adapter)));
+        let missing = self.missing.told(now_ms);
         LoadTable {
             published_ms: now_ms,
             rows: busy().map(|row| (row.address, row.own())).collect(),
             adapters: adapters.collect(),
+            missing: missing.filter_map(|(id, model, missing)| Some((self.address(id)?, model, missing))).collect(),
             batches: 0,
         }
     }
@@ -266,6 +304,9 @@ impl LoadBook {
             for (address, adapter) in table.adapters() {
                 self.hear(address, |row| row.add_peers_adapter(*adapter));
             }
+            for (address, model, missing) in table.missing() {
+                self.hear_missing(address, *model, *missing, now_ms);
+            }
         }
     }
 
@@ -280,6 +321,8 @@ impl LoadBook {
                 *slot = None;
             }
         }
+        let rows = &self.rows;
+        self.missing.keep_only(|id| rows.get(id.0).is_some_and(Option::is_some));
     }
 
     fn row(&self, id: LoadId) -> Option<&Row> {
@@ -307,6 +350,14 @@ impl LoadBook {
         }
         self.change(id, change);
     }
+
+    /// A peer tells of a model at the endpoint of this address.
+    fn hear_missing(&mut self, address: &SocketAddr, model: AdapterId, missing: Missing, now_ms: u64) {
+        let Some(id) = self.known(address) else { return };
+        if self.missing.hear(id, model, missing, now_ms) {
+            self.change(id, |row| row.forget_adapter(model));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -329,7 +380,7 @@ mod tests {
     }
 
     fn share(tokens: u32, adapter: Option<AdapterId>) -> Share {
-        Share { tokens, adapter, streamed: true }
+        Share { tokens, adapter, model: None, streamed: true }
     }
 
     #[test]
@@ -439,6 +490,7 @@ mod tests {
             published_ms,
             rows: vec![(address(1), load(2, 1, 50)), (address(9), load(1, 1, 1))],
             adapters: vec![],
+            missing: vec![],
             batches: 0,
         };
         book.set_peers([table(5_000), table(4_000), table(1_000)].iter(), 5_000);
@@ -458,6 +510,7 @@ mod tests {
                 published_ms: 1,
                 rows: vec![(address(2), load(1, 1, 1))],
                 adapters: vec![],
+                missing: vec![],
                 batches: 0,
             }]
             .iter(),

@@ -24,6 +24,11 @@ impl RecentAdapters {
         self.by_use.push(adapter);
     }
 
+    /// It is not there.
+    pub fn forget(&mut self, adapter: AdapterId) {
+        self.by_use.retain(|known| *known != adapter);
+    }
+
     /// The one used last first.
     pub fn iter(&self) -> impl Iterator<Item = AdapterId> {
         self.by_use.iter().rev().copied()

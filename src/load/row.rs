@@ -44,8 +44,7 @@ pub(super) struct Row {
     started: u64,
     /// This worker's requests that no longer wait, ever.
     own_done: u64,
-    /// This worker's requests by adapter.
-    own_adapters: Vec<(AdapterId, u32)>,
+    own_adapters: Vec<OwnAdapter>,
     /// Prompt tokens by the milliseconds they took, as seen.
     prefill: DecayedRatio,
     /// How fast it is taken to be as long as it has not been seen for long.
@@ -53,6 +52,15 @@ pub(super) struct Row {
     peers: InFlight,
     peers_adapters: Vec<AdapterId>,
     recent_adapters: RecentAdapters,
+}
+
+/// This worker's requests for one adapter.
+#[derive(Debug)]
+struct OwnAdapter {
+    adapter: AdapterId,
+    requests: u32,
+    /// The number of the first of them: earlier ones came before it was said that the adapter is not there.
+    first: u64,
 }
 
 #[derive(Debug)]
@@ -118,7 +126,7 @@ impl Row {
     }
 
     pub fn own_adapters(&self) -> impl Iterator<Item = AdapterId> {
-        self.own_adapters.iter().map(|(adapter, _)| *adapter)
+        self.own_adapters.iter().map(|own| own.adapter)
     }
 
     pub fn adapters(&self) -> impl Iterator<Item = AdapterId> {
@@ -137,6 +145,13 @@ impl Row {
         self.recent_adapters = RecentAdapters::default();
     }
 
+    /// The endpoint has said that it does not have this adapter, whatever was on its way there for it.
+    pub fn forget_adapter(&mut self, adapter: AdapterId) {
+        self.recent_adapters.forget(adapter);
+        self.own_adapters.retain(|own| own.adapter != adapter);
+        self.peers_adapters.retain(|known| *known != adapter);
+    }
+
     /// Counts a request, and numbers it.
     pub fn start(&mut self, share: Share, now_ms: u64) -> u64 {
         let number = self.started;
@@ -149,7 +164,7 @@ impl Row {
         self.own.waiting_tokens += u64::from(share.tokens);
         self.own.oldest = self.oldest();
         if let Some(adapter) = share.adapter {
-            self.count_adapter(adapter);
+            self.count_adapter(adapter, number);
         }
         number
     }
@@ -178,7 +193,7 @@ impl Row {
         }
         self.own.requests = self.own.requests.saturating_sub(1);
         if let Some(adapter) = adapter {
-            self.discount_adapter(adapter);
+            self.discount_adapter(adapter, number);
         }
     }
 
@@ -257,20 +272,20 @@ impl Row {
         Some(Oldest { sent_ms: waiting.sent_ms, tokens: waiting.tokens })
     }
 
-    fn count_adapter(&mut self, adapter: AdapterId) {
+    fn count_adapter(&mut self, adapter: AdapterId, number: u64) {
         self.recent_adapters.used(adapter);
-        if let Some((_, requests)) = self.own_adapters.iter_mut().find(|(known, _)| *known == adapter) {
-            *requests += 1;
+        if let Some(own) = self.own_adapters.iter_mut().find(|own| own.adapter == adapter) {
+            own.requests += 1;
         } else if self.own_adapters.len() < MAX_ADAPTERS {
-            self.own_adapters.push((adapter, 1));
+            self.own_adapters.push(OwnAdapter { adapter, requests: 1, first: number });
         }
     }
 
-    fn discount_adapter(&mut self, adapter: AdapterId) {
+    fn discount_adapter(&mut self, adapter: AdapterId, number: u64) {
+        let is_counted = |own: &&mut OwnAdapter| own.adapter == adapter && own.first <= number;
+        let Some(own) = self.own_adapters.iter_mut().find(is_counted) else { return };
+        own.requests = own.requests.saturating_sub(1);
+        self.own_adapters.retain(|own| own.requests > 0);
         self.recent_adapters.used(adapter);
-        self.own_adapters.retain_mut(|(known, requests)| {
-            *requests -= u32::from(*known == adapter);
-            *requests > 0
-        });
     }
 }

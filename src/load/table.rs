@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::missing_models::{MAX_MISSING_MODELS, Missing};
 use super::{AdapterId, InFlight};
 
 /// A table not published for this long, in milliseconds, is that of a worker that is gone.
@@ -21,6 +22,8 @@ pub struct LoadTable {
     pub rows: Vec<(SocketAddr, InFlight)>,
     /// The adapters with requests in flight, and where.
     pub adapters: Vec<(SocketAddr, AdapterId)>,
+    /// What was lately noted of models that endpoints do not have.
+    pub missing: Vec<(SocketAddr, AdapterId, Missing)>,
     /// Batches of what happened to prompts that this worker has published, ever.
     pub batches: u64,
 }
@@ -43,6 +46,9 @@ impl LoadTable {
                 load.last_output_ms = by_clock(load.last_output_ms, there_ms, here_ms);
             }
         }
+        for (.., missing) in &mut self.missing {
+            missing.noted_ms = by_clock(missing.noted_ms, there_ms, here_ms);
+        }
         self
     }
 
@@ -52,6 +58,10 @@ impl LoadTable {
 
     pub(super) fn adapters(&self) -> impl Iterator<Item = &(SocketAddr, AdapterId)> {
         self.adapters.iter().take(MAX_TABLE_ROWS)
+    }
+
+    pub(super) fn missing(&self) -> impl Iterator<Item = &(SocketAddr, AdapterId, Missing)> {
+        self.missing.iter().take(MAX_MISSING_MODELS)
     }
 }
 

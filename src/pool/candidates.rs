@@ -174,6 +174,11 @@ impl Candidates {
         Some(if quad < self.fresh_quads { Freshness::Fresh } else { Freshness::Stale })
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.rows.iter().flatten().count()
+    }
+
     fn row(&self, place: usize) -> Option<(usize, usize)> {
         *self.rows.get(place)?
     }

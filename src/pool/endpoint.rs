@@ -75,6 +75,8 @@ pub struct Endpoint {
     healthy: bool,
     scrape_failures: u32,
     request_failures: u32,
+    /// The one model of which all of these were, if that is all that is known of them.
+    failed_model: Option<AdapterId>,
     ejected_until_ms: u64,
     /// When it last answered a request of this worker.
     answered_ms: Option<u64>,
@@ -95,6 +97,7 @@ impl Endpoint {
             healthy: true,
             scrape_failures: 0,
             request_failures: 0,
+            failed_model: None,
             ejected_until_ms: 0,
             answered_ms: None,
             reading: None,
@@ -186,6 +189,12 @@ impl Endpoint {
         &self.adapters
     }
 
+    /// Whether its metrics name this as its base model.
+    pub(super) fn has_base_model(&self, model: AdapterId) -> bool {
+        let name = self.reading().and_then(|reading| reading.metrics.base_model.as_deref());
+        name.is_some_and(|name| AdapterId::of(name) == model)
+    }
+
     /// What it would have to do to run this adapter.
     pub fn adapter_place(&self, adapter: AdapterId, loads: &LoadBook) -> AdapterPlace {
         if self.adapters.contains(&adapter) || loads.has_adapter(self.load_id, adapter) {
@@ -232,19 +241,34 @@ impl Endpoint {
         self.answered_ms = Some(now_ms);
     }
 
-    /// The client of a request sent there at `sent_ms` has left before there was an answer. It counts as failed if that
-    /// took long and nothing else has been answered since: then it is the endpoint that says nothing. Clients that leave
-    /// an endpoint that works say something of themselves.
-    pub fn request_abandoned(&mut self, sent_ms: u64, now_ms: u64, max_consecutive_failures: u32) {
+    /// Whether a client that has sent a request there at `sent_ms`, and leaves before there was an answer, says something of
+    /// it: that took long, and nothing else has been answered since, so that it is the endpoint that says nothing. Clients
+    /// that leave an endpoint that works say something of themselves.
+    pub fn is_silent_since(&self, sent_ms: u64, now_ms: u64) -> bool {
         let was_silent = self.answered_ms.is_none_or(|answered_ms| answered_ms < sent_ms);
-        if was_silent && now_ms.saturating_sub(sent_ms) >= TELLING_SILENCE_MS {
-            self.request_failed(now_ms, max_consecutive_failures);
+        was_silent && now_ms.saturating_sub(sent_ms) >= TELLING_SILENCE_MS
+    }
+
+    /// A request for this model was retried elsewhere, which does not tell why: it failed, or the model is missing. As long as
+    /// other models' do not fail as well, it is taken for missing from `max_consecutive_failures` on; whether it is.
+    pub fn request_passed_over(&mut self, model: AdapterId, now_ms: u64, max_consecutive_failures: u32) -> bool {
+        let is_first = self.request_failures == 0;
+        let failed_model = Some(model).filter(|_| is_first || self.failed_model == Some(model));
+        self.request_failures = self.request_failures.saturating_add(1);
+        self.failed_model = failed_model;
+        let is_missing = failed_model.is_some() && self.request_failures >= max_consecutive_failures;
+        if is_missing {
+            self.request_failures = 0;
+        } else {
+            self.rest(now_ms, max_consecutive_failures);
         }
+        is_missing
     }
 
     /// A request to it failed: no answer, or a server error. From `max_consecutive_failures` on it is left alone
     /// for a while, twice as long each time, and then tried with whatever request comes.
     pub fn request_failed(&mut self, now_ms: u64, max_consecutive_failures: u32) {
+        self.failed_model = None;
         self.request_failures = self.request_failures.saturating_add(1);
         self.rest(now_ms, max_consecutive_failures);
     }
@@ -356,7 +380,8 @@ mod tests {
         let metrics = EndpointMetrics { lora: Some(lora), ..EndpointMetrics::default() };
         endpoint.set_reading(Some(reading(metrics)));
         let mut start = |name: &&str| {
-            let share = Share { tokens: 1, adapter: Some(AdapterId::of(name)), streamed: true };
+            let adapter = Some(AdapterId::of(name));
+            let share = Share { tokens: 1, adapter, model: adapter, streamed: true };
             loads.start(endpoint.load_id, share, 0)
         };
         let tickets: Vec<_> = served.iter().map(&mut start).collect();
@@ -433,7 +458,11 @@ mod tests {
     fn check_abandoned(requests: &[(u64, u64)], answered_ms: u64, left_alone: bool) {
         let mut endpoint = endpoint();
         endpoint.request_succeeded(answered_ms);
-        requests.iter().for_each(|(sent_ms, left_ms)| endpoint.request_abandoned(*sent_ms, *left_ms, 2));
+        for (sent_ms, left_ms) in requests {
+            if endpoint.is_silent_since(*sent_ms, *left_ms) {
+                endpoint.request_failed(*left_ms, 2);
+            }
+        }
         assert_eq!(!endpoint.is_candidate(20_000, 2), left_alone, "{requests:?} {answered_ms}");
     }
 

@@ -3,6 +3,7 @@
 mod candidates;
 mod discovery;
 mod endpoint;
+mod failed_prompts;
 mod snapshot;
 
 use std::collections::{HashMap, HashSet};
@@ -19,6 +20,8 @@ use crate::config;
 use crate::limits::{Limit, LimitsReached};
 use crate::load::{AdapterId, LoadBook, LoadId};
 use crate::prefix::PrefixIndex;
+
+use failed_prompts::FailedPrompts;
 
 /// Adapters that are remembered; a pod could load more only by printing names that are none.
 const MAX_KNOWN_ADAPTERS: usize = 65_536;
@@ -38,6 +41,7 @@ pub struct Pool {
     /// Where each endpoint is in the list.
     places: HashMap<LoadId, usize, FixedState>,
     candidates: Candidates,
+    failed_prompts: FailedPrompts,
     discovered: bool,
     /// Whether the scraper has told something since that was last asked.
     is_heard: bool,
@@ -69,6 +73,7 @@ impl Pool {
             endpoints,
             places: HashMap::default(),
             candidates: Candidates::default(),
+            failed_prompts: FailedPrompts::default(),
             is_heard: false,
             serves_adapters: false,
             known_adapters: HashSet::new(),
@@ -107,9 +112,30 @@ impl Pool {
         self.candidates.update(endpoints, place, loads, limits, now_ms);
     }
 
+    /// The places in the list of the candidates that do not have this model, as far as is known: none, if none of them has it.
+    /// One whose metrics name the model has it, whatever an answer said.
+    pub fn lacking(&self, model: AdapterId, loads: &LoadBook, now_ms: u64) -> Vec<usize> {
+        let is_named = |place: usize, freshness| {
+            let endpoint = self.endpoints.as_ref().and_then(|endpoints| endpoints.get(place));
+            freshness == Freshness::Fresh && endpoint.is_some_and(|endpoint| endpoint.has_base_model(model))
+        };
+        let lacks = |place: &usize| {
+            let freshness = self.candidates.freshness(*place);
+            freshness.is_some_and(|freshness| !is_named(*place, freshness))
+        };
+        let places = loads.lacking(model, now_ms).filter_map(|load_id| self.place(load_id));
+        let lacking: Vec<usize> = places.filter(lacks).collect();
+        if lacking.is_empty() || lacking.len() < self.candidates.count() { lacking } else { Vec::new() }
+    }
+
     /// Where in the list the endpoint of this load is.
     pub fn place(&self, load_id: LoadId) -> Option<usize> {
         self.places.get(&load_id).copied()
+    }
+
+    /// The endpoint of this load.
+    pub fn endpoint(&self, load_id: LoadId) -> Option<&Endpoint> {
+        self.endpoints.as_ref()?.get(self.place(load_id)?)
     }
 
     /// Lets the endpoint of this load note how a request there went.
@@ -126,6 +152,49 @@ impl Pool {
     /// A request is sent to the endpoint at this place in the list.
     pub fn picked(&mut self, place: usize, now_ms: u64, max_consecutive_failures: u32) {
         self.note_at(place, |endpoint| endpoint.request_sent(now_ms, max_consecutive_failures));
+    }
+
+    /// A request was answered by the endpoint of this load; `prompt` is the digest of what was asked, if it was read.
+    pub fn request_succeeded(&mut self, load_id: LoadId, prompt: Option<u64>, now_ms: u64) {
+        prompt.iter().for_each(|prompt| self.failed_prompts.answered(*prompt));
+        self.note(load_id, |endpoint| endpoint.request_succeeded(now_ms));
+    }
+
+    /// A request has failed at the endpoint of this load, which counts unless its prompt fails at others too. Gives the
+    /// endpoint's name if it is to be left alone for a while now.
+    pub fn request_failed(
+        &mut self,
+        load_id: LoadId,
+        prompt: Option<u64>,
+        now_ms: u64,
+        max_consecutive_failures: u32,
+    ) -> Option<String> {
+        self.blame(load_id, prompt).then_some(())?;
+        self.note(load_id, |endpoint| {
+            endpoint.request_failed(now_ms, max_consecutive_failures);
+            let is_left_alone = !endpoint.is_candidate(now_ms, max_consecutive_failures);
+            is_left_alone.then(|| endpoint.text().to_owned())
+        })?
+    }
+
+    /// A request for this model was retried elsewhere: as [`Endpoint::request_passed_over`], unless its prompt fails at others
+    /// too.
+    pub fn request_passed_over(
+        &mut self,
+        load_id: LoadId,
+        prompt: Option<u64>,
+        model: AdapterId,
+        now_ms: u64,
+        max_consecutive_failures: u32,
+    ) -> bool {
+        let note =
+            |endpoint: &mut Endpoint| endpoint.request_passed_over(model, now_ms, max_consecutive_failures);
+        self.blame(load_id, prompt) && self.note(load_id, note).unwrap_or(false)
+    }
+
+    /// Whether the endpoint is to blame for this prompt's failure, as far as is known.
+    fn blame(&mut self, load_id: LoadId, prompt: Option<u64>) -> bool {
+        prompt.is_none_or(|prompt| self.failed_prompts.failed(prompt, load_id))
     }
 
     fn note_at<T>(&mut self, place: usize, note: impl FnOnce(&mut Endpoint) -> T) -> Option<T> {
@@ -215,7 +284,8 @@ impl Pool {
     fn learn_restarts(&mut self, loads: &mut LoadBook) {
         for endpoint in self.endpoints.iter_mut().flatten() {
             if endpoint.take_restarted() {
-                loads.forget_recent_adapters(endpoint.load_id);
+                let seen_ms = endpoint.reading().map_or(0, |reading| reading.scraped_ms);
+                loads.restarted(endpoint.load_id, seen_ms);
                 if let Some(prefixes) = &mut self.prefixes {
                     prefixes.forget(endpoint.load_id);
                 }

@@ -23,11 +23,11 @@ pub(super) struct Contender {
     pub place: u32,
 }
 
-/// The first [`MAX_RANKED`] in order, by insertion: one look at each four among which none is, and lots only for those that
+/// The first [`MAX_RANKED`] in order of those whose cost has an end, by insertion: one look at each four among which none is, and lots only for those that
 /// cost no more.
 pub(super) fn best(quads: &[Quad], costs: &[f32x4], draw: u32) -> Vec<Contender> {
     let mut best = Vec::with_capacity(MAX_RANKED + 1);
-    let mut bar = Contender { cost: f32::INFINITY, lot: u32::MAX, place: u32::MAX };
+    let mut bar = Contender { cost: f32::MAX, lot: u32::MAX, place: u32::MAX };
     for (quad, costs) in quads.iter().zip(costs) {
         let no_dearer = costs.simd_le(f32x4::splat(bar.cost)).to_bitmask();
         if no_dearer == 0 {

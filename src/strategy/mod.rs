@@ -29,6 +29,8 @@ pub struct Demand<'a> {
     pub prompt_tokens: u32,
     /// The adapter it needs, if its model is one.
     pub adapter: Option<AdapterId>,
+    /// The model it names, by the id that an adapter of this name has.
+    pub model: Option<AdapterId>,
     /// The prompt's blocks, where prefixes decide.
     pub blocks: Option<&'a PromptBlocks>,
     /// Whether the answer is streamed.
@@ -68,7 +70,8 @@ pub fn rank<'a>(
     let uses_metrics = matches!(strategy, RoutingStrategy::Default | RoutingStrategy::PrefixCache);
     let metrics_stale_after_ms = limits.metrics_stale_after_ms.filter(|_| uses_metrics);
     pool.update_candidates(loads, Limits { metrics_stale_after_ms, ..limits }, now_ms);
-    let judge = Judge { strategy, pool, loads, demand, now_ms };
+    let lacking = demand.model.map(|model| pool.lacking(model, loads, now_ms)).unwrap_or_default();
+    let judge = Judge { strategy, pool, loads, demand, lacking, now_ms };
     judge.rank(rng.u32(..))
 }
 
@@ -78,6 +81,8 @@ struct Judge<'a, 'b> {
     pool: &'a Pool,
     loads: &'b LoadBook,
     demand: Demand<'b>,
+    /// The places of candidates that are not picked, as they do not have the model.
+    lacking: Vec<usize>,
     now_ms: u64,
 }
 
@@ -94,18 +99,18 @@ struct Work {
 impl<'a> Judge<'a, '_> {
     fn rank(&self, draw: u32) -> Vec<Ranked<'a>> {
         let (candidates, work) = (self.pool.candidates(), self.work());
+        let costs = self.costs(&work);
         let mut ranked = Vec::with_capacity(MAX_RANKED);
         for freshness in [Freshness::Fresh, Freshness::Stale] {
             let quads = candidates.part(freshness, candidates.quads());
             if quads.is_empty() || ranked.len() == MAX_RANKED {
                 continue;
             }
-            let of_each = work.of_each.as_ref().map(|of_each| candidates.part(freshness, of_each));
-            let costs = self.costs(quads, of_each, work.least_tokens);
-            let mut best = best(quads, &costs, draw);
+            let costs = candidates.part(freshness, &costs);
+            let mut best = best(quads, costs, draw);
             if let Some(first_new) = work.first_new.filter(|_| ranked.is_empty())
                 && let Some(least) = best.first()
-                && let Some(home) = prefix_cache::home(self.pool, quads, &costs, least.cost, first_new)
+                && let Some(home) = prefix_cache::home(self.pool, quads, costs, least.cost, first_new)
             {
                 best.retain(|contender| contender.place != home.place);
                 best.insert(0, home);
@@ -116,16 +121,24 @@ impl<'a> Judge<'a, '_> {
         ranked
     }
 
+    /// What each costs: without end, if it is not to be picked.
+    fn costs(&self, work: &Work) -> Vec<f32x4> {
+        let candidates = self.pool.candidates();
+        let mut costs = self.costs_by_strategy(candidates.quads(), work);
+        self.lacking.iter().for_each(|place| candidates.write(&mut costs, *place, f32::INFINITY));
+        costs
+    }
+
     /// The strategy's cost of each.
-    fn costs(&self, quads: &[Quad], work_of_each: Option<&[f32x4]>, least_work_tokens: f32) -> Vec<f32x4> {
-        let (quads, now_ms) = (quads.iter(), self.now_ms);
-        match (self.strategy, work_of_each) {
+    fn costs_by_strategy(&self, quads: &[Quad], work: &Work) -> Vec<f32x4> {
+        let (quads, now_ms, least_tokens) = (quads.iter(), self.now_ms, work.least_tokens);
+        match (self.strategy, &work.of_each) {
             (RoutingStrategy::Default | RoutingStrategy::PrefixCache, None) => {
-                quads.map(|quad| default::cost_of_same_work(quad, least_work_tokens, now_ms)).collect()
+                quads.map(|quad| default::cost_of_same_work(quad, least_tokens, now_ms)).collect()
             }
             (RoutingStrategy::Default | RoutingStrategy::PrefixCache, Some(work_tokens)) => quads
                 .zip(work_tokens)
-                .map(|(quad, work_tokens)| default::cost(quad, *work_tokens, least_work_tokens, now_ms))
+                .map(|(quad, work_tokens)| default::cost(quad, *work_tokens, least_tokens, now_ms))
                 .collect(),
             (RoutingStrategy::LeastRequest, _) => quads.map(least_request::cost).collect(),
             (RoutingStrategy::RoundRobin, _) => {
@@ -165,6 +178,9 @@ impl<'a> Judge<'a, '_> {
         let candidates = self.pool.candidates();
         let endpoint = self.pool.endpoints().and_then(|endpoints| endpoints.get(place));
         let Some((endpoint, freshness)) = endpoint.zip(candidates.freshness(place)) else { return false };
+        if self.lacking.contains(&place) {
+            return false;
+        }
         let adapter_tokens = default::adapter_tokens(endpoint, freshness, self.demand, self.loads);
         let tokens = self.uncached_tokens(endpoint, matched_blocks) as f32 + adapter_tokens;
         work.least_tokens = lesser(work.least_tokens, tokens);

@@ -247,7 +247,7 @@ fn numbers_that_cannot_be_make_nothing_fail() {
 fn a_page(id: u64, edit: impl Fn(&mut WorkerPage)) -> Vec<u8> {
     let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
     let rows = (0..u16::MAX).map(|port| (address(port), InFlight::default())).collect();
-    let table = LoadTable { published_ms: 1_000, rows, adapters: vec![], batches: 1 };
+    let table = LoadTable { published_ms: 1_000, rows, adapters: vec![], missing: vec![], batches: 1 };
     let mut page = Page::new(1_000);
     let mut worker = WorkerPage { id, table, batches: vec![Batch::default()] };
     edit(&mut worker);

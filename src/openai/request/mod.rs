@@ -17,6 +17,7 @@ mod rewrite;
 mod scan;
 
 use super::ApiError;
+use crate::hash::digest;
 pub use include_usage::include_usage;
 pub use prompt_text::PromptParts;
 pub use rewrite::{Edit, apply_edits, model_edits};
@@ -41,6 +42,8 @@ pub struct InferenceRequest<'a> {
     pub stream_options: Option<Range<usize>>,
     /// The raw text of `cache_salt`: prompts with different salts share nothing in a server's prefix cache.
     pub cache_salt: &'a [u8],
+    /// Tells this request from others: the same again has the same.
+    pub digest: u64,
     /// What the prompt is made of.
     pub prompt: PromptParts<'a>,
 }
@@ -59,6 +62,7 @@ pub fn read_request(body: &[u8]) -> Result<InferenceRequest<'_>, ApiError> {
         user: fields.user.filter(|user| user.starts_with('"')),
         stream_options: fields.stream_options,
         cache_salt: fields.cache_salt.unwrap_or_default(),
+        digest: digest(body),
         prompt: fields.prompt_parts,
     })
 }
