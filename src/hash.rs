@@ -72,7 +72,10 @@ mod tests {
             let digest_of = |changed| digest(&text(length, changed));
             assert!(digests.insert(digest_of(usize::MAX)), "{length}");
             for changed in [0, 511, length.saturating_sub(512), length.saturating_sub(1)] {
-                assert!(changed >= length || digest_of(changed) != digest_of(usize::MAX), "{length} {changed}");
+                assert!(
+                    changed >= length || digest_of(changed) != digest_of(usize::MAX),
+                    "{length} {changed}"
+                );
             }
         }
     }

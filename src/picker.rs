@@ -393,7 +393,8 @@ impl<W> Picker<W> {
         }
         let found = |address| Some(self.pool(pool)?.endpoint_at(address)?.load_id);
         let Some(load_id) = found(address) else { return false };
-        sent.passed_over = passed_over(destinations, address).filter_map(|text| found(text.as_bytes())).collect();
+        sent.passed_over =
+            passed_over(destinations, address).filter_map(|text| found(text.as_bytes())).collect();
         sent.passed_sent_ms = sent.ticket.sent_ms();
         self.loads.move_to(&mut sent.ticket, load_id, now_ms);
         self.tell_sent(sent, now_ms);
@@ -462,8 +463,7 @@ impl<W> Picker<W> {
         let Some(model) = sent.ticket.model() else {
             return pool.request_failed(at, sent.digest, now_ms, limit);
         };
-        if self.loads.is_missing(at, model)
-            || pool.request_passed_over(at, sent.digest, model, now_ms, limit)
+        if self.loads.is_missing(at, model) || pool.request_passed_over(at, sent.digest, model, now_ms, limit)
         {
             self.model_missing_at(sent, at, sent.passed_sent_ms, now_ms);
             return None;

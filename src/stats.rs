@@ -93,6 +93,11 @@ impl Stats {
         measure(Statistic::Retries, &[self.labels.pool(pool), self.labels.endpoint(picked)], 1)
     }
 
+    /// An endpoint has answered that it does not have the model.
+    pub fn model_missing(&mut self, pool: usize, endpoint: &str) -> Measurement {
+        measure(Statistic::ModelsMissing, &[self.labels.pool(pool), self.labels.endpoint(endpoint)], 1)
+    }
+
     /// The gateway has answered itself, with this error.
     pub fn refused(&mut self, code: &'static str) -> Measurement {
         measure(Statistic::Refusals, &[self.labels.word(code)], 1)

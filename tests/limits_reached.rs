@@ -134,7 +134,8 @@ fn gateways_that_are_not_asked_and_their_workers_that_are_not_known() {
     check(asking.limits.take(), &[(Limit::Gateways, 1)]);
 
     let mut page = Page::new(NOW_MS);
-    let table = LoadTable { published_ms: NOW_MS, rows: vec![], adapters: vec![], missing: vec![], batches: 0 };
+    let table =
+        LoadTable { published_ms: NOW_MS, rows: vec![], adapters: vec![], missing: vec![], batches: 0 };
     (1..=MAX_REMOTE_WORKERS as u64 + 2).for_each(|id| page.add(id, &encode(&table), 0, |_| None));
     asking.answered(listed(1)[0].address, Ok(&page.to_bytes()), &[], NOW_MS);
     check(asking.limits.take(), &[(Limit::RemoteWorkers, 2)]);

@@ -137,9 +137,8 @@ impl Known {
     fn lacks(&self, model: AdapterId, now_ms: u64) -> bool {
         let base = self.fresh(now_ms).and_then(|reading| reading.metrics.base_model.as_deref());
         let is_named = base.is_some_and(|base| AdapterId::of(base) == model);
-        let is_paused = |(noted_ms, times): &(u64, u32)| {
-            *noted_ms <= now_ms && now_ms < noted_ms + pause_ms(*times)
-        };
+        let is_paused =
+            |(noted_ms, times): &(u64, u32)| *noted_ms <= now_ms && now_ms < noted_ms + pause_ms(*times);
         !is_named && self.missing.get(&model).is_some_and(is_paused)
     }
 
@@ -169,7 +168,7 @@ impl Known {
 
 /// How long a model is not asked for that was found missing so often in a row.
 fn pause_ms(times: u32) -> u64 {
-    if times == 0 { 0 } else { (1_000 << (times - 1).min(10)).min(60_000) }
+    if times == 0 { 0 } else { (1_000 << (times - 1).min(10)).min(30_000) }
 }
 
 /// A worker, and beside it what it should know.
@@ -440,7 +439,13 @@ impl World {
         for known in &mut self.endpoints {
             (known.peers, known.peers_adapters) = (InFlight::default(), Vec::new());
         }
-        let mut table = LoadTable { published_ms: self.now_ms, rows: vec![], adapters: vec![], missing: vec![], batches: 0 };
+        let mut table = LoadTable {
+            published_ms: self.now_ms,
+            rows: vec![],
+            adapters: vec![],
+            missing: vec![],
+            batches: 0,
+        };
         for &(endpoint, requests, waiting, age_ms, adapter) in rows {
             let oldest = (waiting > 0).then_some(Oldest { sent_ms: self.now_ms - age_ms, tokens: 300 });
             let load = InFlight {
@@ -473,8 +478,9 @@ impl World {
         known.failures = 0;
         known.recent_adapters.retain(|recent| *recent != model);
         known.peers_adapters.retain(|peers| *peers != model);
-        let is_valid =
-            |(noted_ms, times): &(u64, u32)| *noted_ms <= now_ms && now_ms < noted_ms + pause_ms(*times) + 60_000;
+        let is_valid = |(noted_ms, times): &(u64, u32)| {
+            *noted_ms <= now_ms && now_ms < noted_ms + pause_ms(*times) + 30_000
+        };
         let before = known.missing.get(&model).copied().filter(is_valid);
         if before.is_none_or(|(noted_ms, times)| times == 0 || *sent_ms >= noted_ms) {
             known.missing.insert(model, (now_ms, before.map_or(0, |(_, times)| times) + 1));

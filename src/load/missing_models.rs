@@ -20,7 +20,7 @@ use super::{AdapterId, LoadId};
 /// How long an endpoint that does not have a model is not asked for it, in milliseconds; doubled each time it says so again.
 const FIRST_PAUSE_MS: u64 = 1_000;
 /// The longest it is not asked, in milliseconds. Loading an adapter is seldom more urgent, and a restart is seen.
-const MAX_PAUSE_MS: u64 = 60_000;
+const MAX_PAUSE_MS: u64 = 30_000;
 /// How long what was noted is told to others, in milliseconds: until all have read it that are there.
 const TOLD_FOR_MS: u64 = 1_000;
 /// Models at endpoints that are remembered. Clients can name as many models that nobody has as they like.
@@ -75,9 +75,8 @@ impl MissingModels {
     /// Where the model is not to be asked for now.
     pub fn lacking(&self, model: AdapterId, now_ms: u64) -> impl Iterator<Item = LoadId> {
         let of_model = self.noted.range((model, LoadId(0))..=(model, LoadId(usize::MAX)));
-        let lacks = move |noted: &Noted| {
-            !noted.missing.is_to_come(now_ms) && now_ms < noted.missing.until_ms()
-        };
+        let lacks =
+            move |noted: &Noted| !noted.missing.is_to_come(now_ms) && now_ms < noted.missing.until_ms();
         of_model.filter(move |(_, noted)| lacks(noted)).map(|((_, load_id), _)| *load_id)
     }
 
@@ -150,7 +149,8 @@ impl MissingModels {
         let mut is_free = true;
         if self.noted.len() >= MAX_MISSING_MODELS && !self.noted.contains_key(&(model, id)) {
             self.noted.retain(|_, noted| !noted.missing.is_forgotten(now_ms));
-            let first = self.noted.iter().min_by_key(|(_, noted)| noted.missing.until_ms()).map(|(key, _)| *key);
+            let first =
+                self.noted.iter().min_by_key(|(_, noted)| noted.missing.until_ms()).map(|(key, _)| *key);
             if let Some(first) = first.filter(|_| self.noted.len() >= MAX_MISSING_MODELS) {
                 self.noted.remove(&first);
                 is_free = false;
@@ -175,15 +175,18 @@ mod tests {
     }
 
     #[test]
-    fn it_is_not_asked_for_a_while_that_doubles_up_to_a_minute_and_then_by_one_request() {
+    fn it_is_not_asked_for_a_while_that_doubles_up_to_half_a_minute_and_then_by_one_request() {
         let mut models = MissingModels::default();
         let mut now_ms = 5_000;
-        for pause_ms in [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000] {
+        for pause_ms in [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
             assert!(is_asked(&models, now_ms));
             models.asked(HERE, MODEL, now_ms);
             models.missing(HERE, MODEL, now_ms, now_ms + 3);
             now_ms += 3;
-            assert!(!is_asked(&models, now_ms + pause_ms - 1) && is_asked(&models, now_ms + pause_ms), "{pause_ms}");
+            assert!(
+                !is_asked(&models, now_ms + pause_ms - 1) && is_asked(&models, now_ms + pause_ms),
+                "{pause_ms}"
+            );
             now_ms += pause_ms;
         }
         models.asked(HERE, MODEL, now_ms);

@@ -286,7 +286,9 @@ impl LoadBook {
             published_ms: now_ms,
             rows: busy().map(|row| (row.address, row.own())).collect(),
             adapters: adapters.collect(),
-            missing: missing.filter_map(|(id, model, missing)| Some((self.address(id)?, model, missing))).collect(),
+            missing: missing
+                .filter_map(|(id, model, missing)| Some((self.address(id)?, model, missing)))
+                .collect(),
             batches: 0,
         }
     }

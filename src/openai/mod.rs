@@ -6,6 +6,7 @@ mod content_type;
 mod error;
 mod json;
 mod models;
+mod not_found;
 mod path;
 mod request;
 
@@ -13,6 +14,7 @@ pub use answer::{AnswerFormat, AnswerModel, AnswerUsage, HiddenUsage, Usage};
 pub use content_type::is_json;
 pub use error::ApiError;
 pub use models::{is_model_list_path, list_models};
+pub use not_found::NotFound;
 pub use path::is_inference_path;
 pub use request::{
     Edit, InferenceRequest, MAX_MODEL_NAME_BYTES, PromptParts, apply_edits, include_usage, model_edits,

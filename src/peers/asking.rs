@@ -197,7 +197,8 @@ mod tests {
         let oldest = Some(Oldest { sent_ms: now_ms - 30, tokens: 100 });
         let load = InFlight { requests: 1, waiting: 1, waiting_tokens: 100, oldest, last_output_ms: 0 };
         let rows = vec![(address(99), load)];
-        let table = LoadTable { published_ms: now_ms - 10, rows, adapters: vec![], missing: vec![], batches: 5 };
+        let table =
+            LoadTable { published_ms: now_ms - 10, rows, adapters: vec![], missing: vec![], batches: 5 };
         let mut page = Page::new(now_ms);
         for &id in workers {
             page.add(id, &encode(&table), 0, |_| None);

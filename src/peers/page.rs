@@ -87,7 +87,13 @@ mod tests {
 
     fn table(published_ms: u64) -> LoadTable {
         let address = SocketAddr::from(([10, 0, 0, 1], 8000));
-        LoadTable { published_ms, rows: vec![(address, InFlight::default())], adapters: vec![], missing: vec![], batches: 3 }
+        LoadTable {
+            published_ms,
+            rows: vec![(address, InFlight::default())],
+            adapters: vec![],
+            missing: vec![],
+            batches: 3,
+        }
     }
 
     /// The bytes of the batch of this number, with a prompt of so many blocks.

@@ -7,8 +7,8 @@ use super::shared::{Exchange, QueuedPlace, SnapshotPlace};
 use crate::config::{Config, ScrapeBy};
 use crate::decide::{Decision, Pick, Prepared};
 use crate::interval::Interval;
-use crate::load::LoadId;
 use crate::picker::{Outcome, Picker, Released, Sent};
+use crate::pool::Endpoint;
 use crate::stats::RequestLabels;
 
 /// One worker's state, shared by its streams. `W` is how a request that waits is reached later.
@@ -147,9 +147,16 @@ impl<W> Worker<W> {
     }
 
     /// As [`Picker::move_to`].
-    pub fn move_to(&mut self, sent: &mut Sent, pool: usize, address: &[u8], now_ms: u64) -> bool {
+    pub fn move_to(
+        &mut self,
+        sent: &mut Sent,
+        pool: usize,
+        destinations: &str,
+        address: &[u8],
+        now_ms: u64,
+    ) -> bool {
         self.dirty = true;
-        self.picker.move_to(sent, pool, address, now_ms)
+        self.picker.move_to(sent, pool, destinations, address, now_ms)
     }
 
     pub fn first_output(&mut self, sent: &Sent, now_ms: u64) {
@@ -162,10 +169,27 @@ impl<W> Worker<W> {
         self.picker.end(sent, now_ms);
     }
 
-    /// An endpoint has answered, or failed to.
-    pub fn endpoint_answered(&mut self, pool: usize, load_id: LoadId, succeeded: bool, now_ms: u64) {
-        let ejected = self.picker.endpoint_answered(pool, load_id, succeeded, now_ms);
+    /// The endpoint has failed to answer the request.
+    pub fn failed(&mut self, pool: usize, sent: &Sent, now_ms: u64) {
+        let ejected = self.picker.failed(pool, sent, now_ms);
         self.report_ejected(pool, ejected, "requests fail in a row");
+    }
+
+    /// The request was sent to other endpoints before.
+    pub fn passed_over(&mut self, pool: usize, sent: &Sent, now_ms: u64) {
+        self.dirty = true;
+        for ejected in self.picker.passed_over(pool, sent, now_ms) {
+            self.report_ejected(pool, Some(ejected), "requests fail in a row");
+        }
+    }
+
+    /// The endpoint has answered that it does not have the request's model.
+    pub fn model_missing(&mut self, pool: usize, sent: &Sent, now_ms: u64) {
+        self.dirty = true;
+        self.picker.model_missing(sent, now_ms);
+        let endpoint = self.picker.pool(pool).and_then(|pool| pool.endpoint(sent.load_id()));
+        let endpoint = endpoint.map_or("", Endpoint::text);
+        self.recorder.record(|stats| [stats.model_missing(pool, endpoint)]);
     }
 
     /// A client has left before its request was answered.

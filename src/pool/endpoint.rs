@@ -251,7 +251,12 @@ impl Endpoint {
 
     /// A request for this model was retried elsewhere, which does not tell why: it failed, or the model is missing. As long as
     /// other models' do not fail as well, it is taken for missing from `max_consecutive_failures` on; whether it is.
-    pub fn request_passed_over(&mut self, model: AdapterId, now_ms: u64, max_consecutive_failures: u32) -> bool {
+    pub fn request_passed_over(
+        &mut self,
+        model: AdapterId,
+        now_ms: u64,
+        max_consecutive_failures: u32,
+    ) -> bool {
         let is_first = self.request_failures == 0;
         let failed_model = Some(model).filter(|_| is_first || self.failed_model == Some(model));
         self.request_failures = self.request_failures.saturating_add(1);

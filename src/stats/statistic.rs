@@ -34,6 +34,8 @@ pub enum Statistic {
     Picks,
     /// Those of them that another endpoint answered.
     Retries,
+    /// Answers of endpoints that do not have the model.
+    ModelsMissing,
     /// Answers that did not come to their end.
     AnswersCutShort,
     /// Answers that came to their end and did not tell their usage.
@@ -127,6 +129,7 @@ impl Statistic {
             Statistic::DiscoveryFailures => (Counter, "inference_picker_discovery_failures", POOL),
             Statistic::Picks => (Counter, "inference_picker_picks", ENDPOINT),
             Statistic::Retries => (Counter, "inference_picker_retries", ENDPOINT),
+            Statistic::ModelsMissing => (Counter, "inference_picker_models_missing", ENDPOINT),
             Statistic::AnswersCutShort => (Counter, "inference_picker_answers_cut_short", MODEL),
             Statistic::AnswersWithoutUsage => (Counter, "inference_picker_answers_without_usage", MODEL),
             Statistic::AnswersEncoded => (Counter, "inference_picker_answers_encoded", MODEL),

@@ -32,6 +32,7 @@ pub const BODY_MODES: [&str; 2] = [STOP_ITERATION, DEFERRED];
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What to start.
+#[derive(Clone)]
 pub struct Setup {
     pods: Vec<ServerSettings>,
     settings: EnvoySettings,

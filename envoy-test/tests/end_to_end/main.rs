@@ -11,6 +11,7 @@ mod gateway;
 mod histograms;
 mod hostile;
 mod log;
+mod missing_models;
 mod models;
 mod observability;
 mod overload;

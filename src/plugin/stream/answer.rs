@@ -2,10 +2,15 @@
 
 use super::{State, Stream};
 use crate::header_pairs::HeaderPairs;
-use crate::openai::ApiError;
+use crate::openai::{ApiError, NotFound};
 use crate::plugin::calls::headers_of;
-use crate::plugin::host::{self, Headers};
+use crate::plugin::host::{self, Buffer, Headers};
 use crate::plugin::own_answers::{OfEnvoy, announce};
+
+/// The status of an answer that says that something is not there: the path, or the model.
+const NOT_FOUND: u16 = 404;
+/// The status by which some servers say that they are full; others say 503.
+const TOO_MANY_REQUESTS: u16 = 429;
 
 impl Stream {
     /// The answer's headers are here.
@@ -16,7 +21,7 @@ impl Stream {
         let headers = headers_of(Headers::Response);
         let status = headers.value(":status").and_then(|status| str::from_utf8(&status).ok()?.parse().ok());
         let of_envoy = self.of_envoy(status, &headers);
-        self.answered(status, of_envoy.as_ref(), end_of_stream);
+        self.answered(status, of_envoy.as_ref(), &headers, end_of_stream);
         match of_envoy {
             Some(of_envoy) => self.translate(&of_envoy.error()),
             None => {
@@ -33,6 +38,7 @@ impl Stream {
     pub(super) fn answer_body(&mut self, size: usize, end_of_stream: bool) {
         if size > 0 {
             self.first_output();
+            self.read_not_found(size);
         }
         self.answer.push(size, end_of_stream);
         if end_of_stream {
@@ -42,7 +48,13 @@ impl Stream {
 
     /// The answer begins, with this status: note who gave it, and whether it is a failure. A good one counts as such
     /// with its first output: a server may send its headers, and hang then.
-    fn answered(&mut self, status: Option<u16>, of_envoy: Option<&OfEnvoy>, end_of_stream: bool) {
+    fn answered(
+        &mut self,
+        status: Option<u16>,
+        of_envoy: Option<&OfEnvoy>,
+        headers: &HeaderPairs,
+        end_of_stream: bool,
+    ) {
         if let Some(account) = &mut self.account {
             account.answered(status);
         }
@@ -55,21 +67,29 @@ impl Stream {
             sent.is_silent = false;
             return;
         }
-        if served_by != sent.first_choice.as_bytes() {
+        let now_ms = host::now_ms();
+        if served_by != sent.first_choice().as_bytes() {
             // A retry, or the fallback policy. An endpoint that is not the pool's was not reached by way of the first choice.
-            let (first_choice, now_ms) = (sent.sent.load_id(), host::now_ms());
-            sent.is_silent = worker.move_to(&mut sent.sent, sent.pool, &served_by, now_ms);
+            sent.is_silent =
+                worker.move_to(&mut sent.sent, sent.pool, &sent.destinations, &served_by, now_ms);
             if !sent.is_silent {
                 return;
             }
-            worker.endpoint_answered(sent.pool, first_choice, false, now_ms);
-            worker.recorder.record(|stats| [stats.retried(sent.pool, &sent.first_choice)]);
+            if status != Some(NOT_FOUND) {
+                worker.passed_over(sent.pool, &sent.sent, now_ms);
+            }
+            worker.recorder.record(|stats| [stats.retried(sent.pool, sent.first_choice())]);
         }
-        let class = status.map(|status| status / 100);
-        sent.succeeded = class == Some(2);
+        if status == Some(NOT_FOUND) && self.account.is_some() {
+            sent.not_found = Some(NotFound::new(headers.value("content-encoding").is_some()));
+        }
+        sent.succeeded = matches!(status, Some(200..300));
         if !sent.succeeded || end_of_stream {
             sent.is_silent = false;
-            worker.endpoint_answered(sent.pool, sent.sent.load_id(), class != Some(5), host::now_ms());
+            match status {
+                Some(TOO_MANY_REQUESTS | 500..600) => worker.failed(sent.pool, &sent.sent, now_ms),
+                _ => worker.picker.succeeded(sent.pool, &sent.sent, now_ms),
+            }
         }
     }
 
@@ -88,8 +108,16 @@ impl Stream {
             sent.is_silent = false;
             let mut worker = self.worker.borrow_mut();
             worker.first_output(&sent.sent, now_ms);
-            worker.endpoint_answered(sent.pool, sent.sent.load_id(), true, now_ms);
+            worker.picker.succeeded(sent.pool, &sent.sent, now_ms);
         }
+    }
+
+    /// `size` more bytes are here of an answer that may say that something is not there.
+    fn read_not_found(&mut self, size: usize) {
+        let State::Sent(sent) = &mut *self.state.borrow_mut() else { return };
+        let Some(answer) = &mut sent.not_found else { return };
+        let bytes = host::buffer(Buffer::ResponseBody, answer.wanted(size)).ok().flatten();
+        answer.push(&bytes.unwrap_or_default());
     }
 
     /// Whether nothing is to be known of the answer.

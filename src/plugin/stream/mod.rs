@@ -25,7 +25,7 @@ use super::own_answers::refuse;
 use super::worker::Worker;
 use crate::config::PickTo;
 use crate::decide::Decision;
-use crate::openai::ApiError;
+use crate::openai::{ApiError, NotFound};
 use crate::picker::{Released, Sent};
 
 /// The header that names the endpoints, best first, to Envoy's override_host load balancing.
@@ -68,13 +68,21 @@ pub enum State {
 /// A request that was sent to a pick.
 pub struct SentStream {
     pool: usize,
-    /// The first choice as Envoy writes addresses.
-    first_choice: String,
+    /// The pick: addresses as Envoy writes them, in whose order they are tried.
+    destinations: String,
     sent: Sent,
     /// Whether the answer is one of the server's, and no error.
     succeeded: bool,
     /// Whether nothing has been heard of its endpoint yet: no output, and no failure.
     is_silent: bool,
+    /// The answer, if it says that something is not there.
+    not_found: Option<NotFound>,
+}
+
+impl SentStream {
+    fn first_choice(&self) -> &str {
+        self.destinations.split(',').next().unwrap_or_default()
+    }
 }
 
 /// How a request that waits is reached from the worker's tick.
@@ -136,6 +144,9 @@ impl Stream {
                 }
                 if sent.is_silent {
                     worker.abandoned(sent.pool, &sent.sent, now_ms);
+                }
+                if sent.not_found.is_some_and(|answer| answer.is_about_model()) {
+                    worker.model_missing(sent.pool, &sent.sent, now_ms);
                 }
                 worker.end(sent.sent, now_ms);
             }
@@ -207,8 +218,14 @@ fn act(
     }
     publish("llm_dest", &pick.destinations);
     publish("llm_decision", &pick.explanation);
-    let first_choice = pick.first_choice().to_owned();
-    *state.borrow_mut() =
-        State::Sent(SentStream { pool, first_choice, sent, succeeded: false, is_silent: true });
+    let destinations = pick.destinations;
+    *state.borrow_mut() = State::Sent(SentStream {
+        pool,
+        destinations,
+        sent,
+        succeeded: false,
+        is_silent: true,
+        not_found: None,
+    });
     Action::Continue
 }

@@ -172,7 +172,16 @@ impl Gateway {
         };
         Gateway {
             workers: (0..workers).map(worker).collect(),
-            tables: vec![LoadTable { published_ms: 0, rows: vec![], adapters: vec![], missing: vec![], batches: 0 }; workers],
+            tables: vec![
+                LoadTable {
+                    published_ms: 0,
+                    rows: vec![],
+                    adapters: vec![],
+                    missing: vec![],
+                    batches: 0
+                };
+                workers
+            ],
             others_tables: BTreeMap::new(),
             batches: Vec::new(),
             untold: None,
