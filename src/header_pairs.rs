@@ -47,6 +47,16 @@ impl HeaderPairs {
         Some(values.fold(first, |all, value| Cow::Owned([&all, value].join(&b','))))
     }
 
+    /// Whether the connection is to become another protocol's, as Envoy sees it: what follows such headers is no body and
+    /// has no end. Envoy shows a WebSocket over HTTP/2 (extended CONNECT) in this form, too.
+    pub fn ask_for_upgrade(&self) -> bool {
+        let is_upgrade = |token: &[u8]| token.trim_ascii().eq_ignore_ascii_case(b"upgrade");
+        self.value("upgrade").is_some_and(|protocol| !protocol.is_empty())
+            && self
+                .value("connection")
+                .is_some_and(|tokens| tokens.split(|byte| *byte == b',').any(is_upgrade))
+    }
+
     fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let count = number(&self.bytes).unwrap_or(0);
         let sizes = self.bytes.get(NUMBER_BYTES..).unwrap_or_default();
@@ -92,6 +102,18 @@ mod tests {
     fn of_several_of_one_name_all_values_are_told() {
         let pairs = HeaderPairs::of(&[("te", "gzip"), ("a", "b"), ("te", "identity"), ("te", "")]);
         check(&pairs, "te", Some("gzip,identity,"));
+    }
+
+    #[test]
+    fn an_upgrade_is_asked_for_by_two_headers() {
+        let asked = |headers: &[(&str, &str)]| HeaderPairs::of(headers).ask_for_upgrade();
+        assert!(asked(&[("connection", "Upgrade"), ("upgrade", "websocket")]));
+        assert!(asked(&[("connection", "keep-alive , UPGRADE"), ("upgrade", "x")]));
+        assert!(asked(&[("connection", "keep-alive"), ("connection", "upgrade"), ("upgrade", "websocket")]));
+        assert!(!asked(&[("upgrade", "websocket")]));
+        assert!(!asked(&[("connection", "upgrade")]));
+        assert!(!asked(&[("connection", "upgrade"), ("upgrade", "")]));
+        assert!(!asked(&[("connection", "upgrades"), ("upgrade", "websocket")]));
     }
 
     #[test]

@@ -42,6 +42,12 @@ impl ApiError {
         ApiError::new(400, message, param, code)
     }
 
+    /// 400: a body to be read, on a connection that is to become another protocol's and so has no end.
+    pub fn upgrade_not_served() -> ApiError {
+        let message = "A request with a JSON body cannot ask for an upgrade; open a WebSocket with GET.";
+        ApiError::bad_request(message.to_owned(), None, "upgrade_not_served")
+    }
+
     /// 404: no such model here.
     pub fn unknown_model(model: &str) -> ApiError {
         let message = format!("The model `{model}` does not exist here. GET /v1/models lists the models.");

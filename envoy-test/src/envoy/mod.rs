@@ -24,7 +24,7 @@ mod tests;
 
 pub use access_log::parse_access_log;
 pub use binary::{NEWEST, OLDEST};
-pub use client::{Client, Connection, Protocol, RawConnection, Request, Response};
+pub use client::{Client, Connection, Protocol, RawConnection, Request, Response, WebSocket};
 pub use configuration::Configuration;
 pub use instructions::Instructions;
 pub use load::Load;

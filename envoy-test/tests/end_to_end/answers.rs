@@ -91,7 +91,8 @@ fn a_body_over_envoys_own_limit_is_refused_in_the_same_form() {
             .remove("per_connection_buffer_limit_bytes");
         for filter in envoy.at(HTTP_FILTERS).as_array_mut().unwrap() {
             if filter["name"] == "envoy.filters.http.buffer" {
-                filter["typed_config"]["max_request_bytes"] = (1 << 20).into();
+                filter["typed_config"]["extension_config"]["typed_config"]["max_request_bytes"] =
+                    (1 << 20).into();
             }
         }
     };

@@ -28,3 +28,4 @@ mod spans;
 mod statistics;
 mod tokens;
 mod top;
+mod upgrades;

@@ -167,10 +167,7 @@ fn add_other_route(configuration: &mut Configuration, pod: std::net::SocketAddr)
     });
     configuration.at("/static_resources/clusters").as_array_mut().unwrap().push(cluster);
     let routes = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes";
-    let mut route =
-        json!({"match": {"prefix": "/other"}, "route": {"cluster": "other", "prefix_rewrite": "/"}});
-    route["typed_per_filter_config"] = json!({"envoy.filters.http.buffer": {
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute", "disabled": true}});
+    let route = json!({"match": {"prefix": "/other"}, "route": {"cluster": "other", "prefix_rewrite": "/"}});
     configuration.at(routes).as_array_mut().unwrap().insert(0, route);
 }
 

@@ -48,6 +48,9 @@ impl Stream {
         CHOICES.iter().filter(|name| headers.value(name).is_some()).for_each(unchoose);
         self.is_misrouted = headers.value(MODEL_HEADER).is_some();
         if is_inference(&headers) {
+            if headers.ask_for_upgrade() {
+                return self.refuse(&ApiError::upgrade_not_served());
+            }
             self.path = headers.value(":path").unwrap_or_default().into_owned();
             self.account = Some(Account::open());
             return if end_of_stream {
@@ -115,6 +118,8 @@ impl Stream {
         match config.pick_to {
             PickTo::Header => Action::Pause,
             PickTo::FilterState => {
+                // What stands behind holds the headers of these requests, and of no others.
+                publish("llm_awaits_body", "true");
                 // Headers cannot be changed once the body comes; the buffer filter behind sets the length anew.
                 if config.include_usage || config.models.iter().any(|model| !model.targets.is_empty()) {
                     warn("content-length", host::remove_header(Headers::Request, "content-length"));

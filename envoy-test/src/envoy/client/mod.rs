@@ -8,6 +8,7 @@ mod connection;
 mod raw;
 mod request;
 mod response;
+mod web_socket;
 
 use super::blocking;
 use anyhow::{Context, Result};
@@ -19,6 +20,7 @@ pub use connection::Connection;
 pub use raw::RawConnection;
 pub use request::Request;
 pub use response::{Chunk, Response, ResponseStream};
+pub use web_socket::WebSocket;
 
 /// No test waits longer for an answer: Envoy's route timeout is 15 s unless a test sets another.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
