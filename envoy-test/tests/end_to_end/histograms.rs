@@ -6,6 +6,7 @@ use crate::gateway::{
     ALL, BODY_MODES, GATEWAYS, Gateway, MODELS, OBSERVED, STOP_ITERATION, Setup, chat_with,
 };
 use crate::gateway::{pod, until};
+use envoy_test::envoy::binary::project_root;
 use envoy_test::envoy::{Client, Configuration, NEWEST, OLDEST, Protocol, Request};
 use envoy_test::model_server::ServerSettings;
 use envoy_test::observability::{Prometheus, panels, without_variables};
@@ -23,6 +24,8 @@ const HISTOGRAMS: [(&str, Range); 7] = [
 ];
 /// What a scrape costs grows with them: a line each, for each model.
 const BUCKETS_MAX: usize = 70;
+/// Where Istio has one list for all.
+const BUCKETS_OF_ALL_MAX: usize = 100;
 
 /// Where buckets are narrow: no bound is more than `width_percent` of the one before.
 struct Range {
@@ -35,16 +38,40 @@ fn statistics_settings(name: &str) -> Value {
     Configuration::shipped(name).unwrap().at("/stats_config").take()
 }
 
+fn istio_file(name: &str) -> String {
+    std::fs::read_to_string(project_root().join("istio").join(name)).unwrap()
+}
+
+/// What Istio's agent makes of the annotation on its pod: the keys are prefixes of names.
+fn istio_bucket_settings() -> Value {
+    let patch: Value = serde_saphyr::from_str(&istio_file("telemetry/gateway-patch.yaml")).unwrap();
+    let annotations = &patch["spec"]["template"]["metadata"]["annotations"];
+    let text = annotations["sidecar.istio.io/statsHistogramBuckets"].as_str().unwrap();
+    let lists: serde_json::Map<String, Value> = serde_json::from_str(text).unwrap();
+    lists.iter().map(|(prefix, buckets)| json!({"match": {"prefix": prefix}, "buckets": buckets})).collect()
+}
+
 #[test]
 fn every_configuration_has_the_same_statistics_settings() {
+    let settings = statistics_settings(STOP_ITERATION);
     for name in ALL.into_iter().chain([MODELS, GATEWAYS, OBSERVED]) {
-        assert_eq!(statistics_settings(name), statistics_settings(STOP_ITERATION), "{name}");
+        assert_eq!(statistics_settings(name), settings, "{name}");
     }
+    let text = istio_file("envoy-gateway/gateway.yaml");
+    let resources = text.split("\n---\n").map(|resource| serde_saphyr::from_str::<Value>(resource).unwrap());
+    let proxy = resources.into_iter().find(|resource| resource["kind"] == "EnvoyProxy").unwrap();
+    let bootstrap = proxy["spec"]["bootstrap"]["value"].as_str().unwrap();
+    assert_eq!(serde_saphyr::from_str::<Value>(bootstrap).unwrap(), json!({"stats_config": settings}));
+    // The labels are Istio's to take out of the names there.
+    let text = istio_file("envoy-filter-with-companion-service/custom_bootstrap.json");
+    let bootstrap: Value = serde_json::from_str(&text).unwrap();
+    let buckets = json!({"histogram_bucket_settings": settings["histogram_bucket_settings"]});
+    assert_eq!(bootstrap["stats_config"], buckets);
 }
 
 /// Narrow within the range, and not too many.
-fn check_bounds(what: &str, bounds: &[u64], range: &Range) {
-    assert!(bounds.len() <= BUCKETS_MAX, "{what}: {}", bounds.len());
+fn check_bounds(what: &str, bounds: &[u64], range: &Range, count_max: usize) {
+    assert!(bounds.len() <= count_max, "{what}: {}", bounds.len());
     assert!(bounds.is_sorted() && bounds.contains(&range.from) && bounds.contains(&range.to), "{what}");
     let is_inside = |bound: u64| (range.from..range.to).contains(&bound);
     for pair in bounds.windows(2).filter(|pair| is_inside(pair[0])) {
@@ -72,25 +99,34 @@ fn printed_bounds(page: &str, histogram: &str) -> Vec<u64> {
 #[test]
 fn buckets_are_narrow_where_it_matters_and_few_in_the_oldest_and_the_newest_envoy() {
     for version in [OLDEST, NEWEST] {
-        let edit = |plugin: &mut Value| plugin["queue"] = json!({"maxWait": "1m"});
-        let gateway = Setup::new(STOP_ITERATION).version(version).plugin(edit).start();
-        let full = |waiting: Option<f64>| {
-            gateway.pods.servers().for_each(|pod| pod.set(|knobs| knobs.gauges.waiting = waiting));
-            gateway.wait_until_scraped();
+        let setup = || Setup::new(STOP_ITERATION).version(version);
+        check_printed(version, setup(), BUCKETS_MAX);
+        let buckets = |envoy: &mut Configuration| {
+            envoy.at("/stats_config")["histogram_bucket_settings"] = istio_bucket_settings();
         };
-        full(Some(100.0));
-        let client = gateway.client(Protocol::Http1);
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let streamed = chat_with(json!({"model": "tiny", "max_tokens": 4, "stream": true}));
-        let waiting = runtime.spawn(async move { client.send(streamed).await.unwrap().status });
-        until("it waits", || page(&gateway).sum("inference_picker_queue_requests", &[]) == Some(1.0));
-        full(None);
-        assert_eq!(runtime.block_on(waiting).unwrap(), 200, "{version}");
-        for (name, range) in HISTOGRAMS {
-            let printed = || printed_bounds(&text(&gateway), name);
-            until(name, || !printed().is_empty());
-            check_bounds(&format!("{version}: {name}"), &printed(), &range);
-        }
+        check_printed(&format!("{version}, Istio's annotation"), setup().envoy(buckets), BUCKETS_OF_ALL_MAX);
+    }
+}
+
+/// Has a value put into every histogram, and looks at what Envoy prints of them.
+fn check_printed(what: &str, setup: Setup, count_max: usize) {
+    let gateway = setup.plugin(|plugin| plugin["queue"] = json!({"maxWait": "1m"})).start();
+    let full = |waiting: Option<f64>| {
+        gateway.pods.servers().for_each(|pod| pod.set(|knobs| knobs.gauges.waiting = waiting));
+        gateway.wait_until_scraped();
+    };
+    full(Some(100.0));
+    let client = gateway.client(Protocol::Http1);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let streamed = chat_with(json!({"model": "tiny", "max_tokens": 4, "stream": true}));
+    let waiting = runtime.spawn(async move { client.send(streamed).await.unwrap().status });
+    until("it waits", || page(&gateway).sum("inference_picker_queue_requests", &[]) == Some(1.0));
+    full(None);
+    assert_eq!(runtime.block_on(waiting).unwrap(), 200, "{what}");
+    for (name, range) in HISTOGRAMS {
+        let printed = || printed_bounds(&text(&gateway), name);
+        until(name, || !printed().is_empty());
+        check_bounds(&format!("{what}: {name}"), &printed(), &range, count_max);
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
 
-use envoy_test::envoy::binary::{NEWEST, find};
+use envoy_test::envoy::binary::{NEWEST, find, project_root};
 use envoy_test::envoy::{appended, free_address};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
@@ -34,7 +34,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts it as in the pod of a gateway; `bootstrap_override` is what a ConfigMap adds to Envoy's bootstrap.
+    /// Starts it as in the pod of a gateway; `bootstrap_override` is what a ConfigMap adds to Envoy's bootstrap. Without one
+    /// the pod has the annotations of `istio/telemetry`.
     pub fn start(xds: SocketAddr, front: Front, mesh: &Value, bootstrap_override: Option<&str>) -> Agent {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
@@ -62,6 +63,9 @@ impl Agent {
             // Nothing is encrypted, and no registry knows who asks.
             .envs([("FILE_MOUNTED_CERTS", "true"), ("PEER_METADATA_DISCOVERY", "false")])
             .env("DOCKER_CONFIG", root);
+        if bootstrap_override.is_none() {
+            write(&root.join("etc/istio/pod/annotations"), &annotations());
+        }
         if let Some(text) = bootstrap_override {
             let file = root.join("etc/istio/custom-bootstrap/custom_bootstrap.json");
             write(&file, text);
@@ -93,6 +97,14 @@ impl Drop for Agent {
         let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         let _ = self.child.wait();
     }
+}
+
+/// What `istio/telemetry` patches gateways' pods with, as Kubernetes hands it to the agent: a line each, the value quoted.
+fn annotations() -> String {
+    let file = project_root().join("istio/telemetry/gateway-patch.yaml");
+    let patch: Value = serde_saphyr::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let annotations = patch["spec"]["template"]["metadata"]["annotations"].as_object().unwrap();
+    annotations.iter().map(|(name, value)| format!("{name}={:?}\n", value.as_str().unwrap())).collect()
 }
 
 fn write(file: &Path, text: &str) {

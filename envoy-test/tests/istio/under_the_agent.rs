@@ -58,6 +58,12 @@ fn the_companion_service_comes_with_the_bootstrap_and_reads_the_metrics() {
         .start();
     check(&gateway);
     assert!(gateway.pods.servers().all(|pod| pod.counters().metrics_scrapes > 0));
+    // A bound that this histogram alone has: by the annotation it would end elsewhere.
+    let statistics = || gateway.proxy.admin_get("/stats/prometheus");
+    let is_last = |line: &str| {
+        line.contains("inference_picker_request_duration_ms_bucket") && line.contains(r#"le="1200000""#)
+    };
+    until("the bootstrap's buckets are printed", || statistics().lines().any(is_last));
 }
 
 #[test]
@@ -83,5 +89,8 @@ fn the_plugins_statistics_are_among_envoys_with_their_labels() {
         let unread: Vec<String> =
             statistics().lines().filter(|line| line.contains("___")).map(str::to_owned).collect();
         assert_eq!(unread, Vec::<String>::new(), "{deployment:?}");
+        // A bound of the annotation's that Envoy itself would not have.
+        let bucket = r#"inference_picker_request_duration_ms_bucket{model="tiny",le="230"}"#;
+        until(bucket, || statistics().contains(bucket));
     }
 }
