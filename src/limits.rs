@@ -8,7 +8,7 @@ pub enum Limit {
     UserBytes,
     /// A prompt is longer than what is told apart of it.
     PromptBlocks,
-    /// A prompt is not followed, as too many are in flight for `prefixCache.maxBlocks`.
+    /// A prompt is followed only in part, or not at all, as too many are in flight for `prefixCache.maxBlocks`.
     PromptsInFlight,
     /// The queue is full.
     QueuedRequests,

@@ -72,7 +72,7 @@ fn prompts_in_flight_of_which_too_many_would_have_to_be_remembered() {
         Picker::new(Config::parse(configuration.as_bytes()).unwrap(), fastrand::Rng::with_seed(1));
     ask(&mut picker, "m", &"x".repeat(3 * BLOCK_BYTES));
     check(picker.take_limits(), &[]);
-    ask(&mut picker, "m", &"x".repeat(5 * BLOCK_BYTES));
+    ask(&mut picker, "m", &"x".repeat(20 * BLOCK_BYTES));
     check(picker.take_limits(), &[(Limit::PromptsInFlight, 1)]);
 }
 

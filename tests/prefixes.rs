@@ -8,11 +8,12 @@ use std::net::SocketAddr;
 
 use inference_picker::config::Config;
 use inference_picker::decide::{Decision, Pick};
+use inference_picker::load::{LoadBook, LoadId};
 use inference_picker::metrics::{CacheConfig, EndpointMetrics};
 use inference_picker::openai::{Usage, read_request};
 use inference_picker::picker::{Outcome, Picker, Sent};
 use inference_picker::pool::{EndpointReading, Reading, Snapshot};
-use inference_picker::prefix::PromptBlocks;
+use inference_picker::prefix::{MAX_PROMPT_BLOCKS, PrefixIndex, PromptBlocks, PromptKey};
 use prefix_world::{ENOUGH_BLOCKS, Step, WORKERS, World, address, prompt};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -287,4 +288,113 @@ fn a_hot_prefix_spreads_when_its_endpoint_is_worse_off() {
     }
     assert_eq!(shares.len(), 3);
     assert!(shares.values().all(|share| *share <= 150), "1.5 times the mean: {shares:?}");
+}
+
+/// Room for twelve prompts of a mebibyte.
+const BLOCKS_MAX: usize = 50_000;
+
+/// Prompts of a mebibyte in an index with one endpoint: each begins with so many blocks that all have, and no others are
+/// the same.
+struct LongPrompts {
+    index: PrefixIndex,
+    id: LoadId,
+    shared: usize,
+}
+
+impl LongPrompts {
+    fn new(shared: usize) -> LongPrompts {
+        let id = LoadBook::default().id(address(0));
+        let mut index = PrefixIndex::new(BLOCKS_MAX, 42);
+        index.follow([id].into_iter());
+        LongPrompts { index, id, shared }
+    }
+
+    fn key(number: usize) -> PromptKey {
+        PromptKey { worker: 0, number: number as u64 }
+    }
+
+    fn prompt(&self, number: usize) -> PromptBlocks {
+        let hash = |block: usize| {
+            let owner = if block < self.shared { 0 } else { number + 1 };
+            (owner * MAX_PROMPT_BLOCKS + block + 1) as u64
+        };
+        PromptBlocks { hashes: (0..MAX_PROMPT_BLOCKS).map(hash).collect(), bytes: 1 << 20 }
+    }
+
+    /// Whether all of it fits.
+    fn send(&mut self, number: usize) -> bool {
+        let prompt = self.prompt(number);
+        self.index.sent(Self::key(number), self.id, &prompt.hashes, 64, 0)
+    }
+
+    fn matched(&self, number: usize) -> usize {
+        self.index.matched(self.id, &self.prompt(number)).blocks
+    }
+}
+
+#[test]
+fn what_long_prompts_in_flight_have_in_common_takes_room_once() {
+    let mut long = LongPrompts::new(MAX_PROMPT_BLOCKS - 96);
+    assert!((0..100).all(|number| long.send(number)), "only what is new counts");
+    assert!((0..100).all(|number| long.matched(number) == MAX_PROMPT_BLOCKS));
+    assert_eq!(long.index.len(), MAX_PROMPT_BLOCKS - 96 + 100 * 96);
+    (0..100).for_each(|number| long.index.answered(LongPrompts::key(number), 0));
+    assert!((0..100).all(|number| long.matched(number) == MAX_PROMPT_BLOCKS), "all of them are learnt");
+}
+
+#[test]
+fn what_is_cached_takes_no_more_room_while_prompts_with_it_are_in_flight() {
+    let mut long = LongPrompts::new(0);
+    let cached = BLOCKS_MAX * 3 / 4 / MAX_PROMPT_BLOCKS;
+    for number in 0..cached {
+        assert!(long.send(number));
+        long.index.answered(LongPrompts::key(number), 0);
+    }
+    let before = long.index.len();
+    assert!((0..cached).all(|number| long.send(number)));
+    assert_eq!((long.index.len(), before), (before, cached * MAX_PROMPT_BLOCKS));
+    assert!((cached..cached + 3).all(|number| long.send(number)), "beside them, three that are new");
+}
+
+#[test]
+fn a_prompt_for_which_there_is_not_enough_room_is_cut_at_its_end() {
+    let mut long = LongPrompts::new(0);
+    let fit = BLOCKS_MAX / MAX_PROMPT_BLOCKS;
+    assert!((0..fit).all(|number| long.send(number)));
+    let left = BLOCKS_MAX % MAX_PROMPT_BLOCKS;
+    assert!(!long.send(fit), "it is told that not all of it fits");
+    assert_eq!((long.matched(fit), long.index.len()), (left, BLOCKS_MAX));
+    assert!(!long.send(fit + 1));
+    assert_eq!(long.matched(fit + 1), 0);
+    long.index.dropped(LongPrompts::key(0));
+    assert!(long.send(fit + 2), "as soon as another has ended there is room again");
+    long.index.answered(LongPrompts::key(fit), 0);
+    assert_eq!(long.matched(fit), left, "what fitted is learnt");
+}
+
+#[test]
+fn what_was_cut_takes_room_at_the_endpoint_all_the_same() {
+    let mut long = LongPrompts::new(0);
+    let fit = BLOCKS_MAX / MAX_PROMPT_BLOCKS;
+    assert_eq!((0..=fit).filter(|number| long.send(*number)).count(), fit);
+    (0..fit).for_each(|number| long.index.dropped(LongPrompts::key(number)));
+    long.index.set_capacity(long.id, (MAX_PROMPT_BLOCKS * 64 + 64) as u64);
+    long.index.answered(LongPrompts::key(fit), 0);
+    let short = PromptBlocks { hashes: vec![1; 1], bytes: 256 };
+    for number in [1_000, 1_001] {
+        let key = LongPrompts::key(number);
+        long.index.sent(key, long.id, &short.hashes, 64, 0);
+        long.index.answered(key, 0);
+    }
+    let left = BLOCKS_MAX % MAX_PROMPT_BLOCKS;
+    assert_eq!(long.matched(fit), left, "the room behind it was the first to go");
+}
+
+#[test]
+fn places_of_prompts_in_flight_are_bounded_though_they_are_the_same_blocks() {
+    let mut long = LongPrompts::new(MAX_PROMPT_BLOCKS);
+    let fit = BLOCKS_MAX * 16 / MAX_PROMPT_BLOCKS;
+    assert!((0..fit).all(|number| long.send(number)));
+    assert!(!long.send(fit));
+    assert_eq!((long.matched(fit), long.index.len()), (MAX_PROMPT_BLOCKS, MAX_PROMPT_BLOCKS));
 }

@@ -41,8 +41,8 @@ pub(super) struct BlockCache {
     /// Blocks in the list.
     cached: usize,
     cached_max: usize,
-    /// Blocks of prompts in flight, some of which are in the list, too.
-    in_flight: usize,
+    /// Blocks that are in the list, in flight, or both.
+    held: usize,
     /// Tokens of the blocks in the list.
     tokens: u64,
     tokens_max: u64,
@@ -99,7 +99,7 @@ impl BlockCache {
             oldest: NONE,
             cached: 0,
             cached_max,
-            in_flight: 0,
+            held: 0,
             tokens: 0,
             tokens_max: u64::MAX,
             newest_use: Use::FIRST,
@@ -108,14 +108,9 @@ impl BlockCache {
         }
     }
 
-    /// Blocks cached, without those that are only in flight.
-    pub fn cached(&self) -> usize {
-        self.cached
-    }
-
-    /// Blocks of prompts in flight, whether they are cached or not.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight
+    /// Blocks that are cached, in flight, or both.
+    pub fn len(&self) -> usize {
+        self.held
     }
 
     /// Memory taken for them, in bytes.
@@ -133,9 +128,19 @@ impl BlockCache {
         self.find(hash)?.used
     }
 
-    /// A prompt with these blocks was sent there. Returns their places, to be handed back to [`BlockCache::release`].
-    pub fn hold(&mut self, hashes: &[u64]) -> Vec<u32> {
-        hashes.iter().map(|hash| self.hold_block(*hash)).collect()
+    /// A prompt with these blocks was sent there: it holds them, up to the one with which more than `room` would be new.
+    /// Returns their places, to be handed back to [`BlockCache::release`].
+    pub fn hold(&mut self, hashes: &[u64], room: usize) -> Vec<u32> {
+        let held_max = self.held + room;
+        let mut places = Vec::with_capacity(hashes.len());
+        for hash in hashes {
+            let Some(place) = self.find_or_insert(*hash, held_max) else { break };
+            if let Some(node) = self.node_mut(place) {
+                node.prompts += 1;
+            }
+            places.push(place);
+        }
+        places
     }
 
     /// A prompt is no longer in flight.
@@ -143,12 +148,8 @@ impl BlockCache {
         for &place in places {
             let Some(node) = self.node_mut(place) else { continue };
             node.prompts -= 1;
-            if node.prompts == 0 {
-                let is_cached = node.used.is_some();
-                self.in_flight -= 1;
-                if !is_cached {
-                    self.remove(place);
-                }
+            if node.prompts == 0 && node.used.is_none() {
+                self.remove(place);
             }
         }
     }
@@ -224,28 +225,19 @@ impl BlockCache {
         self.table.find(scatter(hash, self.seed), is_it).and_then(|place| self.node(*place))
     }
 
-    fn hold_block(&mut self, hash: u64) -> u32 {
-        let place = self.find_or_insert(hash);
-        if let Some(node) = self.node_mut(place) {
-            node.prompts += 1;
-            if node.prompts == 1 {
-                self.in_flight += 1;
-            }
-        }
-        place
-    }
-
-    fn find_or_insert(&mut self, hash: u64) -> u32 {
+    /// The place of a block, a new one if it is not held and fewer than `held_max` are.
+    fn find_or_insert(&mut self, hash: u64, held_max: usize) -> Option<u32> {
         let next_place = self.next_place();
-        let Self { nodes, table, seed, .. } = self;
+        let Self { nodes, table, seed, held, .. } = self;
         let hash_at = |place: &u32| nodes.get(*place as usize).map_or(UNMATCHED, |node| node.hash);
         let is_it = |place: &u32| hash_at(place) == hash;
         match table.entry(scatter(hash, *seed), is_it, |place| scatter(hash_at(place), *seed)) {
-            Entry::Occupied(entry) => *entry.get(),
-            Entry::Vacant(entry) => {
+            Entry::Occupied(entry) => Some(*entry.get()),
+            Entry::Vacant(entry) if *held < held_max => {
                 entry.insert(next_place);
-                self.occupy(hash)
+                Some(self.occupy(hash))
             }
+            Entry::Vacant(_) => None,
         }
     }
 
@@ -257,6 +249,7 @@ impl BlockCache {
     /// A new block takes the next place, which is returned.
     fn occupy(&mut self, hash: u64) -> u32 {
         let place = self.next_place();
+        self.held += 1;
         match self.nodes.get_mut(place as usize) {
             Some(node) => self.free = std::mem::replace(node, Node::new(hash)).older,
             None => {
@@ -299,6 +292,7 @@ impl BlockCache {
     /// A block is neither cached nor in flight any more.
     fn remove(&mut self, place: u32) {
         let Some(node) = self.nodes.get_mut(place as usize) else { return };
+        self.held -= 1;
         node.older = std::mem::replace(&mut self.free, place);
         // Not by `entry`, which makes room for one more and would have to hash all others anew.
         if let Ok(entry) = self.table.find_entry(scatter(node.hash, self.seed), |other| *other == place) {
@@ -350,13 +344,16 @@ mod tests {
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
+    /// Enough for any of these prompts.
+    const ROOM: usize = 100;
+
     fn cache(blocks_max: usize) -> BlockCache {
         BlockCache::new(blocks_max, 42)
     }
 
     /// A prompt is sent and answered.
     fn answer(cache: &mut BlockCache, hashes: &[u64], other_tokens: u32) {
-        let places = cache.hold(hashes);
+        let places = cache.hold(hashes, ROOM);
         cache.use_blocks(&places, 64, other_tokens);
         cache.release(&places);
     }
@@ -371,10 +368,10 @@ mod tests {
         for hashes in [&[1, 2, 3][..], &[7, 8], &[1, 2, 3], &[9]] {
             answer(&mut cache, hashes, 0);
         }
-        assert_eq!((held(&cache, &[1, 2, 3, 7, 8, 9]), cache.cached()), (vec![1, 2, 3, 7, 9], 5));
+        assert_eq!((held(&cache, &[1, 2, 3, 7, 8, 9]), cache.cached), (vec![1, 2, 3, 7, 9], 5));
         answer(&mut cache, &[10, 11, 12], 0);
         assert_eq!(
-            (held(&cache, &[1, 2, 3, 7, 8, 9, 10, 11, 12]), cache.cached()),
+            (held(&cache, &[1, 2, 3, 7, 8, 9, 10, 11, 12]), cache.cached),
             (vec![1, 9, 10, 11, 12], 5)
         );
     }
@@ -394,7 +391,7 @@ mod tests {
     fn a_prompt_larger_than_the_cache_keeps_its_start() {
         let mut cache = cache(3);
         answer(&mut cache, &[1, 2, 3, 4, 5], 9);
-        assert_eq!((held(&cache, &[1, 2, 3, 4, 5]), cache.cached()), (vec![1, 2, 3], 3));
+        assert_eq!((held(&cache, &[1, 2, 3, 4, 5]), cache.cached), (vec![1, 2, 3], 3));
     }
 
     #[test]
@@ -461,34 +458,34 @@ mod tests {
     fn a_prompt_in_flight_is_held_until_it_fails_and_leaves_what_others_have() {
         let mut cache = cache(100);
         answer(&mut cache, &[1, 2], 0);
-        let one = cache.hold(&[1, 2, 3]);
-        let other = cache.hold(&[1, 2, 3, 4]);
-        assert_eq!((cache.cached(), cache.in_flight()), (2, 4));
+        let one = cache.hold(&[1, 2, 3], ROOM);
+        let other = cache.hold(&[1, 2, 3, 4], ROOM);
+        assert_eq!((cache.cached, cache.len()), (2, 4));
         cache.release(&other);
         assert_eq!(held(&cache, &[1, 2, 3, 4]), [1, 2, 3]);
         cache.release(&one);
-        assert_eq!((held(&cache, &[1, 2, 3, 4]), cache.in_flight()), (vec![1, 2], 0));
+        assert_eq!((held(&cache, &[1, 2, 3, 4]), cache.len()), (vec![1, 2], 2));
     }
 
     #[test]
     fn what_is_in_flight_outlasts_its_leaving_the_list() {
         let mut cache = cache(2);
         answer(&mut cache, &[1, 2], 0);
-        let places = cache.hold(&[1, 2]);
+        let places = cache.hold(&[1, 2], ROOM);
         answer(&mut cache, &[8, 9], 0);
         assert_eq!((held(&cache, &[1, 2, 8, 9]), cache.last_use(1)), (vec![1, 2, 8, 9], None));
         cache.clear();
         assert_eq!(held(&cache, &[1, 2, 8, 9]), [1, 2]);
         cache.use_blocks(&places, 64, 0);
         cache.release(&places);
-        assert_eq!((held(&cache, &[1, 2]), cache.cached(), cache.in_flight()), (vec![1, 2], 2, 0));
+        assert_eq!((held(&cache, &[1, 2]), cache.cached, cache.len()), (vec![1, 2], 2, 2));
     }
 
     #[test]
     fn places_of_blocks_that_are_gone_are_taken_again() {
         let mut cache = cache(4);
         for hash in 1..1_000 {
-            let places = cache.hold(&[hash, hash + 1_000]);
+            let places = cache.hold(&[hash, hash + 1_000], ROOM);
             cache.release(&places);
             answer(&mut cache, &[hash], 7);
         }

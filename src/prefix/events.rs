@@ -69,11 +69,14 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Adds an event, if there is room for it.
-    pub fn push(&mut self, event: PromptEvent) {
-        let blocks = self.blocks + event.blocks();
-        if blocks <= MAX_BATCH_BLOCKS {
-            self.blocks = blocks;
+    /// Adds an event, if there is room for it; of a prompt, as much of its start as there is room for.
+    pub fn push(&mut self, mut event: PromptEvent) {
+        let room = MAX_BATCH_BLOCKS.saturating_sub(self.blocks);
+        if let PromptEvent::Sent { hashes, .. } = &mut event {
+            hashes.truncate(room);
+        }
+        if event.blocks() <= room {
+            self.blocks += event.blocks();
             self.events.push(event);
         }
     }
@@ -133,8 +136,8 @@ mod tests {
     fn no_batch_is_larger_than_the_limit() {
         let mut batch = Batch::default();
         for _ in 0..5 {
-            batch.push(sent(MAX_BATCH_BLOCKS / 2));
+            batch.push(sent(MAX_BATCH_BLOCKS - 7));
         }
-        assert_eq!(batch.take().unwrap().events.len(), 2);
+        assert_eq!(batch.take().unwrap().events, [sent(MAX_BATCH_BLOCKS - 7), sent(7)], "cut at the end");
     }
 }

@@ -21,11 +21,18 @@ pub(super) struct PromptInFlight {
     pub load_id: LoadId,
     /// The places of its blocks in the endpoint's cache.
     pub places: Vec<u32>,
+    /// Blocks behind those for which there was no room.
+    pub cut_blocks: usize,
     pub block_tokens: u32,
     pub sent_ms: u64,
 }
 
 impl PromptInFlight {
+    /// The tokens of the blocks for which there was no room.
+    pub fn cut_tokens(&self) -> u32 {
+        u32::try_from(self.cut_blocks).unwrap_or(u32::MAX).saturating_mul(self.block_tokens)
+    }
+
     pub fn is_expired(&self, now_ms: u64) -> bool {
         now_ms.saturating_sub(self.sent_ms) >= EXPIRES_AFTER_MS
     }

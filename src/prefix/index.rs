@@ -11,19 +11,25 @@ use super::in_flight::{PromptInFlight, PromptKey};
 use super::starts::Starts;
 use crate::load::LoadId;
 
-/// Of so many blocks, one may be that of a prompt in flight.
+/// Of so many blocks, all but one may be cached: what is left is for prompts in flight.
 const MIN_BLOCKS_FOR_ONE_IN_FLIGHT: usize = 4;
 
-/// The caches of a pool's endpoints, within a bound on all of them together, of which each endpoint has an equal part.
+/// For each block there may be, so many places of blocks that prompts in flight have: one that several have is one block.
+const MAX_PLACES_OF_ONE_BLOCK: usize = 16;
+
+/// The caches of a pool's endpoints, within a bound on all of them together, of which each endpoint has an equal part. A
+/// block takes room once at each endpoint, whether it is cached, in flight, or both, and with however many prompts.
 #[derive(Debug)]
 pub struct PrefixIndex {
     caches: HashMap<LoadId, BlockCache, FixedState>,
-    /// Blocks cached, over all endpoints, at most.
+    /// Blocks held, over all endpoints, and how many there may be; of those, cached ones.
+    held: usize,
+    held_max: usize,
     cached_max: usize,
     prompts: HashMap<PromptKey, PromptInFlight>,
-    /// Blocks of prompts in flight, over all endpoints, and how many there may be.
-    in_flight: usize,
-    in_flight_max: usize,
+    prompts_max: usize,
+    /// Places that prompts in flight have, together.
+    places: usize,
     starts: Starts,
     seed: u64,
 }
@@ -40,21 +46,23 @@ pub struct Match {
 impl PrefixIndex {
     /// An index of at most so many blocks. `seed` is to be drawn at random.
     pub fn new(blocks_max: usize, seed: u64) -> PrefixIndex {
-        let in_flight_max = blocks_max / MIN_BLOCKS_FOR_ONE_IN_FLIGHT;
+        let prompts_max = blocks_max / MIN_BLOCKS_FOR_ONE_IN_FLIGHT;
         PrefixIndex {
             caches: HashMap::default(),
-            cached_max: blocks_max - in_flight_max,
+            held: 0,
+            held_max: blocks_max,
+            cached_max: blocks_max - prompts_max,
             prompts: HashMap::new(),
-            in_flight: 0,
-            in_flight_max,
+            prompts_max,
+            places: 0,
             starts: Starts::new(seed),
             seed,
         }
     }
 
-    /// Blocks held, over all endpoints. One that is both cached and in flight counts twice, as it does for the bounds.
+    /// Blocks held, over all endpoints.
     pub fn len(&self) -> usize {
-        self.in_flight + self.caches.values().map(BlockCache::cached).sum::<usize>()
+        self.held
     }
 
     /// Memory taken for blocks, in bytes.
@@ -76,15 +84,14 @@ impl PrefixIndex {
         self.caches = followed.collect();
         let cached_max = self.cached_max / self.caches.len().max(1);
         self.caches.values_mut().for_each(|cache| cache.set_cached_max(cached_max));
-        self.in_flight -= before.values().map(BlockCache::in_flight).sum::<usize>();
+        self.held = self.caches.values().map(BlockCache::len).sum();
         self.prompts.retain(|_, prompt| !before.contains_key(&prompt.load_id));
+        self.places = self.prompts.values().map(|prompt| prompt.places.len()).sum();
     }
 
     /// The tokens an endpoint's cache has room for.
     pub fn set_capacity(&mut self, id: LoadId, tokens: u64) {
-        if let Some(cache) = self.caches.get_mut(&id) {
-            cache.set_tokens_max(tokens);
-        }
+        self.change(id, |cache| cache.set_tokens_max(tokens));
     }
 
     /// How much of a prompt an endpoint holds, or will have computed before this prompt's turn comes.
@@ -115,7 +122,7 @@ impl PrefixIndex {
         }
     }
 
-    /// A prompt was sent to an endpoint. `false` if there is no room for it: it is forgotten.
+    /// A prompt was sent to an endpoint. `false` if there is no room for all of it: what does not fit is cut at its end.
     pub fn sent(
         &mut self,
         key: PromptKey,
@@ -125,24 +132,32 @@ impl PrefixIndex {
         now_ms: u64,
     ) -> bool {
         self.dropped(key);
-        let Some(cache) = self.caches.get_mut(&id) else { return true };
-        if self.in_flight + hashes.len() > self.in_flight_max || self.prompts.len() >= self.in_flight_max {
+        if self.prompts.len() >= self.prompts_max {
             return false;
         }
-        let in_flight_before = cache.in_flight();
-        let places = cache.hold(hashes);
-        self.in_flight += cache.in_flight() - in_flight_before;
-        self.prompts.insert(key, PromptInFlight { load_id: id, places, block_tokens, sent_ms: now_ms });
-        if let Some(first) = hashes.first() {
+        let room = self.held_max.saturating_sub(self.held);
+        let places_left = (self.held_max * MAX_PLACES_OF_ONE_BLOCK).saturating_sub(self.places);
+        let start = hashes.get(..places_left).unwrap_or(hashes);
+        let Some(places) = self.change(id, |cache| cache.hold(start, room)) else { return true };
+        if let Some(first) = hashes.first().filter(|_| !places.is_empty()) {
             let caches = &self.caches;
             self.starts.add(*first, id, |id, hash| caches.get(&id).is_some_and(|cache| cache.holds(hash)));
         }
-        true
+        self.places += places.len();
+        let cut_blocks = hashes.len() - places.len();
+        self.prompts
+            .insert(key, PromptInFlight { load_id: id, places, cut_blocks, block_tokens, sent_ms: now_ms });
+        cut_blocks == 0
     }
 
     /// A prompt has been answered where it was sent; so many other tokens take room there with it.
     pub fn answered(&mut self, key: PromptKey, other_tokens: u32) {
-        self.end(key, |cache, prompt| cache.use_blocks(&prompt.places, prompt.block_tokens, other_tokens));
+        // They take a block's room here, too.
+        let has_room = self.held < self.held_max;
+        self.end(key, |cache, prompt| {
+            let other_tokens = if has_room { other_tokens.saturating_add(prompt.cut_tokens()) } else { 0 };
+            cache.use_blocks(&prompt.places, prompt.block_tokens, other_tokens);
+        });
     }
 
     /// A prompt has failed, or went elsewhere.
@@ -158,26 +173,32 @@ impl PrefixIndex {
     /// A prompt is no longer in flight. What it has left behind is done before its blocks are let go.
     fn end(&mut self, key: PromptKey, leave_behind: impl FnOnce(&mut BlockCache, &PromptInFlight)) {
         let Some(prompt) = self.prompts.remove(&key) else { return };
-        let Some(cache) = self.caches.get_mut(&prompt.load_id) else { return };
-        leave_behind(cache, &prompt);
-        let in_flight_before = cache.in_flight();
-        cache.release(&prompt.places);
-        self.in_flight -= in_flight_before - cache.in_flight();
+        self.places -= prompt.places.len();
+        self.change(prompt.load_id, |cache| {
+            leave_behind(cache, &prompt);
+            cache.release(&prompt.places);
+        });
+    }
+
+    /// Changes what an endpoint holds, if there is one of this id.
+    fn change<T>(&mut self, id: LoadId, change: impl FnOnce(&mut BlockCache) -> T) -> Option<T> {
+        let cache = self.caches.get_mut(&id)?;
+        self.held -= cache.len();
+        let changed = change(cache);
+        self.held += cache.len();
+        Some(changed)
     }
 
     /// An endpoint has told whether it held what was matched. If it did not, and has told so before, then it holds
     /// nothing that was last used before that.
     pub fn correct(&mut self, id: LoadId, matched: Match, was_held: bool) {
-        if let (Some(cache), Some(last)) = (self.caches.get_mut(&id), matched.last_use) {
-            if was_held { cache.confirm(last) } else { cache.belie(last) }
-        }
+        let Some(last) = matched.last_use else { return };
+        self.change(id, |cache| if was_held { cache.confirm(last) } else { cache.belie(last) });
     }
 
     /// An endpoint has started anew, with an empty cache.
     pub fn forget(&mut self, id: LoadId) {
-        if let Some(cache) = self.caches.get_mut(&id) {
-            cache.clear();
-        }
+        self.change(id, BlockCache::clear);
     }
 
     /// Drops prompts of which nothing was heard for too long.

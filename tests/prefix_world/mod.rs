@@ -154,11 +154,11 @@ impl World {
         }
     }
 
-    /// Blocks at all endpoints, those in flight and those that are cached each by themselves.
+    /// Blocks at all endpoints, in flight or cached.
     pub fn naive_len(&self) -> usize {
         let in_flight =
             self.in_flight.iter().flat_map(|(_, at, blocks)| blocks.hashes.iter().map(|hash| (*at, *hash)));
-        in_flight.collect::<HashSet<_>>().len() + self.answered.len()
+        in_flight.chain(self.answered.keys().copied()).collect::<HashSet<_>>().len()
     }
 
     /// The longest start that is at an endpoint, by looking at one block after the other.
