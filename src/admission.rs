@@ -7,7 +7,8 @@
 //! | Sheddable | send | shed | shed |
 //!
 //! An endpoint is saturated when its queue or its KV cache is as full as the pool's limits say; a pool is when every
-//! endpoint with fresh metrics is that may be picked: those are picked first. One without any is not known to be.
+//! endpoint is that may be picked and answers scrapes: those are picked first. One whose metrics cannot be read is judged
+//! by what is in flight there, and a pool without any metrics is not known to be saturated.
 
 use std::collections::VecDeque;
 
@@ -45,13 +46,11 @@ pub fn is_saturated(
     stale_after_ms: u64,
     now_ms: u64,
 ) -> bool {
-    let endpoints = pool.endpoints().unwrap_or_default().iter();
-    let mut candidates = endpoints.filter(|endpoint| {
-        endpoint.is_candidate(now_ms, max_consecutive_failures)
-            && endpoint.freshness(now_ms, stale_after_ms) == Freshness::Fresh
-    });
+    let freshness = |endpoint: &Endpoint| endpoint.freshness(now_ms, stale_after_ms);
+    let heard = pool.eligible(now_ms, max_consecutive_failures);
+    let mut heard = heard.filter(|endpoint| freshness(endpoint).is_heard());
     let full = |endpoint: &Endpoint| is_full(endpoint, pool.saturation, loads, stale_after_ms, now_ms);
-    candidates.clone().next().is_some() && candidates.all(full)
+    heard.clone().any(|endpoint| freshness(endpoint) == Freshness::Fresh) && heard.all(full)
 }
 
 fn is_full(
@@ -63,7 +62,9 @@ fn is_full(
 ) -> bool {
     let in_flight = loads.in_flight(endpoint.load_id);
     let Some(queue_depth) = endpoint.queue_depth(in_flight, now_ms, stale_after_ms) else { return false };
-    let utilization = endpoint.reading().and_then(|reading| reading.metrics.kv_cache_utilization);
+    let is_fresh = endpoint.freshness(now_ms, stale_after_ms) == Freshness::Fresh;
+    let reading = endpoint.reading().filter(|_| is_fresh);
+    let utilization = reading.and_then(|reading| reading.metrics.kv_cache_utilization);
     queue_depth >= limits.queue_depth || utilization.unwrap_or(0.0) >= limits.kv_cache_utilization
 }
 

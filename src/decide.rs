@@ -174,7 +174,9 @@ pub fn admit(
 /// Whether the pool has no room, by its own limits.
 pub fn is_saturated(config: &Config, pool: &Pool, loads: &LoadBook, now_ms: u64) -> bool {
     let limits = limits(config);
-    let Some(stale_after_ms) = limits.metrics_stale_after_ms else { return false };
+    let Some(stale_after_ms) = limits.metrics_stale_after_ms.filter(|_| !pool.has_unnamed()) else {
+        return false;
+    };
     admission::is_saturated(pool, loads, limits.max_consecutive_failures, stale_after_ms, now_ms)
 }
 
@@ -231,6 +233,9 @@ fn send(
     let Asked { strategy, demand, prompt } = asked;
     if pool.endpoints().is_none() {
         return Decision::Fallback("endpoints not discovered yet");
+    }
+    if pool.has_unnamed() {
+        return Decision::Fallback("hosts that cannot be named");
     }
     let ranking = rank(strategy, pool, loads, demand, limits(config), now_ms, rng);
     let Some(first) = ranking.first() else {

@@ -3,6 +3,9 @@
 //!
 //! Each endpoint has a schedule of its own and is never asked twice at once. The schedules start spread over one
 //! interval, so that the scrapes of many endpoints do not come in a burst.
+//!
+//! An endpoint that answers anything is there; only scrapes that nobody answers put it out of the candidates. What its page
+//! says of the requests of others is believed as far as this gateway's own do not explain it, see [`Believed`].
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,8 +14,8 @@ use foldhash::fast::FixedState;
 
 use crate::limits::{Limit, LimitsReached};
 use crate::load::InFlight;
-use crate::metrics::{self, MAX_ADAPTERS, MetricsError, ModelServer};
-use crate::pool::{DiscoveredEndpoint, EndpointReading, Reading, Snapshot};
+use crate::metrics::{self, EndpointMetrics, MAX_ADAPTERS, MetricsError, ModelServer};
+use crate::pool::{Discovered, EndpointReading, Reading, Snapshot};
 
 /// Endpoints that fail are asked this many times less often: they cost a time-out each.
 const FAILING_INTERVAL_FACTOR: u64 = 4;
@@ -28,13 +31,23 @@ struct Target {
     published: EndpointReading,
     due_ms: u64,
     in_progress: bool,
+    /// Scrapes in a row that gave no metrics, for whatever reason.
+    failures: u32,
     /// The most this gateway had in flight there of late.
     peak: RecentPeak,
+    /// The figures of its last page, and when they became so.
+    figures: Option<Figures>,
+    changed_ms: u64,
 }
 
 /// Time for which a peak of what this gateway had in flight counts at least, and twice that at most, in milliseconds: a
-/// server's numbers are those of the end of its last step, and a step may take a quarter of a second.
+/// server's numbers are those of the end of its last step, and a step may take a quarter of a second. While the page stands
+/// still, it counts on.
 const PEAK_MS: u64 = 250;
+
+/// From when on gauges are taken to have been left behind where a server leaves them so, in milliseconds: SGLang writes its
+/// gauges anew every 40 steps of a batch, and a step takes a hundredth of a second or a few.
+const LEFT_BEHIND_MS: u64 = 5_000;
 
 /// The most that was in flight, over the time that is running and the one before.
 #[derive(Debug, Default)]
@@ -49,15 +62,84 @@ impl RecentPeak {
         self.running = most(self.running, in_flight);
     }
 
-    /// The peak; what is in flight now begins a new time if the one that is running is over.
-    fn value(&mut self, in_flight: InFlight, now_ms: u64) -> InFlight {
+    /// The peak; what is in flight now begins a new time if the one that is running is over, and the peak need not be held
+    /// for a page that stands still.
+    fn value(&mut self, in_flight: InFlight, is_held: bool, now_ms: u64) -> InFlight {
         self.observe(in_flight);
         let peak = most(self.running, self.before);
-        if now_ms.saturating_sub(self.started_ms) >= PEAK_MS {
+        if !is_held && now_ms.saturating_sub(self.started_ms) >= PEAK_MS {
             self.before = std::mem::replace(&mut self.running, in_flight);
             self.started_ms = now_ms;
         }
         peak
+    }
+}
+
+/// What is believed of a page.
+///
+/// ```text
+/// requests of others = what the page counts − the most that this gateway had there since its figures last changed
+/// queue              = what the page counts, but at most the queued ones of others + this gateway's in flight now
+/// KV cache           = what the page says; nothing if it stands still, and none of the requests it counts can be there
+/// ```
+///
+/// A page that stands still while it counts requests may have been left behind by requests that have ended: a server's
+/// numbers are those of its last step, and SGLang's may stay for half a minute. What of them was this gateway's is known to
+/// have ended; the rest is believed, and of a server that leaves gauges behind only for as long as one that works may take
+/// to write them anew.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Believed {
+    waiting: u32,
+    foreign_waiting: u32,
+    foreign_requests: u32,
+    kv_cache_utilization: Option<f32>,
+}
+
+impl Believed {
+    /// Of a page whose figures have `stood_ms`, 0 if they are new, and where this gateway had at most `own` since.
+    fn of(
+        server: ModelServer,
+        page: &EndpointMetrics,
+        own: InFlight,
+        in_flight: InFlight,
+        stood_ms: u64,
+    ) -> Believed {
+        let is_left_behind = server.leaves_gauges_behind() && stood_ms >= LEFT_BEHIND_MS;
+        let of_others = |counted: u32, own: u32| if is_left_behind { 0 } else { counted.saturating_sub(own) };
+        let all = requests(page);
+        let foreign_requests = of_others(all, own.requests);
+        let foreign_waiting = of_others(page.waiting, own.waiting);
+        let is_empty = all > 0 && stood_ms > 0 && foreign_requests == 0 && in_flight.requests == 0;
+        Believed {
+            waiting: page.waiting.min(foreign_waiting.saturating_add(in_flight.requests)),
+            foreign_waiting,
+            foreign_requests,
+            kv_cache_utilization: page.kv_cache_utilization.map(|share| if is_empty { 0.0 } else { share }),
+        }
+    }
+}
+
+/// Requests that a page counts.
+fn requests(page: &EndpointMetrics) -> u32 {
+    page.waiting.saturating_add(page.running)
+}
+
+/// By what two pages of a server are known to be of one moment.
+#[derive(Debug, PartialEq)]
+struct Figures {
+    waiting: u32,
+    running: u32,
+    kv_cache_utilization: Option<f32>,
+    prefix_cache_queries: Option<f64>,
+    activity: Option<f64>,
+}
+
+impl Figures {
+    fn of(page: &EndpointMetrics) -> Figures {
+        let &EndpointMetrics {
+            waiting, running, kv_cache_utilization, prefix_cache_queries, activity, ..
+        } = page;
+        Figures { waiting, running, kv_cache_utilization, prefix_cache_queries, activity }
     }
 }
 
@@ -95,6 +177,7 @@ pub struct Scraper {
     interval_ms: u64,
     max_consecutive_failures: u32,
     targets: Option<Targets>,
+    has_unnamed: bool,
     changed: bool,
     /// Which limits were reached.
     pub limits: LimitsReached,
@@ -105,7 +188,7 @@ pub struct Scraper {
 pub enum ScrapeFailure {
     /// No answer: refused, reset or timed out.
     NoAnswer,
-    /// An answer with another status than 200.
+    /// An answer of the server with another status than 200.
     Status(u32),
     /// A page that is of no use.
     Page(MetricsError),
@@ -130,6 +213,8 @@ pub enum News {
     Out(ScrapeFailure),
     /// It answers again and is a candidate again.
     Back,
+    /// Its metrics can be read again.
+    Readable,
 }
 
 impl Scraper {
@@ -140,13 +225,17 @@ impl Scraper {
             interval_ms,
             max_consecutive_failures,
             targets: None,
+            has_unnamed: false,
             changed: false,
             limits: LimitsReached::default(),
         }
     }
 
-    /// Follows this list of endpoints. What is known of those that stay is kept. Whether others are listed than before.
-    pub fn follow(&mut self, endpoints: &[DiscoveredEndpoint], now_ms: u64) -> bool {
+    /// Follows these hosts. What is known of endpoints that stay is kept. Whether others are listed than before.
+    pub fn follow(&mut self, discovered: &Discovered, now_ms: u64) -> bool {
+        let endpoints = &discovered.endpoints;
+        let has_unnamed = discovered.unnamed > 0;
+        self.changed |= std::mem::replace(&mut self.has_unnamed, has_unnamed) != has_unnamed;
         let before = self.targets.take();
         let same_list = before
             .as_ref()
@@ -159,8 +248,8 @@ impl Scraper {
             let due_ms = now_ms + self.interval_ms * index as u64 / count;
             let mut target =
                 known.remove(&endpoint.address).unwrap_or_else(|| Target::new(endpoint.address, due_ms));
-            self.changed |= target.published.healthy != endpoint.healthy;
-            target.published.healthy = endpoint.healthy;
+            self.changed |= target.published.host != endpoint.host;
+            target.published.host = endpoint.host.clone();
             target
         });
         self.targets = Some(Targets::of(targets.collect()));
@@ -210,19 +299,33 @@ impl Scraper {
         let target = self.targets.as_mut()?.get_mut(&address)?;
         target.in_progress = false;
         self.changed = true;
+        let was_out = target.published.scrape_failures >= limit;
         match answer.and_then(|page| metrics::read(server, page).map_err(ScrapeFailure::Page)) {
             Ok(metrics) => {
                 let adapters = metrics.lora.as_ref().map_or(0, |lora| lora.adapters.len());
                 self.limits.add_if(adapters >= MAX_ADAPTERS, Limit::PageAdapters);
-                let was_out = target.published.scrape_failures >= limit;
-                target.succeed(metrics, in_flight, interval_ms, now_ms);
-                was_out.then_some(News::Back)
+                let failed = std::mem::take(&mut target.failures) > 0;
+                target.succeed(server, metrics, in_flight, interval_ms, now_ms);
+                match failed {
+                    _ if was_out => Some(News::Back),
+                    true => Some(News::Readable),
+                    false => None,
+                }
             }
-            Err(failure) => match target.fail(interval_ms, limit, now_ms) {
-                failures if failures == limit => Some(News::Out(failure)),
-                1 => Some(News::Failing(failure)),
-                _ => None,
-            },
+            Err(failure) => {
+                target.failures = target.failures.saturating_add(1);
+                let is_first = target.failures == 1;
+                if failure == ScrapeFailure::NoAnswer {
+                    target.unreachable(interval_ms, limit, now_ms);
+                } else {
+                    target.unreadable(interval_ms, now_ms);
+                }
+                match target.published.scrape_failures {
+                    failures if failures == limit => Some(News::Out(failure)),
+                    0 if was_out => Some(News::Back),
+                    _ => is_first.then_some(News::Failing(failure)),
+                }
+            }
         }
     }
 
@@ -233,16 +336,16 @@ impl Scraper {
 
     /// Whether this is one of the endpoints.
     pub fn has_endpoint(&self, address: &SocketAddr) -> bool {
-        self.endpoint(address).is_some()
+        self.target(address).is_some()
     }
 
     /// Whether the last scrape of this endpoint gave something.
     pub fn has_succeeded(&self, address: SocketAddr) -> bool {
-        self.endpoint(&address).is_some_and(|endpoint| endpoint.scrape_failures == 0)
+        self.target(&address).is_some_and(|target| target.failures == 0)
     }
 
-    fn endpoint(&self, address: &SocketAddr) -> Option<&EndpointReading> {
-        Some(&self.targets.as_ref()?.get(address)?.published)
+    fn target(&self, address: &SocketAddr) -> Option<&Target> {
+        self.targets.as_ref()?.get(address)
     }
 
     /// What to publish, if anything has changed since the last time.
@@ -254,7 +357,7 @@ impl Scraper {
             .targets
             .as_ref()
             .map(|targets| targets.list.iter().map(|target| target.published.clone()).collect());
-        Some(Snapshot { endpoints })
+        Some(Snapshot { endpoints, has_unnamed: self.has_unnamed })
     }
 }
 
@@ -264,45 +367,71 @@ fn most(one: InFlight, other: InFlight) -> InFlight {
 
 impl Target {
     fn new(address: SocketAddr, due_ms: u64) -> Target {
-        let published = EndpointReading { address, healthy: true, scrape_failures: 0, reading: None };
-        Target { published, due_ms, in_progress: false, peak: RecentPeak::default() }
+        Target {
+            published: EndpointReading::new(address),
+            due_ms,
+            in_progress: false,
+            failures: 0,
+            peak: RecentPeak::default(),
+            figures: None,
+            changed_ms: 0,
+        }
     }
 
-    /// What others have there is what the server counts beyond the most this gateway had there of late: the
-    /// server's numbers are those of its last step, so a request that has just ended may still be among them.
     fn succeed(
         &mut self,
-        metrics: metrics::EndpointMetrics,
+        server: ModelServer,
+        mut metrics: EndpointMetrics,
         in_flight: InFlight,
         interval_ms: u64,
         now_ms: u64,
     ) {
-        let own = self.peak.value(in_flight, now_ms);
-        let all = metrics.waiting.saturating_add(metrics.running);
+        let figures = Some(Figures::of(&metrics));
+        let stands_still = self.figures == figures;
+        if !stands_still {
+            (self.figures, self.changed_ms) = (figures, now_ms);
+        }
+        let own = self.peak.value(in_flight, stands_still && requests(&metrics) > 0, now_ms);
+        let stood_ms = now_ms.saturating_sub(self.changed_ms);
+        let believed = Believed::of(server, &metrics, own, in_flight, stood_ms);
+        metrics.kv_cache_utilization = believed.kv_cache_utilization;
         self.published.reading = Some(Reading {
             scraped_ms: now_ms,
+            waiting: believed.waiting,
             own_waiting: in_flight.waiting,
-            foreign_waiting: metrics.waiting.saturating_sub(own.waiting),
-            foreign_requests: all.saturating_sub(own.requests),
+            foreign_waiting: believed.foreign_waiting,
+            foreign_requests: believed.foreign_requests,
             metrics,
         });
         self.published.scrape_failures = 0;
-        // A server that answers slowly is given a rest of half an interval.
+        self.published.unreadable_ms = None;
+        self.rest(interval_ms, now_ms);
+    }
+
+    /// A server that answers slowly is given a rest of half an interval.
+    fn rest(&mut self, interval_ms: u64, now_ms: u64) {
         self.due_ms = (self.due_ms + interval_ms).max(now_ms + interval_ms / 2).min(now_ms + interval_ms);
     }
 
-    fn fail(&mut self, interval_ms: u64, max_consecutive_failures: u32, now_ms: u64) -> u32 {
+    /// It is there, but its metrics cannot be read.
+    fn unreadable(&mut self, interval_ms: u64, now_ms: u64) {
+        self.published.scrape_failures = 0;
+        self.published.unreadable_ms = Some(now_ms);
+        self.rest(interval_ms, now_ms);
+    }
+
+    fn unreachable(&mut self, interval_ms: u64, max_consecutive_failures: u32, now_ms: u64) {
         let failures = self.published.scrape_failures.saturating_add(1);
         self.published.scrape_failures = failures;
         let factor = if failures > max_consecutive_failures { FAILING_INTERVAL_FACTOR } else { 1 };
         self.due_ms = now_ms + interval_ms * factor;
-        failures
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::{EnvoyHost, HostHealth};
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -312,14 +441,14 @@ mod tests {
         SocketAddr::from(([10, 0, 0, last], 8000))
     }
 
-    fn listed(count: u8) -> Vec<DiscoveredEndpoint> {
-        (1..=count).map(|last| DiscoveredEndpoint { address: address(last), healthy: true }).collect()
+    fn listed(lasts: impl IntoIterator<Item = u8>) -> Discovered {
+        Discovered::at(lasts.into_iter().map(address))
     }
 
     /// A scraper of `count` endpoints, every 50 ms, out after 3 failures.
     fn scraper(count: u8) -> Scraper {
         let mut scraper = Scraper::new(ModelServer::Vllm, 50, 3);
-        scraper.follow(&listed(count), 0);
+        scraper.follow(&listed(1..=count), 0);
         scraper
     }
 
@@ -384,23 +513,111 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_no_use_is_a_failure_that_keeps_the_last_reading() {
+    fn who_answers_anything_is_there() {
+        let no_page = ScrapeFailure::Page(MetricsError::Missing {
+            server: ModelServer::Vllm,
+            metric: metrics::Metric::Waiting,
+        });
+        let too_large = ScrapeFailure::Page(MetricsError::TooLarge { bytes: 3 << 20 });
+        let answers: [(Result<&[u8], ScrapeFailure>, ScrapeFailure); 4] = [
+            (Err(ScrapeFailure::Status(500)), ScrapeFailure::Status(500)),
+            (Err(ScrapeFailure::Status(401)), ScrapeFailure::Status(401)),
+            (Ok(b"<html>\n"), no_page),
+            (Ok(&vec![b'\n'; 3 << 20]), too_large),
+        ];
+        for (answer, failure) in answers {
+            let mut scraper = scraper(1);
+            succeed(&mut scraper, 1, InFlight::default(), 10);
+            let mut answer_at =
+                |now_ms| scraper.answered(address(1), answer.clone(), InFlight::default(), now_ms);
+            assert_eq!(answer_at(60), Some(News::Failing(failure)));
+            assert!((2..10).all(|turn| answer_at(10 + 50 * turn).is_none()), "it is said once");
+            assert!(!scraper.has_succeeded(address(1)));
+            let endpoint = published(&mut scraper).remove(0);
+            let read_ms = endpoint.reading.map(|reading| reading.scraped_ms);
+            assert_eq!((endpoint.scrape_failures, endpoint.unreadable_ms, read_ms), (0, Some(460), Some(10)));
+            assert_eq!(scraper.due(510), [address(1)], "it is asked as often as others");
+            assert_eq!(succeed(&mut scraper, 1, InFlight::default(), 511), Some(News::Readable));
+            assert_eq!(published(&mut scraper)[0].unreadable_ms, None);
+        }
+    }
+
+    #[test]
+    fn one_that_was_out_is_back_with_any_answer() {
         let mut scraper = scraper(1);
-        succeed(&mut scraper, 1, InFlight::default(), 10);
-        let news = scraper.answered(address(1), Ok(b"<html>\n"), InFlight::default(), 60);
-        assert!(matches!(news, Some(News::Failing(ScrapeFailure::Page(_)))), "{news:?}");
-        let endpoint = published(&mut scraper).remove(0);
-        assert_eq!(
-            (endpoint.scrape_failures, endpoint.reading.map(|reading| reading.scraped_ms)),
-            (1, Some(10))
-        );
+        (0..3).for_each(|turn| drop(fail(&mut scraper, 1, turn * 50)));
+        let answer = Err(ScrapeFailure::Status(503));
+        assert_eq!(scraper.answered(address(1), answer, InFlight::default(), 200), Some(News::Back));
+        assert_eq!(published(&mut scraper)[0].scrape_failures, 0);
+    }
+
+    /// What is believed of pages of (waiting, running, tokens generated), each scraped 50 ms after the last or later, while so
+    /// many requests of this gateway are in flight: (queue, queued of others, requests of others, percent of the KV cache).
+    #[track_caller]
+    fn check_believed(
+        server: ModelServer,
+        pages: &[(u64, (u32, u32, u32), u32)],
+        expected: (u32, u32, u32, u32),
+    ) {
+        let prefix = if server == ModelServer::Sglang { "sglang:" } else { "vllm:" };
+        let mut scraper = Scraper::new(server, 50, 3);
+        scraper.follow(&listed([1]), 0);
+        for (now_ms, (waiting, running, tokens), own) in pages {
+            let names = match server {
+                ModelServer::Sglang => ["num_queue_reqs", "num_running_reqs", "token_usage"],
+                _ => ["num_requests_waiting", "num_requests_running", "kv_cache_usage_perc"],
+            };
+            let values = names.iter().zip([waiting.to_string(), running.to_string(), "0.5".to_owned()]);
+            let lines: String = values.map(|(name, value)| format!("{prefix}{name} {value}\n")).collect();
+            let page = format!("{lines}{prefix}generation_tokens_total {tokens}\n");
+            let news = scraper.answered(address(1), Ok(page.as_bytes()), in_flight(*own, *own), *now_ms);
+            assert_eq!(news, None);
+        }
+        let reading = published(&mut scraper).remove(0).reading.unwrap();
+        let kv_percent = (reading.metrics.kv_cache_utilization.unwrap() * 100.0) as u32;
+        let believed = (reading.waiting, reading.foreign_waiting, reading.foreign_requests, kv_percent);
+        assert_eq!(believed, expected, "{server:?} {pages:?}");
+    }
+
+    #[test]
+    fn gauges_that_stay_when_the_last_request_has_ended_are_no_load() {
+        for server in [ModelServer::Vllm, ModelServer::Sglang] {
+            let busy = (6, 4, 1_000);
+            check_believed(server, &[(0, busy, 10)], (6, 0, 0, 50));
+            // For as long as the page stands still, however long that is.
+            check_believed(server, &[(0, busy, 10), (50, busy, 0)], (0, 0, 0, 0));
+            check_believed(server, &[(0, busy, 10), (50, busy, 0), (4_000, busy, 0)], (0, 0, 0, 0));
+            // Those of this gateway that have come since are all that can be there.
+            check_believed(server, &[(0, busy, 10), (4_000, busy, 2)], (2, 0, 0, 50));
+            // What it had not sent itself is others'.
+            check_believed(server, &[(0, busy, 3), (50, busy, 0), (4_000, busy, 0)], (3, 3, 7, 50));
+        }
+    }
+
+    #[test]
+    fn who_works_has_the_load_it_counts() {
+        let pages: Vec<_> = (0..20).map(|turn| (turn * 500, (6, 4, turn as u32), 0)).collect();
+        for server in [ModelServer::Vllm, ModelServer::Sglang] {
+            check_believed(server, &pages, (6, 6, 10, 50));
+        }
+    }
+
+    #[test]
+    fn gauges_that_others_left_behind_count_only_where_a_server_may_still_be_at_its_step() {
+        let pages = [(0, (6, 4, 9), 0), (4_950, (6, 4, 9), 0)];
+        let later = [(0, (6, 4, 9), 0), (5_000, (6, 4, 9), 0)];
+        check_believed(ModelServer::Sglang, &pages, (6, 6, 10, 50));
+        check_believed(ModelServer::Sglang, &later, (0, 0, 0, 0));
+        check_believed(ModelServer::Vllm, &later, (6, 6, 10, 50));
     }
 
     #[test]
     fn what_others_sent_is_what_this_gateway_did_not() {
         let mut scraper = scraper(1);
         let mut foreign = |in_flight, now_ms| {
-            succeed(&mut scraper, 1, in_flight, now_ms);
+            // The server works.
+            let page = format!("{}vllm:generation_tokens_total {now_ms}\n", String::from_utf8_lossy(PAGE));
+            scraper.answered(address(1), Ok(page.as_bytes()), in_flight, now_ms);
             let reading = published(&mut scraper).remove(0).reading.expect("read");
             (reading.foreign_waiting, reading.foreign_requests)
         };
@@ -431,13 +648,20 @@ mod tests {
         let mut scraper = scraper(2);
         succeed(&mut scraper, 2, InFlight::default(), 10);
         published(&mut scraper);
-        scraper.follow(&listed(2), 20);
+        scraper.follow(&listed([1, 2]), 20);
         assert_eq!(scraper.take_snapshot(), None, "nothing has changed");
-        scraper.follow(&[listed(3)[1], DiscoveredEndpoint { address: address(9), healthy: false }], 30);
+        let mut others = listed([2, 9]);
+        others.endpoints[1].host = EnvoyHost { health: HostHealth::Unhealthy, priority: 1, name: None };
+        scraper.follow(&others, 30);
         let endpoints = published(&mut scraper);
-        let known: Vec<_> = endpoints.iter().map(|e| (e.address, e.healthy, e.reading.is_some())).collect();
-        assert_eq!(known, [(address(2), true, true), (address(9), false, false)]);
-        scraper.follow(&listed(2)[1..], 40);
+        let known: Vec<_> = endpoints
+            .iter()
+            .map(|e| (e.address, e.host.health, e.host.priority, e.reading.is_some()))
+            .collect();
+        let expected =
+            [(address(2), HostHealth::Healthy, 0, true), (address(9), HostHealth::Unhealthy, 1, false)];
+        assert_eq!(known, expected);
+        scraper.follow(&listed([2]), 40);
         assert_eq!(published(&mut scraper).len(), 1);
         assert_eq!(fail(&mut scraper, 9, 50), None, "an answer of one that is gone is nobody's");
     }
@@ -446,7 +670,7 @@ mod tests {
     fn an_empty_list_is_an_answer_and_no_list_is_none() {
         let mut scraper = Scraper::new(ModelServer::Vllm, 50, 3);
         assert_eq!(scraper.take_snapshot(), None);
-        scraper.follow(&[], 0);
+        scraper.follow(&Discovered::default(), 0);
         assert_eq!(published(&mut scraper), []);
     }
 }

@@ -10,7 +10,7 @@ use inference_picker::load::InFlight;
 use inference_picker::metrics::{EndpointMetrics, ModelServer};
 use inference_picker::openai::read_request;
 use inference_picker::picker::{Outcome, Picker, Sent};
-use inference_picker::pool::{DiscoveredEndpoint, EndpointReading, Reading, Snapshot};
+use inference_picker::pool::{Discovered, EndpointReading, Reading, Snapshot};
 use inference_picker::scrape::{ScrapeFailure, Scraper};
 
 const CONFIGURATION: &str = r#"{"scrapeCluster":"s","queue":{"maxWait":"10s"},"pools":[{"name":"p","cluster":"c",
@@ -37,28 +37,28 @@ impl World {
     /// What the metrics say of both endpoints.
     fn scraped(&mut self, waiting: u32, now_ms: u64) {
         let metrics = EndpointMetrics { waiting, running: 1, ..EndpointMetrics::default() };
-        let reading =
-            Reading { scraped_ms: now_ms, metrics, own_waiting: 0, foreign_waiting: 0, foreign_requests: 0 };
-        let reading = |address| EndpointReading {
-            address,
-            healthy: true,
-            scrape_failures: 0,
-            reading: Some(reading.clone()),
+        let reading = Reading {
+            scraped_ms: now_ms,
+            waiting: metrics.waiting,
+            metrics,
+            own_waiting: 0,
+            foreign_waiting: 0,
+            foreign_requests: 0,
         };
-        let snapshot = Snapshot { endpoints: Some(endpoints().map(reading).to_vec()) };
+        let reading =
+            |address| EndpointReading { reading: Some(reading.clone()), ..EndpointReading::new(address) };
+        let snapshot = Snapshot { endpoints: Some(endpoints().map(reading).to_vec()), has_unnamed: false };
         self.picker.apply([(0, snapshot)].into_iter());
     }
 
     /// The second endpoint cannot be scraped.
     fn unreachable(&mut self) {
-        let endpoint = |(address, scrape_failures)| EndpointReading {
-            address,
-            healthy: true,
-            scrape_failures,
-            reading: None,
+        let endpoint =
+            |(address, scrape_failures)| EndpointReading { scrape_failures, ..EndpointReading::new(address) };
+        let snapshot = Snapshot {
+            endpoints: Some(endpoints().into_iter().zip([0, 3]).map(endpoint).collect()),
+            has_unnamed: false,
         };
-        let snapshot =
-            Snapshot { endpoints: Some(endpoints().into_iter().zip([0, 3]).map(endpoint).collect()) };
         self.picker.apply([(0, snapshot)].into_iter());
     }
 
@@ -146,8 +146,7 @@ fn the_lease_is_taken_by_who_comes_and_endpoints_are_scraped() {
         assert_eq!(claim, LeaseStep::Claim(Lease { holder: 2, until_ms }), "{jump}");
 
         let mut scraper = Scraper::new(ModelServer::Vllm, 50, 3);
-        let listed = endpoints().map(|address| DiscoveredEndpoint { address, healthy: true });
-        scraper.follow(&listed, START_MS);
+        scraper.follow(&Discovered::at(endpoints()), START_MS);
         for address in scraper.due(START_MS + 50) {
             scraper.answered(address, Err(ScrapeFailure::NoAnswer), InFlight::default(), START_MS + 50);
         }

@@ -10,7 +10,7 @@ use inference_picker::metrics::{EndpointMetrics, LoraState, MAX_ADAPTERS, ModelS
 use inference_picker::openai::{Usage, read_request};
 use inference_picker::peers::{Asking, MAX_GATEWAYS, MAX_REMOTE_WORKERS, Page};
 use inference_picker::picker::{Outcome, Picker};
-use inference_picker::pool::{DiscoveredEndpoint, EndpointReading, Reading, Snapshot, encode};
+use inference_picker::pool::{Discovered, DiscoveredEndpoint, EndpointReading, Reading, Snapshot, encode};
 use inference_picker::prefix::{BLOCK_BYTES, MAX_PROMPT_BLOCKS};
 use inference_picker::scrape::Scraper;
 
@@ -24,11 +24,17 @@ fn picker() -> Picker<()> {
 
 /// The pool's metrics.
 fn scraped(picker: &mut Picker<()>, metrics: EndpointMetrics) {
-    let reading =
-        Reading { scraped_ms: NOW_MS, metrics, own_waiting: 0, foreign_waiting: 0, foreign_requests: 0 };
+    let reading = Reading {
+        scraped_ms: NOW_MS,
+        waiting: metrics.waiting,
+        metrics,
+        own_waiting: 0,
+        foreign_waiting: 0,
+        foreign_requests: 0,
+    };
     let address = SocketAddr::from(([10, 0, 0, 1], 8000));
-    let endpoint = EndpointReading { address, healthy: true, scrape_failures: 0, reading: Some(reading) };
-    picker.apply([(0, Snapshot { endpoints: Some(vec![endpoint]) })].into_iter());
+    let endpoint = EndpointReading { reading: Some(reading), ..EndpointReading::new(address) };
+    picker.apply([(0, Snapshot { endpoints: Some(vec![endpoint]), has_unnamed: false })].into_iter());
 }
 
 /// A request that is answered with its usage, if it is sent.
@@ -45,7 +51,7 @@ fn ask(picker: &mut Picker<()>, model: &str, prompt: &str) {
 
 fn listed(count: u32) -> Vec<DiscoveredEndpoint> {
     let address = |number| SocketAddr::from((Ipv4Addr::from(number), 8000));
-    (1..=count).map(|number| DiscoveredEndpoint { address: address(number), healthy: true }).collect()
+    (1..=count).map(|number| DiscoveredEndpoint::new(address(number))).collect()
 }
 
 #[track_caller]
@@ -112,7 +118,7 @@ fn adapters_that_are_not_remembered() {
 #[test]
 fn pages_that_list_as_many_adapters_as_are_read() {
     let mut scraper = Scraper::new(ModelServer::Vllm, 50, 3);
-    scraper.follow(&listed(1), NOW_MS);
+    scraper.follow(&Discovered { endpoints: listed(1), unnamed: 0 }, NOW_MS);
     for (count, expected) in [(3, &[][..]), (MAX_ADAPTERS + 1, &[(Limit::PageAdapters, 1)])] {
         let names: Vec<String> = (0..count).map(|name| name.to_string()).collect();
         let page = format!(

@@ -83,7 +83,44 @@ fn naive_read(page: &str) -> Option<EndpointMetrics> {
         cache: naive_cache(&samples),
         prefix_cache_queries: total(&["vllm:prefix_cache_queries_total"]),
         prefix_cache_hits: total(&["vllm:prefix_cache_hits_total"]),
+        activity: total(&["vllm:prompt_tokens_total", "vllm:generation_tokens_total"]),
+        is_resting: naive_sleeps(&samples),
     })
+}
+
+fn naive_sleeps(samples: &[NaiveSample]) -> bool {
+    let states = samples
+        .iter()
+        .filter(|sample| sample.name == "vllm:engine_sleep_state" && sample.label("sleep_state") == "awake");
+    let awake: Vec<f64> = states.map(|sample| sample.value).collect();
+    !awake.is_empty() && awake.iter().all(|value| *value == 0.0)
+}
+
+/// SGLang's sums, each engine once: the highest of what its ranks print.
+fn naive_sglang(page: &str) -> Option<(u32, u32, Option<f32>)> {
+    let samples: Vec<NaiveSample> = page.lines().filter_map(naive_sample).collect();
+    let of_engines = |name: &str, total_only: bool| -> Option<Vec<f64>> {
+        let found = samples.iter().filter(|sample| sample.name == name);
+        let found: Vec<&NaiveSample> =
+            found.filter(|sample| !total_only || sample.label("priority").is_empty()).collect();
+        let mut engines: Vec<&str> = found.iter().map(|sample| sample.label("dp_rank")).collect();
+        engines.sort_unstable();
+        engines.dedup();
+        let is_usable = found.iter().all(|sample| sample.value >= 0.0 && sample.value < f64::INFINITY);
+        let highest = |engine: &&str| {
+            let ranks = found.iter().filter(|sample| sample.label("dp_rank") == *engine);
+            ranks.map(|sample| sample.value).fold(0.0, f64::max)
+        };
+        (is_usable && !engines.is_empty()).then(|| engines.iter().map(highest).collect())
+    };
+    let requests = |name: &str| {
+        let sum = of_engines(name, true)?.iter().sum::<f64>();
+        (sum <= f64::from(u32::MAX)).then_some(sum as u32)
+    };
+    let shares = of_engines("sglang:token_usage", false);
+    let mean = shares
+        .map(|shares| (shares.iter().map(|share| share.min(1.0)).sum::<f64>() / shares.len() as f64) as f32);
+    Some((requests("sglang:num_queue_reqs")?, requests("sglang:num_running_reqs")?, mean))
 }
 
 /// The last name that labels the queue.
@@ -139,6 +176,10 @@ fn metric_name() -> impl Strategy<Value = &'static str> {
         "vllm:prefix_cache_hits_total",
         "vllm:lora_requests_info",
         "vllm:cache_config_info",
+        "vllm:prompt_tokens_total",
+        "vllm:generation_tokens_total",
+        "vllm:engine_sleep_state",
+        "vllm:engine_sleep_state",
         "http_requests_total",
     ])
 }
@@ -163,10 +204,12 @@ fn label() -> impl Strategy<Value = (String, String)> {
         "block_size",
         "num_gpu_blocks",
         "kv_cache_size_tokens",
+        "sleep_state",
+        "sleep_state",
     ]);
     let value = prop_oneof![
         4 => (0_u32..1000).prop_map(|number| number.to_string()),
-        2 => prop::sample::select(vec!["lora-a", "lora-b,lora-c", "lora-c, lora-a", "None", ""]).prop_map(str::to_string),
+        2 => prop::sample::select(vec!["lora-a", "lora-b,lora-c", "lora-c, lora-a", "None", "", "awake", "awake"]).prop_map(str::to_string),
         2 => r#"[a-c,={}#" \\\n]{0,8}"#.prop_map(|text: String| text),
     ];
     (name.prop_map(str::to_string), value)
@@ -201,6 +244,28 @@ prop_compose! {
     }
 }
 
+/// Lines of SGLang's ranks, few of which are no numbers.
+fn sglang_lines() -> impl Strategy<Value = Vec<String>> {
+    let name =
+        prop::sample::select(vec!["num_queue_reqs", "num_running_reqs", "token_usage", "num_queue_reqs_x"]);
+    let label = |name: &'static str| {
+        prop::option::of(0..3_u32).prop_map(move |rank| rank.map(|rank| format!("{name}=\"{rank}\"")))
+    };
+    let priority = prop::sample::select(vec![None, None, Some(""), Some("0")])
+        .prop_map(|value| value.map(|value| format!("priority=\"{value}\"")));
+    let value = prop_oneof![
+        20 => (0..9_u32).prop_map(|value| value.to_string()),
+        4 => (0.0..1.5).prop_map(|value: f64| value.to_string()),
+        1 => prop::sample::select(vec!["NaN", "+Inf", "-1"]).prop_map(str::to_string),
+    ];
+    let labels = (label("tp_rank"), label("dp_rank"), label("pp_rank"), label("moe_ep_rank"), priority);
+    let line = (name, labels, value).prop_map(|(name, (tp, dp, pp, moe_ep, priority), value)| {
+        let labels: Vec<String> = [tp, dp, pp, moe_ep, priority].into_iter().flatten().collect();
+        format!("sglang:{name}{{{}}} {value}\n", labels.join(","))
+    });
+    prop::collection::vec(line, 0..16)
+}
+
 fn noise_line() -> impl Strategy<Value = String> {
     prop_oneof![
         Just("\n".to_string()),
@@ -231,6 +296,14 @@ proptest! {
     fn any_page_is_read_as_the_naive_reader_reads_it(lines in sample_lines()) {
         let page = lines.concat();
         prop_assert_eq!(read(ModelServer::Vllm, page.as_bytes()).ok(), naive_read(&page));
+    }
+
+    #[test]
+    fn ranks_of_sglang_are_read_as_the_naive_reader_reads_them(lines in sglang_lines()) {
+        let page = lines.concat() + "\n";
+        let read = read(ModelServer::Sglang, page.as_bytes()).ok();
+        let read = read.map(|metrics| (metrics.waiting, metrics.running, metrics.kv_cache_utilization));
+        prop_assert_eq!(read, naive_sglang(&page));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 #![cfg(not(target_family = "wasm"))]
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 
 use inference_picker::config::Config;
@@ -13,7 +13,7 @@ use inference_picker::load::{AdapterId, InFlight, LoadTable, Oldest};
 use inference_picker::metrics::{CacheConfig, EndpointMetrics, LoraState};
 use inference_picker::openai::read_request;
 use inference_picker::picker::{Outcome, Picker, Sent};
-use inference_picker::pool::{EndpointReading, Reading, Snapshot};
+use inference_picker::pool::{EndpointReading, EnvoyHost, HostHealth, Reading, Snapshot};
 use inference_picker::prefix::BLOCK_BYTES;
 use proptest::prelude::*;
 use serde_json::json;
@@ -26,6 +26,16 @@ const START_MS: u64 = 1_000_000;
 /// What an endpoint's metrics say; `None`: it was never scraped.
 type Scraped = Option<(u64, EndpointMetrics, u32)>;
 
+/// What the scraper says of an endpoint.
+#[derive(Debug, Clone)]
+struct Pod {
+    host: EnvoyHost,
+    scrape_failures: u32,
+    /// So long ago it answered a scrape, last with something other than metrics.
+    unreadable_age_ms: Option<u64>,
+    scraped: Scraped,
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Passed { ms: u64 },
@@ -35,7 +45,7 @@ enum Step {
     Ended { which: usize },
     Failed { which: usize },
     Missing { which: usize },
-    Scraped { pods: Vec<(bool, u32, Scraped)> },
+    Scraped { pods: Vec<Pod> },
     Heard { rows: Vec<(usize, u32, u32, u64, Option<usize>)> },
 }
 
@@ -44,18 +54,19 @@ fn any_metrics() -> impl Strategy<Value = EndpointMetrics> {
         prop_oneof![Just(None), Just(Some(0.5)), (0..=100_u8).prop_map(|kv| Some(f32::from(kv) / 100.0))];
     let lora = prop::option::of((prop::collection::vec(0..ADAPTERS.len(), 0..3), 0..4_u32));
     let base_model = prop_oneof![30 => Just("base"), 1 => Just(ADAPTERS[0])];
-    (kv, lora, base_model, prop::option::of(1..64_u32)).prop_map(|(kv, lora, base_model, block_tokens)| {
-        EndpointMetrics {
-            kv_cache_utilization: kv,
-            lora: lora.map(|(places, slots)| LoraState { adapters: names(&places), slots }),
-            base_model: Some(base_model.to_owned()),
-            cache: block_tokens.map(|block_size_tokens| CacheConfig {
-                block_size_tokens,
-                num_blocks: 1_000,
-                capacity_tokens: 64_000,
-            }),
-            ..EndpointMetrics::default()
-        }
+    let is_resting = prop_oneof![9 => Just(false), 1 => Just(true)];
+    let metrics = (kv, lora, base_model, prop::option::of(1..64_u32), is_resting);
+    metrics.prop_map(|(kv, lora, base_model, block_tokens, is_resting)| EndpointMetrics {
+        is_resting,
+        kv_cache_utilization: kv,
+        lora: lora.map(|(places, slots)| LoraState { adapters: names(&places), slots }),
+        base_model: Some(base_model.to_owned()),
+        cache: block_tokens.map(|block_size_tokens| CacheConfig {
+            block_size_tokens,
+            num_blocks: 1_000,
+            capacity_tokens: 64_000,
+        }),
+        ..EndpointMetrics::default()
     })
 }
 
@@ -65,11 +76,29 @@ fn names(places: &[usize]) -> Vec<String> {
 }
 
 /// Few different ones, so that many endpoints are alike.
-fn any_pod() -> impl Strategy<Value = (bool, u32, Scraped)> {
-    let healthy = prop_oneof![9 => Just(true), 1 => Just(false)];
+fn any_pod(is_flat: bool) -> impl Strategy<Value = Pod> {
+    let odd = if is_flat { 0 } else { 3 };
+    let health = prop_oneof![
+        12 => Just(HostHealth::Healthy),
+        odd => Just(HostHealth::Degraded),
+        1 => Just(HostHealth::Unhealthy),
+        1 => Just(HostHealth::Excluded),
+    ];
+    let priority = prop_oneof![10 => Just(0_u32), odd => 0..4_u32];
+    let name = prop_oneof![9 => Just(None), odd => Just(Some(()))];
     let scrape_failures = prop_oneof![9 => Just(0_u32), 1 => 0..5_u32];
     let scraped = prop_oneof![9 => (0..700_u64, any_metrics(), 0..6_u32).prop_map(Some), 1 => Just(None)];
-    (healthy, scrape_failures, scraped)
+    let unreadable_age_ms = prop_oneof![5 => Just(None), 1 => (0..700_u64).prop_map(Some)];
+    (health, priority, name, scrape_failures, unreadable_age_ms, scraped).prop_map(
+        |(health, priority, name, scrape_failures, unreadable_age_ms, scraped)| {
+            let name = name.map(|()| "envoy://inner".to_owned());
+            Pod { host: EnvoyHost { health, priority, name }, scrape_failures, unreadable_age_ms, scraped }
+        },
+    )
+}
+
+fn any_pods(endpoints: usize) -> impl Strategy<Value = Vec<Pod>> {
+    any::<bool>().prop_flat_map(move |is_flat| prop::collection::vec(any_pod(is_flat), endpoints))
 }
 
 fn any_step(endpoints: usize) -> impl Strategy<Value = Step> {
@@ -83,7 +112,7 @@ fn any_step(endpoints: usize) -> impl Strategy<Value = Step> {
         4 => any::<usize>().prop_map(|which| Step::Ended { which }),
         4 => any::<usize>().prop_map(|which| Step::Failed { which }),
         2 => any::<usize>().prop_map(|which| Step::Missing { which }),
-        2 => prop::collection::vec(any_pod(), endpoints).prop_map(|pods| Step::Scraped { pods }),
+        2 => any_pods(endpoints).prop_map(|pods| Step::Scraped { pods }),
         2 => prop::collection::vec(row, 0..20).prop_map(|rows| Step::Heard { rows }),
     ]
 }
@@ -91,7 +120,7 @@ fn any_step(endpoints: usize) -> impl Strategy<Value = Step> {
 fn any_story() -> impl Strategy<Value = Vec<Step>> {
     let count = prop_oneof![1..6_usize, 1..40_usize, 100..300_usize];
     count.prop_flat_map(|endpoints| {
-        let first = prop::collection::vec(any_pod(), endpoints).prop_map(|pods| Step::Scraped { pods });
+        let first = any_pods(endpoints).prop_map(|pods| Step::Scraped { pods });
         (first, prop::collection::vec(any_step(endpoints), 1..80))
             .prop_map(|(first, then)| [first].into_iter().chain(then).collect())
     })
@@ -142,10 +171,31 @@ impl Known {
         !is_named && self.missing.get(&model).is_some_and(is_paused)
     }
 
-    fn may_be_picked(&self, now_ms: u64) -> bool {
+    /// 0 for one that is ready; only those with the lowest number may be picked.
+    fn standing(&self, now_ms: u64) -> u8 {
         let left_ms = self.ejected_until_ms.saturating_sub(now_ms);
         let is_ejected = self.failures >= MAX_FAILURES && left_ms > 0 && left_ms <= 30_000;
-        self.published.healthy && self.published.scrape_failures < MAX_FAILURES && !is_ejected
+        let published = &self.published;
+        let sleeps = published.reading.as_ref().is_some_and(|reading| reading.metrics.is_resting);
+        match published.host.health {
+            HostHealth::Unhealthy | HostHealth::Excluded => 3,
+            _ if published.scrape_failures >= MAX_FAILURES || is_ejected => 2,
+            _ if sleeps && published.unreadable_ms.is_none() => 1,
+            _ => 0,
+        }
+    }
+
+    /// Whether anything was heard of it lately.
+    fn is_heard(&self, now_ms: u64) -> bool {
+        let unreadable_ms = self.published.unreadable_ms;
+        self.fresh(now_ms).is_some()
+            || unreadable_ms
+                .is_some_and(|unreadable_ms| now_ms.saturating_sub(unreadable_ms) < STALE_AFTER_MS)
+    }
+
+    /// Its priority, and whether it is degraded.
+    fn level(&self) -> (u32, bool) {
+        (self.published.host.priority, self.published.host.health == HostHealth::Degraded)
     }
 
     fn fresh(&self, now_ms: u64) -> Option<&Reading> {
@@ -170,6 +220,10 @@ impl Known {
 fn pause_ms(times: u32) -> u64 {
     if times == 0 { 0 } else { (1_000 << (times - 1).min(10)).min(30_000) }
 }
+
+/// A candidate: its level's place and whether nothing is heard of it, whether the prompt does not belong there, the cost,
+/// the lot, and which it is.
+type Place = ((usize, bool), bool, f32, u32, usize);
 
 /// A worker, and beside it what it should know.
 struct World {
@@ -293,29 +347,81 @@ impl World {
         (backlog + work + 32.0 * requests + (work - least_work) * delayed) / speed * (1.0 + kv)
     }
 
-    /// The endpoints in order, by a full sort: the fresh ones, then where the prompt belongs, then the cheap ones, then by
-    /// lot.
+    /// How many of a hundred picks a level gets, of the endpoints that stand so: by Envoy's rule, step by step.
+    fn shares(&self, standing: u8) -> BTreeMap<(bool, u32), u32> {
+        let known =
+            || self.endpoints.iter().filter(|known| known.published.host.health != HostHealth::Excluded);
+        let mut availability: BTreeMap<(bool, u32), u32> = BTreeMap::new();
+        for usable in known().filter(|known| known.standing(self.now_ms) == standing) {
+            let (priority, is_degraded) = usable.level();
+            let alike = known().filter(|other| {
+                other.standing(self.now_ms) == standing && other.level() == (priority, is_degraded)
+            });
+            let all = known().filter(|other| other.level().0 == priority).count();
+            availability.insert((is_degraded, priority), (140 * alike.count() / all).min(100) as u32);
+        }
+        let total = availability.values().sum::<u32>().min(100);
+        let mut left = 100;
+        let mut shares = availability.clone();
+        // Healthy hosts come before degraded ones, and the first priority before the others.
+        for (level, share) in &mut shares {
+            *share = (availability[level] * 100).checked_div(total).unwrap_or(0).min(left);
+            left -= *share;
+        }
+        let first = shares.iter().find(|(_, share)| **share > 0).or(shares.iter().next());
+        if let Some(first) = first.map(|(level, _)| *level) {
+            *shares.get_mut(&first).unwrap() += left;
+        }
+        shares.retain(|_, share| *share > 0);
+        shares
+    }
+
+    /// The place of each endpoint's level in the order in which levels are picked from; `None`: it may not be picked.
+    fn levels(&self, draw: u32) -> Vec<Option<usize>> {
+        let best = self.endpoints.iter().map(|known| known.standing(self.now_ms)).min().unwrap_or(0);
+        let shares = if best == 3 { BTreeMap::new() } else { self.shares(best) };
+        let mut levels: Vec<(u32, bool)> =
+            shares.keys().map(|&(is_degraded, priority)| (priority, is_degraded)).collect();
+        levels.sort_unstable();
+        let mut percent = (u64::from(draw) * 100 >> 32) as u32;
+        let drawn = levels.iter().position(|&(priority, is_degraded)| {
+            let share = shares[&(is_degraded, priority)];
+            let is_drawn = percent < share;
+            percent = percent.saturating_sub(share);
+            is_drawn
+        });
+        if let Some(drawn) = drawn {
+            let first = levels.remove(drawn);
+            levels.insert(0, first);
+        }
+        let level = |known: &Known| match best {
+            _ if known.standing(self.now_ms) != best => None,
+            3 => Some(0),
+            _ => levels.iter().position(|level| *level == known.level()),
+        };
+        self.endpoints.iter().map(level).collect()
+    }
+
+    /// The endpoints in order, by a full sort: those of the level that is drawn, those that are heard of, then where the
+    /// prompt belongs, then the cheap ones, then by lot.
     fn ranking(&mut self, prompt: &Prompt) -> Vec<usize> {
         let (now_ms, adapter) = (self.now_ms, self.adapter(&prompt.model));
-        let all = || 0..self.endpoints.len();
+        let draw = self.rng.u32(..);
+        let levels = self.levels(draw);
         let mut eligible: Vec<usize> =
-            all().filter(|endpoint| self.endpoints[*endpoint].may_be_picked(now_ms)).collect();
-        if eligible.is_empty() {
-            eligible = all().collect();
-        }
+            (0..self.endpoints.len()).filter(|endpoint| levels[*endpoint].is_some()).collect();
         let model = AdapterId::of(&prompt.model);
         if !eligible.iter().all(|endpoint| self.endpoints[*endpoint].lacks(model, now_ms)) {
             eligible.retain(|endpoint| !self.endpoints[*endpoint].lacks(model, now_ms));
         }
-        let draw = self.rng.u32(..);
         let loading = |endpoint| adapter.map_or(0.0, |adapter| self.adapter_tokens(endpoint, adapter));
         let work = |endpoint| self.uncached_tokens(endpoint, prompt) as f32 + loading(endpoint);
         let least_work = eligible.iter().map(|endpoint| work(*endpoint)).fold(f32::INFINITY, f32::min);
-        let mut ranked: Vec<(bool, bool, f32, u32, usize)> = Vec::new();
+        let mut ranked: Vec<Place> = Vec::new();
         for &endpoint in &eligible {
-            let is_stale = self.endpoints[endpoint].fresh(now_ms).is_none();
+            let is_stale = !self.endpoints[endpoint].is_heard(now_ms);
             ranked.push((
-                is_stale,
+                (levels[endpoint].unwrap(), is_stale),
                 true,
                 self.cost(endpoint, work(endpoint), least_work),
                 lot(draw, endpoint),
@@ -330,16 +436,21 @@ impl World {
     }
 
     /// Which of the ranked ones the prompt's first new block belongs to.
-    fn place(&self, ranked: &[(bool, bool, f32, u32, usize)], prompt: &Prompt) -> Option<usize> {
+    fn place(&self, ranked: &[Place], prompt: &Prompt) -> Option<usize> {
         let most = ranked.iter().map(|(.., endpoint)| self.matched_blocks(*endpoint, prompt)).max()?;
         let first_new = *prompt.blocks.as_ref()?.hashes.get(most)?;
-        let freshest = ranked.iter().map(|(is_stale, ..)| *is_stale).min()?;
-        let eligible = || ranked.iter().enumerate().filter(|(_, (is_stale, ..))| *is_stale == freshest);
+        let first_part = ranked.iter().map(|(part, ..)| *part).min()?;
+        let eligible = || ranked.iter().enumerate().filter(|(_, (part, ..))| *part == first_part);
         let least = eligible().map(|(_, (_, _, cost, ..))| *cost).fold(f32::INFINITY, f32::min);
         let near = eligible().filter(|(_, (_, _, cost, ..))| *cost <= least * 1.05);
         let endpoints = self.picker.pool(0).unwrap().endpoints().unwrap();
         let score = |endpoint: usize| mix(first_new ^ endpoints[endpoint].address_hash);
         near.min_by_key(|(_, (.., endpoint))| Reverse(score(*endpoint))).map(|(place, _)| place)
+    }
+
+    fn text(&self, endpoint: usize) -> String {
+        let name = &self.endpoints[endpoint].published.host.name;
+        name.clone().unwrap_or_else(|| address(endpoint).to_string())
     }
 
     fn ask(&mut self, model: usize, letters: &[u8]) {
@@ -351,8 +462,7 @@ impl World {
         let expected = self.ranking(&prepared.prompt);
         let outcome = self.picker.decide(0, &prepared, || (), self.now_ms);
         let Outcome::Decided(Decision::Send(pick)) = outcome else { panic!("not sent: {outcome:?}") };
-        let texts: Vec<String> =
-            expected.iter().take(3).map(|endpoint| address(*endpoint).to_string()).collect();
+        let texts: Vec<String> = expected.iter().take(3).map(|endpoint| self.text(*endpoint)).collect();
         assert_eq!(pick.destinations, texts.join(","), "{} {}", self.strategy, pick.explanation);
         let sent = self.picker.send(&pick, self.now_ms);
         let (tokens, adapter) = (pick.share.tokens, pick.share.adapter);
@@ -390,26 +500,35 @@ impl World {
         self.picker.succeeded(0, &open.sent, self.now_ms);
     }
 
-    fn scraped(&mut self, pods: Vec<(bool, u32, Scraped)>) {
+    fn scraped(&mut self, pods: Vec<Pod>) {
         let published: Vec<EndpointReading> = pods
             .into_iter()
             .enumerate()
-            .map(|(place, (healthy, scrape_failures, scraped))| {
+            .map(|(place, Pod { host, scrape_failures, unreadable_age_ms, scraped })| {
                 let reading = scraped.map(|(age_ms, metrics, foreign)| Reading {
                     scraped_ms: self.now_ms - age_ms,
+                    waiting: metrics.waiting,
                     metrics,
                     own_waiting: 0,
                     foreign_waiting: foreign / 2,
                     foreign_requests: foreign,
                 });
-                EndpointReading { address: address(place), healthy, scrape_failures, reading }
+                let name = host.name.map(|name| format!("{name}/{}", address(place)));
+                EndpointReading {
+                    address: address(place),
+                    host: EnvoyHost { name, ..host },
+                    scrape_failures,
+                    unreadable_ms: unreadable_age_ms.map(|age_ms| self.now_ms - age_ms),
+                    reading,
+                }
             })
             .collect();
         let readings = published.iter().filter_map(|published| published.reading.as_ref());
         let adapters =
             readings.filter_map(|reading| reading.metrics.lora.as_ref()).flat_map(|lora| &lora.adapters);
         self.seen_adapters.extend(adapters.cloned());
-        self.picker.apply([(0, Snapshot { endpoints: Some(published.clone()) })].into_iter());
+        self.picker
+            .apply([(0, Snapshot { endpoints: Some(published.clone()), has_unnamed: false })].into_iter());
         if self.endpoints.is_empty() {
             let new = |published| Known {
                 published,

@@ -102,9 +102,6 @@ impl Worker {
     fn scrape(&mut self, prefix_cache_queries: f64) {
         let cache = CacheConfig { block_size_tokens: 16, num_blocks: 3_750, capacity_tokens: 60_000 };
         let reading = |endpoint| EndpointReading {
-            address: address(endpoint),
-            healthy: true,
-            scrape_failures: 0,
             reading: Some(Reading {
                 scraped_ms: NOW_MS,
                 metrics: EndpointMetrics {
@@ -112,12 +109,14 @@ impl Worker {
                     cache: Some(cache.clone()),
                     ..EndpointMetrics::default()
                 },
+                waiting: 0,
                 own_waiting: 0,
                 foreign_waiting: 0,
                 foreign_requests: 0,
             }),
+            ..EndpointReading::new(address(endpoint))
         };
-        let snapshot = Snapshot { endpoints: Some((0..3).map(reading).collect()) };
+        let snapshot = Snapshot { endpoints: Some((0..3).map(reading).collect()), has_unnamed: false };
         self.0.apply([(0, snapshot)].into_iter());
     }
 

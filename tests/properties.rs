@@ -13,12 +13,14 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn any_pod() -> impl Strategy<Value = Pod> {
-    (0..20u32, 0..20u32, 0..100u32, 0..8u32).prop_map(|(waiting, running, kv, state)| {
+    (0..20u32, 0..20u32, 0..100u32, 0..10u32).prop_map(|(waiting, running, kv, state)| {
         let pod = Pod::queue(waiting).running(running).kv(kv as f32 / 100.0);
         match state {
             0 => pod.stale(),
             1 => pod.failing(3),
             2 => pod.unhealthy(),
+            3 => pod.unreadable(),
+            4 => pod.resting(),
             _ => pod,
         }
     })
@@ -95,15 +97,15 @@ proptest! {
         distinct.sort();
         distinct.dedup();
         prop_assert_eq!(distinct.len(), picks.len());
-        let usable = pods.iter().filter(|pod| pod.is_usable()).count();
-        let expected = if usable == 0 { pods.len() } else { usable };
-        prop_assert_eq!(picks.len(), expected.min(3));
+        let best = pods.iter().map(Pod::naive_standing).min().unwrap();
+        let usable = pods.iter().filter(|pod| pod.naive_standing() == best).count();
+        prop_assert_eq!(picks.len(), usable.min(3));
         let keys: Vec<(u8, f64)> = picks.iter().map(|&pick| pods[pick].naive_key(100.0)).collect();
         let in_order = |pair: &[(u8, f64)]| pair[0].0 < pair[1].0 || (pair[0].0 == pair[1].0 && pair[0].1 <= pair[1].1 * (1.0 + ROUNDING));
         prop_assert!(keys.windows(2).all(in_order));
         let worst = keys.last().unwrap();
         for (index, pod) in pods.iter().enumerate() {
-            if !picks.contains(&index) && (usable == 0 || pod.is_usable()) {
+            if !picks.contains(&index) && pod.naive_standing() == best {
                 prop_assert!(in_order(&[*worst, pod.naive_key(100.0)]), "{} was passed over", index);
             }
         }

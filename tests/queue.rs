@@ -7,7 +7,7 @@ use inference_picker::decide::Decision;
 use inference_picker::metrics::EndpointMetrics;
 use inference_picker::openai::read_request;
 use inference_picker::picker::{Outcome, Picker};
-use inference_picker::pool::{EndpointReading, Reading, Snapshot};
+use inference_picker::pool::{EndpointReading, EnvoyHost, HostHealth, Reading, Snapshot};
 
 const CONFIGURATION: &str = r#"{"scrapeCluster":"s","queue":{},
     "pools":[{"name":"p","cluster":"c","endpoints":["10.0.0.1:8000","10.0.0.2:8000"]}],
@@ -23,13 +23,19 @@ fn picker() -> Picker<()> {
 fn scraped_late(picker: &mut Picker<()>, waiting: u32, late_ms: u64, now_ms: u64) {
     let endpoint = |number: u8, scraped_ms| {
         let metrics = EndpointMetrics { waiting, ..EndpointMetrics::default() };
-        let reading =
-            Reading { scraped_ms, metrics, own_waiting: 0, foreign_waiting: 0, foreign_requests: 0 };
+        let reading = Reading {
+            scraped_ms,
+            waiting: metrics.waiting,
+            metrics,
+            own_waiting: 0,
+            foreign_waiting: 0,
+            foreign_requests: 0,
+        };
         let address = SocketAddr::from(([10, 0, 0, number], 8000));
-        EndpointReading { address, healthy: true, scrape_failures: 0, reading: Some(reading) }
+        EndpointReading { reading: Some(reading), ..EndpointReading::new(address) }
     };
     let endpoints = Some(vec![endpoint(1, now_ms), endpoint(2, now_ms - late_ms)]);
-    picker.apply([(0, Snapshot { endpoints })].into_iter());
+    picker.apply([(0, Snapshot { endpoints, has_unnamed: false })].into_iter());
 }
 
 fn scraped(picker: &mut Picker<()>, waiting: u32, now_ms: u64) {
@@ -47,6 +53,9 @@ fn ask(picker: &mut Picker<()>, criticality: &str, now_ms: u64) -> &'static str 
         Outcome::Decided(Decision::Fallback(_)) => "left to Envoy",
     }
 }
+
+/// One that counts as in flight where it is sent.
+const BODY: &[u8] = br#"{"model":"Critical","stream":true,"prompt":"Hi"}"#;
 
 #[track_caller]
 fn check(picker: &mut Picker<()>, now_ms: u64, expected: [(&str, &str); 3]) {
@@ -75,6 +84,50 @@ fn where_there_is_room_again_nobody_is_sent_before_those_who_wait() {
     check(&mut picker, 1_065, [("Critical", "sent"), ("Standard", "sent"), ("Sheddable", "sent")]);
 }
 
+/// Two endpoints: the first one's queue is full, the second is as given.
+fn scraped_beside(picker: &mut Picker<()>, second: EndpointReading) {
+    let metrics = EndpointMetrics { waiting: 50, ..EndpointMetrics::default() };
+    let reading = Reading {
+        scraped_ms: 1_000,
+        waiting: 50,
+        metrics,
+        own_waiting: 0,
+        foreign_waiting: 0,
+        foreign_requests: 0,
+    };
+    let first = EndpointReading { reading: Some(reading), ..endpoint(1) };
+    picker.apply([(0, Snapshot { endpoints: Some(vec![first, second]), has_unnamed: false })].into_iter());
+}
+
+fn endpoint(number: u8) -> EndpointReading {
+    EndpointReading::new(SocketAddr::from(([10, 0, 0, number], 8000)))
+}
+
+#[test]
+fn one_whose_metrics_cannot_be_read_is_as_full_as_what_is_in_flight_there() {
+    let mut picker = picker();
+    scraped_beside(&mut picker, EndpointReading { unreadable_ms: Some(1_000), ..endpoint(2) });
+    let mut sent = 0;
+    while ask(&mut picker, "Sheddable", 1_000) == "sent" && sent < 100 {
+        let prepared = picker.prepare(&read_request(BODY).unwrap(), None, 0).unwrap();
+        let Outcome::Decided(Decision::Send(pick)) = picker.decide(1, &prepared, || (), 1_000) else { break };
+        picker.send(&pick, 1_000);
+        sent += 1;
+    }
+    assert!((20..100).contains(&sent), "{sent} of them have been sent");
+}
+
+#[test]
+fn one_that_is_not_picked_makes_no_room() {
+    let unhealthy = EnvoyHost { health: HostHealth::Unhealthy, ..EnvoyHost::default() };
+    let lower = EnvoyHost { priority: 1, ..EnvoyHost::default() };
+    for host in [unhealthy, lower] {
+        let mut picker = picker();
+        scraped_beside(&mut picker, EndpointReading { host, unreadable_ms: Some(1_000), ..endpoint(2) });
+        check(&mut picker, 1_000, [("Critical", "sent"), ("Standard", "waits"), ("Sheddable", "refused")]);
+    }
+}
+
 #[test]
 fn an_endpoint_of_which_nothing_is_heard_any_more_makes_no_room() {
     let mut picker = picker();
@@ -93,11 +146,17 @@ fn leave(configuration: &str, base_model: &str, models: &[&str]) -> Vec<u32> {
             base_model: Some(base_model.to_owned()),
             ..EndpointMetrics::default()
         };
-        let reading =
-            Reading { scraped_ms: now_ms, metrics, own_waiting: 0, foreign_waiting: 0, foreign_requests: 0 };
+        let reading = Reading {
+            scraped_ms: now_ms,
+            waiting: metrics.waiting,
+            metrics,
+            own_waiting: 0,
+            foreign_waiting: 0,
+            foreign_requests: 0,
+        };
         let address = SocketAddr::from(([10, 0, 0, 1], 8000));
-        let endpoint = EndpointReading { address, healthy: true, scrape_failures: 0, reading: Some(reading) };
-        [(0, Snapshot { endpoints: Some(vec![endpoint]) })].into_iter()
+        let endpoint = EndpointReading { reading: Some(reading), ..EndpointReading::new(address) };
+        [(0, Snapshot { endpoints: Some(vec![endpoint]), has_unnamed: false })].into_iter()
     };
     picker.apply(scraped(50, 1_000));
     for (id, model) in (0..).zip(models) {

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Pod, World, pods, snapshot};
 use inference_picker::decide::Decision;
-use inference_picker::pool::Snapshot;
+use inference_picker::pool::{HostHealth, Snapshot};
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -127,6 +127,100 @@ fn endpoints_with_stale_metrics_come_behind_the_fresh_ones() {
 }
 
 #[test]
+fn endpoints_whose_metrics_cannot_be_read_are_picked_like_others() {
+    check(&[Pod::idle().unreadable(), Pod::queue(1)], "m", 0);
+    check(&[Pod::queue(9).unreadable(), Pod::queue(1)], "m", 0);
+    check(&[Pod::idle().unreadable(), Pod::idle().stale()], "m", 0);
+    for strategy in ["DEFAULT", "PREFIX_CACHE", "LEAST_REQUEST", "ROUND_ROBIN"] {
+        let mut pods = vec![Pod::idle().unreadable(); 4];
+        pods[2] = Pod::idle();
+        let mut world = World::new(strategy, &pods, 11);
+        let mut counts = [0; 4];
+        (0..40).for_each(|_| counts[world.send("m", 500)] += 1);
+        assert_eq!(counts, [10; 4], "{strategy}");
+    }
+}
+
+#[test]
+fn endpoints_that_sleep_are_left_out_unless_all_do() {
+    check(&[Pod::idle().resting(), Pod::queue(9)], "m", 1);
+    check(&[Pod::queue(9).resting(), Pod::idle().resting(), Pod::idle().failing(3)], "m", 1);
+    check(&[Pod::idle().resting().unreadable(), Pod::queue(9)], "m", 0);
+    for strategy in ["LEAST_REQUEST", "ROUND_ROBIN", "RANDOM"] {
+        let mut world = World::new(strategy, &[Pod::idle().resting(), Pod::idle()], 1);
+        assert!((0..20).all(|_| world.send("m", 10) == 1), "{strategy}");
+    }
+}
+
+/// How many of a thousand picks each of these pods gets, give or take some.
+#[track_caller]
+fn check_shares(pods: &[Pod], expected: &[u32]) {
+    for strategy in ["DEFAULT", "ROUND_ROBIN", "LEAST_REQUEST", "RANDOM"] {
+        let mut world = World::new(strategy, pods, 3);
+        let mut counts = vec![0; pods.len()];
+        (0..2_000).for_each(|_| counts[world.serve("m", 10)] += 1);
+        let near = |(count, expected): (&u32, &u32)| {
+            count.abs_diff(2 * *expected) <= 90 && (*expected > 0 || *count == 0)
+        };
+        assert!(counts.iter().zip(expected).all(near), "{strategy} {pods:?}: {counts:?}, not {expected:?}");
+    }
+}
+
+#[test]
+fn a_lower_priority_gets_what_envoy_would_spill_over() {
+    let [first, second] = [0, 1].map(|priority| Pod::idle().priority(priority));
+    let gone = || first.clone().unhealthy();
+    check_shares(&[first.clone(), first.clone(), second.clone()], &[500, 500, 0]);
+    check_shares(&[first.clone(), gone(), second.clone()], &[700, 0, 300]);
+    check_shares(&[first.clone(), gone(), second.clone(), second.clone()], &[700, 0, 150, 150]);
+    check_shares(&[gone(), gone(), second.clone()], &[0, 0, 1_000]);
+    // What fails by the gateway's own knowledge, or sleeps, is not there either.
+    check_shares(&[first.clone().failing(3), second.clone()], &[0, 1_000]);
+    check_shares(&[first.clone().resting(), second.clone()], &[0, 1_000]);
+    // One that has not been checked yet is not one that is missing.
+    let new = first.clone().health(HostHealth::Excluded);
+    check_shares(&[first.clone(), new.clone(), new, second.clone()], &[1_000, 0, 0, 0]);
+    // Where nobody is healthy, everybody may be picked.
+    check_shares(&[gone(), second.unhealthy()], &[500, 500]);
+}
+
+#[test]
+fn degraded_endpoints_get_what_healthy_ones_are_too_few_for() {
+    let pod = Pod::idle;
+    check_shares(&[pod(), pod(), pod(), pod().degraded()], &[333, 333, 333, 0]);
+    check_shares(&[pod(), pod().degraded()], &[700, 300]);
+    check_shares(&[pod().degraded(), pod().degraded()], &[500, 500]);
+    check_shares(&[pod().degraded(), pod().priority(1)], &[0, 1_000]);
+}
+
+#[test]
+fn the_endpoints_of_another_level_come_last_in_a_pick() {
+    let pods = [Pod::idle(), Pod::idle().unhealthy(), Pod::queue(50).priority(1), Pod::queue(9).priority(1)];
+    for seed in 0..20 {
+        let picks = World::new("DEFAULT", &pods, seed).pick("m", 100);
+        assert!(picks == [0, 3, 2] || picks == [3, 2, 0], "{picks:?}");
+    }
+}
+
+#[test]
+fn an_endpoint_is_named_as_envoy_names_it() {
+    let pods = [Pod::queue(9), Pod::idle().named("envoy://connect_originate/10.0.0.1:8000")];
+    let Decision::Send(pick) = World::new("DEFAULT", &pods, 1).decide("m", 10) else { panic!("not sent") };
+    assert_eq!(pick.destinations, "envoy://connect_originate/10.0.0.1:8000,10.0.0.0:8000");
+}
+
+#[test]
+fn a_cluster_with_hosts_that_cannot_be_named_is_left_to_envoy() {
+    for named in [0, 2] {
+        let mut world = World::discovering(1);
+        world.apply(Snapshot { has_unnamed: true, ..snapshot(&pods(named)) });
+        assert!(matches!(world.decide("m", 10), Decision::Fallback(_)), "{named}");
+        world.apply(snapshot(&pods(2)));
+        assert_eq!(world.pick("m", 10).len(), 2, "{named}");
+    }
+}
+
+#[test]
 fn where_all_metrics_are_stale_only_what_is_in_flight_counts() {
     let mut world = World::new("DEFAULT", &[Pod::queue(9).stale(), Pod::idle().stale(), Pod::unread()], 3);
     let mut picks: Vec<usize> = (0..3).map(|_| world.send("m", 100)).collect();
@@ -244,7 +338,7 @@ fn a_request_that_is_not_read_goes_to_the_least_loaded_endpoint_whatever_the_str
 fn without_endpoints_the_answer_is_503_and_before_discovery_envoy_balances() {
     let mut world = World::discovering(1);
     assert!(matches!(world.decide("m", 10), Decision::Fallback(_)));
-    world.apply(Snapshot { endpoints: Some(vec![]) });
+    world.apply(Snapshot { endpoints: Some(vec![]), has_unnamed: false });
     let Decision::Refuse(error) = world.decide("m", 10) else { panic!("not refused") };
     assert_eq!((error.status, error.code), (503, "no_endpoint"));
     world.apply(common::snapshot(&pods(3)));

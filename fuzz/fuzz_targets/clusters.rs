@@ -16,10 +16,13 @@ fuzz_target!(|answer: &[u8]| {
 });
 
 fn check(answer: &[u8]) {
-    let Ok(endpoints) = read_clusters(answer, CLUSTER) else { return };
-    assert!(endpoints.len() <= MAX_ENDPOINTS);
+    let Ok(discovered) = read_clusters(answer, CLUSTER) else { return };
+    assert!(discovered.endpoints.len() + discovered.unnamed <= MAX_ENDPOINTS);
+    // A name goes into a header, between commas.
+    let names = discovered.endpoints.iter().filter_map(|endpoint| endpoint.host.name.as_deref());
+    names.for_each(|name| assert!(name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',')));
     // What serde_json's tree cannot hold (numbers out of range, very deep nesting) is passed over by the reader.
     if let Ok(tree) = serde_json::from_slice::<Value>(answer) {
-        assert_eq!(read_clusters(tree.to_string().as_bytes(), CLUSTER), Ok(endpoints));
+        assert_eq!(read_clusters(tree.to_string().as_bytes(), CLUSTER), Ok(discovered));
     }
 }

@@ -30,7 +30,7 @@ fuzz_target!(|bytes: &[u8]| {
 fn check_page(bytes: &[u8]) {
     let mut asking = Asking::new(20);
     let gateway = SocketAddr::from(([10, 0, 0, 9], 8000));
-    asking.follow(&[DiscoveredEndpoint { address: gateway, healthy: true }], 0);
+    asking.follow(&[DiscoveredEndpoint::new(gateway)], 0);
     let outcome = asking.answered(gateway, Ok(bytes), &[OWN], NOW_MS);
     assert_eq!(outcome.news.is_some(), Page::from_bytes(bytes).is_none());
     assert!(asking.workers(NOW_MS).len() <= outcome.workers.len().min(MAX_REMOTE_WORKERS));

@@ -22,7 +22,8 @@ pub use reader::{MAX_ADAPTERS, MAX_PAGE_BYTES, read};
 
 /// What one scrape of a model server said.
 ///
-/// A server with several engines (data parallel) is one endpoint: its counts are sums over the engines.
+/// A server with several engines (data parallel) is one endpoint: its counts are sums over the engines. The ranks of one
+/// engine print the same requests again, and count once.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EndpointMetrics {
     /// Requests queued.
@@ -46,6 +47,11 @@ pub struct EndpointMetrics {
     pub prefix_cache_queries: Option<f64>,
     /// Tokens of those that were found.
     pub prefix_cache_hits: Option<f64>,
+    /// Numbers that change while the server works, added up: tokens computed and generated, and what it has of them. Of no
+    /// unit, to be compared with the last. `None` if it prints none.
+    pub activity: Option<f64>,
+    /// Whether it says that it takes no requests now: it sleeps, all its engines do. Only vLLM tells.
+    pub is_resting: bool,
 }
 
 /// The LoRA adapters a server has in use.

@@ -46,6 +46,10 @@ pub enum Metric {
     Lora,
     /// The sizes are in the labels.
     CacheConfig,
+    /// A number that changes while the server works.
+    Activity,
+    /// 1 for an engine that takes requests, 0 for one that sleeps.
+    Awake,
 }
 
 /// Selects the samples of one metric.
@@ -70,7 +74,10 @@ const fn labelled(metric: Metric, name: &'static str, label: &'static str, value
     Series { metric, name, label: Some((label, value)) }
 }
 
-use Metric::{CacheConfig, KvCacheUtilization, Lora, PrefixCacheHits, PrefixCacheQueries, Running, Waiting};
+use Metric::{
+    Activity, Awake, CacheConfig, KvCacheUtilization, Lora, PrefixCacheHits, PrefixCacheQueries, Running,
+    Waiting,
+};
 
 const VLLM: &[Series] = &[
     named(Waiting, "vllm:num_requests_waiting"),
@@ -82,6 +89,9 @@ const VLLM: &[Series] = &[
     named(PrefixCacheHits, "vllm:prefix_cache_hits_total"),
     named(Lora, "vllm:lora_requests_info"),
     named(CacheConfig, "vllm:cache_config_info"),
+    named(Activity, "vllm:prompt_tokens_total"),
+    named(Activity, "vllm:generation_tokens_total"),
+    labelled(Awake, "vllm:engine_sleep_state", "sleep_state", "awake"),
 ];
 
 const SGLANG: &[Series] = &[
@@ -89,6 +99,10 @@ const SGLANG: &[Series] = &[
     labelled(Waiting, "sglang:num_queue_reqs", "priority", ""),
     labelled(Running, "sglang:num_running_reqs", "priority", ""),
     named(KvCacheUtilization, "sglang:token_usage"),
+    named(Activity, "sglang:prompt_tokens_total"),
+    named(Activity, "sglang:generation_tokens_total"),
+    named(Activity, "sglang:num_used_tokens"),
+    named(Activity, "sglang:gen_throughput"),
 ];
 
 const TENSORRT_LLM: &[Series] = &[
@@ -103,8 +117,12 @@ const TRITON: &[Series] = &[
     labelled(KvCacheUtilization, "nv_trt_llm_kv_cache_block_metrics", "kv_cache_block_type", "fraction"),
 ];
 
-const LLAMA_CPP: &[Series] =
-    &[named(Waiting, "llamacpp:requests_deferred"), named(Running, "llamacpp:requests_processing")];
+const LLAMA_CPP: &[Series] = &[
+    named(Waiting, "llamacpp:requests_deferred"),
+    named(Running, "llamacpp:requests_processing"),
+    named(Activity, "llamacpp:prompt_tokens_total"),
+    named(Activity, "llamacpp:tokens_predicted_total"),
+];
 
 const TGI: &[Series] = &[named(Waiting, "tgi_queue_size"), named(Running, "tgi_batch_current_size")];
 
@@ -137,6 +155,19 @@ impl ModelServer {
     /// Whether it prints its gauges only once it has served a request, so that none means zero.
     pub(super) fn is_silent_until_used(self) -> bool {
         self == Self::Tgi
+    }
+
+    /// The label that tells its engines apart, where other labels do not: samples that are alike in it are of several ranks
+    /// that work on the same requests, and each prints them again. SGLang's ranks (tensor, pipeline, context and expert
+    /// parallel) do so with `--enable-metrics-for-all-schedulers`; only data-parallel ones have requests of their own.
+    pub(super) fn engine_label(self) -> Option<&'static str> {
+        (self == Self::Sglang).then_some("dp_rank")
+    }
+
+    /// Whether its gauges can stay what they were when its last request ended, for up to half a minute: SGLang writes
+    /// them with its log of a batch, which an idle server does not have.
+    pub fn leaves_gauges_behind(self) -> bool {
+        self == Self::Sglang
     }
 
     pub(super) fn series(self) -> &'static [Series] {

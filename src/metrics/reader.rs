@@ -1,7 +1,12 @@
 //! Reads a page in one pass: adds up what the server's row of the table selects.
 //!
+//! Where ranks of one engine print the same requests each, the highest value that an engine's ranks print counts: they may
+//! differ for the length of a step.
+//!
 //! A value nobody can use makes its whole sum unusable, and is never left out of it: half a queue depth would
 //! send requests to the fullest server.
+
+use std::collections::BTreeMap;
 
 use super::exposition::{Labels, Sample, after_name, lines};
 use super::model_server::{Metric, ModelServer, Series};
@@ -22,11 +27,11 @@ pub fn read(server: ModelServer, page: &[u8]) -> Result<EndpointMetrics, Metrics
         return Err(MetricsError::Incomplete);
     }
     let mut reading = Reading::default();
-    let selected = server.series();
+    let (selected, engine_label) = (server.series(), server.engine_label());
     for line in lines(page) {
         for series in selected {
             if let Some(rest) = after_name(line, series.name) {
-                reading.take(series, Sample::parse(rest));
+                reading.take(series, Sample::parse(rest), engine_label);
             }
         }
     }
@@ -36,11 +41,13 @@ pub fn read(server: ModelServer, page: &[u8]) -> Result<EndpointMetrics, Metrics
 /// What has been read so far.
 #[derive(Default)]
 struct Reading<'a> {
-    waiting: Tally,
-    running: Tally,
-    kv_cache_utilization: Tally,
-    prefix_cache_queries: Tally,
-    prefix_cache_hits: Tally,
+    waiting: Tally<'a>,
+    running: Tally<'a>,
+    kv_cache_utilization: Tally<'a>,
+    prefix_cache_queries: Tally<'a>,
+    prefix_cache_hits: Tally<'a>,
+    activity: Tally<'a>,
+    awake: Tally<'a>,
     lora: Option<Sample<'a>>,
     base_model: Option<&'a [u8]>,
     cache: Option<CacheConfig>,
@@ -48,21 +55,25 @@ struct Reading<'a> {
 
 impl<'a> Reading<'a> {
     /// Takes one sample in; `None` is a line with the series' name that nobody can read.
-    fn take(&mut self, series: &Series, sample: Option<Sample<'a>>) {
+    fn take(&mut self, series: &Series, sample: Option<Sample<'a>>, engine_label: Option<&str>) {
         if sample.is_some_and(|sample| !series.selects(sample.labels)) {
             return;
         }
         let value = sample.map_or(f64::NAN, |sample| sample.value);
+        let engine =
+            engine_label.map(|name| sample.and_then(|sample| sample.labels.get(name)).unwrap_or_default());
         match series.metric {
             Metric::Waiting => {
-                self.waiting.add(value);
+                self.waiting.add(value, engine);
                 self.base_model =
                     sample.and_then(|sample| sample.labels.get("model_name")).or(self.base_model);
             }
-            Metric::Running => self.running.add(value),
-            Metric::KvCacheUtilization => self.kv_cache_utilization.add(at_most_full(value)),
-            Metric::PrefixCacheQueries => self.prefix_cache_queries.add(value),
-            Metric::PrefixCacheHits => self.prefix_cache_hits.add(value),
+            Metric::Running => self.running.add(value, engine),
+            Metric::KvCacheUtilization => self.kv_cache_utilization.add(at_most_full(value), engine),
+            Metric::PrefixCacheQueries => self.prefix_cache_queries.add(value, engine),
+            Metric::PrefixCacheHits => self.prefix_cache_hits.add(value, engine),
+            Metric::Activity => self.activity.add(value, None),
+            Metric::Awake => self.awake.add(value, engine),
             Metric::Lora => self.lora = newest(self.lora, sample),
             Metric::CacheConfig => self.cache = summed(self.cache.take(), sample),
         }
@@ -78,36 +89,52 @@ impl<'a> Reading<'a> {
             cache: self.cache,
             prefix_cache_queries: self.prefix_cache_queries.total(),
             prefix_cache_hits: self.prefix_cache_hits.total(),
+            activity: self.activity.total(),
+            is_resting: self.awake.total() == Some(0.0),
         })
     }
 }
 
 /// A sum over engines. One value that is negative or not finite makes it NaN, and so it stays.
 #[derive(Default)]
-struct Tally {
+struct Tally<'a> {
     sum: f64,
-    samples: u32,
+    samples: usize,
+    /// What each engine adds, where its ranks print the same.
+    of_engines: BTreeMap<&'a [u8], f64>,
 }
 
-impl Tally {
-    fn add(&mut self, value: f64) {
-        self.samples += 1;
-        self.sum += if value.is_finite() && value >= 0.0 { value } else { f64::NAN };
+impl<'a> Tally<'a> {
+    /// Adds a value, or that of an engine, of which the highest counts.
+    fn add(&mut self, value: f64, engine: Option<&'a [u8]>) {
+        let usable = if value.is_finite() && value >= 0.0 { value } else { f64::NAN };
+        let Some(engine) = engine else {
+            self.samples += 1;
+            self.sum += usable;
+            return;
+        };
+        let known = self.of_engines.entry(engine).or_insert(0.0);
+        *known = if usable.is_nan() || known.is_nan() { f64::NAN } else { known.max(usable) };
+    }
+
+    fn samples(&self) -> usize {
+        self.samples + self.of_engines.len()
     }
 
     fn total(&self) -> Option<f64> {
-        (self.samples > 0 && self.sum.is_finite()).then_some(self.sum)
+        let sum = self.sum + self.of_engines.values().sum::<f64>();
+        (self.samples() > 0 && sum.is_finite()).then_some(sum)
     }
 
     fn mean(&self) -> Option<f32> {
-        self.total().map(|sum| (sum / f64::from(self.samples)) as f32)
+        self.total().map(|sum| (sum / self.samples() as f64) as f32)
     }
 
     fn requests(&self, server: ModelServer, metric: Metric) -> Result<u32, MetricsError> {
         match self.total() {
             Some(sum) if sum <= f64::from(u32::MAX) => Ok(sum as u32),
-            None if self.samples == 0 && server.is_silent_until_used() => Ok(0),
-            None if self.samples == 0 => Err(MetricsError::Missing { server, metric }),
+            None if self.samples() == 0 && server.is_silent_until_used() => Ok(0),
+            None if self.samples() == 0 => Err(MetricsError::Missing { server, metric }),
             _ => Err(MetricsError::NotACount { server, metric }),
         }
     }
@@ -172,6 +199,11 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     const IDLE: &[u8] = include_bytes!("../../tests/fixtures/vllm-0.32/metrics_idle.txt");
+    const SGLANG_ALL_TP_RANKS: &[u8] =
+        include_bytes!("../../tests/fixtures/sglang-0.5.23/metrics_all_tp_ranks.txt");
+    const SGLANG_ONE_RANK: &[u8] = include_bytes!("../../tests/fixtures/sglang-0.5.23/metrics_one_rank.txt");
+    const SGLANG_TWO_DP_RANKS: &[u8] =
+        include_bytes!("../../tests/fixtures/sglang-0.5.23/metrics_two_dp_ranks.txt");
     const QUEUE_LORA: &[u8] = include_bytes!("../../tests/fixtures/vllm-0.32/metrics_queue_lora.txt");
 
     /// Nothing but the two needed numbers.
@@ -206,6 +238,7 @@ mod tests {
             }),
             prefix_cache_queries: Some(0.0),
             prefix_cache_hits: Some(0.0),
+            activity: Some(0.0),
             base_model: Some("tiny".into()),
             ..load(0, 0)
         };
@@ -220,10 +253,66 @@ mod tests {
             cache: Some(CacheConfig { block_size_tokens: 32, num_blocks: 300, capacity_tokens: 9_600 }),
             prefix_cache_queries: Some(2_156.0),
             prefix_cache_hits: Some(832.0),
+            activity: Some(2_849.0),
             base_model: Some("tiny".into()),
             ..load(7, 1)
         };
         assert_eq!(read(ModelServer::Vllm, QUEUE_LORA), Ok(expected));
+    }
+
+    /// What a page of SGLang says of (waiting, running, KV cache).
+    fn sglang(page: &[u8]) -> (u32, u32, Option<f32>) {
+        let metrics = read(ModelServer::Sglang, page).unwrap();
+        (metrics.waiting, metrics.running, metrics.kv_cache_utilization)
+    }
+
+    #[test]
+    fn of_sglangs_ranks_only_the_data_parallel_ones_add_up() {
+        assert_eq!(sglang(SGLANG_ONE_RANK), (2, 4, Some(0.28)));
+        assert_eq!(sglang(SGLANG_ALL_TP_RANKS), (2, 4, Some(0.28)));
+        assert_eq!(sglang(SGLANG_TWO_DP_RANKS), (2, 7, Some(0.28)));
+        let page = |queue: [&str; 4]| {
+            let line = |labels: &str| format!("sglang:num_queue_reqs{{{labels}}}");
+            let [first, same, other, of_priority] = queue;
+            format!(
+                "sglang:num_running_reqs 0\n{} {first}\n{} {same}\n{} {other}\n{} {of_priority}\n",
+                line(r#"dp_rank="0",tp_rank="0",priority="""#),
+                line(r#"dp_rank="0",tp_rank="1",pp_rank="1",moe_ep_rank="1",priority="""#),
+                line(r#"tp_rank="0",dp_rank="1""#),
+                line(r#"dp_rank="2",priority="1""#),
+            )
+        };
+        for (queue, expected) in [
+            (["1", "1", "2", "9"], Some(3)),
+            (["1", "4", "2", "9"], Some(6)),
+            (["4", "1", "2", "NaN"], Some(6)),
+            (["4", "NaN", "2", "0"], None),
+            (["NaN", "4", "2", "0"], None),
+            (["4", "-1", "2", "0"], None),
+        ] {
+            let waiting =
+                read(ModelServer::Sglang, page(queue).as_bytes()).ok().map(|metrics| metrics.waiting);
+            assert_eq!(waiting, expected, "{queue:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_rests_when_all_its_engines_sleep() {
+        let check = |states: &[&str], rests: bool| {
+            let state = |(engine, awake): (usize, &&str)| {
+                let labels = |state| format!("engine=\"{engine}\",sleep_state=\"{state}\"");
+                let name = "vllm:engine_sleep_state";
+                format!("{name}{{{}}} {awake}\n{name}{{{}}} 0\n", labels("awake"), labels("discard_all"))
+            };
+            let lines: String = states.iter().enumerate().map(state).collect();
+            assert_eq!(vllm_with(&lines).is_resting, rests, "{states:?}");
+        };
+        check(&[], false);
+        check(&["1.0"], false);
+        check(&["0.0"], true);
+        check(&["0.0", "0.0"], true);
+        check(&["0.0", "1.0"], false);
+        check(&["NaN"], false);
     }
 
     #[test]

@@ -178,7 +178,7 @@ mod tests {
     }
 
     fn listed(count: u8) -> Vec<DiscoveredEndpoint> {
-        (1..=count).map(|last| DiscoveredEndpoint { address: address(last), healthy: true }).collect()
+        (1..=count).map(|last| DiscoveredEndpoint::new(address(last))).collect()
     }
 
     /// Gateways 1 to `count`, asked every 20 ms.

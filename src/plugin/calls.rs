@@ -10,12 +10,17 @@ pub fn headers_of(which: Headers) -> HeaderPairs {
     host::headers(which).unwrap_or_default()
 }
 
+/// What Envoy's router adds to every answer of an upstream. An answer without it is Envoy's own: it could not connect (503),
+/// or has waited for too long (504).
+const UPSTREAM_TIME: &str = "x-envoy-upstream-service-time";
+
 /// The answer to the call that is being reported, at most `most` bytes.
 pub fn call_answer(most: usize) -> Result<Vec<u8>, ScrapeFailure> {
     let headers = headers_of(Headers::HttpCallResponse);
     let status = headers.value(":status");
     let status = status.and_then(|status| String::from_utf8_lossy(&status).parse().ok());
     match status {
+        Some(503 | 504) if headers.value(UPSTREAM_TIME).is_none() => Err(ScrapeFailure::NoAnswer),
         Some(200) => Ok(host::buffer(Buffer::HttpCallResponseBody, most).ok().flatten().unwrap_or_default()),
         Some(other) => Err(ScrapeFailure::Status(other)),
         None => Err(ScrapeFailure::NoAnswer),

@@ -4,7 +4,7 @@ use super::calls::call_answer;
 use super::host::{self, HostResult};
 use crate::config::Config;
 use crate::interval::Interval;
-use crate::pool::{DiscoveredEndpoint, read_clusters};
+use crate::pool::{Discovered, read_clusters};
 
 /// Bytes of an answer of Envoy's admin: about 1 KB an endpoint, and every cluster of the proxy on Envoy 1.36.
 const MAX_CLUSTERS_BYTES: usize = 16 << 20;
@@ -40,11 +40,11 @@ impl Discovery {
     }
 
     /// What the call that is being reported has found.
-    pub fn answered(&mut self) -> Result<Vec<DiscoveredEndpoint>, String> {
+    pub fn answered(&mut self) -> Result<Discovered, String> {
         let list = call_answer(MAX_CLUSTERS_BYTES).map_err(|failure| failure.to_string())?;
-        let endpoints = read_clusters(&list, &self.cluster).map_err(|error| error.to_string())?;
+        let discovered = read_clusters(&list, &self.cluster).map_err(|error| error.to_string())?;
         self.fails = false;
-        Ok(endpoints)
+        Ok(discovered)
     }
 
     /// It has failed, and goes on trying. Whether that is to be said: it is the first time in a row.

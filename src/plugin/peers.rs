@@ -116,7 +116,7 @@ impl PeersAsking {
 
     fn discovered(&mut self, now_ms: u64) {
         match self.discovery.answered() {
-            Ok(gateways) => self.asking.follow(&gateways, now_ms),
+            Ok(gateways) => self.asking.follow(&gateways.endpoints, now_ms),
             Err(problem) => self.discovery_failed(&problem),
         }
     }

@@ -13,7 +13,7 @@ use crate::config::{self, Config, ScrapeBy};
 use crate::interval::Interval;
 use crate::load::LoadBook;
 use crate::metrics::MAX_PAGE_BYTES;
-use crate::pool::DiscoveredEndpoint;
+use crate::pool::Discovered;
 use crate::scrape::{News, ScrapeFailure, Scraper};
 
 /// The companion service: it scrapes, and knows the workers' loads so that it can tell theirs from others'.
@@ -63,8 +63,12 @@ struct PoolScraping {
     is_mine: bool,
     snapshot: SnapshotPlace,
     scraper: Scraper,
-    /// `None` where the endpoints are configured.
+    /// `None` where there is no admin to ask.
     discovery: Option<Discovery>,
+    /// The endpoints that are configured; `None`: those of the cluster.
+    configured: Option<Vec<SocketAddr>>,
+    /// Whether the cluster had hosts that cannot be named when it was last looked at.
+    has_unnamed: bool,
     /// When gauges are written, and of which endpoints they were.
     gauges: Interval,
     gauged: HashSet<SocketAddr>,
@@ -204,7 +208,7 @@ impl Scraping {
         let Some(pool) = self.pools.get_mut(index) else { return false };
         let Some(discovery) = &mut pool.discovery else { return false };
         match discovery.answered() {
-            Ok(endpoints) => pool.scraper.follow(&endpoints, now_ms),
+            Ok(discovered) => pool.follow(discovered, now_ms),
             Err(problem) => {
                 pool.discovery_failed(index, &problem, &mut self.recorder);
                 false
@@ -218,10 +222,8 @@ impl PoolScraping {
         let mut scraper =
             Scraper::new(pool.model_server, config.scrape_interval_ms, config.max_consecutive_failures);
         if let Some(endpoints) = &pool.endpoints {
-            let listed = endpoints.iter().map(|&address| DiscoveredEndpoint { address, healthy: true });
-            scraper.follow(&listed.collect::<Vec<_>>(), host::now_ms());
+            scraper.follow(&Discovered::at(endpoints.iter().copied()), host::now_ms());
         }
-        let discovery = if pool.endpoints.is_none() { Discovery::new(config, &pool.cluster) } else { None };
         PoolScraping {
             name: pool.name.clone(),
             metrics_path: pool.model_server.metrics_path(),
@@ -229,10 +231,29 @@ impl PoolScraping {
             is_mine: false,
             snapshot: SnapshotPlace::new(config, pool),
             scraper,
-            discovery,
+            discovery: Discovery::new(config, &pool.cluster),
+            configured: pool.endpoints.clone(),
+            has_unnamed: false,
             gauges: Interval::new(GAUGE_INTERVAL_MS),
             gauged: HashSet::new(),
         }
+    }
+
+    /// Follows what Envoy lists; whether others are listed than before.
+    fn follow(&mut self, discovered: Discovered, now_ms: u64) -> bool {
+        let discovered = match &self.configured {
+            Some(configured) => discovered.of_configured(configured),
+            None => discovered,
+        };
+        let had_unnamed = std::mem::replace(&mut self.has_unnamed, discovered.unnamed > 0);
+        if self.has_unnamed && !had_unnamed {
+            let message = format!(
+                "inference-picker: pool {}: {} hosts have no ip:port by which a pick could name them; Envoy balances this pool",
+                self.name, discovered.unnamed
+            );
+            host::log(LogLevel::Warn, &message);
+        }
+        self.scraper.follow(&discovered, now_ms)
     }
 
     /// Whether the pool is this one's to scrape. Who begins to takes the endpoints over of which another has written gauges.
@@ -282,15 +303,19 @@ impl PoolScraping {
 
 fn report(pool: &str, address: SocketAddr, news: &News) {
     let (level, what) = match news {
+        News::Failing(ScrapeFailure::NoAnswer) => {
+            (LogLevel::Info, "no answer to a scrape; its last metrics count until they are stale".to_owned())
+        }
         News::Failing(failure) => (
-            LogLevel::Info,
-            format!("metrics cannot be read: {failure}; its last ones count until they are stale"),
+            LogLevel::Warn,
+            format!("metrics cannot be read: {failure}; it is judged by what is in flight there"),
         ),
         News::Out(failure) => (
             LogLevel::Warn,
             format!("metrics cannot be read: {failure}; no request goes there until it answers"),
         ),
-        News::Back => (LogLevel::Info, "metrics are read again; requests go there again".to_owned()),
+        News::Back => (LogLevel::Info, "it answers again; requests go there again".to_owned()),
+        News::Readable => (LogLevel::Info, "metrics are read again".to_owned()),
     };
     host::log(level, &format!("inference-picker: pool {pool}: endpoint {address}: {what}"));
 }

@@ -8,7 +8,7 @@
 use wide::{f32x4, i32x4, u32x4};
 
 use super::endpoint::Foreign;
-use super::{Endpoint, Freshness};
+use super::{Endpoint, Freshness, Levels};
 use crate::load::{InFlight, LoadBook, LoadId};
 
 /// Candidates side by side.
@@ -123,14 +123,39 @@ fn set<T, const COUNT: usize>(lanes: &mut [T; COUNT], lane: usize, value: T) {
     }
 }
 
-/// The candidates, those with fresh metrics first.
+/// Candidates that are weighed against each other.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    /// The place of their level.
+    pub level: usize,
+    /// Where its quads begin and end.
+    start: usize,
+    end: usize,
+}
+
+impl Part {
+    /// Of something that there is for each quad, that of this part.
+    pub fn of<'a, T>(&self, for_each_quad: &'a [T]) -> &'a [T] {
+        for_each_quad.get(self.start..self.end).unwrap_or_default()
+    }
+}
+
+/// Where a candidate is: its quad and its lane there.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    quad: usize,
+    lane: usize,
+    freshness: Freshness,
+}
+
+/// The candidates: level by level, and in each those first that scrapes show to be there.
 #[derive(Debug, Default)]
 pub struct Candidates {
     quads: Vec<Quad>,
-    /// So many of them, the first ones, are of endpoints with fresh metrics.
-    fresh_quads: usize,
-    /// Where each endpoint of the pool's list is: its quad, and its lane there.
-    rows: Vec<Option<(usize, usize)>>,
+    parts: Vec<Part>,
+    levels: Levels,
+    /// Where each endpoint of the pool's list is.
+    rows: Vec<Option<Row>>,
     /// By what the list was made; `None` if it has to be made anew.
     made: Option<Made>,
     /// Changes of loads that are taken over.
@@ -150,28 +175,31 @@ impl Candidates {
         &self.quads
     }
 
-    /// Of something that there is for each quad, the part that is for those with metrics as fresh as this.
-    pub fn part<'a, T>(&self, freshness: Freshness, for_each_quad: &'a [T]) -> &'a [T] {
-        let (fresh, stale) = for_each_quad.split_at_checked(self.fresh_quads).unwrap_or_default();
-        match freshness {
-            Freshness::Fresh => fresh,
-            Freshness::Stale => stale,
-        }
+    /// Its parts, one behind the other.
+    pub fn all_parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// The same in the order in which they are picked from: first the level whose turn it is by this number, which is drawn
+    /// at random from all there are.
+    pub fn parts(&self, draw: u32) -> impl Iterator<Item = &Part> {
+        let drawn = self.levels.drawn(draw);
+        let first = self.parts.iter().filter(move |part| part.level == drawn);
+        first.chain(self.parts.iter().filter(move |part| part.level != drawn))
     }
 
     /// Of something that there is for each quad, writes that of the endpoint at this place of the pool's list.
     pub fn write(&self, for_each_quad: &mut [f32x4], place: usize, value: f32) {
-        if let Some((quad, lane)) = self.row(place)
-            && let Some(quad) = for_each_quad.get_mut(quad)
+        if let Some(row) = self.row(place)
+            && let Some(quad) = for_each_quad.get_mut(row.quad)
         {
-            set(quad.as_mut_array(), lane, value);
+            set(quad.as_mut_array(), row.lane, value);
         }
     }
 
     /// How fresh the metrics are of the endpoint at this place of the pool's list, if it may be picked.
     pub fn freshness(&self, place: usize) -> Option<Freshness> {
-        let (quad, _) = self.row(place)?;
-        Some(if quad < self.fresh_quads { Freshness::Fresh } else { Freshness::Stale })
+        Some(self.row(place)?.freshness)
     }
 
     /// How many there are.
@@ -179,7 +207,13 @@ impl Candidates {
         self.rows.iter().flatten().count()
     }
 
-    fn row(&self, place: usize) -> Option<(usize, usize)> {
+    /// The place of the level of the endpoint at this place of the pool's list, if it may be picked.
+    pub(super) fn level(&self, place: usize) -> Option<usize> {
+        let quad = self.row(place)?.quad;
+        Some(self.parts.iter().find(|part| (part.start..part.end).contains(&quad))?.level)
+    }
+
+    fn row(&self, place: usize) -> Option<Row> {
         *self.rows.get(place)?
     }
 
@@ -188,10 +222,11 @@ impl Candidates {
         self.made = None;
     }
 
-    /// Brings the list up to date; `place` tells where in the pool's list the endpoint of a load is.
+    /// Brings the list up to date; `place` tells where in the pool's list the endpoint of a load is, `levels` who may be picked.
     pub(super) fn update(
         &mut self,
         endpoints: &[Endpoint],
+        levels: impl FnOnce() -> Levels,
         place: impl Fn(LoadId) -> Option<usize>,
         loads: &LoadBook,
         limits: Limits,
@@ -205,39 +240,54 @@ impl Candidates {
                     self.load(place, endpoints, loads);
                 }
             }
-            None => self.make(endpoints, loads, limits, now_ms),
+            None => self.make(endpoints, levels(), loads, limits, now_ms),
         }
         self.load_changes = loads.changes();
     }
 
-    /// Endpoints that fail are left out, unless none would be left.
-    fn make(&mut self, endpoints: &[Endpoint], loads: &LoadBook, limits: Limits, now_ms: u64) {
-        let usable = |endpoint: &Endpoint| endpoint.is_candidate(now_ms, limits.max_consecutive_failures);
-        let any_usable = endpoints.iter().any(usable);
-        let eligible =
-            || endpoints.iter().enumerate().filter(|(_, endpoint)| !any_usable || usable(endpoint));
+    fn make(
+        &mut self,
+        endpoints: &[Endpoint],
+        levels: Levels,
+        loads: &LoadBook,
+        limits: Limits,
+        now_ms: u64,
+    ) {
         self.quads.clear();
+        self.parts.clear();
         self.rows.clear();
         self.rows.resize(endpoints.len(), None);
-        for kind in [Freshness::Fresh, Freshness::Stale] {
-            let of_kind = eligible().filter(|(_, endpoint)| limits.freshness(endpoint, now_ms) == kind);
-            for (lane, (place, _)) in (0..LANES).cycle().zip(of_kind) {
-                if lane == 0 {
-                    self.quads.push(Quad::ABSENT);
-                }
-                self.add(lane, place);
+        self.levels = levels;
+        let mut eligible: Vec<(usize, Freshness, usize)> = Vec::with_capacity(endpoints.len());
+        for (place, endpoint) in endpoints.iter().enumerate() {
+            if let Some(level) = self.levels.level(endpoint, now_ms, limits.max_consecutive_failures) {
+                eligible.push((level, limits.freshness(endpoint, now_ms), place));
             }
-            if kind == Freshness::Fresh {
-                self.fresh_quads = self.quads.len();
-            }
+        }
+        eligible.sort_unstable();
+        for part in eligible.chunk_by(|one, next| one.0 == next.0 && one.1.is_heard() == next.1.is_heard()) {
+            self.add_part(part);
         }
         (0..endpoints.len()).for_each(|place| self.load(place, endpoints, loads));
         let until_ms = endpoints.iter().map(|endpoint| endpoint.standing_until_ms(now_ms, limits)).min();
         self.made = Some(Made { limits, at_ms: now_ms, until_ms: until_ms.unwrap_or(u64::MAX) });
     }
 
-    fn add(&mut self, lane: usize, place: usize) {
-        let row = self.quads.len().checked_sub(1).map(|quad| (quad, lane));
+    /// Adds endpoints of one level, each with its freshness and its place in the pool's list.
+    fn add_part(&mut self, part: &[(usize, Freshness, usize)]) {
+        let Some(&(level, ..)) = part.first() else { return };
+        let start = self.quads.len();
+        for (lane, &(_, freshness, place)) in (0..LANES).cycle().zip(part) {
+            if lane == 0 {
+                self.quads.push(Quad::ABSENT);
+            }
+            self.add(lane, place, freshness);
+        }
+        self.parts.push(Part { level, start, end: self.quads.len() });
+    }
+
+    fn add(&mut self, lane: usize, place: usize, freshness: Freshness) {
+        let row = self.quads.len().checked_sub(1).map(|quad| Row { quad, lane, freshness });
         if let (Some(slot), Some(quad)) = (self.rows.get_mut(place), self.quads.last_mut()) {
             *slot = row;
             set(quad.places.as_mut_array(), lane, place as u32);
@@ -246,7 +296,7 @@ impl Candidates {
 
     /// Takes over the load of the endpoint at this place.
     fn load(&mut self, place: usize, endpoints: &[Endpoint], loads: &LoadBook) {
-        let Some(((quad, lane), freshness)) = self.row(place).zip(self.freshness(place)) else { return };
+        let Some(Row { quad, lane, freshness }) = self.row(place) else { return };
         if let (Some(quad), Some(endpoint)) = (self.quads.get_mut(quad), endpoints.get(place)) {
             let load_id = endpoint.load_id;
             let prefill_tokens_per_ms = loads.prefill_tokens_per_ms(load_id);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{EndpointReading, Limits, Reading};
+use super::{EndpointReading, EnvoyHost, HostHealth, Limits, Reading, Standing};
 use crate::hash::fnv1a;
 use crate::load::{AdapterId, InFlight, LoadBook, LoadId};
 use crate::metrics::LoraState;
@@ -23,8 +23,17 @@ const BATCHED_OF_ONE_QUEUED: u32 = 4;
 pub enum Freshness {
     /// Scraped within the limit.
     Fresh,
-    /// Older than the limit, or never scraped: only what this gateway has in flight there counts.
+    /// It answers scrapes, but with no metrics that can be read: only what this gateway has in flight there counts.
+    Unreadable,
+    /// Older than the limit, or never scraped: the same, and nothing shows that it is there.
     Stale,
+}
+
+impl Freshness {
+    /// Whether it was heard of within the limit: it is picked as if there were no others but those.
+    pub fn is_heard(self) -> bool {
+        self != Freshness::Stale
+    }
 }
 
 /// What an endpoint would have to do to run an adapter.
@@ -72,8 +81,11 @@ pub struct Endpoint {
     pub address_hash: u64,
     address: SocketAddr,
     text: String,
-    healthy: bool,
+    host: EnvoyHost,
     scrape_failures: u32,
+    unreadable_ms: Option<u64>,
+    /// Whether its server said that it takes no requests when it was last scraped.
+    is_resting: bool,
     request_failures: u32,
     /// The one model of which all of these were, if that is all that is known of them.
     failed_model: Option<AdapterId>,
@@ -94,8 +106,10 @@ impl Endpoint {
             address_hash: fnv1a(text.as_bytes()),
             address,
             text,
-            healthy: true,
+            host: EnvoyHost::default(),
             scrape_failures: 0,
+            unreadable_ms: None,
+            is_resting: false,
             request_failures: 0,
             failed_model: None,
             ejected_until_ms: 0,
@@ -111,7 +125,12 @@ impl Endpoint {
         self.address
     }
 
-    /// The same as Envoy and the pick header write it.
+    /// How Envoy knows it.
+    pub(super) fn host(&self) -> &EnvoyHost {
+        &self.host
+    }
+
+    /// What Envoy calls it, and so the pick header.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -129,9 +148,13 @@ impl Endpoint {
 
     /// How far its numbers can be believed at `now_ms`.
     pub fn freshness(&self, now_ms: u64, stale_after_ms: u64) -> Freshness {
-        match self.scrape_age_ms(now_ms) {
-            Some(age_ms) if age_ms < stale_after_ms => Freshness::Fresh,
-            _ => Freshness::Stale,
+        let is_recent = |moment_ms: u64| now_ms.saturating_sub(moment_ms) < stale_after_ms;
+        if self.reading().is_some_and(|reading| is_recent(reading.scraped_ms)) {
+            Freshness::Fresh
+        } else if self.unreadable_ms.is_some_and(is_recent) {
+            Freshness::Unreadable
+        } else {
+            Freshness::Stale
         }
     }
 
@@ -140,14 +163,24 @@ impl Endpoint {
         self.reading().map(|reading| now_ms.saturating_sub(reading.scraped_ms))
     }
 
-    /// Whether it may be picked: Envoy holds it healthy, and neither its scrapes nor its requests fail in a row.
+    /// Whether requests may go there: Envoy holds it healthy, it can be reached, and its requests do not fail in a row.
     pub fn is_candidate(&self, now_ms: u64, max_consecutive_failures: u32) -> bool {
+        self.standing(now_ms, max_consecutive_failures) <= Standing::Resting
+    }
+
+    /// How it stands among the others.
+    pub(super) fn standing(&self, now_ms: u64, max_consecutive_failures: u32) -> Standing {
         let scrapes_fail = self.scrape_failures >= max_consecutive_failures;
         // One that is left alone for longer than any is was so by a clock that has gone back since.
         let left_ms = self.ejected_until_ms.saturating_sub(now_ms);
         let requests_fail =
             self.request_failures >= max_consecutive_failures && (1..=MAX_EJECTION_MS).contains(&left_ms);
-        self.healthy && !scrapes_fail && !requests_fail
+        match self.host.health {
+            HostHealth::Unhealthy | HostHealth::Excluded => Standing::Unhealthy,
+            _ if scrapes_fail || requests_fail => Standing::Failing,
+            _ if self.is_resting => Standing::Resting,
+            _ => Standing::Ready,
+        }
     }
 
     /// How many requests to it have failed in a row, and until when it is left alone for that.
@@ -158,12 +191,11 @@ impl Endpoint {
     /// Until when it is a candidate or none, and its metrics are fresh or stale, as at `now_ms`, if nothing is heard of it.
     pub(super) fn standing_until_ms(&self, now_ms: u64, limits: Limits) -> u64 {
         let stale_after_ms = limits.metrics_stale_after_ms;
-        let stale_ms = self
-            .reading()
-            .zip(stale_after_ms)
-            .map(|(reading, after_ms)| reading.scraped_ms.saturating_add(after_ms));
+        let heard_ms = self.reading().map(|reading| reading.scraped_ms).into_iter().chain(self.unreadable_ms);
+        let stale_ms =
+            heard_ms.filter_map(|heard_ms| stale_after_ms.map(|after_ms| heard_ms.saturating_add(after_ms)));
         let ejected_ms = [self.ejected_until_ms.saturating_sub(MAX_EJECTION_MS), self.ejected_until_ms];
-        let ahead = stale_ms.into_iter().chain(ejected_ms).filter(|ms| *ms > now_ms);
+        let ahead = stale_ms.chain(ejected_ms).filter(|ms| *ms > now_ms);
         ahead.min().unwrap_or(u64::MAX)
     }
 
@@ -224,12 +256,16 @@ impl Endpoint {
 
     /// Requests queued there, as far as can be known: those of the last scrape, and those that this gateway has sent
     /// since; where there was no queue, one in `BATCHED_OF_ONE_QUEUED` of them, because most go straight into the
-    /// batch. Those that have left the queue since are seen at the next scrape. `None` without fresh metrics.
+    /// batch. Those that have left the queue since are seen at the next scrape. Where metrics cannot be read all of this
+    /// gateway's are as if sent since. `None` where nothing was heard of it.
     pub fn queue_depth(&self, in_flight: InFlight, now_ms: u64, stale_after_ms: u64) -> Option<u32> {
-        let reading =
-            self.reading().filter(|_| self.freshness(now_ms, stale_after_ms) == Freshness::Fresh)?;
+        let reading = match self.freshness(now_ms, stale_after_ms) {
+            Freshness::Fresh => self.reading()?,
+            Freshness::Unreadable => return Some(in_flight.waiting / BATCHED_OF_ONE_QUEUED),
+            Freshness::Stale => return None,
+        };
         let sent_since = in_flight.waiting.saturating_sub(reading.own_waiting);
-        Some(match reading.metrics.waiting {
+        Some(match reading.waiting {
             0 => sent_since / BATCHED_OF_ONE_QUEUED,
             waiting => waiting.saturating_add(sent_since),
         })
@@ -294,15 +330,22 @@ impl Endpoint {
 
     /// Takes over what the scraper says of it.
     pub(super) fn read(&mut self, published: EndpointReading) {
-        self.healthy = published.healthy;
+        if self.host.name != published.host.name {
+            self.text = published.host.name.clone().unwrap_or_else(|| self.address.to_string());
+        }
+        self.host = published.host;
         self.scrape_failures = published.scrape_failures;
+        self.unreadable_ms = published.unreadable_ms;
         self.restarted |= has_restarted(self.reading(), published.reading.as_ref());
         self.set_reading(published.reading);
+        let rests = self.reading().is_some_and(|reading| reading.metrics.is_resting);
+        self.is_resting = rests && self.unreadable_ms.is_none();
     }
 
-    /// Nobody says any more that it cannot be scraped.
+    /// Nobody says any more that it cannot be scraped, or that it takes no requests.
     pub(super) fn forget_scrape_failures(&mut self) {
         self.scrape_failures = 0;
+        self.is_resting = false;
     }
 
     fn set_reading(&mut self, reading: Option<Reading>) {
@@ -339,7 +382,8 @@ mod tests {
 
     /// These metrics, read at 0 ms, with no requests but its own.
     fn reading(metrics: EndpointMetrics) -> Reading {
-        Reading { scraped_ms: 0, metrics, own_waiting: 0, foreign_waiting: 0, foreign_requests: 0 }
+        let waiting = metrics.waiting;
+        Reading { scraped_ms: 0, metrics, waiting, own_waiting: 0, foreign_waiting: 0, foreign_requests: 0 }
     }
 
     #[test]

@@ -4,6 +4,8 @@ mod candidates;
 mod discovery;
 mod endpoint;
 mod failed_prompts;
+mod levels;
+pub mod priority;
 mod snapshot;
 
 use std::collections::{HashMap, HashSet};
@@ -11,9 +13,10 @@ use std::net::SocketAddr;
 
 use foldhash::fast::FixedState;
 
-pub use candidates::{Candidates, FOREIGN_PROMPT_TOKENS, Limits, Quad};
-pub use discovery::{DiscoveredEndpoint, DiscoveryError, read_clusters};
+pub use candidates::{Candidates, FOREIGN_PROMPT_TOKENS, Limits, Part, Quad};
+pub use discovery::{Discovered, DiscoveredEndpoint, DiscoveryError, EnvoyHost, HostHealth, read_clusters};
 pub use endpoint::{AdapterPlace, Endpoint, Freshness};
+pub use levels::{Levels, Standing};
 pub use snapshot::{EndpointReading, Reading, Snapshot, decode, encode};
 
 use crate::config;
@@ -35,14 +38,18 @@ pub struct Pool {
     pub routing_strategy: config::RoutingStrategy,
     /// From when on an endpoint is saturated.
     pub saturation: config::Saturation,
-    /// Where ROUND_ROBIN goes on.
-    pub round_robin_next: usize,
+    /// Where ROUND_ROBIN goes on, by the place of the level.
+    turns: Vec<usize>,
     endpoints: Option<Vec<Endpoint>>,
     /// Where each endpoint is in the list.
     places: HashMap<LoadId, usize, FixedState>,
     candidates: Candidates,
     failed_prompts: FailedPrompts,
     discovered: bool,
+    /// Whether Envoy makes no difference between the endpoints but by their health.
+    is_flat: bool,
+    /// Whether its cluster has hosts that cannot be named.
+    has_unnamed: bool,
     /// Whether the scraper has told something since that was last asked.
     is_heard: bool,
     /// Whether any endpoint tells of adapters.
@@ -68,12 +75,14 @@ impl Pool {
             name: config.name.clone(),
             routing_strategy: config.routing_strategy,
             saturation: config.saturation,
-            round_robin_next: 0,
+            turns: Vec::new(),
             discovered: endpoints.is_none(),
             endpoints,
             places: HashMap::default(),
             candidates: Candidates::default(),
             failed_prompts: FailedPrompts::default(),
+            is_flat: true,
+            has_unnamed: false,
             is_heard: false,
             serves_adapters: false,
             known_adapters: HashSet::new(),
@@ -109,7 +118,20 @@ impl Pool {
     pub fn update_candidates(&mut self, loads: &LoadBook, limits: Limits, now_ms: u64) {
         let endpoints = self.endpoints.as_deref().unwrap_or_default();
         let place = |load_id| self.places.get(&load_id).copied();
-        self.candidates.update(endpoints, place, loads, limits, now_ms);
+        let levels = || Levels::of(endpoints, self.is_flat, now_ms, limits.max_consecutive_failures);
+        self.candidates.update(endpoints, levels, place, loads, limits, now_ms);
+    }
+
+    /// The endpoints that may be picked now.
+    pub fn eligible(&self, now_ms: u64, max_failures: u32) -> impl Iterator<Item = &Endpoint> + Clone {
+        let endpoints = self.endpoints().unwrap_or_default();
+        let levels = Levels::of(endpoints, self.is_flat, now_ms, max_failures);
+        endpoints.iter().filter(move |endpoint| levels.level(endpoint, now_ms, max_failures).is_some())
+    }
+
+    /// Whether its cluster has hosts that cannot be named, so that the balancing is Envoy's.
+    pub fn has_unnamed(&self) -> bool {
+        self.has_unnamed
     }
 
     /// The places in the list of the candidates that do not have this model, as far as is known: none, if none of them has it.
@@ -144,9 +166,20 @@ impl Pool {
         self.note_at(place, note)
     }
 
-    /// Whose turn it is where endpoints take turns: the one behind this place.
+    /// The place behind which somebody's turn is, where the endpoints of a level take turns.
+    pub fn turn(&self, level: usize) -> usize {
+        self.turns.get(level).copied().unwrap_or(0)
+    }
+
+    /// It was the turn of the endpoint at this place; the next is one behind it.
     pub fn turn_taken(&mut self, place: usize) {
-        self.round_robin_next = place + 1;
+        let Some(level) = self.candidates.level(place) else { return };
+        if self.turns.len() <= level {
+            self.turns.resize(level + 1, 0);
+        }
+        if let Some(turn) = self.turns.get_mut(level) {
+            *turn = place + 1;
+        }
     }
 
     /// A request is sent to the endpoint at this place in the list.
@@ -247,6 +280,7 @@ impl Pool {
         let Some(readings) = snapshot.endpoints else {
             return false;
         };
+        self.has_unnamed = snapshot.has_unnamed && self.discovered;
         self.is_heard = true;
         self.candidates.outdate();
         let changed = self.discovered && self.follow(&readings, loads);
@@ -254,6 +288,8 @@ impl Pool {
             self.index_endpoints();
         }
         self.read_all(readings);
+        let mut hosts = self.endpoints.iter().flatten().map(Endpoint::host);
+        self.is_flat = hosts.all(|host| host.priority == 0 && host.health != HostHealth::Degraded);
         self.learn_models();
         self.learn_restarts(loads);
         self.learn_adapters(loads);

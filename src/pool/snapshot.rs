@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::EnvoyHost;
 use crate::config::MAX_ENDPOINTS;
 use crate::metrics::EndpointMetrics;
 
@@ -19,6 +20,8 @@ pub const FORMAT: u8 = 4;
 pub struct Snapshot {
     /// The endpoints; `None` as long as discovery has not answered.
     pub endpoints: Option<Vec<EndpointReading>>,
+    /// Whether its cluster has hosts that cannot be named: picks among the others would leave these without requests.
+    pub has_unnamed: bool,
 }
 
 /// What the scraper knows of one endpoint.
@@ -26,12 +29,22 @@ pub struct Snapshot {
 pub struct EndpointReading {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Whether Envoy would send requests there.
-    pub healthy: bool,
-    /// Scrapes that failed in a row.
+    /// How Envoy knows it.
+    pub host: EnvoyHost,
+    /// Scrapes in a row that nobody answered.
     pub scrape_failures: u32,
+    /// When it last answered a scrape, if not with metrics that can be read, in milliseconds of the host's monotonic clock.
+    pub unreadable_ms: Option<u64>,
     /// The last good scrape.
     pub reading: Option<Reading>,
+}
+
+impl EndpointReading {
+    /// One of which nothing is known.
+    pub fn new(address: SocketAddr) -> EndpointReading {
+        let host = EnvoyHost::default();
+        EndpointReading { address, host, scrape_failures: 0, unreadable_ms: None, reading: None }
+    }
 }
 
 /// One good scrape.
@@ -41,6 +54,8 @@ pub struct Reading {
     pub scraped_ms: u64,
     /// What it said.
     pub metrics: EndpointMetrics,
+    /// Requests queued there, as far as they can be: no more than those of others and those that this gateway had there.
+    pub waiting: u32,
     /// This gateway's requests there that had had no output then.
     pub own_waiting: u32,
     /// Queued requests that this gateway did not send.
@@ -76,6 +91,7 @@ impl Snapshot {
 mod tests {
     use super::*;
     use crate::metrics::LoraState;
+    use crate::pool::HostHealth;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -83,17 +99,19 @@ mod tests {
         let lora = LoraState { adapters: vec!["sql-lora".into(), "tweet-summary".into()], slots: 4 };
         let metrics =
             EndpointMetrics { waiting: 3, running: 7, lora: Some(lora), ..EndpointMetrics::default() };
-        let reading =
-            Reading { scraped_ms: 12_345, metrics, own_waiting: 4, foreign_waiting: 1, foreign_requests: 2 };
-        let endpoint = |address: &str, reading| EndpointReading {
-            address: address.parse().unwrap(),
-            healthy: true,
-            scrape_failures: 0,
-            reading,
+        let reading = Reading {
+            scraped_ms: 12_345,
+            metrics,
+            waiting: 3,
+            own_waiting: 4,
+            foreign_waiting: 1,
+            foreign_requests: 2,
         };
-        Snapshot {
-            endpoints: Some(vec![endpoint("10.0.0.1:8000", Some(reading)), endpoint("[fd00::1]:8000", None)]),
-        }
+        let endpoint = |address: &str| EndpointReading::new(address.parse().unwrap());
+        let read = EndpointReading { reading: Some(reading), ..endpoint("10.0.0.1:8000") };
+        let host = EnvoyHost { health: HostHealth::Degraded, priority: 1, name: Some("envoy://l/x".into()) };
+        let unread = EndpointReading { host, unreadable_ms: Some(7), ..endpoint("[fd00::1]:8000") };
+        Snapshot { endpoints: Some(vec![read, unread]), has_unnamed: true }
     }
 
     #[test]

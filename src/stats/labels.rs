@@ -90,8 +90,9 @@ impl Labels {
         self.pools.get(place).copied().unwrap_or(UNKNOWN)
     }
 
-    /// The endpoint of this address.
-    pub fn endpoint(&mut self, address: &str) -> Label {
+    /// The endpoint of this address, by whatever name Envoy has for it.
+    pub fn endpoint(&mut self, name: &str) -> Label {
+        let address = name.rsplit('/').next().unwrap_or(name);
         if let Some(label) = self.endpoints.get(address) {
             return *label;
         }

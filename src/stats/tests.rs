@@ -26,14 +26,17 @@ fn printing(config: &Config, base_model: &str, adapters: &[&str]) -> Pool {
         lora: Some(LoraState { adapters, slots: 4 }),
         ..EndpointMetrics::default()
     };
-    let reading = Reading { scraped_ms: 0, metrics, own_waiting: 0, foreign_waiting: 0, foreign_requests: 0 };
-    let endpoint = EndpointReading {
-        address: "1.1.1.1:1".parse().unwrap(),
-        healthy: true,
-        scrape_failures: 0,
-        reading: Some(reading),
+    let reading = Reading {
+        scraped_ms: 0,
+        waiting: metrics.waiting,
+        metrics,
+        own_waiting: 0,
+        foreign_waiting: 0,
+        foreign_requests: 0,
     };
-    pool.apply(Snapshot { endpoints: Some(vec![endpoint]) }, &mut loads);
+    let address = "1.1.1.1:1".parse().unwrap();
+    let endpoint = EndpointReading { reading: Some(reading), ..EndpointReading::new(address) };
+    pool.apply(Snapshot { endpoints: Some(vec![endpoint]), has_unnamed: false }, &mut loads);
     pool
 }
 
@@ -217,10 +220,16 @@ fn what_is_believed_of_an_endpoint_is_set_and_goes_with_it() {
     let address = "1.1.1.1:1".parse().unwrap();
     let metrics =
         EndpointMetrics { waiting: 3, running: 4, kv_cache_utilization: Some(0.256), ..Default::default() };
-    let reading =
-        Reading { scraped_ms: 960, metrics, own_waiting: 0, foreign_waiting: 0, foreign_requests: 0 };
+    let reading = Reading {
+        scraped_ms: 960,
+        waiting: metrics.waiting,
+        metrics,
+        own_waiting: 0,
+        foreign_waiting: 0,
+        foreign_requests: 0,
+    };
     let in_flight = InFlight { requests: 5, waiting_tokens: 600, ..InFlight::default() };
-    let mut endpoint = EndpointReading { address, healthy: true, scrape_failures: 0, reading: Some(reading) };
+    let mut endpoint = EndpointReading { reading: Some(reading), ..EndpointReading::new(address) };
     let gauge = |name: &str, value: u32| {
         format!("pool=.=p;.;endpoint=.=1.1.1.1:1;.;inference_picker_endpoint_{name} {value}")
     };

@@ -20,8 +20,9 @@
 //! least afford to. Requests that run cost a little each, because they make each other slower.
 //!
 //! What this gateway has in flight is known at once and exactly; scraped numbers are as of a step that has ended, so they
-//! serve only for what the gateway cannot know: the requests of others, the KV cache, the adapters. An endpoint with stale
-//! metrics is judged by this gateway's own numbers alone, and ranked behind the fresh ones.
+//! serve only for what the gateway cannot know: the requests of others, the KV cache, the adapters. An endpoint without fresh
+//! metrics is judged by this gateway's own numbers alone. If it answers scrapes all the same (with an error, or with what is
+//! no page) it is one like the others; if it does not, it is ranked behind them.
 
 use wide::f32x4;
 

@@ -55,7 +55,7 @@ pub struct Ranked<'a> {
 }
 
 /// The endpoints of `pool` that are best for a request, best first, at most [`MAX_RANKED`]: of those that may be picked first
-/// the ones with fresh metrics, then those of the lowest cost.
+/// the ones of the level that is drawn, of these the ones that answer scrapes, and then those of the lowest cost.
 ///
 /// Empty only if the pool has no endpoint.
 pub fn rank<'a>(
@@ -101,12 +101,11 @@ impl<'a> Judge<'a, '_> {
         let (candidates, work) = (self.pool.candidates(), self.work());
         let costs = self.costs(&work);
         let mut ranked = Vec::with_capacity(MAX_RANKED);
-        for freshness in [Freshness::Fresh, Freshness::Stale] {
-            let quads = candidates.part(freshness, candidates.quads());
-            if quads.is_empty() || ranked.len() == MAX_RANKED {
-                continue;
+        for part in candidates.parts(draw) {
+            if ranked.len() == MAX_RANKED {
+                break;
             }
-            let costs = candidates.part(freshness, &costs);
+            let (quads, costs) = (part.of(candidates.quads()), part.of(&costs));
             let mut best = best(quads, costs, draw);
             if let Some(first_new) = work.first_new.filter(|_| ranked.is_empty())
                 && let Some(least) = best.first()
@@ -115,7 +114,7 @@ impl<'a> Judge<'a, '_> {
                 best.retain(|contender| contender.place != home.place);
                 best.insert(0, home);
             }
-            let next = best.into_iter().filter_map(|contender| self.ranked(contender, freshness));
+            let next = best.into_iter().filter_map(|contender| self.ranked(contender));
             ranked.extend(next.take(MAX_RANKED - ranked.len()));
         }
         ranked
@@ -130,8 +129,8 @@ impl<'a> Judge<'a, '_> {
     }
 
     /// The strategy's cost of each.
-    fn costs_by_strategy(&self, quads: &[Quad], work: &Work) -> Vec<f32x4> {
-        let (quads, now_ms, least_tokens) = (quads.iter(), self.now_ms, work.least_tokens);
+    fn costs_by_strategy(&self, all: &[Quad], work: &Work) -> Vec<f32x4> {
+        let (quads, now_ms, least_tokens) = (all.iter(), self.now_ms, work.least_tokens);
         match (self.strategy, &work.of_each) {
             (RoutingStrategy::Default | RoutingStrategy::PrefixCache, None) => {
                 quads.map(|quad| default::cost_of_same_work(quad, least_tokens, now_ms)).collect()
@@ -142,7 +141,11 @@ impl<'a> Judge<'a, '_> {
                 .collect(),
             (RoutingStrategy::LeastRequest, _) => quads.map(least_request::cost).collect(),
             (RoutingStrategy::RoundRobin, _) => {
-                quads.map(|quad| round_robin::cost(quad, self.pool)).collect()
+                let parts = self.pool.candidates().all_parts().iter();
+                let costs = parts.flat_map(|part| {
+                    part.of(all).iter().map(|quad| round_robin::cost(quad, self.pool, part.level))
+                });
+                costs.collect()
             }
             (RoutingStrategy::Random, _) => quads.map(|_| f32x4::ZERO).collect(),
         }
@@ -195,9 +198,10 @@ impl<'a> Judge<'a, '_> {
         self.demand.prompt_tokens.saturating_sub(matched_tokens).max(1)
     }
 
-    fn ranked(&self, contender: Contender, freshness: Freshness) -> Option<Ranked<'a>> {
+    fn ranked(&self, contender: Contender) -> Option<Ranked<'a>> {
         let Contender { cost, place, .. } = contender;
         let index = place as usize;
+        let freshness = self.pool.candidates().freshness(index)?;
         let endpoint = self.pool.endpoints()?.get(index)?;
         let known = self.pool.prefixes().zip(self.demand.blocks);
         let matched =

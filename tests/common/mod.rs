@@ -11,7 +11,7 @@ use inference_picker::metrics::{EndpointMetrics, LoraState};
 use inference_picker::model_sizes::ModelSizes;
 use inference_picker::models::Turns;
 use inference_picker::openai::read_request;
-use inference_picker::pool::{EndpointReading, Pool, Reading, Snapshot};
+use inference_picker::pool::{EndpointReading, EnvoyHost, HostHealth, Pool, Reading, Snapshot};
 
 /// The time of every decision, in milliseconds; metrics are 10 ms old unless they are stale.
 const NOW_MS: u64 = 100_000;
@@ -27,7 +27,10 @@ pub struct Pod {
     foreign: Option<u32>,
     scraped_ms: Option<u64>,
     scrape_failures: u32,
-    healthy: bool,
+    /// It answers scrapes, with something other than metrics.
+    unreadable: bool,
+    resting: bool,
+    host: EnvoyHost,
 }
 
 /// `count` idle pods.
@@ -51,7 +54,9 @@ impl Pod {
             foreign: None,
             scraped_ms,
             scrape_failures: 0,
-            healthy: true,
+            unreadable: false,
+            resting: false,
+            host: EnvoyHost::default(),
         }
     }
 
@@ -91,16 +96,47 @@ impl Pod {
         Pod { scrape_failures, ..self }
     }
 
+    /// Its metrics cannot be read (any more), but it answers.
+    pub fn unreadable(self) -> Pod {
+        Pod { unreadable: true, ..self.stale() }
+    }
+
+    /// It says that it sleeps.
+    pub fn resting(self) -> Pod {
+        Pod { resting: true, ..self }
+    }
+
+    pub fn health(self, health: HostHealth) -> Pod {
+        Pod { host: EnvoyHost { health, ..self.host }, ..self }
+    }
+
     pub fn unhealthy(self) -> Pod {
-        Pod { healthy: false, ..self }
+        self.health(HostHealth::Unhealthy)
     }
 
-    /// Whether requests may go there while others may too.
-    pub fn is_usable(&self) -> bool {
-        self.healthy && self.scrape_failures < 3
+    pub fn degraded(self) -> Pod {
+        self.health(HostHealth::Degraded)
     }
 
-    /// What DEFAULT ranks it by, written down a second time: 1 if its metrics are stale, and its cost.
+    pub fn priority(self, priority: u32) -> Pod {
+        Pod { host: EnvoyHost { priority, ..self.host }, ..self }
+    }
+
+    /// Envoy calls it so.
+    pub fn named(self, name: &str) -> Pod {
+        Pod { host: EnvoyHost { name: Some(name.to_owned()), ..self.host }, ..self }
+    }
+
+    /// 0 if nothing speaks against it; requests go only to those with the lowest number.
+    pub fn naive_standing(&self) -> u8 {
+        match self.host.health {
+            HostHealth::Unhealthy | HostHealth::Excluded => 3,
+            _ if self.scrape_failures >= 3 => 2,
+            _ => u8::from(self.resting && !self.unreadable),
+        }
+    }
+
+    /// What DEFAULT ranks it by, written down a second time: 1 if nothing is heard of it, and its cost.
     pub fn naive_key(&self, prompt_tokens: f64) -> (u8, f64) {
         match self.scraped_ms {
             Some(scraped_ms) if NOW_MS - scraped_ms < 500 => {
@@ -109,7 +145,7 @@ impl Pod {
 
                 (0, tokens / 8.0 * (1.0 + f64::from(self.kv)))
             }
-            _ => (1, prompt_tokens / 8.0),
+            _ => (u8::from(!self.unreadable), prompt_tokens / 8.0),
         }
     }
 
@@ -123,12 +159,14 @@ impl Pod {
             base_model: Some("m".to_owned()),
             lora: self.lora.clone(),
             prefix_cache_queries: self.prefix_cache_queries,
+            is_resting: self.resting,
             ..Default::default()
         };
         let foreign_requests = self.foreign.unwrap_or(waiting + running);
         let foreign_waiting = foreign_requests.min(waiting);
         self.scraped_ms.map(|scraped_ms| Reading {
             scraped_ms,
+            waiting,
             metrics,
             own_waiting: 0,
             foreign_waiting,
@@ -146,11 +184,12 @@ pub fn address(index: usize) -> SocketAddr {
 pub fn snapshot(pods: &[Pod]) -> Snapshot {
     let reading = |(index, pod): (usize, &Pod)| EndpointReading {
         address: address(index),
-        healthy: pod.healthy,
+        host: pod.host.clone(),
         scrape_failures: pod.scrape_failures,
+        unreadable_ms: pod.unreadable.then_some(NOW_MS - 10),
         reading: pod.reading(),
     };
-    Snapshot { endpoints: Some(pods.iter().enumerate().map(reading).collect()) }
+    Snapshot { endpoints: Some(pods.iter().enumerate().map(reading).collect()), has_unnamed: false }
 }
 
 /// One worker with one pool.
@@ -256,8 +295,7 @@ impl World {
     fn indexes(&self, decision: &Decision) -> Vec<usize> {
         let Decision::Send(pick) = decision else { panic!("not sent: {decision:?}") };
         let place = |text: &str| {
-            let address: SocketAddr = text.parse().unwrap();
-            self.pool.endpoints().unwrap().iter().position(|endpoint| endpoint.address() == address).unwrap()
+            self.pool.endpoints().unwrap().iter().position(|endpoint| endpoint.text() == text).unwrap()
         };
         pick.destinations.split(',').map(place).collect()
     }

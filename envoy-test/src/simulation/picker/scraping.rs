@@ -5,7 +5,7 @@ use std::time::Duration;
 use inference_picker::config::Config;
 use inference_picker::load::{LoadBook, LoadTable};
 use inference_picker::metrics::ModelServer;
-use inference_picker::pool::{DiscoveredEndpoint, Snapshot};
+use inference_picker::pool::{Discovered, Snapshot};
 use inference_picker::scrape::Scraper;
 
 use super::gateway::{TICK, pod_at};
@@ -21,15 +21,13 @@ pub struct Scraping {
 
 impl Scraping {
     pub fn new(config: &Config) -> Scraping {
-        let addresses = config.pools[0].endpoints.iter().flatten();
-        let endpoints: Vec<_> =
-            addresses.map(|&address| DiscoveredEndpoint { address, healthy: true }).collect();
+        let addresses = config.pools[0].endpoints.iter().flatten().copied();
         let mut scraper =
             Scraper::new(ModelServer::Vllm, config.scrape_interval_ms, config.max_consecutive_failures);
-        scraper.follow(&endpoints, 0);
+        scraper.follow(&Discovered::at(addresses.clone()), 0);
         let mut loads = LoadBook::default();
-        for endpoint in endpoints {
-            loads.id(endpoint.address);
+        for address in addresses {
+            loads.id(address);
         }
         Scraping { scraper, loads, published: None, next_tick: Duration::ZERO }
     }
