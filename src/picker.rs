@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::decide::{self, Decision, Pick, Prepared, SentPrompt};
 use crate::interval::Interval;
 use crate::limits::{Limit, LimitsReached};
-use crate::load::{LoadBook, LoadId, LoadTable, Ticket};
+use crate::load::{AdapterId, LoadBook, LoadId, LoadTable, Ticket};
 use crate::model_sizes::ModelSizes;
 use crate::models::Turns;
 use crate::openai::{ApiError, InferenceRequest, Usage};
@@ -460,7 +460,10 @@ impl<W> Picker<W> {
     fn passed_over_one(&mut self, pool: usize, sent: &Sent, at: LoadId, now_ms: u64) -> Option<String> {
         let limit = self.config.max_consecutive_failures;
         let pool = &mut self.pools.get_mut(pool)?.pool;
-        let Some(model) = sent.ticket.model() else {
+        // What an endpoint's metrics name is not missing there.
+        let is_there =
+            |model: &AdapterId| pool.endpoint(at).is_some_and(|endpoint| endpoint.has_base_model(*model));
+        let Some(model) = sent.ticket.model().filter(|model| !is_there(model)) else {
             return pool.request_failed(at, sent.digest, now_ms, limit);
         };
         if self.loads.is_missing(at, model) || pool.request_passed_over(at, sent.digest, model, now_ms, limit)

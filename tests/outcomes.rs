@@ -67,20 +67,16 @@ impl World {
             edit(place, &mut metrics);
             let reading = Reading {
                 scraped_ms: self.now_ms,
+                waiting: 0,
                 metrics,
                 own_waiting: 0,
                 foreign_waiting: 0,
                 foreign_requests: 0,
             };
-            EndpointReading {
-                address: address(place),
-                healthy: true,
-                scrape_failures: 0,
-                reading: Some(reading),
-            }
+            EndpointReading { reading: Some(reading), ..EndpointReading::new(address(place)) }
         };
         let endpoints = Some((0..ENDPOINTS).map(endpoint).collect());
-        self.picker.apply([(0, Snapshot { endpoints })].into_iter());
+        self.picker.apply([(0, Snapshot { endpoints, has_unnamed: false })].into_iter());
     }
 
     fn ask_for(&mut self, model: &str, prompt: &str) -> Asked {
@@ -271,7 +267,12 @@ fn after_retries(models: &[&str]) -> (BTreeSet<usize>, BTreeSet<usize>) {
 fn retries_of_one_model_are_taken_for_a_missing_model_and_those_of_several_for_failures() {
     let without_first: BTreeSet<usize> = [1, 2, 3].into();
     assert_eq!(after_retries(&["other"]), (without_first.clone(), all()));
-    assert_eq!(after_retries(&["one", "two", "three"]), (without_first.clone(), without_first));
+    assert_eq!(after_retries(&["one", "two", "three"]), (without_first.clone(), without_first.clone()));
+    assert_eq!(
+        after_retries(&["base"]),
+        (without_first.clone(), without_first),
+        "its metrics name the model"
+    );
 }
 
 /// Forty requests that fail at endpoints 0 to `broken`, each with the prompt of this name; who is left.

@@ -187,9 +187,14 @@ impl<W> Worker<W> {
     pub fn model_missing(&mut self, pool: usize, sent: &Sent, now_ms: u64) {
         self.dirty = true;
         self.picker.model_missing(sent, now_ms);
+        let endpoint = self.endpoint_of(pool, sent);
+        self.recorder.record(|stats| [stats.model_missing(pool, &endpoint)]);
+    }
+
+    /// The name of the request's endpoint.
+    fn endpoint_of(&self, pool: usize, sent: &Sent) -> String {
         let endpoint = self.picker.pool(pool).and_then(|pool| pool.endpoint(sent.load_id()));
-        let endpoint = endpoint.map_or("", Endpoint::text);
-        self.recorder.record(|stats| [stats.model_missing(pool, endpoint)]);
+        endpoint.map_or("", Endpoint::text).to_owned()
     }
 
     /// A client has left before its request was answered.
