@@ -2,6 +2,7 @@
 
 mod answers;
 mod bench_routing;
+mod company;
 mod configurations;
 mod discovery;
 mod failing_plugin;

@@ -2,10 +2,10 @@
 
 use super::{State, Stream};
 use crate::header_pairs::HeaderPairs;
-use crate::openai::{ApiError, NotFound};
+use crate::openai::NotFound;
 use crate::plugin::calls::headers_of;
 use crate::plugin::host::{self, Buffer, Headers};
-use crate::plugin::own_answers::{OfEnvoy, announce};
+use crate::plugin::own_answers::{OfEnvoy, announce_error};
 
 /// The status of an answer that says that something is not there: the path, or the model.
 const NOT_FOUND: u16 = 404;
@@ -23,7 +23,7 @@ impl Stream {
         let of_envoy = self.of_envoy(status, &headers);
         self.answered(status, of_envoy.as_ref(), &headers, end_of_stream);
         match of_envoy {
-            Some(of_envoy) => self.translate(&of_envoy.error()),
+            Some(of_envoy) => self.translate(of_envoy),
             None => {
                 let succeeded = matches!(status, Some(200..300));
                 self.answer.begin(self.account.is_some() && succeeded, &headers);
@@ -131,12 +131,12 @@ impl Stream {
         OfEnvoy::new(status.filter(|_| !is_idle)?, headers)
     }
 
-    /// Puts an error in place of the answer.
-    fn translate(&mut self, error: &ApiError) {
+    /// Puts an error in place of the answer, when its text is here.
+    fn translate(&mut self, of_envoy: OfEnvoy) {
         self.end();
-        self.worker.borrow_mut().recorder.record(|stats| [stats.refused(error.code)]);
-        let body = error.body();
-        announce(&body);
-        self.answer.replace(body);
+        let reply = of_envoy.into_reply();
+        self.worker.borrow_mut().recorder.record(|stats| [stats.refused(reply.code())]);
+        announce_error();
+        self.answer.translate(reply);
     }
 }
