@@ -56,9 +56,6 @@ async fn begin(server: &Arc<Server>, api: Api, body: Incoming) -> Result<Run, Ap
     let model = model_of(&body);
     server.counters.lock().note_model(api.path(), model.unwrap_or_default());
     misbehave(server).await?;
-    if server.knobs().fail_guided && body.get("guided_regex").is_some() {
-        return Err(ApiError::failing(StatusCode::INTERNAL_SERVER_ERROR));
-    }
     let models = server.models();
     let model = models.find(api, model)?;
     let request = InferenceRequest::from_body(api, &body)?;

@@ -15,9 +15,6 @@ pub struct Knobs {
     pub refuse: bool,
     /// Answers this status at once on every inference path.
     pub fail_status: Option<u16>,
-    /// Answers 500 to requests that ask for output by a regular expression (`guided_regex`), and serves all others (reported,
-    /// vllm-project/vllm issues 13260 and 19270: what fails in one server fails in the next).
-    pub fail_guided: bool,
     /// Breaks the connection after this many events of a streamed answer. So does vLLM 0.32 where `/v1/responses`
     /// fails in the middle.
     pub die_mid_stream: Option<usize>,
@@ -124,7 +121,6 @@ impl Default for Knobs {
             hang: false,
             refuse: false,
             fail_status: None,
-            fail_guided: false,
             die_mid_stream: None,
             fail_inside: None,
             keep_alive_ms: None,

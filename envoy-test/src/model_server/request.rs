@@ -47,9 +47,10 @@ pub struct InferenceRequest {
     pub continuous_usage: bool,
 }
 
-/// Reads a body as JSON.
+/// Reads a body as JSON, behind a byte order mark too: vLLM 0.32 leaves it to Python's `json`, which passes over one.
 pub fn parse_json(body: &[u8]) -> Result<Value, ApiError> {
-    serde_json::from_slice(body).map_err(|error| ApiError::bad_json(&error))
+    serde_json::from_slice(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body))
+        .map_err(|error| ApiError::bad_json(&error))
 }
 
 /// The model a body asks for; none is allowed.

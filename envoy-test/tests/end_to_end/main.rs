@@ -1,8 +1,8 @@
 //! The plugin in a real Envoy, in front of simulated model servers: what a user would see.
 
 mod answers;
+mod any_path;
 mod bench_routing;
-mod company;
 mod configurations;
 mod discovery;
 mod failing_plugin;
@@ -22,6 +22,7 @@ mod prefixes;
 mod pushes;
 mod readme;
 mod recorded;
+mod redirects;
 mod requests;
 mod run;
 mod scraping;

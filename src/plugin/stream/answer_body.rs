@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use crate::header_pairs::HeaderPairs;
-use crate::openai::{AnswerFormat, AnswerModel, AnswerUsage, HiddenUsage, LocalReply, Usage};
+use crate::openai::{AnswerFormat, AnswerModel, AnswerUsage, HiddenUsage, Usage};
 use crate::plugin::calls::warn;
 use crate::plugin::host::{self, Buffer, Headers};
 use crate::stats::{EndedAnswer, ReadAnswer};
@@ -22,8 +22,8 @@ pub struct Answer {
     usage: Option<Box<AnswerUsage>>,
     hidden_usage: Option<Box<HiddenUsage>>,
     model: Option<Box<AnswerModel>>,
-    /// It is none of a server's, and an error object takes the place of its body.
-    local_reply: Option<LocalReply>,
+    /// What takes the place of the whole body, once.
+    replacement: Option<Vec<u8>>,
 }
 
 impl Answer {
@@ -37,9 +37,9 @@ impl Answer {
         self.hidden_usage = Some(Box::default());
     }
 
-    /// Puts an error object in place of its text.
-    pub fn translate(&mut self, reply: LocalReply) {
-        *self = Answer { local_reply: Some(reply), ..Answer::default() };
+    /// Puts `body` in place of the answer's.
+    pub fn replace(&mut self, body: Vec<u8>) {
+        *self = Answer { replacement: Some(body), ..Answer::default() };
     }
 
     /// The answer's headers are here. `has_usage`: it is no error, and to a request that was read.
@@ -71,8 +71,9 @@ impl Answer {
 
     /// `size` more bytes of the body are here. `end`: they are the last.
     pub fn push(&mut self, size: usize, end: bool) {
-        if let Some(reply) = self.local_reply.take() {
-            return self.push_local(reply, size, end);
+        if let Some(replacement) = &mut self.replacement {
+            let body = std::mem::take(replacement);
+            return warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &body));
         }
         if self.usage.is_none() && !self.is_changed() {
             return;
@@ -86,21 +87,6 @@ impl Answer {
         {
             warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &changed));
         }
-    }
-
-    /// Nothing goes out until the end.
-    fn push_local(&mut self, mut reply: LocalReply, size: usize, end: bool) {
-        if size > 0 {
-            let bytes = host::buffer(Buffer::ResponseBody, reply.wanted(size)).ok().flatten();
-            reply.push(&bytes.unwrap_or_default());
-        }
-        let body = if end {
-            reply.body()
-        } else {
-            self.local_reply = Some(reply);
-            Vec::new()
-        };
-        warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &body));
     }
 
     /// If the host does not tell, the answer is from now on neither read nor changed.
