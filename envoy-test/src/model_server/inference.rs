@@ -53,11 +53,10 @@ struct Run {
 
 async fn begin(server: &Arc<Server>, api: Api, body: Incoming) -> Result<Run, ApiError> {
     let body = parse_json(&read_body(body).await?)?;
-    let model = model_of(&body);
-    server.counters.lock().note_model(api.path(), model.unwrap_or_default());
+    server.counters.lock().note_model(api.path(), model_of(&body).unwrap_or_default());
     misbehave(server).await?;
     let models = server.models();
-    let model = models.find(api, model)?;
+    let model = models.find(api, &body)?;
     let request = InferenceRequest::from_body(api, &body)?;
     let generations = submit(server, &models, model, &request)?;
     let subject = subject(server, model, &request);

@@ -86,7 +86,7 @@ fn prompts_of(api: Api, body: &Value) -> Result<Vec<Vec<u32>>, ApiError> {
         Api::Completions => ("prompt", body.get("prompt").and_then(prompt::of_completion)),
         Api::Embeddings => ("input", body.get("input").and_then(prompt::of_completion)),
     };
-    prompts.ok_or_else(|| ApiError::missing_field(field))
+    prompts.ok_or_else(|| ApiError::missing_field(field, body))
 }
 
 /// An embedding is done when its prompt is computed, which is when an answer would get its first token.
