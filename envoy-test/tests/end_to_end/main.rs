@@ -22,6 +22,7 @@ mod prefixes;
 mod pushes;
 mod readme;
 mod recorded;
+mod recorded_servers;
 mod redirects;
 mod requests;
 mod run;
