@@ -199,7 +199,6 @@ fn answers_of_llama_cpp_pass_and_are_counted() {
         ("responses_stream", (6026, 6, Some(6011))),
         ("messages", (57, 6, Some(22))),
         ("messages_stream", (57, 6, Some(56))),
-        ("path_without_version", (57, 6, Some(56))),
     ];
     check("llama.cpp-0.3.36", true, &costs);
 }
