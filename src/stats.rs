@@ -93,6 +93,11 @@ impl Stats {
         measure(Statistic::Retries, &[self.labels.pool(pool), self.labels.endpoint(picked)], 1)
     }
 
+    /// An answer of an endpoint began as a good one, and failed.
+    pub fn answer_failed(&mut self, pool: usize, endpoint: &str) -> Measurement {
+        measure(Statistic::AnswersFailed, &[self.labels.pool(pool), self.labels.endpoint(endpoint)], 1)
+    }
+
     /// An endpoint has answered that it does not have the model.
     pub fn model_missing(&mut self, pool: usize, endpoint: &str) -> Measurement {
         measure(Statistic::ModelsMissing, &[self.labels.pool(pool), self.labels.endpoint(endpoint)], 1)

@@ -2,7 +2,7 @@
 //! the second.
 #![cfg(not(target_family = "wasm"))]
 
-use inference_picker::openai::AnswerModel;
+use inference_picker::openai::{AnswerFormat, AnswerReader};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -116,13 +116,25 @@ fn written(
     }
 }
 
+/// As the content type would tell it: what begins with a brace is a document.
+fn format(answer: &[u8]) -> AnswerFormat {
+    let is_document = answer.trim_ascii_start().starts_with(b"{");
+    if is_document { AnswerFormat::Document } else { AnswerFormat::Events }
+}
+
+fn renaming(format: AnswerFormat, sent: &str, asked: &str) -> AnswerReader {
+    let mut answer = AnswerReader::new(format);
+    answer.rename_model(sent, asked);
+    answer
+}
+
 /// Pieces of the given lengths, over and over.
 fn rewrite(sent: &str, asked: &str, answer: &[u8], lengths: &[usize]) -> Vec<u8> {
-    let mut model = AnswerModel::new(sent, asked);
+    let mut model = renaming(format(answer), sent, asked);
     let (mut rest, mut rewritten) = (answer, vec![]);
     for length in lengths.iter().cycle() {
         let (piece, behind) = rest.split_at(rest.len().min(*length));
-        rewritten.extend(model.push(piece, behind.is_empty()));
+        rewritten.extend_from_slice(&model.push(piece, behind.is_empty()));
         rest = behind;
         if rest.is_empty() {
             break;
@@ -180,7 +192,7 @@ proptest! {
         }
         answer.truncate(bytes.index(answer.len() + 1));
         let rewritten = rewrite(SENT, ASKED, &answer, &lengths);
-        prop_assert_eq!(&rewritten, &AnswerModel::new(SENT, ASKED).push(&answer, true));
+        prop_assert_eq!(&rewritten, &renaming(format(&answer), SENT, ASKED).push(&answer, true).into_owned());
         let back = rewrite(ASKED, SENT, &rewritten, &lengths);
         prop_assert_eq!(back, rewrite(SENT, SENT, &answer, &lengths));
     }

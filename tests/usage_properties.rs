@@ -3,17 +3,18 @@
 
 mod usage_oracle;
 
-use inference_picker::openai::{AnswerFormat, Api, apply_edits, include_usage, read_request};
+use inference_picker::openai::{AnswerFormat, apply_edits, include_usage, read_request};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use usage_oracle::{account, hide, lines, read, visible};
 
-const KEYS: &str = "usage usage usage response message choices choices delta type content text arguments
+const KEYS: &str = r"usage usage us\u0061ge response message choices choices delta type content text arguments
+    finish_reason tool_calls stop_reason content_block error code error_type object timings system_fingerprint
     prompt_tokens completion_tokens input_tokens output_tokens prompt_tokens_details input_tokens_details
-    cached_tokens cache_read_input_tokens cache_creation_input_tokens usages model é";
+    cached_tokens cache_read_input_tokens cache_creation_input_tokens usages model é \u0065rror";
 const WORDS: &str = r#"null null 0 7 12 345 4294967295 4294967296 -1 1.5 1e2 true [] {} "" "a" "message_stop"
-    "response.completed" "}]\\" "\"usage\":{\"prompt_tokens\":9}" "zwölf""#;
+    "response.completed" "response.failed" "error" "tool_use" "server_error" 503 "429" "}]\\" "\"usage\":{\"prompt_tokens\":9}" "zwölf""#;
 /// What else events that are alike have in place of `TEXT`; all but the last two end as they begin, in a string.
 const TEXTS: [&str; 8] =
     ["a", "", "usage", "message_stop", "\\\"", "\\\\", "\",\"usage\":1,\"a\":\"", "\":{\"choices\":\""];
@@ -44,8 +45,11 @@ fn object(value: impl Strategy<Value = String>) -> impl Strategy<Value = String>
 
 /// Documents that are more often to be hidden than others are.
 fn document() -> impl Strategy<Value = String> {
-    let last = object(value()).prop_map(|usage| format!(r#"{{"choices":[ ],"usage":{usage}}}"#));
-    prop_oneof![4 => object(value()), 1 => last]
+    let last = (object(value()), value())
+        .prop_map(|(usage, moved)| format!(r#"{{"choices":[ ],"usage":{usage},"timings":{moved}}}"#));
+    let finished =
+        value().prop_map(|other| format!(r#"{{"choices":[{{"finish_reason":"stop"}}],"x":{other}}}"#));
+    prop_oneof![4 => object(value()), 2 => last, 1 => finished]
 }
 
 /// A document with output in it, among other things.
@@ -81,10 +85,10 @@ fn stream() -> impl Strategy<Value = String> {
     let line = prop_oneof![
         4 => document().prop_map(|document| format!("data: {document}")),
         4 => (output(), vec(select(&TEXTS[..6]), 1..4)).prop_map(|(document, texts)| alike(&document, &texts)),
-        1 => select(vec!["data: [DONE]", ": usage", "event: message_stop", "data", "id: {\"usage\":null}", ""])
+        1 => select(vec!["data: [DONE]", ": usage", "event: error", "data", "id: {\"usage\":null}", "", "data:"])
             .prop_map(str::to_owned),
     ];
-    let end = select(vec!["\n\n", "\n\n", "\r\n\r\n", "\n"]);
+    let end = select(vec!["\n\n", "\n\n", "\n\n", "\r\n\r\n", "\n"]);
     vec((line, end), 0..6).prop_map(|lines| lines.iter().map(|(line, end)| format!("{line}{end}")).collect())
 }
 
@@ -188,9 +192,14 @@ proptest! {
     fn the_client_sees_byte_for_byte_what_it_would_have_seen_without(
         chunks in vec((".{0,20}", any::<bool>(), any::<bool>(), value()), 0..6),
         nulls in any::<bool>(),
+        finished in any::<bool>(),
+        timings in object(value()).prop_map(|timings| timings.trim().to_owned()),
+        ahead in select(vec!["", "", ": alive\n\n", "id: 1\n", "event: x\n: y\n"]),
         end in select(vec!["\n\n", "\r\n\r\n"]),
         lengths in lengths(),
     ) {
+        // Comments that are events of their own stay.
+        let ahead_of_hidden = if ahead.starts_with(':') { ahead } else { "" };
         let stream = |with_usage: bool| -> String {
             let null = if with_usage && nulls { r#","usage":null"# } else { "" };
             let mut events: Vec<String> = chunks.iter().map(|(text, early, late, other)| {
@@ -198,14 +207,22 @@ proptest! {
                 let (early, late) = (if *early { null } else { "" }, if *late { null } else { "" });
                 format!(r#"{{"id":"1"{early},"choices":[{{"text":{text},"x":{other}}}]{late},"x":{other}}}"#)
             }).collect();
+            let moved = if finished { format!(r#","system_fingerprint":"f","timings":{timings}"#) } else { String::new() };
+            if finished {
+                let moved = if with_usage { "" } else { &moved };
+                events.push(format!(r#"{{"id":"1","choices":[{{"text":"","finish_reason":"stop"}}]{moved}}}"#));
+            }
             if with_usage {
-                events.push(r#"{"id":"1","choices":[],"usage":{"prompt_tokens":9,"x":{"y":[1]}},"z":1}"#.to_owned());
+                events.push(format!(r#"{{"id":"1","choices":[],"usage":{{"prompt_tokens":9,"x":{{"y":[1]}}}}{moved}}}"#));
             }
             events.push("[DONE]".to_owned());
-            events.iter().map(|event| format!("data: {event}{end}")).collect()
+            events.iter().map(|event| format!("{ahead}data: {event}{end}")).collect()
         };
         let with_usage = stream(true);
-        prop_assert_eq!(String::from_utf8(hide(cut(with_usage.as_bytes(), &lengths))).unwrap(), stream(false));
+        let mut expected = stream(false);
+        let done = expected.rfind(&format!("{ahead}data: [DONE]")).unwrap();
+        expected.insert_str(done, ahead_of_hidden);
+        prop_assert_eq!(String::from_utf8(hide(cut(with_usage.as_bytes(), &lengths))).unwrap(), expected);
         let untouched = hide(cut(stream(false).as_bytes(), &lengths));
         prop_assert_eq!(String::from_utf8(untouched).unwrap(), stream(false));
     }
@@ -227,7 +244,7 @@ proptest! {
         };
         let original = body(options.as_deref());
         let request = read_request(original.as_bytes()).unwrap();
-        let edit = include_usage(Api::Completions, original.as_bytes(), &request);
+        let edit = include_usage(b"/v1/completions", original.as_bytes(), &request);
         let edited = apply_edits(original.as_bytes(), edit.into_iter().collect());
         let edited: serde_json::Value = serde_json::from_slice(&edited).unwrap();
         let mut expected: serde_json::Value = serde_json::from_str(&original).unwrap();

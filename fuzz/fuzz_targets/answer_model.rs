@@ -3,7 +3,7 @@
 //! right around them.
 #![no_main]
 
-use inference_picker::openai::AnswerModel;
+use inference_picker::openai::{AnswerFormat, AnswerReader};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 
@@ -37,10 +37,18 @@ fn check(answer: &[u8]) {
 }
 
 fn rewrite(sent: &str, asked: &str, answer: &[u8], length: usize) -> Vec<u8> {
-    let mut model = AnswerModel::new(sent, asked);
-    let mut rewritten: Vec<u8> = answer.chunks(length).flat_map(|piece| model.push(piece, false)).collect();
-    rewritten.extend(model.push(b"", true));
+    let mut model = AnswerReader::new(format(answer));
+    model.rename_model(sent, asked);
+    let mut rewritten = vec![];
+    answer.chunks(length).for_each(|piece| rewritten.extend_from_slice(&model.push(piece, false)));
+    rewritten.extend_from_slice(&model.push(b"", true));
     rewritten
+}
+
+/// As the content type would tell it: what begins with a brace is a document.
+fn format(answer: &[u8]) -> AnswerFormat {
+    let is_document = answer.trim_ascii_start().starts_with(b"{");
+    if is_document { AnswerFormat::Document } else { AnswerFormat::Events }
 }
 
 fn check_meaning(answer: &[u8], rewritten: &[u8]) {

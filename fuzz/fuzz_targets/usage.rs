@@ -1,4 +1,4 @@
-//! An answer from a server nobody trusts: what it costs is read the same however it is cut, and what is to be hidden
+//! An answer from a server nobody trusts: what it costs and tells is read the same however it is cut, and what is to be hidden
 //! of it is gone and nothing else; where it is JSON, as a slow reader of whole answers says. Any bytes, and any in a
 //! stream that is right around them.
 #![no_main]
@@ -34,7 +34,8 @@ fn check_text(text: &str) {
     let stream = [b"data: ", event.to_string().as_bytes(), LAST].concat();
     check(&stream);
     let usage = Usage { prompt_tokens: 7, completion_tokens: 2, cached_tokens: None };
-    assert_eq!(read(AnswerFormat::Events, [stream]), (Some(usage), 1, true));
+    let read = read(AnswerFormat::Events, [stream]);
+    assert_eq!((read.usage, read.output_events, read.complete, read.failure), (Some(usage), 1, true, None));
 }
 
 fn check(answer: &[u8]) {

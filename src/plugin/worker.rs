@@ -131,9 +131,9 @@ impl<W> Worker<W> {
     }
 
     /// Decides a request without a prompt to be read.
-    pub fn decide_unread(&mut self, pool: usize, is_pool_guessed: bool, now_ms: u64) -> Decision {
+    pub fn decide_unread(&mut self, pool: usize, now_ms: u64) -> Decision {
         self.exchange.read_peers(self.picker.loads_mut(), now_ms);
-        self.picker.decide_unread(pool, is_pool_guessed, now_ms)
+        self.picker.decide_unread(pool, now_ms)
     }
 
     /// The request goes to the pick, an endpoint of this pool: from now on it counts there, and every worker knows.
@@ -187,9 +187,14 @@ impl<W> Worker<W> {
     pub fn model_missing(&mut self, pool: usize, sent: &Sent, now_ms: u64) {
         self.dirty = true;
         self.picker.model_missing(sent, now_ms);
+        let endpoint = self.endpoint_of(pool, sent);
+        self.recorder.record(|stats| [stats.model_missing(pool, &endpoint)]);
+    }
+
+    /// The name of the request's endpoint.
+    fn endpoint_of(&self, pool: usize, sent: &Sent) -> String {
         let endpoint = self.picker.pool(pool).and_then(|pool| pool.endpoint(sent.load_id()));
-        let endpoint = endpoint.map_or("", Endpoint::text);
-        self.recorder.record(|stats| [stats.model_missing(pool, endpoint)]);
+        endpoint.map_or("", Endpoint::text).to_owned()
     }
 
     /// A client has left before its request was answered.

@@ -222,7 +222,7 @@ impl Endpoint {
     }
 
     /// Whether its metrics name this as its base model.
-    pub(super) fn has_base_model(&self, model: AdapterId) -> bool {
+    pub fn has_base_model(&self, model: AdapterId) -> bool {
         let name = self.reading().and_then(|reading| reading.metrics.base_model.as_deref());
         name.is_some_and(|name| AdapterId::of(name) == model)
     }

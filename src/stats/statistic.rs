@@ -34,6 +34,8 @@ pub enum Statistic {
     Picks,
     /// Those of them that another endpoint answered.
     Retries,
+    /// Answers that failed though their status said otherwise, and were the endpoint's fault.
+    AnswersFailed,
     /// Answers of endpoints that do not have the model.
     ModelsMissing,
     /// Answers that did not come to their end.
@@ -129,6 +131,7 @@ impl Statistic {
             Statistic::DiscoveryFailures => (Counter, "inference_picker_discovery_failures", POOL),
             Statistic::Picks => (Counter, "inference_picker_picks", ENDPOINT),
             Statistic::Retries => (Counter, "inference_picker_retries", ENDPOINT),
+            Statistic::AnswersFailed => (Counter, "inference_picker_answers_failed", ENDPOINT),
             Statistic::ModelsMissing => (Counter, "inference_picker_models_missing", ENDPOINT),
             Statistic::AnswersCutShort => (Counter, "inference_picker_answers_cut_short", MODEL),
             Statistic::AnswersWithoutUsage => (Counter, "inference_picker_answers_without_usage", MODEL),

@@ -15,6 +15,9 @@ pub struct Knobs {
     pub refuse: bool,
     /// Answers this status at once on every inference path.
     pub fail_status: Option<u16>,
+    /// Answers 500 to requests that ask for output by a regular expression (`guided_regex`), and serves all others (reported,
+    /// vllm-project/vllm issues 13260 and 19270: what fails in one server fails in the next).
+    pub fail_guided: bool,
     /// Breaks the connection after this many events of a streamed answer. So does vLLM 0.32 where `/v1/responses`
     /// fails in the middle.
     pub die_mid_stream: Option<usize>,
@@ -55,7 +58,7 @@ pub struct FailInside {
 pub enum InnerFailure {
     /// The API's own words for it, with this HTTP status as its code where the API has room for one: an error in a
     /// `data:` line before `[DONE]` (vLLM 0.32: chat and completions), `event: error` (vLLM 0.32: messages),
-    /// `response.failed` (SGLang 0.5.23, read in its `serving_responses.py`), a JSON error (reported of llama.cpp, ggml-org/llama.cpp
+    /// `response.failed` (OpenAI's document for responses), a JSON error (reported of llama.cpp, ggml-org/llama.cpp
     /// issue 14566, and of gateways; answers that are not streamed).
     Error { code: Option<u16> },
     /// A stream that ends well, without any further event. An answer that is not streamed is whole.
@@ -121,6 +124,7 @@ impl Default for Knobs {
             hang: false,
             refuse: false,
             fail_status: None,
+            fail_guided: false,
             die_mid_stream: None,
             fail_inside: None,
             keep_alive_ms: None,

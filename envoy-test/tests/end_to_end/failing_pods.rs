@@ -1,5 +1,6 @@
 //! Pods that die or fail under load, and what clients see of it.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::gateway::{ALL, BODY_MODES, CLUSTER, Gateway, STOP_ITERATION, Setup, chat, chat_with, until};
@@ -82,6 +83,41 @@ fn a_pod_that_hangs_does_not_attract_requests_for_long() {
             "{configuration}: {sent} of 80 requests went to the pod that hangs"
         );
         assert!(gateway.envoy.log_text().contains("it does not answer; it is left alone"), "{configuration}");
+    }
+}
+
+/// A client that sends again and again what every pod fails at takes no more than one of them away from all others.
+#[test]
+fn a_prompt_that_fails_at_every_pod_takes_one_of_them_away_at_most() {
+    for configuration in BODY_MODES {
+        let gateway = Setup::new(configuration).concurrency(1).start();
+        gateway.pods.servers().for_each(|pod| pod.set(|knobs| knobs.fail_guided = true));
+        let poison = chat_with(json!({"model": "tiny", "max_tokens": 4, "guided_regex": "foo**"}));
+        for _ in 0..40 {
+            assert_eq!(gateway.send(poison.clone()).status, 500);
+        }
+        let failed: Vec<u64> = gateway.pods.servers().map(|pod| pod.counters().failed).collect();
+        assert!(failed.iter().filter(|failed| **failed > 0).count() >= 3, "{configuration}: {failed:?}");
+        let log = gateway.envoy.log_text();
+        let left_alone = log.lines().filter(|line| line.contains("it is left alone"));
+        let left_alone: HashSet<&str> =
+            left_alone.filter_map(|line| line.split("endpoint ").nth(1)).collect();
+        assert!(left_alone.len() <= 1, "{configuration}: {left_alone:?}");
+        let shares = gateway.shares(&gateway.burst(vec![chat("tiny"); 32]));
+        assert!(shares.iter().filter(|share| **share > 0).count() >= 3, "{configuration}: {shares:?}");
+    }
+}
+
+/// Nor one that says that it is full as some servers do, with 429: Text Generation Inference does, vLLM says 503.
+#[test]
+fn a_pod_that_says_429_is_passed_over_as_one_that_says_503() {
+    for status in [429, 503] {
+        let gateway = Setup::new(STOP_ITERATION).concurrency(1).start();
+        gateway.pods.server(0).set(|knobs| knobs.fail_status = Some(status));
+        let answers: Vec<Response> = (0..60).map(|_| gateway.send(chat("tiny"))).collect();
+        assert!(answers.iter().all(|answer| answer.status == 200), "{status}: the next of the pick answers");
+        let asked = gateway.pods.server(0).counters().failed;
+        assert!((1..=8).contains(&asked), "{status}: {asked} of 60 requests went to the pod that is full");
     }
 }
 

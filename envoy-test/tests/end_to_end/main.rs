@@ -1,13 +1,13 @@
 //! The plugin in a real Envoy, in front of simulated model servers: what a user would see.
 
 mod answers;
-mod any_path;
 mod bench_routing;
 mod configurations;
 mod discovery;
 mod failing_plugin;
 mod failing_pods;
 mod faults;
+mod first_output;
 mod gateway;
 mod histograms;
 mod hostile;
@@ -22,8 +22,6 @@ mod prefixes;
 mod pushes;
 mod readme;
 mod recorded;
-mod recorded_servers;
-mod redirects;
 mod requests;
 mod run;
 mod scraping;

@@ -28,13 +28,18 @@ struct TwoWrites {
 
 impl TwoWrites {
     fn start(extra_header: &'static str) -> TwoWrites {
+        TwoWrites::with_lines("", extra_header)
+    }
+
+    /// With these lines ahead of the data of each event.
+    fn with_lines(lines: &'static str, extra_header: &'static str) -> TwoWrites {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, bodies) = (listener.local_addr().unwrap(), Arc::default());
         let noted = Arc::clone(&bodies);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let noted = Arc::clone(&noted);
-                std::thread::spawn(move || serve(stream, extra_header, &noted));
+                std::thread::spawn(move || serve(stream, lines, extra_header, &noted));
             }
         });
         TwoWrites { address, bodies }
@@ -52,7 +57,17 @@ impl TwoWrites {
     }
 }
 
-fn serve(mut stream: TcpStream, extra_header: &str, bodies: &Mutex<Vec<String>>) -> std::io::Result<()> {
+/// An answer with these lines ahead of the data of each event.
+fn with_lines(lines: &str, answer: &[u8]) -> Vec<u8> {
+    String::from_utf8_lossy(answer).replace("data: ", &format!("{lines}data: ")).into_bytes()
+}
+
+fn serve(
+    mut stream: TcpStream,
+    lines: &str,
+    extra_header: &str,
+    bodies: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     while let Some((head, body)) = read_request(&mut stream)? {
         if head.starts_with("GET /metrics") {
@@ -61,6 +76,7 @@ fn serve(mut stream: TcpStream, extra_header: &str, bodies: &Mutex<Vec<String>>)
         }
         let api = if head.contains("/chat/") { "chat" } else { "comp" };
         let answer = recorded_body(&sample(api, body.contains(r#""include_usage":true"#)));
+        let answer = with_lines(lines, &answer);
         bodies.lock().unwrap().push(body);
         let cut =
             head.lines().find_map(|line| line.strip_prefix("x-cut: ")).map_or(0, |cut| cut.parse().unwrap());
@@ -86,12 +102,16 @@ fn request(api: &str, asks: bool) -> Request {
     Request::post(path).header("content-type", "application/json").body(body)
 }
 
-/// A recorded stream with usage, without the event that only those get who asked for it.
+/// A recorded stream with usage as it is recorded without: the last event but one is only for those who asked for it, and its
+/// `system_fingerprint` stands at the end of the one before.
 fn without_usage(stream: &str) -> String {
-    let is_hidden = |event: &&str| event.contains(r#""choices":[],"usage":{"#);
-    let events: Vec<&str> = stream.split_inclusive("\n\n").collect();
-    assert_eq!(events.iter().filter(|event| is_hidden(event)).count(), 1, "{stream}");
-    events.into_iter().filter(|event| !is_hidden(event)).collect()
+    let (events, done) = stream.split_once("data: [DONE]").unwrap();
+    let (outputs, usage) = events.trim_end().rsplit_once("}\n\ndata: ").unwrap();
+    let (usage, fingerprint) = usage.rsplit_once("}}").unwrap();
+    assert!(
+        usage.contains(r#""choices":[],"usage":{"#) && fingerprint.starts_with(r#","system_fingerprint":"#)
+    );
+    format!("{outputs}{fingerprint}\n\ndata: [DONE]{done}")
 }
 
 /// What a client sees, at every `step`-th place at which the server's answer may be cut in two.
@@ -169,6 +189,48 @@ fn a_configuration_may_leave_streams_as_they_are() {
                 String::from_utf8(fixture(&sample("chat", asks).replace(".http", ".req.json"))).unwrap();
             assert_eq!(server.last_body(), sent, "{configuration}");
         }
+    }
+}
+
+/// The event that is taken out leaves none of its lines, at which some clients raise.
+#[test]
+fn an_event_is_taken_out_with_all_its_lines_wherever_it_is_cut() {
+    const LINES: &str = "id: 7\nevent: chunk\n";
+    for configuration in BODY_MODES {
+        let server = TwoWrites::with_lines(LINES, "");
+        let gateway = server.gateway(configuration, |_| ());
+        let sent = String::from_utf8(recorded_body(&sample("comp", true))).unwrap();
+        let expected = with_lines(LINES, without_usage(&sent).as_bytes());
+        let usage = with_lines(LINES, sent[..sent.find(r#""choices":[],"usage""#).unwrap()].as_bytes()).len();
+        for cut in (usage - 250..usage + 250).step_by(7) {
+            let answer = gateway.send(request("comp", false).header("x-cut", cut.to_string()));
+            assert_eq!(answer.body(), expected, "{configuration}, cut at {cut}");
+        }
+    }
+}
+
+/// Some servers and filters name an encoding that is none.
+#[test]
+fn a_stream_that_is_encoded_in_name_only_is_read() {
+    for (configuration, header) in BODY_MODES.iter().flat_map(|configuration| {
+        ["content-encoding: identity\r\n", "content-encoding: none\r\n"].map(|header| (configuration, header))
+    }) {
+        let server = TwoWrites::start(header);
+        let gateway = server.gateway(configuration, |_| ());
+        let expected = without_usage(&String::from_utf8(recorded_body(&sample("chat", true))).unwrap());
+        assert_eq!(gateway.send(request("chat", false)).text(), expected, "{configuration} {header}");
+    }
+}
+
+/// A server that tells its usage to everybody is not robbed of it.
+#[test]
+fn clients_of_a_server_that_tells_everybody_keep_their_usage() {
+    for configuration in BODY_MODES {
+        let gateway = Setup::new(configuration).start();
+        gateway.pods.servers().for_each(|pod| pod.set(|knobs| knobs.force_include_usage = true));
+        let answer =
+            gateway.send(chat_with(json!({"model": "tiny", "max_tokens": 3, "stream": true}))).text();
+        assert!(answer.contains(r#""choices":[],"usage":{"#), "{configuration}: {answer}");
     }
 }
 

@@ -90,7 +90,7 @@ fn the_plugins_statistics_are_among_envoys_with_their_labels() {
             statistics().lines().filter(|line| line.contains("___")).map(str::to_owned).collect();
         assert_eq!(unread, Vec::<String>::new(), "{deployment:?}");
         // A bound of the annotation's that Envoy itself would not have.
-        let bucket = r#"inference_picker_request_duration_ms_bucket{model="tiny",le="230"}"#;
+        let bucket = r#"inference_picker_request_duration_ms_bucket{model="tiny",le="235"}"#;
         until(bucket, || statistics().contains(bucket));
     }
 }

@@ -33,10 +33,17 @@ pub(super) enum Part<'a> {
     /// In any other line.
     Other(&'a [u8]),
     /// The LF.
-    End {
-        /// Whether the line is empty, and so ends an event.
-        blank: bool,
-    },
+    End(Line),
+}
+
+/// What kind of line has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Line {
+    /// It is empty, and so ends an event.
+    Blank,
+    /// It began with `data:`.
+    Data,
+    Other,
 }
 
 impl EventLines {
@@ -44,13 +51,27 @@ impl EventLines {
         EventLines { place: Place::Start(DATA_FIELD) }
     }
 
+    /// The line being read, by what of it has come.
+    pub(super) fn line(&self) -> Line {
+        match self.place {
+            Place::Data => Line::Data,
+            Place::Start(_) if self.is_at_start() => Line::Blank,
+            Place::Start(_) | Place::Other => Line::Other,
+        }
+    }
+
+    /// Whether the next byte is a line's first, or stands behind the CR of a line that may be blank.
+    pub(super) fn is_at_start(&self) -> bool {
+        matches!(self.place, Place::Start(missing) if missing.len() == DATA_FIELD.len())
+    }
+
     /// The next part, which is taken off `bytes`; `None` when they are used up.
     pub(super) fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<Part<'a>> {
         if bytes.first()? == &b'\n' {
             *bytes = bytes.get(1..)?;
-            let blank = matches!(self.place, Place::Start(missing) if missing.len() == DATA_FIELD.len());
+            let line = self.line();
             self.place = Place::Start(DATA_FIELD);
-            return Some(Part::End { blank });
+            return Some(Part::End(line));
         }
         if let Place::Start(missing) = self.place
             && let Some(start) = self.read_start(missing, bytes)
@@ -98,7 +119,7 @@ mod tests {
                     Part::Start(text) => (' ', text),
                     Part::Data(text) => ('=', text),
                     Part::Other(text) => ('!', text),
-                    Part::End { blank } => (' ', if blank { &b"(blank)\n"[..] } else { b"\n" }),
+                    Part::End(line) => (' ', if line == Line::Blank { &b"(blank)\n"[..] } else { b"\n" }),
                 };
                 if part_kind != kind && part_kind != ' ' {
                     found.push(part_kind);

@@ -2,274 +2,238 @@
 //! that the client sees what it would have seen without.
 //!
 //! Taken out are
-//! - the one event more, whose `choices` is an empty list and whose `usage` is an object: its `data:` line, and the
-//!   blank line behind it where the event is that line alone, and
+//! - the one event more, whose `choices` is an empty list and whose `usage` is an object, with all its lines: an event
+//!   without data is an error to some clients; and
 //! - the member `"usage": null`, with the comma ahead of it, that some servers put into all other events.
 //!
-//! Every other byte passes as it came. `system_fingerprint` is not put back: vLLM moves it from the last event with
-//! output to the one that is taken out.
+//! Put back is what servers move to the event that is taken out: vLLM its `system_fingerprint`, llama.cpp its `timings`. They
+//! become the last members of the event with the finish reason, where they stand otherwise. Every other byte passes as it came.
+//!
+//! A server that tells the usage in its events with output, too, tells it to everybody (`--enable-force-include-usage` of vLLM
+//! 0.32): that was not asked for, so its clients keep what they would have seen, and nothing is taken out from then on.
 //!
 //! # What is held back, and how long
 //!
-//! A `data:` line from its beginning to the `[{` of `choices`, which comes behind id, time and model and says that this
-//! event is none to take out; from there on only what may become `,"usage":null`. An event is held to its end if it
-//! has no `choices`, or none in them. Servers write an event at once, so bytes wait only where the network has cut one.
-//! What grows beyond 8 KiB (`MAX_HELD_BYTES`) passes as it is.
+//! An event from its first line to the `[{` of `choices`, which comes behind id, time and model and says that this event is
+//! none to take out; comments ahead of it pass. From there on what may become `,"usage":null`, and of an event with a finish
+//! reason what follows its last member, until it is known whether the next event is to be taken out. An event is held to its
+//! end if it has no `choices`, or none in them. Servers write an event at once, so bytes wait only where the network has cut
+//! one. What grows beyond [`MAX_HELD_BYTES`](super::passage::MAX_HELD_BYTES) passes as it is.
 //!
-//! As in [`super::AnswerUsage`], a name spelled with escapes is not recognized, broken JSON is no error, and a
-//! compressed answer is the caller's to keep away. A `usage` that stands first in its object is left there.
+//! An event with several `data:` lines is not taken out. A `usage` that stands first in its object is left there.
 
-use std::borrow::Cow;
+use super::passage::{Mark, Passage};
+use super::place::{Seen, Spot};
+use crate::openai::json::{Bracket, Token};
 
-use memchr::memmem;
+/// What is put back, by name.
+const MOVED: [(Spot, &str); 2] = [(Spot::Fingerprint, "system_fingerprint"), (Spot::Timings, "timings")];
 
-use super::event_lines::{EventLines, Part};
-use crate::openai::json::{Bracket, JsonTokens, Token};
-
-/// The most that is held back, in bytes. An event with usage has 400, and the name of a model, of at most
-/// [`MAX_MODEL_NAME_BYTES`](crate::openai::MAX_MODEL_NAME_BYTES), six times that when it is spelled with escapes.
-const MAX_HELD_BYTES: usize = 8 * 1024;
-
-/// The rewriting of one stream.
-#[derive(Debug)]
-pub struct HiddenUsage {
-    lines: EventLines,
-    tokens: JsonTokens,
-    /// What may not go on yet, and during a push the bytes ahead of that.
-    pending: Vec<u8>,
-    /// Where in `pending` the line begins that may be taken out.
-    line_from: Option<usize>,
-    /// Where in `pending` the member begins that may be `usage: null`: behind the value ahead of it.
-    member_from: Option<usize>,
+/// The reading of one stream.
+#[derive(Debug, Default)]
+pub(super) struct HiddenUsage {
+    /// Whether the server tells the usage to everybody.
+    is_forced: bool,
+    /// Where the event begins, while it may have to be taken out.
+    event_from: Option<Mark>,
+    /// Whether the event has had a `data:` line.
+    has_data: bool,
+    /// Whether the last one is to be taken out.
+    is_hidden: bool,
+    /// Where the member begins that may be `usage: null`: behind the value ahead of it.
+    member_from: Option<Mark>,
     document: Document,
-    /// Whether the next line is the first of its event.
-    begins_event: bool,
-    /// Whether an event was taken out, so that its blank line goes, too.
-    ends_hidden: bool,
+    finished: Option<Finished>,
+    /// What the event to be taken out has of [`MOVED`].
+    moved: Members,
 }
+
+/// Values at the top of a document, as they are spelled; of one that has passed on nothing.
+type Members = [Option<Vec<u8>>; MOVED.len()];
 
 /// What is known of the document in this line.
 #[derive(Debug, Default)]
 struct Document {
-    /// The last key at the top.
-    key: Key,
     /// Whether there are `choices`, and none in them.
     no_choices: bool,
+    /// Whether there is something in them.
+    has_choices: bool,
     /// Whether there is a `usage`, and it is an object.
     has_usage: bool,
-    /// Whether it has come to its end and is to be taken out.
-    hidden: bool,
+    has_finish_reason: bool,
+    /// Which of [`MOVED`] is being read, and where its value begins.
+    value_from: Option<(usize, Mark)>,
+    members: Members,
 }
 
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Key {
-    Choices,
-    Usage,
-    #[default]
-    Other,
-}
-
-impl Default for HiddenUsage {
-    fn default() -> HiddenUsage {
-        HiddenUsage::new()
-    }
+/// The last event with a finish reason, until another follows.
+#[derive(Debug)]
+struct Finished {
+    /// Ahead of the bracket that closes its document.
+    end: Mark,
+    members: Members,
 }
 
 impl HiddenUsage {
-    /// For one answer.
-    pub fn new() -> HiddenUsage {
-        HiddenUsage {
-            lines: EventLines::new(),
-            tokens: JsonTokens::new(),
-            pending: Vec::new(),
-            line_from: Some(0),
-            member_from: None,
-            document: Document::default(),
-            begins_event: true,
-            ends_hidden: false,
-        }
+    /// What may not go on yet.
+    pub(super) fn held(&self) -> impl Iterator<Item = Mark> {
+        let finished = self.finished.as_ref().map(|finished| finished.end);
+        [self.event_from, self.member_from, finished].into_iter().flatten()
     }
 
-    /// Takes the next bytes of the answer; returns what may go on now. `end`: these were the last.
-    ///
-    /// All that was returned, joined, is the answer without the usage, however its bytes were cut.
-    pub fn push<'a>(&mut self, bytes: &'a [u8], end: bool) -> Cow<'a, [u8]> {
-        if self.has_nothing_to_do(bytes) {
-            return Cow::Borrowed(bytes);
-        }
-        self.pending.reserve(bytes.len());
-        let mut rest = bytes;
-        while let Some(part) = self.lines.next(&mut rest) {
-            match part {
-                Part::Start(text) => self.pending.extend_from_slice(text),
-                Part::Data(text) => self.read(text),
-                Part::Other(text) => {
-                    self.line_from = None;
-                    self.pending.extend_from_slice(text);
-                }
-                Part::End { blank } => {
-                    self.pending.push(b'\n');
-                    self.end_line(blank);
-                }
-            }
-        }
-        if end && self.document.hidden {
-            self.take_out(self.line_from);
-        }
-        Cow::Owned(self.release(end))
+    /// An event begins, that is no comment.
+    pub(super) fn begin_event(&mut self, passage: &Passage<'_>) {
+        self.event_from = Some(passage.mark());
     }
 
-    /// Whether these are whole events in which nothing can be a usage, as most of a stream is: they need not be read.
-    fn has_nothing_to_do(&self, bytes: &[u8]) -> bool {
-        let between_events = self.pending.is_empty() && self.line_from == Some(0) && self.begins_event;
-        between_events
-            && !self.ends_hidden
-            && bytes.ends_with(b"\n\n")
-            && memmem::find(bytes, b"usage").is_none()
+    /// An event came that is like one that is not taken out.
+    pub(super) fn pass_event(&mut self) {
+        self.finished = None;
     }
 
-    fn read(&mut self, text: &[u8]) {
-        let mut rest = text;
-        loop {
-            let before = rest;
-            let token = self.tokens.next(&mut rest);
-            let read = before.len() - rest.len();
-            self.pending.extend_from_slice(before.get(..read).unwrap_or_default());
-            match token {
-                Some(Token::Open(bracket)) => self.open(bracket),
-                Some(Token::Close { empty }) => self.close(empty),
-                Some(Token::Key) => self.read_key(),
-                Some(Token::Text) => self.read_text(),
-                Some(Token::Word) => self.read_word(),
-                None => break,
-            }
-        }
-        if self.tokens.has_ended() && !self.document.hidden {
-            self.line_from = None;
-        }
-    }
-
-    /// Passes over every bracket but the document's and that of `choices`, unless something is in it.
-    fn open(&mut self, bracket: Bracket) {
-        match (self.tokens.depth(), self.document.key, bracket) {
-            (1, _, Bracket::Object) | (2, Key::Choices, Bracket::List) => return,
-            (2, Key::Usage, Bracket::Object) => self.document.has_usage = true,
-            (2, Key::Other, _) => {}
-            _ => self.line_from = None,
-        }
-        self.member_from = None;
-        self.tokens.skip(bracket);
-    }
-
-    fn close(&mut self, empty: bool) {
-        match (self.tokens.depth(), self.document.key) {
-            (0, _) => {
-                self.document.hidden =
-                    self.line_from.is_some() && self.document.no_choices && self.document.has_usage;
-                self.member_from = None;
-            }
-            (1, Key::Choices) if empty => self.document.no_choices = true,
-            (1, Key::Choices) => self.line_from = None,
+    /// The token is the last that has come.
+    pub(super) fn see(&mut self, seen: &Seen<'_>, passage: &mut Passage<'_>) {
+        match (seen.depth, seen.spot, seen.token) {
+            (1, spot, Token::Key) => self.see_key(spot, passage),
+            (1, ..) => self.see_member(seen, passage),
+            (0, _, Token::Close { .. }) => self.end_object(passage),
+            (0, _, Token::Open(Bracket::List)) | (_, Spot::Choice, Token::Open(_)) => self.keep_event(),
+            (_, Spot::FinishReason, Token::Text) => self.document.has_finish_reason = true,
             _ => {}
         }
-        self.end_value();
     }
 
-    fn read_key(&mut self) {
-        if self.tokens.depth() != 1 {
-            return;
-        }
-        self.document.key = match self.tokens.text() {
-            b"choices" => Key::Choices,
-            b"usage" => Key::Usage,
-            _ => Key::Other,
-        };
-        if self.document.key != Key::Usage {
+    fn see_key(&mut self, spot: Spot, passage: &Passage<'_>) {
+        if spot != Spot::Usage {
             self.member_from = None;
         }
+        self.document.value_from = place_of(spot).map(|place| (place, passage.mark()));
     }
 
-    fn read_text(&mut self) {
-        if self.document.key != Key::Other {
-            self.line_from = None;
-        }
-        self.end_value();
-    }
-
-    fn read_word(&mut self) {
-        if self.document.key != Key::Other {
-            self.line_from = None;
-        }
-        if (self.tokens.depth(), self.document.key, self.tokens.text()) == (1, Key::Usage, b"null") {
-            self.take_out(self.member_from);
-        }
-        self.end_value();
-    }
-
-    /// Behind a value at the top: the next member begins here.
-    fn end_value(&mut self) {
-        if self.tokens.depth() == 1 {
-            self.member_from = Some(self.pending.len());
-        }
-    }
-
-    fn end_line(&mut self, blank: bool) {
-        if self.document.hidden && self.take_out(self.line_from) {
-            self.ends_hidden = self.begins_event;
-        } else {
-            if blank && self.ends_hidden {
-                self.take_out(self.line_from);
+    /// A value at the top begins or ends. Behind it the next member begins.
+    fn see_member(&mut self, seen: &Seen<'_>, passage: &mut Passage<'_>) {
+        match (seen.spot, seen.token) {
+            (Spot::Usage, Token::Open(Bracket::Object)) => self.document.has_usage = true,
+            (Spot::Usage, Token::Close { .. }) | (Spot::Choices, Token::Open(Bracket::List)) => {}
+            (Spot::Choices, Token::Close { empty: true }) => self.document.no_choices = true,
+            (Spot::Usage, Token::Word) if seen.text == b"null" => {
+                self.keep_event();
+                self.take_out_member(passage);
             }
-            self.ends_hidden = false;
-            self.begins_event = blank;
+            (Spot::Choices, Token::Close { .. }) => {
+                self.document.has_choices = true;
+                self.keep_event();
+            }
+            (Spot::Usage | Spot::Choices, _) => self.keep_event(),
+            _ => {}
         }
-        self.tokens.restart();
+        let ends = !matches!(seen.token, Token::Open(_));
+        self.member_from = ends.then(|| passage.mark());
+        if ends
+            && let Some((place, from)) = self.document.value_from.take()
+            && let Some(member) = self.document.members.get_mut(place)
+        {
+            *member = Some(passage.since(from).unwrap_or_default().trim_ascii().to_vec());
+        }
+    }
+
+    /// The document is closed.
+    fn end_object(&mut self, passage: &Passage<'_>) {
+        self.member_from = None;
+        self.is_forced |= self.document.has_choices && self.document.has_usage;
+        self.is_hidden = self.event_from.is_some()
+            && !self.is_forced
+            && self.document.no_choices
+            && self.document.has_usage;
+        if self.is_hidden {
+            self.moved = std::mem::take(&mut self.document.members);
+            return;
+        }
+        self.keep_event();
+        if self.document.has_finish_reason {
+            let members = std::mem::take(&mut self.document.members);
+            self.finished = Some(Finished { end: passage.mark_before_last(), members });
+        }
+    }
+
+    /// This event is not taken out, so nothing of it is put into the one before.
+    fn keep_event(&mut self) {
+        if self.event_from.take().is_some() {
+            self.finished = None;
+        }
+    }
+
+    fn take_out_member(&mut self, passage: &mut Passage<'_>) {
+        if let Some(from) = self.member_from {
+            passage.replace_since(from, b"");
+        }
+    }
+
+    /// A line has ended, a `data:` line or another, and with it its document.
+    pub(super) fn end_line(&mut self, is_data: bool) {
+        if is_data && (std::mem::replace(&mut self.has_data, true) || !self.is_hidden) {
+            self.keep_event();
+        }
         self.document = Document::default();
-        self.line_from = Some(self.pending.len());
         self.member_from = None;
     }
 
-    /// Drops what is pending from this place on, if there is one and it could be held back however it was cut.
-    fn take_out(&mut self, from: Option<usize>) -> bool {
-        let from = from.filter(|from| self.may_hold(*from));
-        if let Some(from) = from {
-            self.pending.truncate(from);
+    /// A blank line has come, or the answer has ended: says whether the event was taken out.
+    pub(super) fn end_event(&mut self, passage: &mut Passage<'_>) -> bool {
+        let is_hidden = std::mem::take(&mut self.is_hidden);
+        let event_from = self.event_from.take().filter(|_| is_hidden);
+        let moved = std::mem::take(&mut self.moved);
+        self.has_data = false;
+        let is_taken_out = event_from.is_some_and(|from| passage.replace_since(from, b""));
+        if event_from.is_some()
+            && let Some(finished) = self.finished.take()
+            && is_taken_out
+        {
+            passage.insert(finished.end, &put_back(&moved, &finished.members));
         }
-        from.is_some()
+        is_taken_out
     }
+}
 
-    fn may_hold(&self, from: usize) -> bool {
-        self.pending.len().saturating_sub(from) <= MAX_HELD_BYTES
-    }
+fn place_of(spot: Spot) -> Option<usize> {
+    MOVED.iter().position(|(moved, _)| *moved == spot)
+}
 
-    /// The pending bytes, without those that are held back.
-    fn release(&mut self, end: bool) -> Vec<u8> {
-        self.line_from = self.line_from.filter(|from| !end && self.may_hold(*from));
-        self.member_from = self.member_from.filter(|from| !end && self.may_hold(*from));
-        let held_from = self.line_from.or(self.member_from).unwrap_or(self.pending.len());
-        let passing_bytes = held_from.min(self.pending.len());
-        let held = self.pending.split_off(passing_bytes);
-        self.line_from = self.line_from.map(|_| 0);
-        self.member_from = self.member_from.map(|from| from.saturating_sub(passing_bytes));
-        std::mem::replace(&mut self.pending, held)
+/// The members that were moved, as they are written at the end of an object that may have some of them itself.
+fn put_back(moved: &Members, present: &Members) -> Vec<u8> {
+    let mut written = Vec::new();
+    for (((_, name), value), present) in MOVED.iter().zip(moved).zip(present) {
+        if let (Some(value), None) =
+            (value.as_deref().filter(|value| !matches!(*value, b"" | b"null")), present)
+        {
+            written.extend_from_slice(format!(",\"{name}\":").as_bytes());
+            written.extend_from_slice(value);
+        }
     }
+    written
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::openai::answer::passage::MAX_HELD_BYTES;
+    use crate::openai::{AnswerFormat, AnswerReader};
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     const OUTPUT: &str = r#"{"id":"1","choices":[{"index":0,"text":"a"}]}"#;
     const USAGE: &str = r#"{"id":"1","choices":[],"usage":{"prompt_tokens":9,"completion_tokens":1}}"#;
 
+    fn answer() -> AnswerReader {
+        let mut answer = AnswerReader::new(AnswerFormat::Events);
+        answer.hide_usage();
+        answer
+    }
+
     fn hide<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
-        let mut answer = HiddenUsage::new();
+        let mut answer = answer();
         let mut rewritten = vec![];
         for piece in pieces {
             rewritten.extend_from_slice(&answer.push(piece, false));
-            assert!(answer.pending.len() <= MAX_HELD_BYTES);
         }
         rewritten.extend_from_slice(&answer.push(b"", true));
         rewritten
@@ -286,7 +250,7 @@ mod tests {
                 String::from_utf8_lossy(stream)
             );
         };
-        same(&HiddenUsage::new().push(stream, true), "whole");
+        same(&answer().push(stream, true), "whole");
         same(&hide(stream.chunks(1)), "byte by byte");
         for cut in 0..=stream.len() {
             let (first, second) = stream.split_at(cut);
@@ -313,18 +277,21 @@ mod tests {
         };
     }
 
-    /// The id differs with every request; the fingerprint is in the event taken out.
-    fn without_what_differs(stream: &str) -> String {
+    const FINGERPRINT: &str = r#","system_fingerprint":"vllm-0.32.0-53379a06""#;
+
+    /// The id differs with every request.
+    fn without_id(stream: &str) -> String {
         let (_, behind) = stream.split_once(r#""id":""#).unwrap();
         let (id, _) = behind.split_once('"').unwrap();
-        stream.replace(id, "ID").replace(r#","system_fingerprint":"vllm-0.32.0-53379a06""#, "")
+        stream.replace(id, "ID")
     }
 
     fn without_usage_event(stream: &str) -> String {
         let (events, done) = stream.rsplit_once("data: [DONE]").unwrap();
         let (outputs, usage) = events.trim_end().rsplit_once("data: ").unwrap();
-        assert!(usage.contains(r#""choices":[],"usage":{"#));
-        format!("{outputs}data: [DONE]{done}")
+        assert!(usage.contains(r#""choices":[],"usage":{"#) && usage.contains(FINGERPRINT));
+        let outputs = outputs.strip_suffix("}\n\n").unwrap();
+        format!("{outputs}{FINGERPRINT}}}\n\ndata: [DONE]{done}")
     }
 
     #[test]
@@ -332,7 +299,7 @@ mod tests {
         for [without, with] in [recorded!("chat_stream"), recorded!("comp_stream")] {
             let expected = without_usage_event(with);
             check(with, &expected);
-            assert_eq!(without_what_differs(&expected), without_what_differs(without));
+            assert_eq!(without_id(&expected), without_id(without));
             let crlf = |stream: &str| stream.replace('\n', "\r\n");
             check(crlf(with), crlf(&expected));
         }
@@ -398,6 +365,13 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_tells_the_usage_to_everybody_is_left_alone() {
+        let forced = OUTPUT.replace("}]}", r#"}],"usage":{"prompt_tokens":9,"completion_tokens":1}}"#);
+        check_untouched(&events([&forced, &forced, USAGE, "[DONE]"]));
+        check(events([OUTPUT, USAGE, &forced, USAGE]), events([OUTPUT, &forced, USAGE]));
+    }
+
+    #[test]
     fn a_line_begins_anew_wherever_the_one_before_was_cut_off() {
         for cut_off in
             [r#"{"x":"\"#, r#"{"x":"a"#, r#"{"choices":[],"usage":{"#, r#"{"a":1,"usage":nul"#, "[", "x"]
@@ -410,18 +384,53 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_around_the_event_stays() {
+    fn the_whole_event_goes_or_none_of_it() {
         for (stream, expected) in [
             (format!(": a\n\ndata: {USAGE}\n\n: b\n\n"), ": a\n\n: b\n\n"),
-            (format!("id: 1\ndata: {USAGE}\n\ndata: [DONE]\n\n"), "id: 1\n\ndata: [DONE]\n\n"),
-            (format!("data: {USAGE}\nid: 1\n\n"), "id: 1\n\n"),
+            (format!(": a\ndata: {USAGE}\n\ndata: [DONE]\n\n"), ": a\ndata: [DONE]\n\n"),
+            (format!("id: 1\ndata: {USAGE}\n\ndata: [DONE]\n\n"), "data: [DONE]\n\n"),
+            (format!("data: {USAGE}\nid: 1\n\n"), ""),
+            (format!("event: x\r\n: c\r\ndata: {USAGE}\r\nretry: 1\r\n\r\nid: 2\r\n\r\n"), "id: 2\r\n\r\n"),
             (format!("data: {USAGE}\n\n\n\ndata: {USAGE}\r\n\r\n\r\n"), "\n\n\r\n"),
             (format!("data: {USAGE}"), ""),
+            (format!("id: 1\ndata: {USAGE}\n"), ""),
         ] {
-            let expected =
-                if expected.is_empty() && stream.starts_with("event") { &stream } else { expected };
             check(&stream, expected);
         }
+        for stream in [
+            format!("data: {USAGE}\ndata: {USAGE}\n\n"),
+            format!("data: {USAGE}\ndata: x\n\n"),
+            format!("data: x\ndata: {USAGE}\n\n"),
+        ] {
+            check_untouched(&stream);
+        }
+    }
+
+    #[test]
+    fn what_the_server_moved_is_put_back_into_the_event_with_the_finish_reason() {
+        const LAST: &str = r#"{"choices":[{"finish_reason":"stop"}],"x":1}"#;
+        let usage = |more: &str| format!(r#"{{"choices":[],"usage":{{}}{more}}}"#);
+        let put_back = |last: &str, moved: &str, expected: &str| {
+            check(events([OUTPUT, last, &usage(moved), "[DONE]"]), events([OUTPUT, expected, "[DONE]"]));
+        };
+        let finished = |more: &str| LAST.replace(",\"x\":1", &format!(",\"x\":1{more}"));
+        let timings = r#","timings":{"prompt_n":7,"predicted_ms":[1.5,"}"]}"#;
+        put_back(LAST, "", LAST);
+        put_back(LAST, timings, &finished(timings));
+        put_back(
+            LAST,
+            &format!("{timings}{FINGERPRINT},\"y\":2"),
+            &finished(&format!("{FINGERPRINT}{timings}")),
+        );
+        put_back(LAST, r#", "timings" : null"#, LAST);
+        put_back(LAST, r#", "system_fingerprint" : "a""#, &finished(r#","system_fingerprint":"a""#));
+        let has_one = finished(r#","system_fingerprint":"b""#);
+        put_back(&has_one, FINGERPRINT, &has_one);
+        let comment = format!("data: {LAST}\n\n: alive\n\ndata: {}\n\n", usage(timings));
+        check(comment, format!("data: {}\n\n: alive\n\n", finished(timings)));
+        // Only the event right ahead of it has lost anything.
+        check(events([LAST, OUTPUT, &usage(timings)]), events([LAST, OUTPUT]));
+        check(events([OUTPUT, &usage(timings), LAST]), events([OUTPUT, LAST]));
     }
 
     #[test]
@@ -440,9 +449,15 @@ mod tests {
             ("data: {\"choices\":[],\"usage\":{}}", ""),
             (": pi", ": pi"),
             ("dat", ""),
-            ("date", "date"),
+            ("date", ""),
+            ("event: x\ndata: {\"choices\":[", ""),
+            ("event: x\ndata: {\"choices\":[{", "event: x\ndata: {\"choices\":[{"),
+            (
+                "data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\ndata: {\"x\":",
+                "data: {\"choices\":[{\"finish_reason\":\"stop\"}]",
+            ),
         ] {
-            assert_eq!(String::from_utf8_lossy(&HiddenUsage::new().push(piece.as_bytes(), false)), passes);
+            assert_eq!(String::from_utf8_lossy(&answer().push(piece.as_bytes(), false)), passes);
         }
     }
 
@@ -450,7 +465,7 @@ mod tests {
     fn an_event_or_member_that_grows_too_large_passes_as_it_is_however_cut() {
         let padding = |bytes: usize| " ".repeat(bytes);
         let event =
-            |bytes: usize| format!("data: {USAGE}{}\n\n", padding(bytes - USAGE.len() - "data: \n".len()));
+            |bytes: usize| format!("data: {USAGE}{}\n\n", padding(bytes - USAGE.len() - "data: \n\n".len()));
         let member =
             |bytes: usize| format!("data: {{\"choices\":[{{}}],\"usage\":{}null}}\n\n", padding(bytes - 13));
         let few_cuts = |stream: &str, expected: &str| {
@@ -462,10 +477,8 @@ mod tests {
         few_cuts(&event(MAX_HELD_BYTES + 1), &event(MAX_HELD_BYTES + 1));
         few_cuts(&member(MAX_HELD_BYTES), "data: {\"choices\":[{}]}\n\n");
         few_cuts(&member(MAX_HELD_BYTES + 1), &member(MAX_HELD_BYTES + 1));
-        let large = events([
-            &format!("{{\"{0}\":\"{0}\",\"x\":[{0}],\"choices\":[]}}", "a".repeat(1_000_000)),
-            OUTPUT,
-        ]);
+        let large =
+            events([&format!("{{\"{0}\":\"{0}\",\"x\":[{0}],\"choices\":[]}}", "a".repeat(100_000)), OUTPUT]);
         few_cuts(&large, &large);
     }
 }

@@ -1,15 +1,21 @@
-//! Answers, as they stream by: what they have cost, and what of them is changed on their way to the client.
+//! Answers, as they stream by: what they have cost, how far they are, whether they failed, and what of them is changed
+//! on their way to the client. [`reader`] walks through them once, for all who watch.
 
 mod counts;
 mod event_lines;
 mod event_pattern;
+mod failure;
 mod format;
 mod hidden_usage;
 mod model;
+mod passage;
+mod place;
+mod progress;
+mod reader;
+mod says;
 mod usage;
 
 pub use counts::Usage;
+pub use failure::AnswerFailure;
 pub use format::AnswerFormat;
-pub use hidden_usage::HiddenUsage;
-pub use model::AnswerModel;
-pub use usage::AnswerUsage;
+pub use reader::AnswerReader;

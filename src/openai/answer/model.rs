@@ -1,271 +1,82 @@
-//! Gives the model's name in an answer back as the client asked for it, while the answer streams by.
+//! Gives the model's name in an answer back as the client asked for it.
 //!
 //! Replaced is the string under a key `model` that equals the name sent to the servers, escapes decoded, where it
 //! stands
 //! - at the top of a document: `{"model":"sql-lora"}`, or
 //! - in an object right below the top, under `response` (events of the Responses API) or `message` (Anthropic's).
 //!
-//! An answer that begins with `{` is one document. Any other is taken for server-sent events, where each line
-//! `data: {` holds one document. Every other byte passes as it came, and so do answers of any other form.
-//!
-//! Broken JSON is no error. What stands ahead of the first fault in the outer objects is replaced as in any answer,
-//! as it may be with the client already; the rest of that document passes unchanged. Nested values are skipped by
-//! their brackets and strings alone.
-//!
-//! Not done here: a document spread over several `data:` lines and lines ended by a lone CR pass unchanged, no
-//! vLLM-like server sends them. The length of the answer changes, so a `content-length` is the caller's to remove,
-//! and a compressed answer is the caller's to keep away.
+//! Held back is a name that has begun, with the blanks ahead of it. What grows beyond
+//! [`MAX_HELD_BYTES`](super::passage::MAX_HELD_BYTES) is no name.
 
-use memchr::{memchr, memchr3, memmem};
+use memchr::memchr;
 
-/// What begins a line that holds a document.
-const DATA_FIELD: &[u8] = b"data:";
+use super::passage::{Mark, Passage};
+use super::place::{Seen, Spot};
+use crate::openai::json::{Token, decode_string};
 
-/// The longest key that matters; `model` and `message` are shorter.
-const LONGEST_KEY: &str = "response";
-
-/// Bytes JSON spends at most on one byte of text: `\u002d` for `-`. A longer string cannot be the one looked for.
-const LONGEST_ESCAPE_BYTES: usize = 6;
-
-/// The rewriting of one answer.
+/// Which name is replaced by which.
 #[derive(Debug)]
-pub struct AnswerModel {
+pub(super) struct ModelName {
     sent: String,
     /// The replacement: the client's name as a JSON string.
     asked: Vec<u8>,
-    /// The longest string worth waiting for, in bytes with its quotes.
-    longest_string: usize,
-    /// Whether a new line begins anew: the answer is not one document.
-    by_line: bool,
-    /// Whether a name was replaced in this line.
-    is_named: bool,
-    /// Whether the object being read is the one under `response` or `message`.
-    in_envelope: bool,
-    state: State,
-    /// What may not go on yet, and during a push the bytes ahead of that.
-    pending: Vec<u8>,
-    /// Where in `pending` the string begins that may be a key or name looked for.
-    held_from: Option<usize>,
+    /// Where the value begins that may be the name: behind the colon.
+    value_from: Option<Mark>,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum State {
-    /// Nothing but whitespace so far.
-    Start,
-    /// At the beginning of a line: what is missing of [`DATA_FIELD`]. Nothing missing: ahead of the document.
-    Line(&'static [u8]),
-    BeforeKey,
-    BeforeColon(Key),
-    BeforeValue(Key),
-    /// Within a number, `true`, `false` or `null`.
-    Word,
-    AfterValue,
-    /// The same behind the first name that was replaced in this line of events.
-    AfterName,
-    /// Within a value of no interest, this many brackets deep.
-    Nested(u64),
-    Text(Role),
-    /// Behind a backslash.
-    Escape(Role),
-    /// Nothing more to replace, in this line or at all.
-    Ignored,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Key {
-    Model,
-    Envelope,
-    Other,
-}
-
-/// What a string is.
-#[derive(Debug, Clone, Copy)]
-enum Role {
-    Key,
-    Model,
-    OtherValue,
-    /// Part of a nested value, with its depth.
-    Nested(u64),
-}
-
-impl AnswerModel {
+impl ModelName {
     /// `sent`: the name the servers know; `asked`: the name the client used.
-    pub fn new(sent: &str, asked: &str) -> AnswerModel {
-        AnswerModel {
-            sent: sent.to_owned(),
-            asked: serde_json::Value::from(asked).to_string().into_bytes(),
-            longest_string: sent.len().max(LONGEST_KEY.len()) * LONGEST_ESCAPE_BYTES + "\"\"".len(),
-            by_line: false,
-            is_named: false,
-            in_envelope: false,
-            state: State::Start,
-            pending: Vec::new(),
-            held_from: None,
+    pub(super) fn new(sent: &str, asked: &str) -> ModelName {
+        let asked = serde_json::Value::from(asked).to_string().into_bytes();
+        ModelName { sent: sent.to_owned(), asked, value_from: None }
+    }
+
+    /// What may not go on yet.
+    pub(super) fn held(&self) -> Option<Mark> {
+        self.value_from
+    }
+
+    /// The token is the last that has come.
+    pub(super) fn see(&mut self, seen: &Seen<'_>, passage: &mut Passage<'_>) {
+        let value_from = self.value_from.take();
+        if seen.spot != Spot::Model {
+            return;
+        }
+        match (seen.token, value_from) {
+            (Token::Key, _) => self.value_from = Some(passage.mark()),
+            (Token::Text, Some(from)) => self.replace(from, passage),
+            _ => {}
         }
     }
 
-    /// Takes the next bytes of the answer; returns what may go on now. `end`: these were the last.
-    ///
-    /// All that was returned, joined, is the answer rewritten, however its bytes were cut. Held back is at most one
-    /// unfinished key or model's name, of six times the bytes of the name sent or of `response`, and its quotes.
-    pub fn push(&mut self, bytes: &[u8], end: bool) -> Vec<u8> {
-        self.pending.reserve(bytes.len());
-        let mut rest = bytes;
-        loop {
-            let (dull, telling) = rest.split_at(self.dull_bytes(rest));
-            self.pending.extend_from_slice(dull);
-            let Some((&byte, behind)) = telling.split_first() else { break };
-            self.pending.push(byte);
-            self.state = self.next(self.state, byte);
-            rest = behind;
+    /// A line has ended, and with it its document.
+    pub(super) fn end_line(&mut self) {
+        self.value_from = None;
+    }
+
+    fn replace(&self, from: Mark, passage: &mut Passage<'_>) {
+        let Some(value) = passage.since(from) else { return };
+        let name = value.trim_ascii_start();
+        if says(name, &self.sent) {
+            let blanks = value.get(..value.len() - name.len()).unwrap_or_default();
+            let replacement = [blanks, &self.asked].concat();
+            passage.replace_since(from, &replacement);
         }
-        self.release(end)
-    }
-
-    /// How many of the next bytes cannot change the state.
-    fn dull_bytes(&self, bytes: &[u8]) -> usize {
-        let telling = match self.state {
-            State::Text(_) => memchr3(b'"', b'\\', b'\n', bytes),
-            State::Ignored => memchr(b'\n', bytes),
-            State::AfterName => Some(dull_line_bytes(bytes)),
-            _ => Some(0),
-        };
-        telling.unwrap_or(bytes.len())
-    }
-
-    /// The pending bytes, without the string that is held back.
-    fn release(&mut self, end: bool) -> Vec<u8> {
-        let pending_bytes = self.pending.len();
-        self.held_from = self
-            .held_from
-            .filter(|start| !end && pending_bytes.saturating_sub(*start) <= self.longest_string);
-        let held = self.pending.split_off(self.held_from.unwrap_or(pending_bytes).min(pending_bytes));
-        self.held_from = self.held_from.map(|_| 0);
-        std::mem::replace(&mut self.pending, held)
-    }
-
-    /// The state behind `byte`, which is the last of the pending ones.
-    fn next(&mut self, state: State, byte: u8) -> State {
-        use State::{
-            AfterName, AfterValue, BeforeColon, BeforeKey, BeforeValue, Escape, Ignored, Line, Nested, Start,
-            Text, Word,
-        };
-        match (state, byte) {
-            (_, b'\n') if self.by_line => self.begin_line(),
-
-            (AfterName, _) => self.next(AfterValue, byte),
-
-            (Text(role), b'"') => self.end_text(role),
-            (Text(role), b'\\') => Escape(role),
-            (Text(role) | Escape(role), _) => Text(role),
-
-            (Nested(depth), b'"') => Text(Role::Nested(depth)),
-            (Nested(depth), b'{' | b'[') => Nested(depth + 1),
-            (Nested(1), b'}' | b']') => AfterValue,
-            (Nested(depth), b'}' | b']') => Nested(depth - 1),
-            (Nested(_) | Ignored, _) => state,
-
-            (Line([expected, missing @ ..]), _) if *expected == byte => Line(missing),
-            (Line([_, ..]), _) => Ignored,
-
-            (Word, b' ' | b'\t' | b'\r' | b'\n') => AfterValue,
-            (_, b' ' | b'\t' | b'\r' | b'\n') => state,
-
-            (Start | Line(_), b'{') => BeforeKey,
-            (Start, _) => {
-                self.by_line = true;
-                self.next(Line(DATA_FIELD), byte)
-            }
-
-            (BeforeKey, b'"') => self.hold(Role::Key),
-            (BeforeColon(key), b':') => BeforeValue(key),
-            (BeforeValue(Key::Model), b'"') => self.hold(Role::Model),
-            (BeforeValue(_), b'"') => Text(Role::OtherValue),
-            (BeforeValue(Key::Envelope), b'{') => {
-                self.in_envelope = true;
-                BeforeKey
-            }
-            (BeforeValue(_), b'{' | b'[') => Nested(1),
-            (BeforeValue(_) | Word, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'+' | b'.' | b'E') => Word,
-            (Word | AfterValue, b',') => BeforeKey,
-            (Word | AfterValue | BeforeKey, b'}') => self.end_object(),
-            _ => Ignored,
-        }
-    }
-
-    fn begin_line(&mut self) -> State {
-        self.held_from = None;
-        self.is_named = false;
-        self.in_envelope = false;
-        State::Line(DATA_FIELD)
-    }
-
-    /// Begins a string that may have to be kept back, at the quote just read.
-    fn hold(&mut self, role: Role) -> State {
-        self.held_from = self.pending.len().checked_sub(1);
-        State::Text(role)
-    }
-
-    fn end_text(&mut self, role: Role) -> State {
-        match role {
-            Role::Key => State::BeforeColon(self.key()),
-            Role::Model => {
-                let is_first = self.replace_name() && !std::mem::replace(&mut self.is_named, true);
-                if is_first && self.by_line { State::AfterName } else { State::AfterValue }
-            }
-            Role::OtherValue => State::AfterValue,
-            Role::Nested(depth) => State::Nested(depth),
-        }
-    }
-
-    fn end_object(&mut self) -> State {
-        if std::mem::take(&mut self.in_envelope) { State::AfterValue } else { State::Ignored }
-    }
-
-    fn key(&mut self) -> Key {
-        let Some(start) = self.held_from.take() else { return Key::Other };
-        let name = self.pending.get(start..).unwrap_or_default();
-        if says(name, "model") {
-            Key::Model
-        } else if !self.in_envelope && (says(name, "response") || says(name, "message")) {
-            Key::Envelope
-        } else {
-            Key::Other
-        }
-    }
-
-    /// Whether it was the name to be replaced.
-    fn replace_name(&mut self) -> bool {
-        let Some(start) = self.held_from.take() else { return false };
-        let is_sent = says(self.pending.get(start..).unwrap_or_default(), &self.sent);
-        if is_sent {
-            self.pending.truncate(start);
-            self.pending.extend_from_slice(&self.asked);
-        }
-        is_sent
     }
 }
 
-/// Whether a JSON string, in its quotes, says this. One that was too long to be held back says nothing.
+/// Whether a JSON string, in its quotes, says this.
 fn says(string: &[u8], text: &str) -> bool {
     if memchr(b'\\', string).is_some() {
-        return serde_json::from_slice(string).is_ok_and(|decoded: String| decoded == text);
+        return decode_string(string).is_some_and(|decoded| decoded == text);
     }
     let spelled = string.strip_prefix(b"\"").and_then(|string| string.strip_suffix(b"\""));
     spelled == Some(text.as_bytes())
 }
 
-/// How many bytes the rest of the line has, if it is here and no key in it can be `model`, in whatever spelling: most
-/// events name it once.
-fn dull_line_bytes(bytes: &[u8]) -> usize {
-    let line = memchr(b'\n', bytes).and_then(|end| bytes.get(..end)).unwrap_or_default();
-    let may_name_it = [&b"model"[..], br"\u"].iter().any(|part| memmem::find(line, part).is_some());
-    if may_name_it { 0 } else { line.len() }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::openai::{AnswerFormat, AnswerReader};
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -283,14 +94,24 @@ mod tests {
         answer.split_once("\r\n\r\n").or_else(|| answer.split_once("\n\n")).unwrap().1
     }
 
-    fn rewrite<'a>(sent: &str, asked: &str, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
-        let mut answer = AnswerModel::new(sent, asked);
+    /// As the content type would tell it: what begins with a brace is a document.
+    fn format(answer: &[u8]) -> AnswerFormat {
+        let is_document = answer.trim_ascii_start().starts_with(b"{");
+        if is_document { AnswerFormat::Document } else { AnswerFormat::Events }
+    }
+
+    fn renaming(format: AnswerFormat, sent: &str, asked: &str) -> AnswerReader {
+        let mut answer = AnswerReader::new(format);
+        answer.rename_model(sent, asked);
+        answer
+    }
+
+    fn rewrite<'a>(mut answer: AnswerReader, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
         let mut rewritten = vec![];
         for piece in pieces {
-            rewritten.extend(answer.push(piece, false));
-            assert!(answer.pending.len() <= answer.longest_string);
+            rewritten.extend_from_slice(&answer.push(piece, false));
         }
-        rewritten.extend(answer.push(b"", true));
+        rewritten.extend_from_slice(&answer.push(b"", true));
         rewritten
     }
 
@@ -305,11 +126,12 @@ mod tests {
             );
             assert_eq!(rewritten, expected);
         };
-        same(AnswerModel::new(sent, asked).push(answer, true), "whole");
-        same(rewrite(sent, asked, answer.chunks(1)), "byte by byte");
+        let renaming = || renaming(format(answer), sent, asked);
+        same(renaming().push(answer, true).into_owned(), "whole");
+        same(rewrite(renaming(), answer.chunks(1)), "byte by byte");
         for cut in 0..=answer.len() {
             let (first, second) = answer.split_at(cut);
-            same(rewrite(sent, asked, [first, second]), &format!("cut at {cut}"));
+            same(rewrite(renaming(), [first, second]), &format!("cut at {cut}"));
         }
     }
 
@@ -433,22 +255,28 @@ mod tests {
         let long = "sql-lora".repeat(1000);
         let answer = format!(r#"{{"{long}":"sql-lora","model":"{long}","model":"sql-lora"}}"#);
         let expected = format!(r#"{{"{long}":"sql-lora","model":"{long}","model":"lora-request"}}"#);
-        let rewritten = rewrite(SENT, ASKED, answer.as_bytes().chunks(7));
+        let rewritten = rewrite(renaming(AnswerFormat::Document, SENT, ASKED), answer.as_bytes().chunks(7));
         assert_eq!(String::from_utf8(rewritten).unwrap(), expected);
-        assert_eq!(AnswerModel::new(SENT, ASKED).push(answer.as_bytes(), false), expected.as_bytes());
+        assert_eq!(
+            renaming(AnswerFormat::Document, SENT, ASKED).push(answer.as_bytes(), false).as_ref(),
+            expected.as_bytes()
+        );
     }
 
     #[test]
-    fn nothing_is_held_back_but_a_string_that_may_be_meant() {
+    fn nothing_is_held_back_but_a_value_that_may_be_meant() {
         for (piece, passes) in [
             (r#"{"id":"chat"#, r#"{"id":"chat"#),
-            (r#"{"mod"#, "{"),
-            (r#"{"model": "sql"#, r#"{"model": "#),
+            (r#"{"mod"#, r#"{"mod"#),
+            (r#"{"model": "sql"#, r#"{"model":"#),
             (r#"{"choices":[{"model":"sql"#, r#"{"choices":[{"model":"sql"#),
             ("data: {\"mod\n", "data: {\"mod\n"),
             ("data: {\"model\":\"sql-lora\"}\n\nda", "data: {\"model\":\"lora-request\"}\n\nda"),
         ] {
-            assert_eq!(AnswerModel::new(SENT, ASKED).push(piece.as_bytes(), false), passes.as_bytes());
+            assert_eq!(
+                renaming(format(piece.as_bytes()), SENT, ASKED).push(piece.as_bytes(), false).as_ref(),
+                passes.as_bytes()
+            );
         }
     }
 
@@ -499,7 +327,7 @@ mod tests {
             let answer = format!(r#"{{"a":{value},"model":"sql-lora","b":{value}}}"#);
             let expected = answer.replace(SENT, ASKED);
             assert_eq!(
-                rewrite(SENT, ASKED, answer.as_bytes().chunks(1)),
+                rewrite(renaming(AnswerFormat::Document, SENT, ASKED), answer.as_bytes().chunks(1)),
                 expected.as_bytes(),
                 "{}",
                 value.len()
@@ -508,26 +336,29 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_fault_passes_unchanged() {
+    fn of_broken_json_counts_what_can_still_be_told() {
         for broken in [
             r#"{"model" "sql-lora"}"#,
-            r#"{"model":,"model":"sql-lora"}"#,
-            r#"{"a":1 2,"model":"sql-lora"}"#,
-            r#"{"a":"b""c","model":"sql-lora"}"#,
             r#"{"a":1],"model":"sql-lora"}"#,
-            r#"{"a":nu"ll","model":"sql-lora"}"#,
             r#"{{"model":"sql-lora"}}"#,
             r#"{"a":[}]","model":"sql-lora"}"#,
             r#"{'model':'sql-lora'}"#,
-            r#"{model:"sql-lora"}"#,
-            r#"{"model":'sql-lora', "model":"sql-lora"}"#,
             r#"{"model":"sql\u00-lora"}"#,
             r#"{"model":"\ud800sql-lora"}"#,
-            r#"{"a","model":"sql-lora"}"#,
         ] {
             check_untouched(broken);
         }
-        check(r#"{"model":"sql-lora" "model":"sql-lora"}"#, r#"{"model":"lora-request" "model":"sql-lora"}"#);
+        for broken in [
+            r#"{"model":,"model":"sql-lora"}"#,
+            r#"{"a":1 2,"model":"sql-lora"}"#,
+            r#"{"a":"b""c","model":"sql-lora"}"#,
+            r#"{"a":nu"ll","model":"sql-lora"}"#,
+            r#"{model:"sql-lora"}"#,
+            r#"{"model":'sql-lora', "model":"sql-lora"}"#,
+            r#"{"a","model":"sql-lora"}"#,
+        ] {
+            check(broken, &broken.replace(r#""sql-lora""#, r#""lora-request""#));
+        }
     }
 
     #[test]

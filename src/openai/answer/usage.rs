@@ -1,287 +1,42 @@
-//! Finds out what an answer has cost in tokens, while it streams by.
+//! Finds what an answer has cost in tokens.
 //!
 //! Read are the numbers of the object `usage` where it stands
 //! - at the top of a document: chat completions, completions, embeddings, responses, messages, and events of streams
 //!   (`message_delta`, and each chunk of vLLM's continuous usage statistics), or
 //! - in an object right below the top, under `response` (`response.completed`) or `message` (`message_start`).
 //!
-//! The numbers' names tell the APIs apart ([`Usage`]). Where a name comes more than once, in one document or in
-//! several events, the last number counts that is a whole one of at most 32 bits; what is none is passed over, as is
-//! `"usage": null`. A name spelled with escapes is not recognized; no server writes that.
-//!
-//! Two things more are told, for answers that name no usage or do not come to an end: how many events carried
-//! output, and whether the answer is complete. Broken JSON is no error, and what was read of it counts.
-//!
-//! In memory are a few words, 32 bytes of the key or value being read, and what the stream's events have in common
-//! ([`EventPattern`]), however the answer is cut. A compressed answer is the caller's to keep away.
+//! The numbers' names tell the APIs apart ([`Usage`](super::Usage)). Where a name comes more than once, in one document or
+//! in several events, the last number counts that is a whole one of at most 32 bits; what is none is passed over, as is
+//! `"usage": null`.
 
-use std::ops::Range;
+use super::counts::Counts;
+use super::place::{Seen, Spot};
+use super::says::Says;
+use crate::openai::json::Token;
 
-use super::counts::{Counts, Usage};
-use super::event_lines::{EventLines, Part};
-use super::event_pattern::EventPattern;
-use super::format::AnswerFormat;
-use crate::openai::json::{Bracket, JsonTokens, Token};
-
-/// Depth down to which the way to a value is known: `response.usage.input_tokens_details.cached_tokens`.
-const PATH_DEPTH: usize = 4;
-
-/// What the last `data:` line of OpenAI's older APIs holds, in brackets.
-const DONE: &[u8] = b"DONE";
-
-/// The types of the last events of OpenAI's responses and Anthropic's messages.
-const LAST_EVENTS: [&[u8]; 4] =
-    [b"response.completed", b"response.incomplete", b"response.failed", b"message_stop"];
-
-/// The reading of one answer.
-#[derive(Debug)]
-pub struct AnswerUsage {
-    format: AnswerFormat,
-    lines: EventLines,
-    tokens: JsonTokens,
-    /// The keys on the way to the value being read, from the top; in a list [`Name::Other`].
-    path: [Name; PATH_DEPTH],
-    /// The key of the value being read, at whatever depth.
-    key: Name,
-    /// Whether output was found in this document.
-    has_output: bool,
-    pattern: EventPattern,
-    counts: Counts,
-    output_events: u32,
-    complete: bool,
-}
-
-/// What a key means to us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Name {
-    Usage,
-    /// An object that may hold `usage`, too.
-    Envelope,
-    /// Holds output, in OpenAI's completions.
-    Choices,
-    /// Is output or holds it, in the events of OpenAI's responses and Anthropic's messages.
-    Delta,
-    /// A string is output, in one of the two.
-    OutputText,
-    Type,
-    Details,
-    Prompt,
-    Completion,
-    Input,
-    Output,
-    Cached,
-    CacheRead,
-    CacheCreation,
-    Other,
-}
-
-/// What a value says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Says {
-    Nothing,
-    /// It is output, or would be if it were not empty.
-    Output,
-    /// A number of tokens, or that the answer is complete.
-    More,
-}
-
-impl Name {
-    fn of(key: &[u8]) -> Name {
-        match key {
-            b"usage" => Name::Usage,
-            b"response" | b"message" => Name::Envelope,
-            b"choices" => Name::Choices,
-            b"delta" => Name::Delta,
-            b"content" | b"text" | b"reasoning" | b"reasoning_content" | b"refusal" | b"arguments"
-            | b"thinking" | b"partial_json" => Name::OutputText,
-            b"type" => Name::Type,
-            b"prompt_tokens_details" | b"input_tokens_details" => Name::Details,
-            b"prompt_tokens" => Name::Prompt,
-            b"completion_tokens" => Name::Completion,
-            b"input_tokens" => Name::Input,
-            b"output_tokens" => Name::Output,
-            b"cached_tokens" => Name::Cached,
-            b"cache_read_input_tokens" => Name::CacheRead,
-            b"cache_creation_input_tokens" => Name::CacheCreation,
-            _ => Name::Other,
-        }
-    }
-}
-
-impl AnswerUsage {
-    /// For an answer in this format.
-    pub fn new(format: AnswerFormat) -> AnswerUsage {
-        AnswerUsage {
-            format,
-            lines: EventLines::new(),
-            tokens: JsonTokens::new(),
-            path: [Name::Other; PATH_DEPTH],
-            key: Name::Other,
-            has_output: false,
-            pattern: EventPattern::default(),
-            counts: Counts::default(),
-            output_events: 0,
-            complete: false,
-        }
-    }
-
-    /// Takes the next bytes of the answer.
-    pub fn push(&mut self, bytes: &[u8]) {
-        if self.format == AnswerFormat::Document {
-            self.read(bytes);
-            return;
-        }
-        let mut rest = bytes;
-        while let Some(part) = self.lines.next(&mut rest) {
-            match part {
-                Part::Data(text) if self.tokens.is_fresh() && !rest.is_empty() => self.read_event(text),
-                Part::Data(text) => {
-                    self.read(text);
-                }
-                Part::End { .. } => {
-                    self.tokens.restart();
-                    self.has_output = false;
-                }
-                Part::Start(_) | Part::Other(_) => {}
-            }
-        }
-    }
-
-    /// What the answer says it has cost, as far as it came. `None` as long as it does not tell the prompt's size.
-    pub fn usage(&self) -> Option<Usage> {
-        self.counts.usage()
-    }
-
-    /// Events with output in them, be it one token or several: text, reasoning, arguments of a tool's call. One for
-    /// a document with output in `choices`.
-    pub fn output_events(&self) -> u32 {
-        self.output_events
-    }
-
-    /// Whether the answer has come to its end: the document is closed, or an event says that it was the last
-    /// (`[DONE]`, `response.completed` and its like, `message_stop`).
-    pub fn is_complete(&self) -> bool {
-        self.complete
-    }
-
-    /// Takes a document that has come whole, in one line.
-    fn read_event(&mut self, document: &[u8]) {
-        if let Some(text) = self.pattern.text(document) {
-            self.add_output(!text.is_empty());
-        } else if let Some(value) = self.read(document) {
-            self.pattern.learn(document, value);
-        }
-    }
-
-    /// Where in `bytes` the value stands that may be output, if it is the only one there that says anything.
-    fn read(&mut self, bytes: &[u8]) -> Option<Range<usize>> {
-        let mut rest = bytes;
-        let mut value_begins = 0;
-        let (mut telling, mut output) = (0, None);
-        while let Some(token) = self.tokens.next(&mut rest) {
-            let place = bytes.len() - rest.len();
-            let says = match token {
-                Token::Open(bracket) => {
-                    self.enter(bracket);
-                    Says::Nothing
-                }
-                Token::Close { .. } => {
-                    self.complete |= self.format == AnswerFormat::Document && self.tokens.depth() == 0;
-                    Says::Nothing
-                }
-                Token::Key => {
-                    value_begins = place;
-                    self.key = Name::of(self.tokens.text());
-                    self.set_step(self.key);
-                    Says::Nothing
-                }
-                Token::Text => self.read_text(),
-                Token::Word => self.read_word(),
-            };
-            telling += u32::from(says != Says::Nothing);
-            if says == Says::Output {
-                output = Some(value_begins..place);
-            }
-        }
-        output.filter(|_| telling == 1)
-    }
-
-    /// Passes over what is of no interest in the bracket just opened.
-    fn enter(&mut self, bracket: Bracket) {
-        let path = self.path;
-        let outside = usize::try_from(self.tokens.depth().saturating_sub(1)).unwrap_or(usize::MAX);
-        match below_envelope(path.get(..outside).unwrap_or(&path)) {
-            [] | [Name::Usage] | [Name::Usage, Name::Details] | [Name::Choices | Name::Delta, ..] => {
-                self.set_step(Name::Other);
-            }
-            _ => self.tokens.skip(bracket),
-        }
-    }
-
-    /// The last step on the way to what is read now.
-    fn set_step(&mut self, name: Name) {
-        let place = self.tokens.depth().checked_sub(1).and_then(|place| usize::try_from(place).ok());
-        if let Some(step) = place.and_then(|place| self.path.get_mut(place)) {
-            *step = name;
-        }
-    }
-
-    fn read_text(&mut self) -> Says {
-        let text = self.tokens.text();
-        let [top, ..] = self.path;
-        let at_top = self.tokens.depth() == 1;
-        match self.key {
-            Name::Type if at_top && LAST_EVENTS.contains(&text) => {
-                self.complete = true;
-                Says::More
-            }
-            Name::Delta if at_top => self.add_output(!text.is_empty()),
-            Name::OutputText if matches!(top, Name::Choices | Name::Delta) => {
-                self.add_output(!text.is_empty())
-            }
-            _ => Says::Nothing,
-        }
-    }
-
-    fn add_output(&mut self, is_output: bool) -> Says {
-        if is_output && !std::mem::replace(&mut self.has_output, true) {
-            self.output_events = self.output_events.saturating_add(1);
-        }
-        Says::Output
-    }
-
-    fn read_word(&mut self) -> Says {
-        let (path, word) = (self.path, self.tokens.text());
-        let depth = usize::try_from(self.tokens.depth()).unwrap_or(usize::MAX);
-        let counts = &mut self.counts;
-        let count = match below_envelope(path.get(..depth).unwrap_or_default()) {
-            [Name::Usage, Name::Prompt] => &mut counts.prompt,
-            [Name::Usage, Name::Completion] => &mut counts.completion,
-            [Name::Usage, Name::Input] => &mut counts.input,
-            [Name::Usage, Name::Output] => &mut counts.output,
-            [Name::Usage, Name::CacheRead] => &mut counts.cache_read,
-            [Name::Usage, Name::CacheCreation] => &mut counts.cache_creation,
-            [Name::Usage, Name::Details, Name::Cached] => &mut counts.cached,
-            [Name::Other] if word == DONE => {
-                self.complete = true;
-                return Says::More;
-            }
+impl Counts {
+    /// Reads a number where it is one of those.
+    pub(super) fn see(&mut self, seen: &Seen<'_>) -> Says {
+        let count = match seen.spot {
+            Spot::Prompt => &mut self.prompt,
+            Spot::Completion => &mut self.completion,
+            Spot::Input => &mut self.input,
+            Spot::Output => &mut self.output,
+            Spot::CacheRead => &mut self.cache_read,
+            Spot::CacheCreation => &mut self.cache_creation,
+            Spot::Cached => &mut self.cached,
             _ => return Says::Nothing,
         };
-        *count = whole_number(word).or(*count);
+        if seen.token != Token::Word {
+            return Says::Nothing;
+        }
+        *count = whole_number(seen.text).or(*count);
         Says::More
     }
 }
 
-/// The way from the object that may hold `usage`.
-fn below_envelope(path: &[Name]) -> &[Name] {
-    match path {
-        [Name::Envelope, path @ ..] => path,
-        path => path,
-    }
-}
-
-fn whole_number(word: &[u8]) -> Option<u32> {
+/// A whole number of at most 32 bits, in digits.
+pub(super) fn whole_number(word: &[u8]) -> Option<u32> {
     // `parse` would take a plus sign.
     word.first().filter(|byte| byte.is_ascii_digit())?;
     str::from_utf8(word).ok()?.parse().ok()
@@ -289,7 +44,7 @@ fn whole_number(word: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::openai::{AnswerFormat, AnswerReader, Usage};
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -302,8 +57,8 @@ mod tests {
     }
 
     fn read<'a>(format: AnswerFormat, pieces: impl IntoIterator<Item = &'a [u8]>) -> Account {
-        let mut answer = AnswerUsage::new(format);
-        pieces.into_iter().for_each(|piece| answer.push(piece));
+        let mut answer = AnswerReader::new(format);
+        pieces.into_iter().for_each(|piece| assert_eq!(answer.push(piece, false), piece));
         (answer.usage(), answer.output_events(), answer.is_complete())
     }
 
@@ -535,10 +290,9 @@ mod tests {
         {
             for key in ["x", "choices", "usage", "response", &large] {
                 let document = format!(r#"{{"{key}":{value},"usage":{{"prompt_tokens":9}}}}"#);
-                let mut answer = AnswerUsage::new(AnswerFormat::Document);
+                let mut answer = AnswerReader::new(AnswerFormat::Document);
                 for piece in document.as_bytes().chunks(1_009) {
-                    answer.push(piece);
-                    assert!(answer.tokens.text().len() <= 32);
+                    answer.push(piece, false);
                 }
                 assert_eq!((answer.usage(), answer.is_complete()), (usage(9, 0, None), true));
             }

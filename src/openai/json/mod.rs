@@ -5,4 +5,4 @@ mod string;
 mod tokens;
 
 pub(super) use string::{JsonString, read_string};
-pub(super) use tokens::{Bracket, JsonTokens, Token};
+pub(super) use tokens::{Bracket, JsonTokens, Token, decode_string};

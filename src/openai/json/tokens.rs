@@ -1,13 +1,17 @@
 //! Cuts a JSON document that comes in pieces into tokens, in constant memory and whatever the pieces cut.
 //!
 //! Contract: of valid JSON every bracket, key and value is told, but for strings in lists. What is no JSON gives
-//! some tokens, the same however it is cut. Strings and words are kept as they are spelled and no longer than
-//! [`MAX_TEXT_BYTES`], so a name spelled with escapes is not recognized.
+//! some tokens, the same however it is cut. Of a string or word up to [`MAX_TEXT_BYTES`] are kept, as they are spelled;
+//! escapes are decoded where the whole string was kept, so names mean the same however they are spelled.
 
 use memchr::{memchr2, memchr3};
 
-/// Bytes that are kept of a string or word: more than the longest name anybody looks for has.
-const MAX_TEXT_BYTES: usize = 32;
+/// Bytes that are kept of a string or word: more than the longest name anybody looks for has, which is one of 27 letters,
+/// each spelled with an escape of six.
+const MAX_TEXT_BYTES: usize = 192;
+
+/// Bytes that are copied at once: most keys and words have no more.
+const SHORT_BYTES: usize = 16;
 
 /// What has just been read. What a key, string or word says is in [`JsonTokens::text`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +43,41 @@ pub(in crate::openai) struct JsonTokens {
     state: State,
     /// Whether the next byte stands behind a backslash.
     escaped: bool,
+    /// Whether there was one in the string being read.
+    has_escapes: bool,
     depth: u64,
     /// Whether a bracket was opened, and nothing but whitespace has come since.
     just_opened: bool,
-    text: Vec<u8>,
+    text: Text,
+}
+
+/// What is kept of a string or word.
+#[derive(Debug)]
+struct Text {
+    bytes: [u8; MAX_TEXT_BYTES],
+    length: usize,
+}
+
+impl Text {
+    fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+
+    fn clear(&mut self) {
+        self.length = 0;
+    }
+
+    /// Takes as much as there is room for of the first so many bytes.
+    fn add(&mut self, bytes: &[u8], count: usize) {
+        let Some((_, room)) = self.bytes.split_at_mut_checked(self.length) else { return };
+        let count = count.min(room.len());
+        self.length += count;
+        match (room.first_chunk_mut::<SHORT_BYTES>(), bytes.first_chunk::<SHORT_BYTES>()) {
+            // Copied whole, they need no call; what is beyond the end does not count.
+            (Some(room), Some(bytes)) if count <= SHORT_BYTES => *room = *bytes,
+            _ => room.iter_mut().zip(bytes).take(count).for_each(|(room, byte)| *room = *byte),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -64,9 +99,10 @@ impl JsonTokens {
         JsonTokens {
             state: State::Between,
             escaped: false,
+            has_escapes: false,
             depth: 0,
             just_opened: false,
-            text: Vec::with_capacity(MAX_TEXT_BYTES),
+            text: Text { bytes: [0; MAX_TEXT_BYTES], length: 0 },
         }
     }
 
@@ -75,15 +111,11 @@ impl JsonTokens {
         self.depth == 0 && matches!(self.state, State::Between)
     }
 
-    /// Whether the document is closed, or there is none.
-    pub(in crate::openai) fn has_ended(&self) -> bool {
-        matches!(self.state, State::Ended)
-    }
-
     /// Forgets the document: the next byte begins another.
     pub(in crate::openai) fn restart(&mut self) {
         self.state = State::Between;
         self.escaped = false;
+        self.has_escapes = false;
         self.depth = 0;
     }
 
@@ -92,9 +124,9 @@ impl JsonTokens {
         self.depth
     }
 
-    /// The key, string or word just read, as it is spelled and without quotes; of a long one the beginning.
+    /// The key, string or word just read, without quotes and decoded; of a long one the beginning, as it is spelled.
     pub(in crate::openai) fn text(&self) -> &[u8] {
-        &self.text
+        self.text.as_slice()
     }
 
     /// Passes over what is in the bracket just opened: the next token is its `Close`.
@@ -130,6 +162,7 @@ impl JsonTokens {
     }
 
     fn read_byte(&mut self, bytes: &mut &[u8]) -> Option<Token> {
+        let before = *bytes;
         let byte = take(bytes, 1).first()?;
         if matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
             return None;
@@ -156,14 +189,15 @@ impl JsonTokens {
                 Some(Token::Key)
             }
             b'"' => {
+                self.has_escapes = false;
                 self.state =
                     if matches!(self.state, State::BehindColon) { State::ValueText } else { State::KeyText };
-                None
+                self.read_text(bytes)
             }
             _ => {
-                self.text.push(*byte);
+                *bytes = before;
                 self.state = State::Word;
-                None
+                self.read_word(bytes)
             }
         }
     }
@@ -182,21 +216,33 @@ impl JsonTokens {
     }
 
     fn read_text(&mut self, bytes: &mut &[u8]) -> Option<Token> {
-        let (text, ended) = self.reach_quote(bytes);
-        self.keep(text);
-        let is_value = matches!(self.state, State::ValueText);
-        if ended {
-            self.state = State::Between;
+        let before = *bytes;
+        let (text_bytes, ended) = self.reach_quote(bytes);
+        self.text.add(before, text_bytes);
+        if !ended {
+            return None;
         }
-        (ended && is_value).then_some(Token::Text)
+        if std::mem::take(&mut self.has_escapes) {
+            self.decode();
+        }
+        if matches!(std::mem::replace(&mut self.state, State::Between), State::ValueText) {
+            return Some(Token::Text);
+        }
+        // Its colon, if that stands right behind it.
+        let behind = bytes.strip_prefix(b":")?;
+        *bytes = behind;
+        self.state = State::BehindColon;
+        Some(Token::Key)
     }
 
     fn read_word(&mut self, bytes: &mut &[u8]) -> Option<Token> {
         let ends = |byte: &u8| {
             matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n' | b':' | b'"' | b'{' | b'[')
         };
+        let before = *bytes;
         let length = bytes.iter().position(ends);
-        self.keep(take(bytes, length.unwrap_or(bytes.len())));
+        let word_bytes = take(bytes, length.unwrap_or(bytes.len())).len();
+        self.text.add(before, word_bytes);
         length?;
         self.state = State::Between;
         Some(Token::Word)
@@ -220,24 +266,35 @@ impl JsonTokens {
         None
     }
 
-    /// Takes what there is of a string's text, up to its end or to the middle of an escape; and whether it ended.
-    fn reach_quote<'a>(&mut self, bytes: &mut &'a [u8]) -> (&'a [u8], bool) {
+    /// Takes what there is of a string's text, up to its end or to the middle of an escape: how much, and whether it ended.
+    fn reach_quote(&mut self, bytes: &mut &[u8]) -> (usize, bool) {
         if std::mem::take(&mut self.escaped) {
-            return (take(bytes, 1), false);
+            return (take(bytes, 1).len(), false);
         }
         let place = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
         if bytes.get(place) == Some(&b'\\') {
             self.escaped = true;
-            return (take(bytes, place + 1), false);
+            self.has_escapes = true;
+            return (take(bytes, place + 1).len(), false);
         }
-        let text = take(bytes, place);
-        (text, !take(bytes, 1).is_empty())
+        take(bytes, place);
+        (place, !take(bytes, 1).is_empty())
     }
 
-    fn keep(&mut self, text: &[u8]) {
-        let room = MAX_TEXT_BYTES.saturating_sub(self.text.len());
-        self.text.extend_from_slice(text.get(..room).unwrap_or(text));
+    /// Decodes the string that was kept, if all of it was and JSON knows its escapes.
+    fn decode(&mut self) {
+        let whole = Some(self.text.as_slice()).filter(|text| text.len() < MAX_TEXT_BYTES);
+        let decoded = whole.and_then(|text| decode_string(&[b"\"", text, b"\""].concat()));
+        if let Some(decoded) = decoded {
+            self.text.clear();
+            self.text.add(decoded.as_bytes(), decoded.len());
+        }
     }
+}
+
+/// What a JSON string, in its quotes, says; `None` if it is none.
+pub(in crate::openai) fn decode_string(string: &[u8]) -> Option<String> {
+    serde_json::from_slice(string).ok()
 }
 
 /// Takes up to so many bytes off the front.
@@ -276,7 +333,7 @@ mod tests {
                 skips = token == Token::Key && text == "skip";
             }
         }
-        if tokens.has_ended() {
+        if matches!(tokens.state, State::Ended) {
             found.push("ended".to_owned());
         }
         found.join(" ")
@@ -304,8 +361,12 @@ mod tests {
     }
 
     #[test]
-    fn strings_end_at_the_quote_that_is_not_escaped_and_are_kept_as_they_are_spelled() {
-        check(r#"{"\"a\\":"\\\"{"}"#, r#"{1 \"a\\: '\\\"{' close0 ended"#);
+    fn strings_end_at_the_quote_that_is_not_escaped_and_are_decoded_if_they_are_short_and_right() {
+        check(r#"{"\"a\\":"\\\"{"}"#, r#"{1 "a\: '\"{' close0 ended"#);
+        check(r#"{"\u0061b\ud83d\ude00":"\u00e9"}"#, "{1 ab😀: 'é' close0 ended");
+        check(r#"{"\x":"\ud83d"}"#, r"{1 \x: '\ud83d' close0 ended");
+        let long = r"\n".repeat(MAX_TEXT_BYTES / 2);
+        check(&format!("{{\"a\":\"{long}\"}}"), &format!("{{1 a: '{long}' close0 ended"));
         let text = format!("{}b", "a".repeat(MAX_TEXT_BYTES));
         let kept = "a".repeat(MAX_TEXT_BYTES);
         check(

@@ -2,7 +2,7 @@
 
 use super::{State, Stream};
 use crate::header_pairs::HeaderPairs;
-use crate::openai::{ApiError, NotFound};
+use crate::openai::{AnswerFailure, ApiError, NotFound, is_encoded};
 use crate::plugin::calls::headers_of;
 use crate::plugin::host::{self, Buffer, Headers};
 use crate::plugin::own_answers::{OfEnvoy, announce};
@@ -21,40 +21,44 @@ impl Stream {
         let headers = headers_of(Headers::Response);
         let status = headers.value(":status").and_then(|status| str::from_utf8(&status).ok()?.parse().ok());
         let of_envoy = self.of_envoy(status, &headers);
-        self.answered(status, of_envoy.as_ref(), &headers, end_of_stream);
+        self.answered(status, of_envoy.as_ref(), &headers);
         match of_envoy {
             Some(of_envoy) => self.translate(&of_envoy.error()),
             None => {
                 let succeeded = matches!(status, Some(200..300));
-                self.answer.begin(self.tells_usage() && succeeded, &headers);
+                self.answer.begin(self.account.is_some() && succeeded, &headers);
             }
         }
         if end_of_stream {
-            self.close_account(true);
+            self.answer_ends();
         }
     }
 
     /// `size` more bytes of the answer's body are here.
     pub(super) fn answer_body(&mut self, size: usize, end_of_stream: bool) {
         if size > 0 {
-            self.first_output();
             self.read_not_found(size);
         }
         self.answer.push(size, end_of_stream);
+        if self.answer.has_output() {
+            self.first_output();
+        }
+        self.judge(end_of_stream);
         if end_of_stream {
             self.close_account(true);
         }
     }
 
+    /// The server has ended the answer, and not with the last bytes of its body.
+    pub(super) fn answer_ends(&mut self) {
+        self.answer.end();
+        self.judge(true);
+        self.close_account(true);
+    }
+
     /// The answer begins, with this status: note who gave it, and whether it is a failure. A good one counts as such
     /// with its first output: a server may send its headers, and hang then.
-    fn answered(
-        &mut self,
-        status: Option<u16>,
-        of_envoy: Option<&OfEnvoy>,
-        headers: &HeaderPairs,
-        end_of_stream: bool,
-    ) {
+    fn answered(&mut self, status: Option<u16>, of_envoy: Option<&OfEnvoy>, headers: &HeaderPairs) {
         if let Some(account) = &mut self.account {
             account.answered(status);
         }
@@ -68,10 +72,6 @@ impl Stream {
             return;
         }
         let now_ms = host::now_ms();
-        if sent.is_pool_guessed && !sent.settle_pool(&mut worker, &served_by, now_ms) {
-            sent.is_silent = false;
-            return;
-        }
         if served_by != sent.first_choice().as_bytes() {
             // A retry, or the fallback policy. An endpoint that is not the pool's was not reached by way of the first choice.
             sent.is_silent =
@@ -85,10 +85,10 @@ impl Stream {
             worker.recorder.record(|stats| [stats.retried(sent.pool, sent.first_choice())]);
         }
         if status == Some(NOT_FOUND) && self.account.is_some() {
-            sent.not_found = Some(NotFound::new(headers.value("content-encoding").is_some()));
+            sent.not_found = Some(NotFound::new(is_encoded(headers.value("content-encoding").as_deref())));
         }
         sent.succeeded = matches!(status, Some(200..300));
-        if !sent.succeeded || end_of_stream {
+        if !sent.succeeded {
             sent.is_silent = false;
             match status {
                 Some(TOO_MANY_REQUESTS | 500..600) => worker.failed(sent.pool, &sent.sent, now_ms),
@@ -97,7 +97,7 @@ impl Stream {
         }
     }
 
-    /// More of the answer's body is here: the first of it is the first output, unless it is an error.
+    /// The answer's first output is here, unless its status is an error's.
     fn first_output(&mut self) {
         if self.is_passed_over() || std::mem::replace(&mut self.has_output, true) {
             return;
@@ -116,17 +116,30 @@ impl Stream {
         }
     }
 
+    /// A status may have promised too much: an answer that says that it failed, or ends without any output, is a failure of
+    /// its endpoint, unless it blames the client.
+    fn judge(&mut self, is_over: bool) {
+        let State::Sent(sent) = &mut *self.state.borrow_mut() else { return };
+        let failure = self.answer.failure();
+        if !sent.succeeded || failure.is_none() && !(is_over && sent.is_silent) {
+            return;
+        }
+        let (mut worker, now_ms) = (self.worker.borrow_mut(), host::now_ms());
+        sent.is_silent = false;
+        sent.succeeded = failure.is_none();
+        if failure.is_some_and(AnswerFailure::blames_endpoint) {
+            worker.failed(sent.pool, &sent.sent, now_ms);
+        } else {
+            worker.picker.succeeded(sent.pool, &sent.sent, now_ms);
+        }
+    }
+
     /// `size` more bytes are here of an answer that may say that something is not there.
     fn read_not_found(&mut self, size: usize) {
         let State::Sent(sent) = &mut *self.state.borrow_mut() else { return };
         let Some(answer) = &mut sent.not_found else { return };
         let bytes = host::buffer(Buffer::ResponseBody, answer.wanted(size)).ok().flatten();
         answer.push(&bytes.unwrap_or_default());
-    }
-
-    /// Whether it is the answer to a prompt, which says what it has cost.
-    fn tells_usage(&self) -> bool {
-        self.account.is_some() && self.expected.as_ref().is_some_and(|expected| expected.api().has_prompt())
     }
 
     /// Whether nothing is to be known of the answer.

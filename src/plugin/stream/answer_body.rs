@@ -1,13 +1,10 @@
-//! The body of one answer on its way to the client: what it has cost is read, and what must be changed is.
-//!
-//! The server's own bytes are read first ([`AnswerUsage`]). Then the usage goes that was asked for on the client's behalf
-//! ([`HiddenUsage`]), and then the model's name is given back ([`AnswerModel`]). Compressed answers pass, neither read nor
-//! changed.
+//! The body of one answer on its way to the client: what it has cost and how far it is is read, and what must be changed is,
+//! in one walk ([`AnswerReader`]). Encoded (compressed) answers pass, neither read nor changed.
 
 use std::borrow::Cow;
 
 use crate::header_pairs::HeaderPairs;
-use crate::openai::{AnswerFormat, AnswerModel, AnswerUsage, HiddenUsage, Usage};
+use crate::openai::{AnswerFailure, AnswerFormat, AnswerReader, Usage, is_encoded};
 use crate::plugin::calls::warn;
 use crate::plugin::host::{self, Buffer, Headers};
 use crate::stats::{EndedAnswer, ReadAnswer};
@@ -19,9 +16,13 @@ pub struct Answer {
     has_usage: bool,
     is_encoded: bool,
     is_streamed: bool,
-    usage: Option<Box<AnswerUsage>>,
-    hidden_usage: Option<Box<HiddenUsage>>,
-    model: Option<Box<AnswerModel>>,
+    /// Whether anything of the body has come.
+    has_bytes: bool,
+    /// The model's name as it was sent and as it was asked for, where it is to be given back.
+    renamed: Option<(String, String)>,
+    /// Whether the usage of a stream was asked for on the client's behalf.
+    hides_usage: bool,
+    reader: Option<Box<AnswerReader>>,
     /// What takes the place of the whole body, once.
     replacement: Option<Vec<u8>>,
 }
@@ -29,12 +30,12 @@ pub struct Answer {
 impl Answer {
     /// The model's name is to be given back as it was asked for.
     pub fn restore_model(&mut self, sent: &str, asked: &str) {
-        self.model = Some(Box::new(AnswerModel::new(sent, asked)));
+        self.renamed = Some((sent.to_owned(), asked.to_owned()));
     }
 
     /// If it is a stream, its usage was asked for on the client's behalf.
     pub fn hide_usage(&mut self) {
-        self.hidden_usage = Some(Box::default());
+        self.hides_usage = true;
     }
 
     /// Puts `body` in place of the answer's.
@@ -44,48 +45,47 @@ impl Answer {
 
     /// The answer's headers are here. `has_usage`: it is no error, and to a request that was read.
     pub fn begin(&mut self, has_usage: bool, headers: &HeaderPairs) {
-        if !(has_usage || self.is_changed()) {
-            return;
-        }
-        if headers.value("content-encoding").is_some_and(|encoding| !encoding.is_empty()) {
-            *self = Answer { has_usage, is_encoded: true, ..Answer::default() };
-            return;
-        }
-        let format = AnswerFormat::of(&headers.value("content-type").unwrap_or_default());
         self.has_usage = has_usage;
-        self.is_streamed = format == Some(AnswerFormat::Events);
-        if has_usage {
-            self.usage = format.map(|format| Box::new(AnswerUsage::new(format)));
+        self.is_encoded = is_encoded(headers.value("content-encoding").as_deref());
+        let format = AnswerFormat::of(&headers.value("content-type").unwrap_or_default());
+        self.is_streamed = format == Some(AnswerFormat::Events) && !self.is_encoded;
+        let Some(format) = format.filter(|_| !self.is_encoded) else { return };
+        let mut reader = AnswerReader::new(format);
+        if let Some((sent, asked)) = self.renamed.take() {
+            reader.rename_model(&sent, &asked);
         }
-        if !self.is_streamed {
-            self.hidden_usage = None;
+        if self.hides_usage {
+            reader.hide_usage();
         }
-        if self.is_changed() {
+        if reader.changes() {
             warn("content-length", host::remove_header(Headers::Response, "content-length"));
         }
-    }
-
-    fn is_changed(&self) -> bool {
-        self.hidden_usage.is_some() || self.model.is_some()
+        self.reader = Some(Box::new(reader)).filter(|reader| has_usage || reader.changes());
     }
 
     /// `size` more bytes of the body are here. `end`: they are the last.
     pub fn push(&mut self, size: usize, end: bool) {
+        self.has_bytes |= size > 0;
         if let Some(replacement) = &mut self.replacement {
             let body = std::mem::take(replacement);
             return warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &body));
         }
-        if self.usage.is_none() && !self.is_changed() {
+        if self.reader.is_none() {
             return;
         }
         let bytes = if size > 0 { self.read(size) } else { Vec::new() };
-        if let Some(usage) = &mut self.usage {
-            usage.push(&bytes);
-        }
-        if let Cow::Owned(changed) = self.change(&bytes, end)
+        if let Some(reader) = &mut self.reader
+            && let Cow::Owned(changed) = reader.push(&bytes, end)
             && changed != bytes
         {
             warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &changed));
+        }
+    }
+
+    /// The server has ended the answer, and no more bytes are told.
+    pub fn end(&mut self) {
+        if let Some(reader) = &mut self.reader {
+            reader.push(b"", true);
         }
     }
 
@@ -93,25 +93,31 @@ impl Answer {
     fn read(&mut self, size: usize) -> Vec<u8> {
         host::buffer(Buffer::ResponseBody, size).map(Option::unwrap_or_default).unwrap_or_else(|error| {
             warn("the answer", Err(error));
-            *self = Answer { has_usage: self.has_usage, ..Answer::default() };
+            self.reader = None;
             Vec::new()
         })
     }
 
-    fn change<'a>(&mut self, bytes: &'a [u8], end: bool) -> Cow<'a, [u8]> {
-        let without_usage = match &mut self.hidden_usage {
-            Some(hidden) => hidden.push(bytes, end),
-            None => Cow::Borrowed(bytes),
-        };
-        match &mut self.model {
-            Some(model) => Cow::Owned(model.push(&without_usage, end)),
-            None => without_usage,
-        }
+    /// Whether its first output is here. Of an answer that cannot be read, because it is encoded or of no known type, any byte
+    /// is.
+    pub fn has_output(&self) -> bool {
+        self.reader.as_ref().map_or(self.has_bytes, |reader| reader.has_output())
+    }
+
+    /// That it failed, if it was no error by its status: it says so, or it ended without any output.
+    pub fn failure(&self) -> Option<AnswerFailure> {
+        self.read_answer()?.failure()
+    }
+
+    /// What is read of it, if it was no error by its status.
+    fn read_answer(&self) -> Option<&AnswerReader> {
+        self.reader.as_deref().filter(|_| self.has_usage)
     }
 
     /// What the answer has told of its cost, if it came to its end.
     pub fn usage_when_complete(&self) -> Option<Option<Usage>> {
-        self.usage.as_ref().filter(|usage| usage.is_complete()).map(|usage| usage.usage())
+        let read = self.read_answer().filter(|answer| answer.is_complete() && answer.failure().is_none());
+        read.map(AnswerReader::usage)
     }
 
     /// What is to be recorded of it, if it was no error. `complete`: the server has ended it.
@@ -122,11 +128,11 @@ impl Answer {
         if self.is_encoded {
             return Some(EndedAnswer::Encoded);
         }
-        let usage = self.usage.as_ref();
+        let read = self.read_answer();
         Some(EndedAnswer::Read(ReadAnswer {
-            usage: usage.and_then(|usage| usage.usage()),
-            output_events: usage.map_or(0, |usage| usage.output_events()),
-            complete: complete || usage.is_some_and(|usage| usage.is_complete()),
+            usage: read.and_then(AnswerReader::usage),
+            output_events: read.map_or(0, AnswerReader::output_events),
+            complete: complete || read.is_some_and(AnswerReader::is_complete),
             first_output_ms: first_output_ms.filter(|_| self.is_streamed),
         }))
     }

@@ -1,0 +1,346 @@
+//! One walk over an answer while it streams by, for all who want to know something of it or change something in it.
+//!
+//! A document is cut into tokens, a stream of events into lines ([`EventLines`]) and the documents in them. Each token is
+//! shown, with what it means at its place ([`super::place`]), to whoever watches:
+//!
+//! | who | what for |
+//! |---|---|
+//! | [`Counts`] | what the answer has cost |
+//! | [`Progress`] | its first output, its end, and whether it failed |
+//! | [`ModelName`] | the model's name as the client asked for it |
+//! | [`HiddenUsage`] | the usage that the client did not ask for |
+//!
+//! The last two may hold back what has come, replace it or take it out ([`Passage`]). All read the same: names mean the
+//! same however they are spelled, broken JSON is no error, and what is read of it is the same however the answer is cut.
+//!
+//! Events that are like the one before but for their text are not walked through ([`EventPattern`]). In memory are a few
+//! words, what an event's pattern has, and what is held back.
+//!
+//! Not done here: a document that is spread over several `data:` lines is not put together, and lines that end with a lone CR
+//! are not told apart; no server sends them. The length of the answer changes, so a `content-length` is the caller's to
+//! remove, and a compressed answer is the caller's to keep away.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::counts::{Counts, Usage};
+use super::event_lines::{EventLines, Line, Part};
+use super::event_pattern::EventPattern;
+use super::failure::AnswerFailure;
+use super::format::AnswerFormat;
+use super::hidden_usage::HiddenUsage;
+use super::model::ModelName;
+use super::passage::{Held, Mark, Passage};
+use super::place::Place;
+use super::progress::Progress;
+use super::says::Says;
+use crate::openai::json::{JsonTokens, Token};
+
+/// Bytes that are kept of a line that is no `data:` line: enough to tell [`ERROR_LINES`].
+const MAX_LINE_BYTES: usize = 16;
+
+/// What the line says of an event that is an error.
+const ERROR_LINES: [&[u8]; 2] = [b"event: error", b"event:error"];
+
+/// The reading of one answer.
+#[derive(Debug)]
+pub struct AnswerReader {
+    format: AnswerFormat,
+    lines: EventLines,
+    tokens: JsonTokens,
+    place: Place,
+    event: Event,
+    pattern: EventPattern,
+    usage: Counts,
+    progress: Progress,
+    hidden_usage: Option<HiddenUsage>,
+    model: Option<ModelName>,
+    held: Held,
+}
+
+/// The event being read.
+#[derive(Debug, Default)]
+struct Event {
+    /// Whether anything of it has come but comments.
+    has_begun: bool,
+    /// How the line begins that is being read, if it is no `data:` line.
+    line: Vec<u8>,
+    /// Whether a line has called it an error.
+    is_error: bool,
+    /// What of it may serve to know those like it; `None` where its beginning came with an earlier piece.
+    sample: Option<Sample>,
+}
+
+/// An event that began in the piece being read.
+#[derive(Debug)]
+struct Sample {
+    /// Where in the piece.
+    from: usize,
+    /// Where it goes to the client.
+    written_from: Mark,
+    /// What had been changed before.
+    changes: usize,
+    /// How many of its tokens say something.
+    telling: u32,
+    /// The last string in it that may be output: where in the piece, and where it ends for the client.
+    text: Option<(Range<usize>, Mark)>,
+}
+
+impl AnswerReader {
+    /// For an answer in this format, of which nothing is changed.
+    pub fn new(format: AnswerFormat) -> AnswerReader {
+        AnswerReader {
+            format,
+            lines: EventLines::new(),
+            tokens: JsonTokens::new(),
+            place: Place::new(),
+            event: Event::default(),
+            pattern: EventPattern::default(),
+            usage: Counts::default(),
+            progress: Progress::default(),
+            hidden_usage: None,
+            model: None,
+            held: Held::default(),
+        }
+    }
+
+    /// Takes out the usage of a stream that was asked for on the client's behalf, and puts back what it had moved.
+    pub fn hide_usage(&mut self) {
+        self.hidden_usage = Some(HiddenUsage::default()).filter(|_| self.format == AnswerFormat::Events);
+    }
+
+    /// Replaces the model's name `sent`, which the servers know, by the one that the client `asked` for.
+    pub fn rename_model(&mut self, sent: &str, asked: &str) {
+        self.model = Some(ModelName::new(sent, asked));
+    }
+
+    /// Whether anything of the answer may be changed.
+    pub fn changes(&self) -> bool {
+        self.hidden_usage.is_some() || self.model.is_some()
+    }
+
+    /// Takes the next bytes of the answer; returns what may go on now. `end`: these were the last.
+    ///
+    /// All that was returned, joined, is the answer as the client is to see it, however its bytes were cut. Held back is at
+    /// most [`MAX_HELD_BYTES`](super::passage::MAX_HELD_BYTES).
+    pub fn push<'a>(&mut self, bytes: &'a [u8], end: bool) -> Cow<'a, [u8]> {
+        let mut passage = Passage::new(std::mem::take(&mut self.held), bytes);
+        match self.format {
+            AnswerFormat::Document => self.read_document(&mut passage, bytes),
+            AnswerFormat::Events => self.read_events(&mut passage, bytes),
+        }
+        if end {
+            self.end(&mut passage);
+        }
+        let hidden = self.hidden_usage.iter().flat_map(HiddenUsage::held);
+        let name = self.model.iter().filter_map(ModelName::held);
+        let (released, held) = passage.release(hidden.chain(name).filter(|_| !end));
+        self.held = held;
+        released
+    }
+
+    /// What the answer says it has cost, as far as it came. `None` as long as it does not tell the prompt's size.
+    pub fn usage(&self) -> Option<Usage> {
+        self.usage.usage()
+    }
+
+    /// Events with output in them, be it one token or several: text, reasoning, arguments of a tool's call. One for
+    /// a document with output in `choices`.
+    pub fn output_events(&self) -> u32 {
+        self.progress.output_events()
+    }
+
+    /// Whether the first output is here: of a stream the first event that only a computed prompt can have, of a document its
+    /// first byte.
+    pub fn has_output(&self) -> bool {
+        self.progress.has_output()
+    }
+
+    /// Whether the answer has come to its end: the document is closed, or an event says that it was the last
+    /// (`[DONE]`, `response.completed` and its like, `message_stop`).
+    pub fn is_complete(&self) -> bool {
+        self.progress.is_complete()
+    }
+
+    /// That the answer failed, as far as it came: it says so, or it ended without any output.
+    pub fn failure(&self) -> Option<AnswerFailure> {
+        self.progress.failure.failure()
+    }
+
+    fn read_document(&mut self, passage: &mut Passage<'_>, bytes: &[u8]) {
+        self.read(passage, bytes);
+        self.progress.read_document(self.tokens.is_fresh());
+    }
+
+    fn read_events(&mut self, passage: &mut Passage<'_>, bytes: &[u8]) {
+        self.event.sample = None;
+        let mut rest = bytes;
+        while self.take_alike(passage, &mut rest) {}
+        while let Some(part) = self.lines.next(&mut rest) {
+            match part {
+                Part::Start(text) => {
+                    // The CR of a blank line begins nothing.
+                    if text != b"\r" {
+                        self.begin_event(passage);
+                    }
+                    passage.pass(text.len());
+                }
+                Part::Data(text) => self.read(passage, text),
+                Part::Other(text) => self.read_other(passage, text),
+                Part::End(line) => {
+                    passage.pass(1);
+                    self.end_line(line);
+                    if line == Line::Blank {
+                        self.end_event(passage, bytes);
+                        while self.take_alike(passage, &mut rest) {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes an event off the front that is like one before but for its text, and that goes the same way.
+    fn take_alike(&mut self, passage: &mut Passage<'_>, rest: &mut &[u8]) -> bool {
+        if self.event.has_begun || !self.lines.is_at_start() {
+            return false;
+        }
+        let before = rest.len();
+        let Some(alike) = self.pattern.take(rest) else { return false };
+        self.progress.count_alike(alike.is_empty());
+        if let Some(hidden) = &mut self.hidden_usage {
+            hidden.pass_event();
+        }
+        let bytes = before - rest.len();
+        if self.pattern.is_unchanged() {
+            passage.pass(bytes);
+        } else {
+            passage.pass_as(bytes, &[alike.beginning, alike.text, alike.ending]);
+        }
+        true
+    }
+
+    /// Whatever of an event comes first, if it is no comment.
+    fn begin_event(&mut self, passage: &Passage<'_>) {
+        if std::mem::replace(&mut self.event.has_begun, true) {
+            return;
+        }
+        self.event.sample = Some(Sample {
+            from: passage.read(),
+            written_from: passage.mark(),
+            changes: passage.changes(),
+            telling: 0,
+            text: None,
+        });
+        if let Some(hidden) = &mut self.hidden_usage {
+            hidden.begin_event(passage);
+        }
+    }
+
+    /// More of a line that is no `data:` line.
+    fn read_other(&mut self, passage: &mut Passage<'_>, text: &[u8]) {
+        let room = MAX_LINE_BYTES.saturating_sub(self.event.line.len());
+        self.event.line.extend_from_slice(text.get(..room).unwrap_or(text));
+        if !self.event.line.starts_with(b":") {
+            self.begin_event(passage);
+        }
+        passage.pass(text.len());
+    }
+
+    fn end_line(&mut self, line: Line) {
+        match line {
+            Line::Data => self.progress.end_line(self.tokens.is_fresh(), self.event.is_error),
+            Line::Other => {
+                self.event.is_error |= ERROR_LINES.contains(&self.event.line.trim_ascii_end());
+                self.event.line.clear();
+            }
+            Line::Blank => {}
+        }
+        self.tokens.restart();
+        if let Some(hidden) = &mut self.hidden_usage {
+            hidden.end_line(line == Line::Data);
+        }
+        if let Some(model) = &mut self.model {
+            model.end_line();
+        }
+    }
+
+    /// A blank line has come.
+    fn end_event(&mut self, passage: &mut Passage<'_>, piece: &[u8]) {
+        let hidden_usage = self.hidden_usage.as_mut();
+        let is_taken_out = hidden_usage.is_some_and(|hidden| hidden.end_event(passage));
+        let is_usual = !is_taken_out && self.progress.failure.failure().is_none();
+        let sample = self.event.sample.take().filter(|_| is_usual);
+        if let Some(sample) = sample.filter(|sample| sample.telling == 1) {
+            self.learn(passage, &sample, piece.get(sample.from..passage.read()).unwrap_or_default());
+        }
+        self.event.has_begun = false;
+        self.event.is_error = false;
+    }
+
+    fn learn(&mut self, passage: &mut Passage<'_>, sample: &Sample, event: &[u8]) {
+        let Some((text, text_end)) = &sample.text else { return };
+        let text = text.start.saturating_sub(sample.from)..text.end.saturating_sub(sample.from);
+        self.pattern.learn(event, text);
+        if passage.changes() != sample.changes {
+            let ending_bytes = passage.since(*text_end).map(<[u8]>::len);
+            let written = passage.since(sample.written_from);
+            self.pattern.learn_change(written.unwrap_or_default(), ending_bytes.unwrap_or_default());
+        }
+    }
+
+    /// Reads more of a document.
+    fn read(&mut self, passage: &mut Passage<'_>, bytes: &[u8]) {
+        let mut rest = bytes;
+        let mut value_from = 0;
+        loop {
+            let before = rest.len();
+            let token = self.tokens.next(&mut rest);
+            passage.pass(before - rest.len());
+            let Some(token) = token else { break };
+            let says = self.show(passage, token);
+            if token == Token::Key {
+                value_from = passage.read();
+            }
+            if says != Says::Nothing
+                && let Some(sample) = &mut self.event.sample
+            {
+                sample.telling += 1;
+                sample.text =
+                    Some((value_from..passage.read(), passage.mark())).filter(|_| says == Says::Output);
+            }
+        }
+    }
+
+    /// Shows a token to all who watch.
+    fn show(&mut self, passage: &mut Passage<'_>, token: Token) -> Says {
+        let seen = self.place.see(token, self.tokens.depth(), self.tokens.text());
+        let says = if seen.spot.is_dull() {
+            Says::Nothing
+        } else {
+            self.progress.see(&seen).or(self.usage.see(&seen))
+        };
+        if let Some(model) = &mut self.model {
+            model.see(&seen, passage);
+        }
+        if let Some(hidden) = &mut self.hidden_usage {
+            hidden.see(&seen, passage);
+        }
+        if let Token::Open(bracket) = token
+            && !seen.spot.is_of_interest()
+        {
+            self.tokens.skip(bracket);
+        }
+        says
+    }
+
+    /// The answer is over: what was begun is as it is.
+    fn end(&mut self, passage: &mut Passage<'_>) {
+        if self.format == AnswerFormat::Events {
+            self.end_line(self.lines.line());
+            if let Some(hidden) = &mut self.hidden_usage {
+                hidden.end_event(passage);
+            }
+        }
+        self.progress.end();
+    }
+}

@@ -1,0 +1,311 @@
+//! What becomes of an endpoint by what it answers: models that it does not have, and requests that fail there.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use inference_picker::config::Config;
+use inference_picker::decide::Decision;
+use inference_picker::load::LoadTable;
+use inference_picker::metrics::{EndpointMetrics, LoraState};
+use inference_picker::openai::read_request;
+use inference_picker::peers::Page;
+use inference_picker::picker::{Outcome, Picker, Sent};
+use inference_picker::pool::{EndpointReading, Reading, Snapshot, encode};
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+const STRATEGIES: [&str; 5] = ["DEFAULT", "PREFIX_CACHE", "LEAST_REQUEST", "ROUND_ROBIN", "RANDOM"];
+const ENDPOINTS: usize = 4;
+
+fn address(place: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1 + place as u8], 8000))
+}
+
+/// One worker, and what its clock shows.
+struct World {
+    picker: Picker<()>,
+    now_ms: u64,
+    /// Makes prompts that differ.
+    asked: u32,
+}
+
+/// A request that was sent, and the pick's endpoints.
+struct Asked {
+    sent: Sent,
+    destinations: String,
+}
+
+impl Asked {
+    fn first(&self) -> usize {
+        let first = self.destinations.split(',').next().unwrap();
+        (0..ENDPOINTS).find(|place| address(*place).to_string() == first).unwrap()
+    }
+}
+
+impl World {
+    fn new(strategy: &str) -> World {
+        let document = format!(
+            r#"{{"scrapeCluster":"s","adminCluster":"a","pools":[{{"name":"p","cluster":"c","routingStrategy":"{strategy}"}}]}}"#
+        );
+        let config = Config::parse(document.as_bytes()).unwrap();
+        let picker = Picker::new(config, fastrand::Rng::with_seed(1));
+        let mut world = World { picker, now_ms: 100_000, asked: 0 };
+        world.scrape(|_, _| ());
+        world
+    }
+
+    /// Every endpoint is scraped, and says what `edit` makes of an idle one that serves `base`.
+    fn scrape(&mut self, edit: impl Fn(usize, &mut EndpointMetrics)) {
+        let endpoint = |place| {
+            let lora = LoraState { adapters: vec!["known".to_owned()], slots: 4 };
+            let mut metrics = EndpointMetrics {
+                base_model: Some("base".to_owned()),
+                lora: Some(lora),
+                prefix_cache_queries: Some(5_000.0),
+                ..EndpointMetrics::default()
+            };
+            edit(place, &mut metrics);
+            let reading = Reading {
+                scraped_ms: self.now_ms,
+                waiting: 0,
+                metrics,
+                own_waiting: 0,
+                foreign_waiting: 0,
+                foreign_requests: 0,
+            };
+            EndpointReading { reading: Some(reading), ..EndpointReading::new(address(place)) }
+        };
+        let endpoints = Some((0..ENDPOINTS).map(endpoint).collect());
+        self.picker.apply([(0, Snapshot { endpoints, has_unnamed: false })].into_iter());
+    }
+
+    fn ask_for(&mut self, model: &str, prompt: &str) -> Asked {
+        let body = format!(r#"{{"model":"{model}","stream":true,"prompt":"{prompt}"}}"#);
+        let prepared = self.picker.prepare(&read_request(body.as_bytes()).unwrap(), None, 0).unwrap();
+        let outcome = self.picker.decide(1, &prepared, || (), self.now_ms);
+        let Outcome::Decided(Decision::Send(pick)) = outcome else { panic!("not sent: {outcome:?}") };
+        Asked { sent: self.picker.send(&pick, self.now_ms), destinations: pick.destinations }
+    }
+
+    fn ask(&mut self, model: &str) -> Asked {
+        self.asked += 1;
+        self.ask_for(model, &format!("prompt {}", self.asked))
+    }
+
+    fn serve(&mut self, asked: Asked) {
+        self.now_ms += 1;
+        self.picker.first_output(&asked.sent, self.now_ms);
+        self.picker.succeeded(0, &asked.sent, self.now_ms);
+        self.picker.end(asked.sent, self.now_ms);
+    }
+
+    fn say_missing(&mut self, asked: Asked) {
+        self.now_ms += 1;
+        self.picker.succeeded(0, &asked.sent, self.now_ms);
+        self.picker.model_missing(&asked.sent, self.now_ms);
+        self.picker.end(asked.sent, self.now_ms);
+    }
+
+    fn fail(&mut self, asked: Asked) {
+        self.now_ms += 1;
+        self.picker.failed(0, &asked.sent, self.now_ms);
+        self.picker.end(asked.sent, self.now_ms);
+    }
+
+    /// So many requests, of which those are answered that go to an endpoint that `has` the model; how many did not.
+    fn ask_many(&mut self, count: usize, model: &str, has: impl Fn(usize) -> bool) -> usize {
+        let mut missed = 0;
+        for _ in 0..count {
+            let asked = self.ask(model);
+            if has(asked.first()) {
+                self.serve(asked);
+            } else {
+                missed += 1;
+                self.say_missing(asked);
+            }
+        }
+        missed
+    }
+
+    /// Where forty requests that are answered go.
+    fn seen(&mut self, model: &str) -> BTreeSet<usize> {
+        (0..40)
+            .map(|_| {
+                let asked = self.ask(model);
+                let first = asked.first();
+                self.serve(asked);
+                first
+            })
+            .collect()
+    }
+
+    fn table(&self) -> LoadTable {
+        self.picker.loads().table(self.now_ms)
+    }
+}
+
+fn all() -> BTreeSet<usize> {
+    (0..ENDPOINTS).collect()
+}
+
+fn half() -> BTreeSet<usize> {
+    [2, 3].into()
+}
+
+#[test]
+fn whatever_the_strategy_those_without_the_model_are_asked_once_and_named_no_more() {
+    for strategy in STRATEGIES {
+        let mut world = World::new(strategy);
+        assert!(world.ask_many(100, "other", |place| place >= 2) <= 2, "{strategy}");
+        let asked = world.ask("other");
+        assert_eq!(asked.destinations.split(',').count(), 2, "{strategy}: {}", asked.destinations);
+        world.serve(asked);
+        assert_eq!(world.seen("other"), half(), "{strategy}");
+        assert!(
+            !world.seen("another").is_disjoint(&[0, 1].into()),
+            "{strategy}: other models are asked for there"
+        );
+        // Whoever asks for the path alone.
+        assert!(matches!(world.picker.decide_unread(0, world.now_ms), Decision::Send(_)), "{strategy}");
+        world.now_ms += 2_000;
+        assert!(
+            world.ask_many(100, "other", |place| place >= 2) <= 2,
+            "{strategy}: once more, and not for twice as long"
+        );
+        world.now_ms += 1_000;
+        assert_eq!(world.ask_many(100, "other", |place| place >= 2), 0, "{strategy}");
+    }
+}
+
+#[test]
+fn what_none_of_them_has_is_asked_of_all() {
+    for strategy in STRATEGIES {
+        let mut world = World::new(strategy);
+        assert_eq!(world.ask_many(20, "other", |_| false), 20, "{strategy}");
+        assert_eq!(world.ask("other").destinations.split(',').count(), 3, "{strategy}");
+    }
+}
+
+#[test]
+fn an_answer_a_restart_and_metrics_that_name_the_model_end_it_at_once() {
+    let mut world = World::new("DEFAULT");
+    world.ask_many(20, "other", |place| place >= 2);
+    world.now_ms += 1_000;
+    assert_eq!(world.seen("other"), all(), "those that are asked again have it");
+    world.ask_many(20, "other", |place| place >= 2);
+    assert_eq!(world.seen("other"), half());
+    world.scrape(|place, metrics| {
+        metrics.prefix_cache_queries = Some(if place == 0 { 3.0 } else { 5_000.0 });
+    });
+    assert_eq!(world.seen("other"), [0, 2, 3].into(), "its counters have fallen");
+    world.scrape(|place, metrics| {
+        if place == 1 {
+            metrics.base_model = Some("other".to_owned());
+        }
+    });
+    assert_eq!(world.seen("other"), all(), "its metrics name it");
+}
+
+#[test]
+fn an_adapter_counts_as_being_loaded_only_until_an_answer_says_otherwise() {
+    let mut world = World::new("DEFAULT");
+    let asked = world.ask("known");
+    let at = asked.sent.load_id();
+    let is_there = |world: &World| world.picker.loads().adapters(at).count() > 0;
+    let is_recent = |world: &World| world.picker.loads().recent_adapters(at).count() > 1;
+    assert!(is_there(&world));
+    let behind = world.picker.loads().recent_adapters(at).count();
+    world.say_missing(asked);
+    assert!(!is_there(&world) && !is_recent(&world));
+    assert!(world.picker.loads().recent_adapters(at).count() < behind, "nor was it the one used last");
+}
+
+/// What one worker notes is in its table, in its gateway's page, and with that in the others'.
+#[test]
+fn all_workers_of_all_gateways_know_what_one_of_them_was_told() {
+    let mut worker = World::new("DEFAULT");
+    worker.ask_many(20, "other", |place| place >= 2);
+    let mut near = World::new("DEFAULT");
+    near.now_ms = worker.now_ms;
+    near.picker.set_peers([worker.table()].iter(), near.now_ms);
+    assert_eq!(near.seen("other"), half());
+    assert!(!near.seen("another").is_disjoint(&[0, 1].into()), "other models are asked for there");
+    // Another machine's clock shows another time.
+    let mut page = Page::new(worker.now_ms);
+    page.add(7, &encode(&worker.table()), 0, |_| None);
+    let told = Page::from_bytes(&page.to_bytes()).unwrap();
+    let mut far = World::new("DEFAULT");
+    far.now_ms = 7_000_000;
+    far.scrape(|_, _| ());
+    let table = told.workers[0].table.clone().by_clock(told.now_ms, far.now_ms);
+    far.picker.set_peers([table].iter(), far.now_ms);
+    assert_eq!(far.seen("other"), half());
+    far.now_ms += 1_000;
+    far.scrape(|_, _| ());
+    assert!(!far.seen("other").is_disjoint(&[0, 1].into()), "they are asked again");
+}
+
+/// Requests for these models in turn, each prompt another, all retried elsewhere when endpoint 0 comes first; who then gets
+/// requests for the first of them, and for another one.
+fn after_retries(models: &[&str]) -> (BTreeSet<usize>, BTreeSet<usize>) {
+    let mut world = World::new("ROUND_ROBIN");
+    for model in models.iter().cycle().take(40) {
+        let mut asked = world.ask(model);
+        let destinations = asked.destinations.clone();
+        if asked.first() == 0 {
+            world.now_ms += 1;
+            let next = destinations.split(',').nth(1).unwrap();
+            assert!(world.picker.move_to(&mut asked.sent, 0, &destinations, next.as_bytes(), world.now_ms));
+            world.picker.passed_over(0, &asked.sent, world.now_ms);
+        }
+        world.serve(asked);
+    }
+    (world.seen(models[0]), world.seen("another"))
+}
+
+#[test]
+fn retries_of_one_model_are_taken_for_a_missing_model_and_those_of_several_for_failures() {
+    let without_first: BTreeSet<usize> = [1, 2, 3].into();
+    assert_eq!(after_retries(&["other"]), (without_first.clone(), all()));
+    assert_eq!(after_retries(&["one", "two", "three"]), (without_first.clone(), without_first.clone()));
+    assert_eq!(
+        after_retries(&["base"]),
+        (without_first.clone(), without_first),
+        "its metrics name the model"
+    );
+}
+
+/// Forty requests that fail at endpoints 0 to `broken`, each with the prompt of this name; who is left.
+fn after_failures(broken: usize, prompt: impl Fn(usize) -> String) -> BTreeSet<usize> {
+    let mut world = World::new("ROUND_ROBIN");
+    for number in 0..40 {
+        let asked = world.ask_for("base", &prompt(number));
+        if asked.first() < broken { world.fail(asked) } else { world.serve(asked) }
+    }
+    world.seen("base")
+}
+
+#[test]
+fn an_endpoint_that_fails_leaves_after_three_requests_whether_they_are_alike_or_not() {
+    let left: BTreeSet<usize> = [1, 2, 3].into();
+    assert_eq!(after_failures(1, |number| format!("prompt {number}")), left);
+    assert_eq!(after_failures(1, |_| "the same".to_owned()), left);
+    assert_eq!(after_failures(2, |number| format!("prompt {number}")), half());
+}
+
+#[test]
+fn a_prompt_that_fails_everywhere_takes_no_more_than_one_endpoint_away() {
+    assert!(after_failures(ENDPOINTS, |_| "poison".to_owned()).len() >= ENDPOINTS - 1);
+    assert!(after_failures(ENDPOINTS, |number| format!("poison {}", number % 2)).len() >= ENDPOINTS - 2);
+    let mut world = World::new("PREFIX_CACHE");
+    for number in 0..200 {
+        // Beside it there is other traffic.
+        let asked = world.ask_for("base", "poison");
+        world.fail(asked);
+        if number % 10 == 0 {
+            let asked = world.ask("base");
+            world.serve(asked);
+        }
+    }
+    assert!(world.seen("base").len() >= ENDPOINTS - 1);
+}
