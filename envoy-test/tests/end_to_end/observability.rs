@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::gateway::{Gateway, MODELS, Setup, chat, chat_with, pod};
 use envoy_test::envoy::configuration::FilterPosition;
 use envoy_test::envoy::{Load, Protocol, Request};
-use envoy_test::model_server::{Knobs, MetricsMode, ServerSettings};
+use envoy_test::model_server::{FailInside, InnerFailure, Knobs, MetricsMode, ServerSettings};
 use envoy_test::observability::{Prometheus, file, panels, promtool, rules, without_variables};
 use serde_json::{Value, json};
 
@@ -148,7 +148,7 @@ fn request(index: usize) -> Request {
 }
 
 /// A second of each: requests that have to be retried, and a pool that is full; scrapes that fail, and answers that break
-/// off; and health between them, in which the queue empties.
+/// off or tell of a failure; and health between them, in which the queue empties.
 fn make_trouble(gateway: &Gateway, step: usize) {
     let set = |place: usize, change: fn(&mut Knobs)| {
         gateway.pods.server(place).set(|knobs| {
@@ -164,6 +164,10 @@ fn make_trouble(gateway: &Gateway, step: usize) {
             set(3, |knobs| knobs.gauges.waiting = Some(50.0));
         }
         3 => {
+            set(2, |knobs| {
+                let how = InnerFailure::Error { code: Some(503) };
+                knobs.fail_inside = Some(FailInside { after_tokens: 0, how });
+            });
             set(1, |knobs| knobs.metrics = MetricsMode::Status(500));
             set(3, |knobs| knobs.die_mid_stream = Some(3));
         }
