@@ -49,7 +49,7 @@ bench-overload: build ## shows what each class of traffic gets from full pods, w
 test-vllm: build ## tests it in front of two real vLLM servers on the CPU; takes 6.3 GB of disk, 4 GB of memory
 	@sh envoy-test/setup/envoy.sh
 	@sh envoy-test/real-vllm/setup.sh
-	cargo test --locked --package envoy-test --test real_vllm -- --ignored --nocapture
+	cargo test --locked --package envoy-test --test real_vllm -- --ignored --nocapture --test-threads 1
 
 .PHONY: bench-routing
 bench-routing: build ## compares picks behind a real Envoy and writes docs/routing-live.md, or measures GATEWAY=url [ENDPOINTS=ip:port,ip:port]

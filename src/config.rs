@@ -289,8 +289,13 @@ impl Config {
     }
 
     /// Whether clients can ask for a model of this name by configuration, which then says its pool.
-    pub fn publishes(&self, model: &str) -> bool {
-        self.models.iter().any(|published| published.name == model)
+    pub fn publishes(&self, name: &str) -> bool {
+        self.models_named(name).next().is_some()
+    }
+
+    /// The models that clients ask for by this name, one a pool.
+    pub fn models_named(&self, name: &str) -> impl Iterator<Item = &Model> {
+        self.models.iter().filter(move |model| model.name == name)
     }
 
     /// The names that are published, each once, in their order.

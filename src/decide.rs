@@ -11,8 +11,8 @@ use crate::admission::{self, Admission, DrainRate};
 use crate::config::{Config, Criticality, RoutingStrategy};
 use crate::load::{AdapterId, LoadBook, LoadId, Share};
 use crate::model_sizes::ModelSizes;
-use crate::models::Turns;
-use crate::openai::{ApiError, InferenceRequest};
+use crate::models::{self, Resolution, Turns};
+use crate::openai::{ApiError, InferenceRequest, SMALL_REQUEST_TOKENS};
 use crate::pool::{Freshness, Limits, Pool};
 use crate::prefix::{BLOCK_BYTES, BlockHasher, Match, PromptBlocks};
 use crate::strategy::{Demand, Ranked, rank};
@@ -22,6 +22,8 @@ use crate::strategy::{Demand, Ranked, rank};
 pub struct Prepared {
     /// The place of the pool that serves it.
     pub pool: usize,
+    /// Whether another pool may: its route is chosen anew, and nobody can tell where it leads.
+    pub is_pool_guessed: bool,
     /// The model asked for.
     pub model: String,
     /// The model to send in its place; `None`: the same.
@@ -67,6 +69,8 @@ pub struct Pick {
     pub load_id: LoadId,
     /// `ip:port[,ip:port…]`, best first: the pick header's value.
     pub destinations: String,
+    /// Whether endpoints of other pools are named too, behind those of the pool it was picked for.
+    pub is_pool_guessed: bool,
     /// What to count as in flight there.
     pub share: Share,
     /// The prompt, if it was read.
@@ -111,7 +115,7 @@ impl Prompt {
 /// it on one target.
 ///
 /// # Errors
-/// 404 for a model that is not published, where such are refused.
+/// 404 for a model that is not published, and 400 for a request that names none, where such are refused.
 pub fn prepare(
     config: &Config,
     turns: &mut Turns,
@@ -120,11 +124,40 @@ pub fn prepare(
     user: Option<&[u8]>,
     route_pool: usize,
 ) -> Result<Prepared, ApiError> {
+    if let Some(error) = request.unnamed.as_ref().filter(|_| config.reject_unknown_models) {
+        return Err(error.clone());
+    }
     let resolution = turns
         .resolve(config, &request.model, route_pool, user)
         .ok_or_else(|| ApiError::unknown_model(&request.model))?;
+    Ok(prepared(config, sizes, request, &request.model, resolution))
+}
+
+/// As [`prepare`], for a request that Envoy sends once more with the model that was resolved before; `asked`: the one
+/// that its client asked for.
+pub fn prepare_again(
+    config: &Config,
+    sizes: &ModelSizes,
+    request: &InferenceRequest<'_>,
+    asked: &str,
+    route_pool: usize,
+) -> Prepared {
+    let resolution = Resolution {
+        target: Some(&*request.model).filter(|sent| *sent != asked),
+        ..models::unturned(config, asked, route_pool)
+    };
+    prepared(config, sizes, request, asked, resolution)
+}
+
+fn prepared(
+    config: &Config,
+    sizes: &ModelSizes,
+    request: &InferenceRequest<'_>,
+    asked: &str,
+    resolution: Resolution<'_>,
+) -> Prepared {
     let pool = resolution.pool;
-    let model = resolution.target.unwrap_or(&request.model);
+    let model = resolution.target.unwrap_or(asked);
     let by_prefix =
         config.pools.get(pool).is_some_and(|pool| pool.routing_strategy == RoutingStrategy::PrefixCache);
     let prompt = Prompt {
@@ -134,14 +167,15 @@ pub fn prepare(
         digest: request.digest,
         blocks: by_prefix.then(|| blocks(request, model)),
     };
-    Ok(Prepared {
+    Prepared {
         pool,
-        model: request.model.clone().into_owned(),
+        is_pool_guessed: false,
+        model: asked.to_owned(),
         target: resolution.target.map(str::to_owned),
         criticality: resolution.criticality,
         prompt: Rc::new(prompt),
         streamed: request.stream,
-    })
+    }
 }
 
 /// The blocks of a prompt for `model`.
@@ -210,7 +244,8 @@ pub fn pick_unread(
     now_ms: u64,
     rng: &mut fastrand::Rng,
 ) -> Decision {
-    let demand = Demand { prompt_tokens: 1, adapter: None, model: None, blocks: None, streamed: false };
+    let prompt_tokens = SMALL_REQUEST_TOKENS;
+    let demand = Demand { prompt_tokens, adapter: None, model: None, blocks: None, streamed: false };
     let asked = Asked { strategy: RoutingStrategy::Default, demand, prompt: None };
     send(config, pool, loads, asked, now_ms, rng)
 }
@@ -246,6 +281,7 @@ fn send(
     let pick = Pick {
         load_id: first.endpoint.load_id,
         destinations: destinations(&ranking),
+        is_pool_guessed: false,
         share: Share { tokens, adapter: demand.adapter, model: demand.model, streamed: demand.streamed },
         prompt: prompt.map(|prompt| SentPrompt { prompt: Rc::clone(prompt), matched, matched_tokens }),
         explanation: explain(strategy, first, demand, loads, now_ms),

@@ -69,6 +69,16 @@ impl Turns {
     }
 }
 
+/// What becomes of the model asked for, but for its target; nobody takes a turn.
+pub fn unturned(config: &Config, asked: &str, route_pool: usize) -> Resolution<'static> {
+    let found = config.place_of_model(asked, route_pool).and_then(|place| config.models.get(place));
+    found.map_or(unpublished(route_pool), |model| Resolution {
+        target: None,
+        criticality: model.criticality,
+        pool: model.pool,
+    })
+}
+
 fn next_target<'a>(model: &'a Model, credits: &mut [i64]) -> Option<&'a Target> {
     let sum: i64 = model.targets.iter().map(|target| i64::from(target.weight)).sum();
     let mut richest: Option<(&Target, &mut i64)> = None;

@@ -267,9 +267,25 @@ impl<W> Picker<W> {
     ) -> Result<Prepared, ApiError> {
         let prepared =
             decide::prepare(&self.config, &mut self.turns, &self.sizes, request, user, route_pool)?;
+        self.note_prepared(&prepared);
+        Ok(prepared)
+    }
+
+    /// As [`decide::prepare_again`].
+    pub fn prepare_again(
+        &mut self,
+        request: &InferenceRequest<'_>,
+        asked: &str,
+        route_pool: usize,
+    ) -> Prepared {
+        let prepared = decide::prepare_again(&self.config, &self.sizes, request, asked, route_pool);
+        self.note_prepared(&prepared);
+        prepared
+    }
+
+    fn note_prepared(&mut self, prepared: &Prepared) {
         let blocks = prepared.prompt.blocks.as_ref();
         self.limits.add_if(blocks.is_some_and(PromptBlocks::is_cut), Limit::PromptBlocks);
-        Ok(prepared)
     }
 
     /// Decides a prepared request, known by `id`; `waiter` is how it is reached should it have to wait.
@@ -310,13 +326,40 @@ impl<W> Picker<W> {
     /// Picks for a request that has been admitted.
     fn pick(&mut self, prepared: &Prepared, now_ms: u64) -> Decision {
         let Some(own) = self.pools.get_mut(prepared.pool) else { return NO_POOL };
-        decide::pick(&self.config, &mut own.pool, &self.loads, prepared, now_ms, &mut self.rng)
+        let decision =
+            decide::pick(&self.config, &mut own.pool, &self.loads, prepared, now_ms, &mut self.rng);
+        if prepared.is_pool_guessed { self.guessed(decision, prepared.pool, now_ms) } else { decision }
     }
 
-    /// Decides a request without a prompt to be read.
-    pub fn decide_unread(&mut self, pool: usize, now_ms: u64) -> Decision {
+    /// Decides a request without a prompt to be read. `is_pool_guessed`: another pool may be the one that serves it.
+    pub fn decide_unread(&mut self, pool: usize, is_pool_guessed: bool, now_ms: u64) -> Decision {
+        let decision = self.pick_unread(pool, now_ms);
+        if is_pool_guessed { self.guessed(decision, pool, now_ms) } else { decision }
+    }
+
+    fn pick_unread(&mut self, pool: usize, now_ms: u64) -> Decision {
         let Some(own) = self.pools.get_mut(pool) else { return NO_POOL };
         decide::pick_unread(&self.config, &mut own.pool, &self.loads, now_ms, &mut self.rng)
+    }
+
+    /// Names the best of every other pool behind what was picked for the pool at `pool`. Envoy passes over what its cluster
+    /// does not have, so that each pool's route finds a pick of its own.
+    fn guessed(&mut self, decision: Decision, pool: usize, now_ms: u64) -> Decision {
+        let Decision::Send(mut pick) = decision else { return decision };
+        pick.is_pool_guessed = true;
+        for other in (0..self.pools.len()).filter(|place| *place != pool) {
+            if let Decision::Send(elsewhere) = self.pick_unread(other, now_ms) {
+                pick.destinations.push(',');
+                pick.destinations.push_str(elsewhere.first_choice());
+            }
+        }
+        Decision::Send(pick)
+    }
+
+    /// The place of the pool that has an endpoint of this address: the one at `pool`, if it has.
+    pub fn pool_of_endpoint(&self, address: &[u8], pool: usize) -> Option<usize> {
+        let has = |place: &usize| self.pool(*place).is_some_and(|pool| pool.endpoint_at(address).is_some());
+        std::iter::once(pool).chain(0..self.pools.len()).find(has)
     }
 
     /// The next request that need not wait any longer, with what was decided: its pool has room, or it has waited too

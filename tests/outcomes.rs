@@ -166,7 +166,10 @@ fn whatever_the_strategy_those_without_the_model_are_asked_once_and_named_no_mor
             "{strategy}: other models are asked for there"
         );
         // Whoever asks for the path alone.
-        assert!(matches!(world.picker.decide_unread(0, world.now_ms), Decision::Send(_)), "{strategy}");
+        assert!(
+            matches!(world.picker.decide_unread(0, false, world.now_ms), Decision::Send(_)),
+            "{strategy}"
+        );
         world.now_ms += 2_000;
         assert!(
             world.ask_many(100, "other", |place| place >= 2) <= 2,

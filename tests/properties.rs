@@ -151,7 +151,7 @@ proptest! {
     fn only_the_models_value_changes((body, model) in any_body(), target in ".{1,40}") {
         let request = read_request(body.as_bytes()).unwrap();
         prop_assert_eq!(&*request.model, &model);
-        let rewritten = apply_edits(body.as_bytes(), model_edits(&request.model_spans, &target));
+        let rewritten = apply_edits(body.as_bytes(), model_edits(&request, &target));
         let span = request.model_spans[0].clone();
         prop_assert_eq!(&rewritten[..span.start], &body.as_bytes()[..span.start]);
         prop_assert!(rewritten.ends_with(&body.as_bytes()[span.end..]));
@@ -178,7 +178,7 @@ proptest! {
         let body = document(&|model| Value::from(model).to_string());
         let request = read_request(body.as_bytes()).unwrap();
         prop_assert_eq!(&*request.model, &parts.last().unwrap().1);
-        let rewritten = apply_edits(body.as_bytes(), model_edits(&request.model_spans, &target));
+        let rewritten = apply_edits(body.as_bytes(), model_edits(&request, &target));
         let expected = document(&|_| Value::from(target.as_str()).to_string());
         prop_assert!(rewritten == expected.as_bytes());
     }

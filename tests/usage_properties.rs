@@ -3,7 +3,7 @@
 
 mod usage_oracle;
 
-use inference_picker::openai::{AnswerFormat, apply_edits, include_usage, read_request};
+use inference_picker::openai::{AnswerFormat, Api, apply_edits, include_usage, read_request};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -244,7 +244,7 @@ proptest! {
         };
         let original = body(options.as_deref());
         let request = read_request(original.as_bytes()).unwrap();
-        let edit = include_usage(b"/v1/completions", original.as_bytes(), &request);
+        let edit = include_usage(Api::Completions, original.as_bytes(), &request);
         let edited = apply_edits(original.as_bytes(), edit.into_iter().collect());
         let edited: serde_json::Value = serde_json::from_slice(&edited).unwrap();
         let mut expected: serde_json::Value = serde_json::from_str(&original).unwrap();

@@ -79,16 +79,9 @@ impl ApiError {
         ApiError::new(503, message, None, "no_endpoint")
     }
 
-    /// What Envoy answered by itself, with its response code details.
-    pub fn from_envoy(status: u32, details: &str) -> ApiError {
-        let (message, code) = match status {
-            413 => ("The request body is larger than this gateway buffers; send less.", "request_too_large"),
-            408 => ("The request did not arrive in time; send it again.", "request_timeout"),
-            503 => ("No model server could be reached; try again later.", "no_endpoint"),
-            504 => ("No model server answered in time; try again later.", "upstream_timeout"),
-            _ => ("The gateway could not serve the request.", "gateway_error"),
-        };
-        ApiError::new(status, format!("{message} ({details})"), None, code)
+    /// What the gateway answers that is not this plugin's doing.
+    pub fn from_gateway(status: u32, message: String, code: &'static str) -> ApiError {
+        ApiError::new(status, message, None, code)
     }
 
     /// The answer's body.

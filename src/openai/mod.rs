@@ -5,18 +5,20 @@ mod answer;
 mod content_type;
 mod error;
 mod json;
+mod local_reply;
 mod models;
 mod not_found;
 mod path;
 mod request;
 
 pub use answer::{AnswerFailure, AnswerFormat, AnswerReader, Usage};
-pub use content_type::{is_encoded, is_json};
+pub use content_type::is_encoded;
 pub use error::ApiError;
+pub use local_reply::LocalReply;
 pub use models::{is_model_list_path, list_models};
 pub use not_found::NotFound;
-pub use path::is_inference_path;
+pub use path::Api;
 pub use request::{
-    Edit, InferenceRequest, MAX_MODEL_NAME_BYTES, PromptParts, apply_edits, include_usage, model_edits,
-    read_request,
+    Edit, ExpectedBody, InferenceRequest, MAX_BOUNDARY_BYTES, MAX_MODEL_NAME_BYTES, PromptParts,
+    SMALL_REQUEST_TOKENS, apply_edits, include_usage, model_edits, read_request,
 };

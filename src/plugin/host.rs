@@ -176,6 +176,15 @@ pub fn set_filter_state(name: &str, value: &[u8]) -> HostResult<()> {
     check(unsafe { imports::proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
 }
 
+/// Makes the filter state of this name last as long as the request does, and not only until an internal redirect. It is
+/// called in a root context, once.
+pub fn keep_filter_state(name: &str) -> HostResult<()> {
+    // A `DeclarePropertyArguments` of Envoy: the name (1), the type (3) a string (1), the span (5) the request's (1).
+    let size = u8::try_from(name.len()).unwrap_or(u8::MAX);
+    let arguments = [&[0x0a, size], name.as_bytes(), &[0x18, 1, 0x28, 1]].concat();
+    call_foreign_function("declare_property", &arguments)
+}
+
 /// All headers.
 pub fn headers(headers: Headers) -> HostResult<HeaderPairs> {
     let pairs =
@@ -274,9 +283,20 @@ pub fn resume_request() -> HostResult<()> {
 
 /// Has the route of the request chosen anew when it is next asked for.
 pub fn clear_route_cache() -> HostResult<()> {
-    let name = "clear_route_cache";
+    call_foreign_function("clear_route_cache", &[])
+}
+
+/// Calls a function that Envoy has beyond the ABI.
+fn call_foreign_function(name: &str, arguments: &[u8]) -> HostResult<()> {
     returned(|data, size| unsafe {
-        imports::proxy_call_foreign_function(name.as_ptr(), name.len(), name.as_ptr(), 0, data, size)
+        imports::proxy_call_foreign_function(
+            name.as_ptr(),
+            name.len(),
+            arguments.as_ptr(),
+            arguments.len(),
+            data,
+            size,
+        )
     })
     .map(|_| ())
 }

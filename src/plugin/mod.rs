@@ -37,6 +37,9 @@ use crate::config::{self, Config};
 /// for them to pick as one.
 const TICK_MS: u32 = 10;
 
+/// The filter state that tells the second pass of an internal redirect what the first has decided.
+const FIRST_PASS: &str = "llm_first_pass";
+
 proxy_wasm::main! {{
     std::panic::set_hook(Box::new(|panic| host::log(LogLevel::Critical, &panic.to_string())));
     proxy_wasm::set_root_context(|id| Box::new(Root { id, role: Role::Unconfigured }));
@@ -107,6 +110,7 @@ impl RootContext for Root {
         match Config::parse(&document) {
             Ok(config) => {
                 self.role = Role::of(config);
+                calls::warn(FIRST_PASS, host::keep_filter_state(FIRST_PASS));
                 host::set_tick_period(TICK_MS)
                     .inspect_err(|error| {
                         host::log(LogLevel::Error, &format!("inference-picker: no tick: {error:?}"))

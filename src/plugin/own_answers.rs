@@ -8,7 +8,7 @@ use super::host::{self, Headers};
 use super::recorder::Recorder;
 use crate::config::Config;
 use crate::header_pairs::HeaderPairs;
-use crate::openai::{ApiError, list_models};
+use crate::openai::{ApiError, LocalReply, list_models};
 
 /// Answers with an OpenAI error object.
 pub fn refuse(recorder: &mut Recorder, error: &ApiError) -> Action {
@@ -29,8 +29,8 @@ pub fn answer_models(config: &Config) -> Action {
     Action::Pause
 }
 
-/// Why Envoy itself has answered a pool's request, if it has, in plain text: because of a body larger than it buffers, say,
-/// or because no endpoint could be reached.
+/// Why Envoy itself or a filter behind this one has answered a pool's request, if it has, in plain text: because of a body
+/// larger than Envoy buffers, say, because no endpoint could be reached, or because an operator does not want it served.
 pub struct OfEnvoy {
     status: u16,
     /// Envoy's response code details.
@@ -52,14 +52,14 @@ impl OfEnvoy {
         memmem::find(self.details.as_bytes(), b"overflow").is_some()
     }
 
-    /// What to answer instead: clients expect an OpenAI error object.
-    pub fn error(&self) -> ApiError {
-        ApiError::from_envoy(self.status.into(), &self.details)
+    /// What to answer instead, when its text is here: clients expect an OpenAI error object.
+    pub fn into_reply(self) -> LocalReply {
+        LocalReply::new(self.status, self.details)
     }
 }
 
-/// Announces the body that takes the place of Envoy's.
-pub fn announce(body: &[u8]) {
+/// Announces an error object in place of Envoy's text; how long it is, only the text's end tells.
+pub fn announce_error() {
     warn("content-type", host::set_header(Headers::Response, "content-type", "application/json"));
-    warn("content-length", host::set_header(Headers::Response, "content-length", &body.len().to_string()));
+    warn("content-length", host::remove_header(Headers::Response, "content-length"));
 }

@@ -58,7 +58,7 @@ pub struct FailInside {
 pub enum InnerFailure {
     /// The API's own words for it, with this HTTP status as its code where the API has room for one: an error in a
     /// `data:` line before `[DONE]` (vLLM 0.32: chat and completions), `event: error` (vLLM 0.32: messages),
-    /// `response.failed` (OpenAI's document for responses), a JSON error (reported of llama.cpp, ggml-org/llama.cpp
+    /// `response.failed` (SGLang 0.5.23, read in its `serving_responses.py`), a JSON error (reported of llama.cpp, ggml-org/llama.cpp
     /// issue 14566, and of gateways; answers that are not streamed).
     Error { code: Option<u16> },
     /// A stream that ends well, without any further event. An answer that is not streamed is whole.

@@ -1,5 +1,7 @@
 //! The models that a server has now: those of its settings until a knob says otherwise.
 
+use serde_json::Value;
+
 use super::answers::errors::ApiError;
 use super::knobs::Knobs;
 use super::request::Api;
@@ -31,13 +33,17 @@ impl ServedModels {
     }
 
     /// The model that a request gets: the first where it names none, if its API lets it (vLLM 0.32: all but messages).
-    pub fn find<'a>(&'a self, api: Api, model: Option<&'a str>) -> Result<&'a str, ApiError> {
-        match model.filter(|model| !model.is_empty()) {
-            None if api == Api::Messages && !self.takes_any_name => Err(ApiError::missing_field("model")),
-            None => Ok(self.first()),
-            Some(model) if self.serves(model) => Ok(model),
-            Some(_) if self.takes_any_name => Ok(self.first()),
-            Some(model) => Err(ApiError::unknown_model(model, self)),
+    pub fn find<'a>(&'a self, api: Api, body: &'a Value) -> Result<&'a str, ApiError> {
+        match body.get("model") {
+            Some(Value::String(model)) if self.serves(model) => Ok(model),
+            _ if self.takes_any_name => Ok(self.first()),
+            Some(Value::String(model)) if !model.is_empty() => Err(ApiError::unknown_model(model, self)),
+            None if api == Api::Messages => Err(ApiError::missing_field("model", body)),
+            Some(Value::String(_)) if api == Api::Messages => Err(ApiError::empty_model()),
+            Some(model) if api == Api::Messages || !(model.is_null() || model.is_string()) => {
+                Err(ApiError::model_is_no_text(model))
+            }
+            _ => Ok(self.first()),
         }
     }
 

@@ -47,9 +47,10 @@ pub struct InferenceRequest {
     pub continuous_usage: bool,
 }
 
-/// Reads a body as JSON.
+/// Reads a body as JSON, behind a byte order mark too: vLLM 0.32 leaves it to Python's `json`, which passes over one.
 pub fn parse_json(body: &[u8]) -> Result<Value, ApiError> {
-    serde_json::from_slice(body).map_err(|error| ApiError::bad_json(&error))
+    serde_json::from_slice(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body))
+        .map_err(|error| ApiError::bad_json(&error))
 }
 
 /// The model a body asks for; none is allowed.
@@ -85,7 +86,7 @@ fn prompts_of(api: Api, body: &Value) -> Result<Vec<Vec<u32>>, ApiError> {
         Api::Completions => ("prompt", body.get("prompt").and_then(prompt::of_completion)),
         Api::Embeddings => ("input", body.get("input").and_then(prompt::of_completion)),
     };
-    prompts.ok_or_else(|| ApiError::missing_field(field))
+    prompts.ok_or_else(|| ApiError::missing_field(field, body))
 }
 
 /// An embedding is done when its prompt is computed, which is when an answer would get its first token.

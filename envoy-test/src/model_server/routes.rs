@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
+use hyper::header::{HOST, HeaderValue, LOCATION};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::answers::models;
@@ -55,18 +56,29 @@ async fn post_answer(server: &Arc<Server>, path: &str, request: Request<Incoming
         _ => match (Api::at_path(path), SmallApi::at_path(path)) {
             (Some(api), _) => inference::answer(server, api, request).await,
             (None, Some(api)) => small_requests::answer(server, api, request).await,
-            (None, None) => no_such_path(server, path, request.into_body()).await,
+            (None, None) => no_such_path(server, path, request).await,
         },
     }
 }
 
-/// Which model was asked for is noted all the same.
-async fn no_such_path(server: &Server, path: &str, body: Incoming) -> Response<Body> {
-    let body = inference::read_body(body).await.and_then(|body| parse_json(&body));
+/// Which model was asked for is noted all the same. One slash too many is sent to the path without it (vLLM 0.32).
+async fn no_such_path(server: &Server, path: &str, request: Request<Incoming>) -> Response<Body> {
+    let location = request.headers().get(HOST).and_then(|host| location_of(host.to_str().ok()?, path));
+    let body = inference::read_body(request.into_body()).await.and_then(|body| parse_json(&body));
     if let Ok(body) = body {
         server.counters.lock().note_model(path, model_of(&body).unwrap_or_default());
     }
-    not_found()
+    location.map_or_else(not_found, |location| {
+        let mut response = empty(StatusCode::TEMPORARY_REDIRECT);
+        response.headers_mut().insert(LOCATION, location);
+        response
+    })
+}
+
+fn location_of(host: &str, path: &str) -> Option<HeaderValue> {
+    let path = path.strip_suffix('/')?;
+    let is_known = Api::at_path(path).is_some() || SmallApi::at_path(path).is_some();
+    is_known.then(|| HeaderValue::try_from(format!("http://{host}{path}")).ok()).flatten()
 }
 
 async fn unless_hanging(server: &Server, response: Response<Body>) -> Response<Body> {

@@ -85,13 +85,13 @@ async fn begin(
     body: Incoming,
 ) -> Result<Response<Body>, ApiError> {
     let body = fields(headers, &read_body(body).await?)?;
-    let model = model_of(&body);
-    server.counters.lock().note_model(path, model.unwrap_or_default());
+    server.counters.lock().note_model(path, model_of(&body).unwrap_or_default());
     misbehave(server).await?;
     let models = server.models();
-    let model = models.find(api.relative(), model)?;
+    let model = models.find(api.relative(), &body)?;
     Ok(match api {
         SmallApi::Speech => with_type(StatusCode::OK, "audio/wav", full("RIFF....WAVE")),
+        SmallApi::CountTokens => response::json(StatusCode::OK, counted_tokens(&body)),
         _ => response::json(StatusCode::OK, content(api, &body, model).to_string()),
     })
 }
@@ -105,16 +105,19 @@ fn fields(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError> {
     }
 }
 
+fn counted_tokens(body: &Value) -> String {
+    let count = prompt::of_messages(body).unwrap_or_default().len();
+    format!(r#"{{"input_tokens":{count},"context_management":{{"original_input_tokens":{count}}}}}"#)
+}
+
 fn content(api: SmallApi, body: &Value, model: &str) -> Value {
     let created = unix_seconds() as u64;
     let usage =
         json!({"prompt_tokens": 8, "total_tokens": 8, "completion_tokens": 0, "prompt_tokens_details": null});
     let list = |id: &str, data: Value| json!({"id": id, "object": "list", "created": created, "model": model, "data": data, "usage": usage});
     match api {
-        SmallApi::CountTokens => {
-            let count = prompt::of_messages(body).unwrap_or_default().len();
-            json!({"input_tokens": count, "context_management": {"original_input_tokens": count}})
-        }
+        // Answered elsewhere: in an order of fields that matters, and not in JSON.
+        SmallApi::CountTokens | SmallApi::Speech => Value::Null,
         SmallApi::Tokenize => {
             let tokens = tokens_of(body);
             json!({"count": tokens.len(), "max_model_len": CONTEXT_TOKENS, "tokens": tokens, "token_strs": null})
@@ -132,7 +135,7 @@ fn content(api: SmallApi, body: &Value, model: &str) -> Value {
         }
         SmallApi::Pooling => list("pool-0", json!([{"index": 0, "object": "pooling", "data": [0.5, -0.5]}])),
         SmallApi::Images | SmallApi::ImageEdit => json!({"created": created, "data": [{"b64_json": "AAAA"}]}),
-        SmallApi::Transcript | SmallApi::Speech => {
+        SmallApi::Transcript => {
             json!({"text": "000 001 002 ", "usage": {"type": "duration", "seconds": 1}})
         }
     }
@@ -159,7 +162,7 @@ pub async fn change_adapters(server: &Server, loads: bool, body: Incoming) -> Re
         server.set_knobs(knobs).map_err(ApiError::bad_request).map(|()| said)
     });
     match set {
-        Ok(said) => with_type(StatusCode::OK, "text/plain; charset=utf-8", full(said)),
+        Ok(said) => Response::new(full(said)),
         Err(error) => response::json(error.status, error.body(Api::Chat)),
     }
 }

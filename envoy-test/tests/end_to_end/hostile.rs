@@ -43,9 +43,9 @@ fn bodies() -> Vec<Case> {
             false,
         ),
         ("a model that is no UTF-8", post(b"{\"model\":\"\xc3\x28\"}".to_vec()), 400, false),
-        ("half a surrogate as the model", post(r#"{"model":"\ud800"}"#), 400, false),
-        ("a model of 1,025 bytes", post(format!(r#"{{"model":"{}"}}"#, "m".repeat(1_025))), 400, false),
-        ("a byte order mark", post("\u{feff}{\"model\":\"tiny\"}"), 400, false),
+        ("half a surrogate as the model", post(r#"{"model":"\ud800"}"#), 400, true),
+        ("a model of 1,025 bytes", post(format!(r#"{{"model":"{}"}}"#, "m".repeat(1_025))), 404, true),
+        ("two byte order marks", post("\u{feff}\u{feff}{\"model\":\"tiny\"}"), 400, false),
         ("zero bytes", post(vec![0; 1 << 16]), 400, false),
         ("nothing", post(""), 400, false),
         ("white space", post(" ".repeat(1 << 20)), 400, false),
@@ -173,27 +173,52 @@ fn a_client_cannot_choose_its_pool_by_the_header_that_the_plugin_sets() {
     }
 }
 
-/// A route that the client has named is not the one that its request gets, so nothing may be made of where it led.
+/// A route that the client has named is not the one that its request gets: nothing is made of where it led, and the request is
+/// picked for like any other, in whatever pool its route then leads to.
 #[test]
-fn nor_does_that_header_keep_a_request_from_its_pool_or_speak_ill_of_a_pod() {
+fn nor_does_that_header_keep_a_request_from_being_picked_for_or_speak_ill_of_a_pod() {
     let gateway = Setup::new(MODELS)
         .pods(vec![pod(); 4])
         .plugin(|plugin| {
             plugin["answerModels"] = false.into();
             plugin["unknownModels"] = "passthrough".into();
+            plugin["metricsStaleAfter"] = "10s".into();
         })
         .start();
+    let busy = FixedGauges { waiting: Some(500.0), running: Some(50.0), ..Default::default() };
+    for index in [0, 2] {
+        gateway.pods.server(index).set(|knobs| knobs.gauges = busy.clone());
+    }
+    gateway.wait_until_scraped();
     let send = |request: Request| gateway.send(request.header("x-gateway-model-name", "qwen"));
     for _ in 0..4 {
         let unread = send(Request::get("/v1/models"));
-        assert_eq!(unread.status, 200, "{}", unread.text());
-        let unknown = send(chat("tiny"));
-        assert!(gateway.served_by(&unknown) < 2, "{}", unknown.text());
-        let answer = send(chat("qwen"));
-        assert!(answer.status == 200 && gateway.served_by(&answer) >= 2, "{}", answer.text());
+        assert_eq!((unread.status, gateway.served_by(&unread)), (200, 1), "{}", unread.text());
+        assert_eq!(gateway.served_by(&send(chat("tiny"))), 1, "unknown, so the route's own pool");
+        assert_eq!(gateway.served_by(&send(chat("qwen"))), 3, "published, so its pool");
+    }
+    for line in gateway.envoy.access_log_until(12).unwrap() {
+        assert!(line["decision"].as_str().unwrap().starts_with("DEFAULT"), "{line}");
     }
     let page = gateway.envoy.admin_get("/stats/prometheus").unwrap();
     assert!(!page.contains("inference_picker_retries{"), "no pod has failed");
+}
+
+/// Without models there is nothing that the header could say.
+#[test]
+fn where_no_models_are_configured_that_header_changes_nothing() {
+    for configuration in BODY_MODES {
+        let gateway = one_idle(configuration);
+        for request in [chat("tiny"), Request::get("/v1/models"), chat("tiny").in_frames_of(3)] {
+            let request =
+                request.header("x-gateway-model-name", "tiny").header("X-Gateway-Model-Name", "qwen");
+            let answer = gateway.send(request);
+            assert_eq!(gateway.served_by(&answer), 1, "{configuration}");
+        }
+        for line in gateway.envoy.access_log_until(3).unwrap() {
+            assert!(line["decision"].as_str().unwrap().starts_with("DEFAULT"), "{configuration}: {line}");
+        }
+    }
 }
 
 const INJECTIONS: [&str; 8] = [

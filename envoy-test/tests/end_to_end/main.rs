@@ -1,7 +1,9 @@
 //! The plugin in a real Envoy, in front of simulated model servers: what a user would see.
 
 mod answers;
+mod any_path;
 mod bench_routing;
+mod company;
 mod configurations;
 mod discovery;
 mod failing_plugin;
@@ -22,6 +24,8 @@ mod prefixes;
 mod pushes;
 mod readme;
 mod recorded;
+mod recorded_servers;
+mod redirects;
 mod requests;
 mod run;
 mod scraping;

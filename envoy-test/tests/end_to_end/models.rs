@@ -187,7 +187,7 @@ fn the_gateway_lists_the_published_models() {
 }
 
 /// Adds a second pool, of the last two pods, and a route to it by the model's name.
-fn add_second_pool(configuration: &str, envoy: &mut Configuration, pods: &[SocketAddr]) {
+pub fn add_second_pool(configuration: &str, envoy: &mut Configuration, pods: &[SocketAddr]) {
     add_cluster(envoy, "second");
     envoy.set_endpoints(CLUSTER, &pods[..2]);
     envoy.set_endpoints("second", &pods[2..]);

@@ -57,7 +57,7 @@ async fn a_stream_may_fail_after_some_tokens() {
         (CHAT, r#""content":"0"#),
         (COMPLETIONS, r#""text":"0"#),
         (MESSAGES, "text_delta"),
-        (RESPONSES, "output_text.delta\","),
+        (RESPONSES, "event: response.output_text.delta"),
     ] {
         let text = failing(path, true, 3, error(500)).await;
         assert_eq!(text.matches(token).count(), 3, "{path}: {text}");

@@ -2,7 +2,11 @@
 
 use envoy_test::model_server::{Dialect, Knobs};
 
+use super::recorded::{fixture_of, recorded_answer_of};
+use super::recorded_shapes::fields;
 use super::*;
+
+const RECORDED: &str = "llama.cpp-0.3.36";
 
 fn llama_cpp() -> ModelServers {
     start(ServerSettings {
@@ -54,5 +58,30 @@ async fn any_model_is_taken_and_answered_under_its_own_name() {
     for body in [json!({"model": "nope", "prompt": "x"}), json!({"prompt": "x"})] {
         let answer = post(&servers.server(0), COMPLETIONS, &body).await;
         assert_eq!((answer.status, &answer.json().unwrap()["model"]), (200, &json!("tiny")));
+    }
+}
+
+/// An answer may have another number of deltas than the recorded one: what the model makes up is no fixed text.
+#[tokio::test]
+async fn answers_have_the_recorded_fields_in_their_order() {
+    let exchanges = [
+        (CHAT, "chat_cached"),
+        (CHAT, "chat_stream"),
+        (CHAT, "chat_stream_usage"),
+        (COMPLETIONS, "comp"),
+        (COMPLETIONS, "comp_stream"),
+        (COMPLETIONS, "comp_stream_usage"),
+    ];
+    let servers = llama_cpp();
+    for (path, name) in exchanges {
+        let request = Request::post(path).body(fixture_of(RECORDED, &format!("{name}.req.json")));
+        let answer = client_of(&servers.server(0)).send(request).await.unwrap();
+        let recorded = recorded_answer_of(RECORDED, name);
+        let shapes = [answer.text(), recorded.body].map(|body| {
+            let mut shape = fields(&body);
+            shape.dedup();
+            shape
+        });
+        assert_eq!(shapes[0], shapes[1], "{name}");
     }
 }

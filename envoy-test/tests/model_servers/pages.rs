@@ -1,5 +1,6 @@
 //! Pages of other servers, and of several engines and ranks behind one port.
 
+use super::recorded::fixture_of;
 use super::*;
 
 /// A server with this page that says it runs 4 and has 3 waiting.
@@ -54,4 +55,27 @@ fn llama_cpp_has_neither_labels_nor_a_cache() {
     assert_eq!(series(&page, "llamacpp:requests_processing"), Some(4.0));
     assert_eq!(series(&page, "llamacpp:requests_deferred"), Some(3.0));
     assert!(!page.contains('{'), "{page}");
+}
+
+/// `# HELP` and `# TYPE` of every family, and the series' names and labels.
+fn shape(page: &str) -> Vec<&str> {
+    page.lines()
+        .map(|line| if line.starts_with('#') { line } else { line.rsplit_once(' ').unwrap().0 })
+        .collect()
+}
+
+#[test]
+fn the_page_of_llama_cpp_has_the_recorded_families() {
+    let recorded = fixture_of("llama.cpp-0.3.36", "metrics_idle.txt");
+    assert_eq!(shape(&page(MetricsPage::LlamaCpp)), shape(&recorded));
+}
+
+#[test]
+fn every_line_of_sglangs_page_is_on_a_page_that_its_own_code_printed() {
+    let ranks = SglangRanks { data_parallel: 1, tensor_parallel: 1 };
+    let recorded = fixture_of("sglang-0.5.23", "metrics_one_rank.txt");
+    let recorded = shape(&recorded);
+    for line in shape(&page(MetricsPage::Sglang(ranks))) {
+        assert!(recorded.contains(&line), "{line}");
+    }
 }

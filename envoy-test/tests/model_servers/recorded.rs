@@ -12,12 +12,21 @@ pub struct Recorded {
 }
 
 pub fn fixture(name: &str) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/vllm-0.32");
+    fixture_of("vllm-0.32", name)
+}
+
+/// A recording of another server.
+pub fn fixture_of(server: &str, name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(server);
     std::fs::read_to_string(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 pub fn recorded_answer(name: &str) -> Recorded {
-    let text = fixture(&format!("{name}.http")).replace("\r\n", "\n");
+    recorded_answer_of("vllm-0.32", name)
+}
+
+pub fn recorded_answer_of(server: &str, name: &str) -> Recorded {
+    let text = fixture_of(server, &format!("{name}.http")).replace("\r\n", "\n");
     let (head, body) = text.split_once("\n\n").unwrap();
     let (status_line, headers) = head.split_once('\n').unwrap();
     let headers = headers.lines().filter_map(|line| line.split_once(": "));

@@ -30,7 +30,7 @@ fn compare(name: &str, answer: &Response, recorded: &Recorded) {
 }
 
 /// For each JSON document in a body (one, or one an event): its fields in order, each with its kind of value.
-fn fields(body: &str) -> Vec<Vec<String>> {
+pub fn fields(body: &str) -> Vec<Vec<String>> {
     let documents = body.lines().filter(|line| !line.is_empty());
     documents.map(|line| document_fields(line.strip_prefix("data: ").unwrap_or(line))).collect()
 }
@@ -41,7 +41,7 @@ fn document_fields(document: &str) -> Vec<String> {
     };
     let mut kinds = Vec::new();
     push_kinds("", &value, &mut kinds);
-    let order = field_names(document).join(" ");
+    let order = field_names(&document.replace("\\\"", "")).join(" ");
     kinds.into_iter().chain([order]).collect()
 }
 
@@ -58,7 +58,7 @@ fn push_kinds(path: &str, value: &Value, kinds: &mut Vec<String>) {
     }
 }
 
-/// Names of fields in the order in which they are written. Recorded strings hold no escaped quotes.
+/// Names of fields in the order in which they are written, of a document without escaped quotes.
 fn field_names(document: &str) -> Vec<&str> {
     let pieces: Vec<&str> = document.split('"').collect();
     pieces.windows(2).skip(1).step_by(2).filter(|pair| pair[1].starts_with(':')).map(|pair| pair[0]).collect()
@@ -82,6 +82,57 @@ async fn streamed_answers_have_the_recorded_events() {
     }
 }
 
+/// The filler is never what the model made up, so an answer may have another number of deltas.
+#[tokio::test]
+async fn answers_of_other_apis_have_the_recorded_shape() {
+    for name in ["responses", "responses_model_missing"] {
+        check(RESPONSES, name).await;
+    }
+    check(MESSAGES, "messages").await;
+    check("/v1/messages/count_tokens", "count_tokens").await;
+    for name in ["model_missing", "model_empty", "model_null"] {
+        check(CHAT, name).await;
+    }
+}
+
+#[tokio::test]
+async fn streams_of_other_apis_have_the_recorded_events() {
+    for (path, name, delta) in [
+        (RESPONSES, "responses_stream", "response.output_text.delta"),
+        (MESSAGES, "messages_stream", "content_block_delta"),
+    ] {
+        let servers = quick();
+        let request = Request::post(path).body(fixture(&format!("{name}.req.json")));
+        let answer = client_of(&servers.server(0)).send(request).await.unwrap();
+        let recorded = recorded_answer(name);
+        assert_eq!(answer.header("content-type"), Some("text/event-stream; charset=utf-8"));
+        assert_eq!(kinds_of_events(&answer.text(), delta), kinds_of_events(&recorded.body, delta), "{name}");
+    }
+}
+
+/// The fields of each event, with those of one delta in place of several.
+fn kinds_of_events(body: &str, delta: &str) -> Vec<Vec<String>> {
+    assert!(body.contains(delta), "{body}");
+    let mut events = fields(body);
+    events.retain(|event| !event[0].starts_with("event: "));
+    events.dedup();
+    events
+}
+
+#[tokio::test]
+async fn requests_to_paths_that_are_not_served_get_the_recorded_answers() {
+    for (path, name) in [("/v1/nothing", "path_unknown"), ("/chat/completions", "path_without_version")] {
+        check(path, name).await;
+    }
+    let servers = quick();
+    let server = servers.server(0);
+    let request = Request::post("/v1/chat/completions/").body(fixture("path_slash.req.json"));
+    let answer = client_of(&server).send(request).await.unwrap();
+    let location = format!("http://{}/v1/chat/completions", server.address());
+    assert_eq!((answer.status, answer.header("location")), (307, Some(&*location)));
+    assert_eq!(recorded_answer("path_slash").status, 307);
+}
+
 #[tokio::test]
 async fn every_event_is_a_chunk_of_its_own() {
     let servers = quick();
@@ -96,10 +147,12 @@ async fn every_event_is_a_chunk_of_its_own() {
 
 #[tokio::test]
 async fn errors_are_the_recorded_ones_word_for_word() {
-    for name in ["err_bad_json", "err_unknown_model"] {
-        check(CHAT, name).await;
+    let names = ["err_bad_json", "err_unknown_model", "model_unknown"].map(|name| (CHAT, name));
+    let messages = ["messages_model_missing", "messages_model_empty", "messages_model_unknown"];
+    for (path, name) in names.into_iter().chain(messages.map(|name| (MESSAGES, name))) {
+        check(path, name).await;
         let servers = quick();
-        let request = Request::post(CHAT).body(fixture(&format!("{name}.req.json")));
+        let request = Request::post(path).body(fixture(&format!("{name}.req.json")));
         let answer = client_of(&servers.server(0)).send(request).await.unwrap();
         assert_eq!(answer.text(), recorded_answer(name).body);
     }

@@ -49,15 +49,21 @@ async fn counts_are_right_in_every_api() {
     check(CHAT, body, whole, streamed).await;
 
     let counts = |cached| {
-        json!({"input_tokens": 17, "input_tokens_details": {"cached_tokens": cached}, "output_tokens": 3,
-            "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 20})
+        json!({"input_tokens": 17, "output_tokens": 3, "total_tokens": 20,
+            "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 16 - cached,
+                "input_tokens_per_turn": [], "cached_tokens_per_turn": []},
+            "output_tokens_details": {"reasoning_tokens": 0, "tool_output_tokens": 0,
+                "output_tokens_per_turn": [], "tool_output_tokens_per_turn": []}})
     };
     check("/v1/responses", json!({"input": text, "max_output_tokens": 3}), counts(0), counts(16)).await;
 
     // The last event with counts is `message_delta`.
-    let counts = json!({"input_tokens": 17, "output_tokens": 3});
+    let counts = |cached| {
+        json!({"input_tokens": 1, "output_tokens": 3, "cache_creation_input_tokens": 16 - cached,
+            "cache_read_input_tokens": cached})
+    };
     let body = json!({"model": "tiny", "messages": messages, "max_tokens": 3});
-    check(MESSAGES, body, counts.clone(), counts).await;
+    check(MESSAGES, body, counts(0), counts(16)).await;
 }
 
 #[tokio::test]

@@ -7,7 +7,11 @@ use envoy_test::envoy::binary::{plugin_file, project_root};
 use envoy_test::envoy::{Client, Configuration, Envoy, EnvoySettings, Protocol, Request, Response};
 use serde_json::{Value, json};
 
+use crate::apis::ALIAS;
 use crate::servers::{MODEL, Servers};
+
+/// Where the access log's fields are, which get the time to the first token.
+const LOG_FORMAT: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/access_log/0/typed_config/log_format/json_format";
 
 pub struct Gateway<'a> {
     pub configuration: &'static str,
@@ -25,8 +29,27 @@ impl<'a> Gateway<'a> {
 
     /// The same with another routing strategy.
     pub fn with_strategy(strategy: &str, configuration: &'static str, servers: &'a Servers) -> Gateway<'a> {
+        Gateway::edited(configuration, servers, |plugin| {
+            plugin["pools"][0]["routingStrategy"] = strategy.into();
+        })
+    }
+
+    /// The same where clients know the model as [`ALIAS`] too.
+    pub fn with_alias(configuration: &'static str, servers: &'a Servers) -> Gateway<'a> {
+        Gateway::edited(configuration, servers, |plugin| {
+            let pool = plugin["pools"][0]["name"].clone();
+            let model = |name: &str| json!({"modelName": name, "poolRef": {"name": pool}, "targetModels": [{"name": MODEL}]});
+            plugin["models"] = json!([model(ALIAS), model(MODEL)]);
+        })
+    }
+
+    fn edited(
+        configuration: &'static str,
+        servers: &'a Servers,
+        edit: impl FnMut(&mut Value),
+    ) -> Gateway<'a> {
         let mut edited = edited(configuration, servers);
-        edited.edit_plugin(|plugin| plugin["pools"][0]["routingStrategy"] = strategy.into());
+        edited.edit_plugin(edit);
         let settings = EnvoySettings::new(edited);
         let envoy = Envoy::start(settings).unwrap();
         let gateway = Gateway { configuration, servers, envoy, sent_count: AtomicUsize::new(0) };
@@ -85,6 +108,7 @@ fn edited(name: &str, servers: &Servers) -> Configuration {
     let mut configuration = Configuration::load(&file).unwrap();
     configuration.set_plugin_file(&plugin_file());
     configuration.place_endpoints(&servers.addresses());
+    configuration.at(LOG_FORMAT)["ttft_ms"] = "%FILTER_STATE(wasm.llm_ttft_ms:PLAIN)%".into();
     configuration
 }
 

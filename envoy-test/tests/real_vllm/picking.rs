@@ -11,7 +11,7 @@ use crate::servers::{ADAPTERS, MODEL, RUNNING_MAX, Servers};
 use crate::until;
 
 /// Long enough for a page that the servers print now to be read and published.
-const SCRAPE_TIME: Duration = Duration::from_secs(1);
+pub const SCRAPE_TIME: Duration = Duration::from_secs(1);
 /// An answer that lasts until the client leaves: ten seconds and more.
 const LONG_ANSWER_TOKENS: usize = 7_000;
 
@@ -47,13 +47,13 @@ pub fn the_log_says_which_server_was_picked_and_by_which_metrics(gateway: &Gatew
     }
 }
 
-fn number(decision: &str, name: &str) -> Option<f64> {
+pub fn number(decision: &str, name: &str) -> Option<f64> {
     let fields = decision.split(' ').filter_map(|field| field.split_once('='));
     fields.into_iter().find(|(field, _)| *field == name)?.1.parse().ok()
 }
 
 /// Others' requests that one server is at work on, directly, until they are dropped.
-fn occupy(servers: &Servers, index: usize, model: &str, count: usize) -> Vec<RawConnection> {
+pub fn occupy(servers: &Servers, index: usize, model: &str, count: usize) -> Vec<RawConnection> {
     let mut body = completion_body(model);
     body["max_tokens"] = LONG_ANSWER_TOKENS.into();
     body["stream"] = true.into();

@@ -51,3 +51,45 @@ pub fn a_document_stays_with_the_server_that_has_it_cached(gateway: &Gateway) {
     let cached_tokens = (gateway.servers.cached_tokens() - before) as u64;
     assert!(cached_tokens * 10 >= prompt_tokens * 8, "{cached_tokens} of {prompt_tokens} tokens were cached");
 }
+
+/// As Claude Code sends it: a system prompt that begins with a block which is another one with every request.
+fn coding_turn(gateway: &Gateway, session: usize, turn: usize) -> Request {
+    let header = format!("x-anthropic-billing-header: cc_version=2.1.0; cch={:08x};", fastrand::u32(..));
+    let name = format!("{} session {session}", gateway.configuration);
+    let instructions = format!("{name} {}", "You write programs, and this is how. ".repeat(40));
+    let system = json!([{"type": "text", "text": header}, {"type": "text", "text": instructions}]);
+    let mut messages = vec![json!({"role": "user", "content": "Write a program."})];
+    for earlier in 0..turn {
+        messages
+            .push(json!({"role": "assistant", "content": format!("Here is part {earlier} of the program.")}));
+        messages.push(json!({"role": "user", "content": format!("Go on with part {earlier}.")}));
+    }
+    let body = json!({"model": MODEL, "system": system, "messages": messages, "max_tokens": 4});
+    Request::post("/v1/messages").json(&body)
+}
+
+/// vLLM drops the block, so its cache has all of a turn but its end; and so has the plugin, so every turn of a session
+/// goes where the last one went.
+pub fn a_coding_session_stays_with_its_server_whatever_its_billing_header(gateway: &Gateway) {
+    let (hits, queries) = (gateway.servers.cached_tokens(), gateway.servers.queried_tokens());
+    let (mut first_hits, mut first_queries) = (0, 0);
+    for session in 0..DOCUMENTS {
+        let mut served_by = BTreeSet::new();
+        for turn in 0..QUESTIONS {
+            let before = (gateway.servers.cached_tokens(), gateway.servers.queried_tokens());
+            let answer = gateway.send(coding_turn(gateway, session, turn));
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            served_by.extend(gateway.served_by(1));
+            if turn == 0 {
+                first_hits += gateway.servers.cached_tokens() - before.0;
+                first_queries += gateway.servers.queried_tokens() - before.1;
+            }
+            sleep(HEARD);
+        }
+        assert_eq!(served_by.len(), 1, "session {session}: {:?}", gateway.log(QUESTIONS));
+    }
+    let hits = gateway.servers.cached_tokens() - hits - first_hits;
+    let queries = gateway.servers.queried_tokens() - queries - first_queries;
+    eprintln!("    of later turns' {queries} prompt tokens the servers found {hits} in their caches");
+    assert!(hits * 10 >= queries * 9, "{hits} of {queries} tokens were cached");
+}

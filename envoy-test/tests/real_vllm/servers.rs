@@ -54,8 +54,16 @@ struct Server {
 impl Servers {
     /// Starts both at once, and returns when they answer.
     pub fn start() -> Servers {
-        let servers = ADDRESSES.map(|address| Server::start(address.parse().unwrap()));
-        let mut servers = Servers { servers: servers.into() };
+        Servers::wait_for(ADDRESSES.map(|address| Server::start(address.parse().unwrap(), 1)).into())
+    }
+
+    /// Starts one with so many engines behind its port, each with a cache and a queue of its own.
+    pub fn start_engines(engines: usize) -> Servers {
+        Servers::wait_for(vec![Server::start(ADDRESSES[0].parse().unwrap(), engines)])
+    }
+
+    fn wait_for(servers: Vec<Server>) -> Servers {
+        let mut servers = Servers { servers };
         servers.wait_until_ready();
         servers
     }
@@ -75,12 +83,17 @@ impl Servers {
 
     /// The sum over all series of the metric `name`, as the server tells it now.
     pub fn metric(&self, index: usize, name: &str) -> usize {
-        let page = self.client(index).send_blocking(Request::get("/metrics")).unwrap().text();
+        let page = self.page(index);
         let values = page.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?.strip_prefix('{')?;
             rest.rsplit_once(' ')?.1.parse::<f64>().ok()
         });
         values.sum::<f64>() as usize
+    }
+
+    /// What the server tells of itself now.
+    pub fn page(&self, index: usize) -> String {
+        self.client(index).send_blocking(Request::get("/metrics")).unwrap().text()
     }
 
     /// How many requests each server has answered in full.
@@ -90,7 +103,16 @@ impl Servers {
 
     /// Prompt tokens that the servers have found in their prefix caches.
     pub fn cached_tokens(&self) -> usize {
-        (0..self.servers.len()).map(|index| self.metric(index, "vllm:prefix_cache_hits_total")).sum()
+        self.sum("vllm:prefix_cache_hits_total")
+    }
+
+    /// Prompt tokens that the servers have looked for in their prefix caches.
+    pub fn queried_tokens(&self) -> usize {
+        self.sum("vllm:prefix_cache_queries_total")
+    }
+
+    fn sum(&self, name: &str) -> usize {
+        (0..self.servers.len()).map(|index| self.metric(index, name)).sum()
     }
 
     /// How many requests a server runs, and how many wait there.
@@ -110,7 +132,8 @@ impl Servers {
             }
             sleep(POLL_INTERVAL);
         }
-        eprintln!("  vLLM answers at {} after {} s", ADDRESSES.join(" and "), started_at.elapsed().as_secs());
+        let addresses: Vec<String> = self.addresses().iter().map(SocketAddr::to_string).collect();
+        eprintln!("  vLLM answers at {} after {} s", addresses.join(" and "), started_at.elapsed().as_secs());
     }
 
     fn logs(&self) -> String {
@@ -119,12 +142,12 @@ impl Servers {
 }
 
 impl Server {
-    fn start(address: SocketAddr) -> Server {
+    fn start(address: SocketAddr, engines: usize) -> Server {
         // vLLM would share an address with another server that has it.
         TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
         let installed = project_root().join(".build/real-vllm");
         let log = installed.join(format!("server-{}.log", address.ip()));
-        let process = command(&installed, address, &log).spawn();
+        let process = command(&installed, address, engines, &log).spawn();
         let process = process.expect("vLLM is started; `make test-vllm` installs it first");
         Server { address, process, log }
     }
@@ -162,7 +185,7 @@ impl Drop for Server {
 
 /// Few requests at a time and few KV-cache blocks, so that a handful of requests makes a queue and fills the cache.
 /// It is a group of processes, to be killed as one; its standard input is held open here until the test ends.
-fn command(installed: &Path, address: SocketAddr, log: &Path) -> Command {
+fn command(installed: &Path, address: SocketAddr, engines: usize, log: &Path) -> Command {
     let models = installed.join("models");
     let log = File::create(log).expect("`make test-vllm` installs vLLM first");
     let adapters = ADAPTERS.map(|name| format!("{name}={}", models.join(name).display()));
@@ -177,6 +200,7 @@ fn command(installed: &Path, address: SocketAddr, log: &Path) -> Command {
         .args(["--block-size", "32", "--num-gpu-blocks-override", "300"])
         .args(["--enable-lora", "--max-loras", "1", "--lora-modules"])
         .args(adapters)
+        .args(["--data-parallel-size", &engines.to_string()])
         .envs(ENVIRONMENT)
         .current_dir(installed)
         .process_group(0)

@@ -10,7 +10,7 @@ use super::special_bytes::{
 };
 
 /// A string as it stands in JSON.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::openai) struct JsonString<'a> {
     /// The raw text between the quotes.
     pub content: &'a [u8],

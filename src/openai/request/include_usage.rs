@@ -17,20 +17,16 @@ use serde_json::value::RawValue;
 use super::InferenceRequest;
 use super::parse::span_of;
 use super::rewrite::Edit;
-use crate::openai::path::without_query;
-
-/// The paths of the APIs that know the option, as they end.
-const PATHS: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];
+use crate::openai::Api;
 
 /// What to change in `body`, which was read as `request`, so that its stream tells its usage. `None` where nothing is
 /// to be changed or nothing can be; the answer is then passed on as it comes.
-pub fn include_usage(path: &[u8], body: &[u8], request: &InferenceRequest<'_>) -> Option<Edit> {
-    let path = without_query(path);
-    if !request.stream || !PATHS.iter().any(|known| path.ends_with(known.as_bytes())) {
+pub fn include_usage(api: Api, body: &[u8], request: &InferenceRequest<'_>) -> Option<Edit> {
+    if !(request.stream && api.has_stream_options()) {
         return None;
     }
     let Some(span) = &request.stream_options else {
-        // A request holds a model, so a comma is always right.
+        // A request that streams says so, so a comma is always right.
         let inside = body.iter().position(|byte| *byte == b'{')? + 1;
         return Some(insertion(inside, r#""stream_options":{"include_usage":true},"#));
     };
@@ -105,18 +101,17 @@ mod tests {
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    const CHAT: &str = "/v1/chat/completions";
-
-    fn edit(path: &str, body: &str) -> Option<Edit> {
-        include_usage(path.as_bytes(), body.as_bytes(), &read_request(body.as_bytes()).unwrap())
+    fn edit(api: Api, body: &str) -> Option<Edit> {
+        include_usage(api, body.as_bytes(), &read_request(body.as_bytes()).unwrap())
     }
 
     /// Only this is changed, and then there is nothing more to change.
     fn check(body: &str, expected: &str) {
         let edited =
-            String::from_utf8(apply_edits(body.as_bytes(), edit(CHAT, body).into_iter().collect())).unwrap();
+            String::from_utf8(apply_edits(body.as_bytes(), edit(Api::Chat, body).into_iter().collect()))
+                .unwrap();
         assert_eq!(edited, expected);
-        assert_eq!(edit(CHAT, &edited), None, "{edited}");
+        assert_eq!(edit(Api::Chat, &edited), None, "{edited}");
     }
 
     fn check_options(options: &str, expected: &str) {
@@ -184,13 +179,14 @@ mod tests {
     #[test]
     fn only_streams_of_completions_are_changed() {
         let (stream, whole) = (r#"{"model":"m","stream":true}"#, r#"{"model":"m","stream":false}"#);
-        for path in [CHAT, "/v1/completions", "/team-a/v1/chat/completions?x=/v1/messages"] {
-            assert!(edit(path, stream).is_some(), "{path}");
-            assert_eq!(edit(path, whole), None, "{path}");
+        for api in [Api::Chat, Api::Completions] {
+            assert!(edit(api, stream).is_some(), "{api:?}");
+            assert_eq!(edit(api, whole), None, "{api:?}");
         }
-        for path in ["/v1/responses", "/v1/messages", "/v1/embeddings", "/v1/x?/v1/completions"] {
-            assert_eq!(edit(path, stream), None, "{path}");
+        for api in [Api::OwnCompletions, Api::Responses, Api::Messages, Api::Embeddings, Api::Other] {
+            assert_eq!(edit(api, stream), None, "{api:?}");
         }
+        assert!(edit(Api::Chat, r#"{"stream":true}"#).is_some(), "without a model");
     }
 
     #[test]
@@ -206,8 +202,8 @@ mod tests {
             ),
         ] {
             let request = read_request(body.as_bytes()).unwrap();
-            let mut edits = model_edits(&request.model_spans, "other");
-            edits.extend(include_usage(CHAT.as_bytes(), body.as_bytes(), &request));
+            let mut edits = model_edits(&request, "other");
+            edits.extend(include_usage(Api::Chat, body.as_bytes(), &request));
             assert_eq!(String::from_utf8(apply_edits(body.as_bytes(), edits)).unwrap(), expected);
         }
     }

@@ -8,8 +8,10 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+mod expected;
 mod fields;
 mod include_usage;
+mod multipart;
 mod parse;
 mod prompt;
 mod prompt_text;
@@ -18,20 +20,30 @@ mod scan;
 
 use super::ApiError;
 use crate::hash::digest;
+pub use expected::{ExpectedBody, SMALL_REQUEST_TOKENS};
 pub use include_usage::include_usage;
+pub use multipart::MAX_BOUNDARY_BYTES;
 pub use prompt_text::PromptParts;
 pub use rewrite::{Edit, apply_edits, model_edits};
 
 /// Bytes of a model's name. Names end up in logs and filter state; real ones are paths at worst.
 pub const MAX_MODEL_NAME_BYTES: usize = 1024;
 
+/// The mark by which some clients say that a text is UTF-8. Python's `json` and llama.cpp's reader pass over it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// What a gateway needs to know of an inference request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InferenceRequest<'a> {
-    /// The model asked for, decoded. Where the key is there twice the last one counts, as in the servers.
+    /// The model asked for, decoded; empty where none is named. Where the key is there twice the last one counts, as in
+    /// the servers.
     pub model: Cow<'a, str>,
+    /// Why no model is named, for where one must be; otherwise what to make of it is the servers' to judge.
+    pub unnamed: Option<ApiError>,
     /// Where the model's value stands in the body, quotes included: every top-level occurrence, in order.
     pub model_spans: Vec<Range<usize>>,
+    /// Whether the body is a form, where a value stands as it is, and not JSON.
+    pub is_form: bool,
     /// Whether the answer is to be streamed.
     pub stream: bool,
     /// The prompt's size in estimated tokens, at least 1.
@@ -48,15 +60,31 @@ pub struct InferenceRequest<'a> {
     pub prompt: PromptParts<'a>,
 }
 
+impl InferenceRequest<'_> {
+    /// One whose prompt is not of interest.
+    fn small(self) -> Self {
+        let Self { model, model_spans, is_form, user, digest, .. } = self;
+        let prompt_tokens = SMALL_REQUEST_TOKENS;
+        Self { model, model_spans, is_form, user, digest, prompt_tokens, ..Self::default() }
+    }
+}
+
 /// Reads the body of an inference request.
 ///
 /// # Errors
-/// 400 with the place, when the body is not a JSON object or its `model` is missing, empty, too long or not a string.
+/// 400 with the place, when the body is not a JSON object.
 pub fn read_request(body: &[u8]) -> Result<InferenceRequest<'_>, ApiError> {
-    let fields = scan::read_fields(body).map_or_else(|| parse::read_fields(body), Ok).map_err(not_json)?;
-    Ok(InferenceRequest {
-        model: model_name(fields.model)?,
+    let json = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    let fields = scan::read_fields(json).map_or_else(|| parse::read_fields(json), Ok).map_err(not_json)?;
+    let (model, unnamed) = match model_name(fields.model) {
+        Ok(name) => (name, None),
+        Err(error) => (Cow::default(), Some(error)),
+    };
+    let mut request = InferenceRequest {
+        model,
+        unnamed,
         model_spans: fields.model_spans,
+        is_form: false,
         stream: fields.stream,
         prompt_tokens: fields.prompt.tokens(),
         user: fields.user.filter(|user| user.starts_with('"')),
@@ -64,7 +92,31 @@ pub fn read_request(body: &[u8]) -> Result<InferenceRequest<'_>, ApiError> {
         cache_salt: fields.cache_salt.unwrap_or_default(),
         digest: digest(body),
         prompt: fields.prompt_parts,
-    })
+    };
+    let before = body.len() - json.len();
+    if before > 0 {
+        for span in request.model_spans.iter_mut().chain(&mut request.stream_options) {
+            *span = span.start + before..span.end + before;
+        }
+    }
+    Ok(request)
+}
+
+/// The request in a multipart form with this boundary. `None`: it is no form, or names no model.
+fn read_form<'a>(body: &'a [u8], boundary: &[u8]) -> Option<InferenceRequest<'a>> {
+    let model_spans = multipart::model_spans(body, boundary)?;
+    let model = str::from_utf8(body.get(model_spans.last()?.clone())?).ok()?;
+    if !(1..=MAX_MODEL_NAME_BYTES).contains(&model.len()) {
+        return None;
+    }
+    let request = InferenceRequest {
+        model: Cow::Borrowed(model),
+        model_spans,
+        is_form: true,
+        digest: digest(body),
+        ..InferenceRequest::default()
+    };
+    Some(request.small())
 }
 
 fn not_json(error: serde_json::Error) -> ApiError {
@@ -176,18 +228,35 @@ mod tests {
         );
     }
 
+    fn unnamed(body: &str, code: &str, words: &str) {
+        let request = read_request(body.as_bytes()).unwrap_or_else(|error| panic!("{body}: {error:?}"));
+        assert_eq!((&*request.model, request.prompt_tokens), ("", 2), "{body}");
+        let error = request.unnamed.unwrap_or_else(|| panic!("{body} names a model"));
+        assert_eq!((error.status, error.code), (400, code), "{error:?}");
+        assert!(error.message.contains(words), "{error:?}");
+    }
+
     #[test]
-    fn a_model_that_is_no_name_is_refused() {
-        refused(b"{}", "missing_model", "no `model`");
-        refused(b"{\"model\":null}", "invalid_model", "must be a string");
-        refused(b"{\"model\":7}", "invalid_model", "must be a string");
-        refused(b"{\"model\":[\"m\"]}", "invalid_model", "must be a string");
-        refused(b"{\"model\":\"\"}", "invalid_model", "empty");
-        refused(
-            format!("{{\"model\":\"{}\"}}", "m".repeat(1025)).as_bytes(),
-            "invalid_model",
-            "longer than 1024",
-        );
+    fn a_request_that_names_no_model_is_read_and_says_why_it_names_none() {
+        let with = |model: &str| format!(r#"{{"model":{model},"prompt":"01234567"}}"#);
+        unnamed(r#"{"prompt":"01234567"}"#, "missing_model", "no `model`");
+        for no_string in ["null", "7", r#"["m"]"#, r#"{"name":"m"}"#, r#""\ud800""#] {
+            unnamed(&with(no_string), "invalid_model", "must be a string");
+        }
+        unnamed(&with(r#""""#), "invalid_model", "empty");
+        unnamed(&with(&format!("{:?}", "m".repeat(1025))), "invalid_model", "longer than 1024");
+        check(&with(&format!("{:?}", "m".repeat(1024))), &"m".repeat(1024), false, 2);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over_and_places_count_from_the_start() {
+        let body = "\u{feff}{\"model\":\"m\",\"stream_options\":{},\"prompt\":\"01234567\"}";
+        check(body, "m", false, 2);
+        let request = read_request(body.as_bytes()).unwrap();
+        assert_eq!((request.model_spans, request.stream_options), (vec![12..15], Some(33..35)));
+        check("\u{feff}{\"mod\\u0065l\":\"m\"}", "m", false, 1);
+        refused("\u{feff}\u{feff}{\"model\":\"m\"}".as_bytes(), "invalid_json", "expected value");
+        refused(b"\xef\xbb{\"model\":\"m\"}", "invalid_json", "expected value");
     }
 
     #[test]

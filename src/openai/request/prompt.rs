@@ -7,7 +7,8 @@
 //! Numbers count one each, because a prompt may be a list of token ids. What stands under a key of [`MEDIA_KEYS`]
 //! (an image's data URL, say) counts [`MEDIA_TOKENS`], however long it is.
 
-use crate::openai::json::read_string;
+use super::prompt_text::{ATTRIBUTION, CACHE_MARK_KEY, TEXT_KEY};
+use crate::openai::json::{JsonString, read_string};
 
 /// English text and code have about four bytes to a token.
 pub(super) const BYTES_PER_TOKEN: usize = 4;
@@ -25,6 +26,8 @@ pub(super) struct PromptSize {
     text_bytes: usize,
     numbers: usize,
     media_parts: usize,
+    /// Whether something in it is written otherwise, or not at all, in the plain form of its text.
+    is_rewritten: bool,
 }
 
 impl PromptSize {
@@ -48,18 +51,25 @@ impl PromptSize {
         u32::try_from(tokens).unwrap_or(u32::MAX).max(1)
     }
 
-    /// Whether nothing was counted as a medium.
-    pub(super) fn has_no_media(&self) -> bool {
-        self.media_parts == 0
+    /// Whether the plain form of its text is the text itself, but for white space and escapes.
+    pub(super) fn is_as_written(&self) -> bool {
+        self.media_parts == 0 && !self.is_rewritten
     }
 
     /// Counts a string that is not a key. The first one under a media key stands for the medium.
-    pub(super) fn add_text(&mut self, bytes: usize, under_media: &mut bool) {
+    pub(super) fn add_text(&mut self, string: &JsonString<'_>, under_media: &mut bool) {
         if std::mem::take(under_media) {
             self.media_parts += 1;
         } else {
-            self.text_bytes += bytes;
+            self.text_bytes += string.decoded_bytes;
+            self.is_rewritten |= string.content.starts_with(ATTRIBUTION);
         }
+    }
+
+    /// Notes a key, whose raw text is given; whether the next string below it counts as a medium.
+    pub(super) fn add_key(&mut self, key: &[u8]) -> bool {
+        self.is_rewritten |= key == TEXT_KEY || key == CACHE_MARK_KEY;
+        is_media_key(key)
     }
 
     pub(super) fn add_number(&mut self) {
@@ -70,6 +80,7 @@ impl PromptSize {
         self.text_bytes += other.text_bytes;
         self.numbers += other.numbers;
         self.media_parts += other.media_parts;
+        self.is_rewritten |= other.is_rewritten;
     }
 
     /// Counts the string whose opening quote was just read, unless it is a key, and returns what follows it.
@@ -78,9 +89,9 @@ impl PromptSize {
             return &[];
         };
         if string.rest.trim_ascii_start().first() == Some(&b':') {
-            *under_media = is_media_key(string.content);
+            *under_media = self.add_key(string.content);
         } else {
-            self.add_text(string.decoded_bytes, under_media);
+            self.add_text(&string, under_media);
         }
         string.rest
     }
@@ -107,7 +118,11 @@ mod tests {
     fn check(json: &str, text_bytes: usize, numbers: usize, media_parts: usize) {
         let mut size = PromptSize::default();
         size.add(json.as_bytes());
-        assert_eq!(size, PromptSize { text_bytes, numbers, media_parts }, "{json}");
+        assert_eq!(
+            (size.text_bytes, size.numbers, size.media_parts),
+            (text_bytes, numbers, media_parts),
+            "{json}"
+        );
     }
 
     #[test]
@@ -144,6 +159,9 @@ mod tests {
     #[test]
     fn an_estimate_is_never_zero() {
         assert_eq!(PromptSize::default().tokens(), 1);
-        assert_eq!(PromptSize { text_bytes: 9, numbers: 2, media_parts: 1 }.tokens(), 3 + 2 + 512);
+        assert_eq!(
+            PromptSize { text_bytes: 9, numbers: 2, media_parts: 1, is_rewritten: true }.tokens(),
+            3 + 2 + 512
+        );
     }
 }

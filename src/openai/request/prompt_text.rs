@@ -5,14 +5,30 @@
 //! share about as much of their start here as they do there, whoever wrote them:
 //! - no white space between values;
 //! - characters in place of their numbers (`\u00e9`), as far as they are not special in JSON;
-//! - for a medium (by URL or by value) a hash of its string, over as many bytes as stand for its tokens.
+//! - for a medium (by URL or by value) a hash of its string, over as many bytes as stand for its tokens;
+//! - without what agents write anew with every request and servers leave out (docs/agents.md): the attribution of Claude
+//!   Code, whose value changes, and the marks by which clients say up to where to cache, which move with the turns. A
+//!   content of one text is that text, because clients make one of the other where they set such a mark.
 //!
 //! Most clients write that form already; their JSON is handed out as it stands.
 
 use twox_hash::XxHash64;
 
 use super::prompt::{BYTES_PER_TOKEN, MEDIA_TOKENS, PromptSize, is_media_key};
-use crate::openai::json::read_string;
+use crate::openai::json::{JsonString, read_string};
+
+/// How the text of a system block begins that Claude Code puts before its prompt: `x-anthropic-billing-header:
+/// cc_version=2.1.101.e51; cc_entrypoint=cli; cch=a5145;`. vLLM 0.32 leaves it out, llama.cpp writes over its `cch`.
+pub(super) const ATTRIBUTION: &[u8] = b"x-anthropic-billing-header:";
+/// The key of the mark up to which a client would have the prompt cached; vLLM 0.32 and llama.cpp do not read it.
+pub(super) const CACHE_MARK_KEY: &[u8] = b"cache_control";
+/// The key of the text of a block.
+pub(super) const TEXT_KEY: &[u8] = b"text";
+
+/// Bytes that are left out of a prompt for one attribution; a longer one is text like any other.
+const MAX_ATTRIBUTION_BYTES: usize = 512;
+/// Bytes that are left out for one cache mark; a longer one is text like any other.
+const MAX_CACHE_MARK_BYTES: usize = 64;
 
 /// What a prompt is made of; empty where a request has no such field.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +49,11 @@ pub(super) struct PromptPart<'a> {
 impl<'a> PromptPart<'a> {
     /// A valid JSON value of this size.
     pub fn of(json: &'a [u8], size: PromptSize) -> PromptPart<'a> {
-        PromptPart { json, is_plain: size.has_no_media() && is_plain(json) }
+        PromptPart { json, is_plain: size.is_as_written() && is_plain(json) }
     }
 }
 
-/// Whether a valid JSON value without media has the plain form, as far as can be told at a glance: a number that has to stay counts as
+/// Whether a valid JSON value of which nothing is rewritten has the plain form, as far as can be told at a glance: a number that has to stay counts as
 /// one that has not.
 fn is_plain(json: &[u8]) -> bool {
     let mut rest = json;
@@ -69,37 +85,178 @@ impl<'a> PromptParts<'a> {
 
 /// Hands out the plain form of a JSON value, which is known to be valid: one flat pass, without recursion.
 fn visit_value(json: &[u8], sink: &mut impl FnMut(&[u8])) {
+    let mut writer = PlainWriter { sink, under_media: false, comma: Comma::None, is_attributed: false };
     let mut rest = json;
-    let mut under_media = false;
     while let Some((&byte, tail)) = rest.split_first() {
         rest = match byte {
-            b'"' => visit_string(tail, &mut under_media, sink),
+            b'"' => writer.string(tail),
             b' ' | b'\n' | b'\r' | b'\t' => tail,
+            b',' => {
+                writer.comma = if writer.comma == Comma::Dropped { Comma::None } else { Comma::Held };
+                tail
+            }
+            b'[' => writer.list(tail),
             _ => {
-                sink(&[byte]);
+                writer.write(&[byte]);
                 tail
             }
         };
     }
 }
 
-/// Hands out the string whose opening quote was just read, and returns what follows it.
-fn visit_string<'a>(text: &'a [u8], under_media: &mut bool, sink: &mut impl FnMut(&[u8])) -> &'a [u8] {
-    let Some(string) = read_string(text) else { return &[] };
-    sink(b"\"");
-    let is_key = string.rest.trim_ascii_start().first() == Some(&b':');
-    if !is_key && std::mem::take(under_media) {
-        visit_medium(string.content, sink);
-    } else if string.has_numbered_escapes {
-        visit_escaped(string.content, sink);
-    } else {
-        sink(string.content);
+/// What becomes of the comma next to a field that is left out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Comma {
+    None,
+    /// One was read and is written before what follows, if that is.
+    Held,
+    /// The field was its object's first: the one behind it goes with it.
+    Dropped,
+}
+
+struct PlainWriter<'a, S> {
+    sink: &'a mut S,
+    /// Whether the next string is a medium.
+    under_media: bool,
+    comma: Comma,
+    /// Whether an attribution was left out; there is one at most.
+    is_attributed: bool,
+}
+
+impl<S: FnMut(&[u8])> PlainWriter<'_, S> {
+    fn write(&mut self, text: &[u8]) {
+        if std::mem::replace(&mut self.comma, Comma::None) == Comma::Held {
+            (self.sink)(b",");
+        }
+        (self.sink)(text);
     }
-    if is_key {
-        *under_media = is_media_key(string.content);
+
+    /// The string whose opening quote was just read. Returns what follows it, and follows its value if both are left out.
+    fn string<'t>(&mut self, text: &'t [u8]) -> &'t [u8] {
+        let Some(string) = read_string(text) else { return &[] };
+        let Some(value) = string.rest.trim_ascii_start().strip_prefix(b":") else {
+            self.text(&string);
+            return string.rest;
+        };
+        if string.content == CACHE_MARK_KEY
+            && let Some(rest) = behind_cache_mark(value)
+        {
+            self.comma = if self.comma == Comma::Held { Comma::None } else { Comma::Dropped };
+            self.under_media = false;
+            return rest;
+        }
+        self.under_media = is_media_key(string.content);
+        self.quoted(|sink| visit_content(&string, sink));
+        string.rest
     }
-    sink(b"\"");
-    string.rest
+
+    /// A string that is no key.
+    fn text(&mut self, string: &JsonString<'_>) {
+        if std::mem::take(&mut self.under_media) {
+            return self.quoted(|sink| visit_medium(string.content, sink));
+        }
+        let left_out = if self.is_attributed { 0 } else { attribution_bytes(string.content) };
+        self.is_attributed |= left_out > 0;
+        let content = string.content.get(left_out..).unwrap_or_default();
+        self.quoted(|sink| visit_content(&JsonString { content, ..*string }, sink));
+    }
+
+    /// The list whose opening bracket was just read; if it is one block of text, that text.
+    fn list<'t>(&mut self, text: &'t [u8]) -> &'t [u8] {
+        let Some((string, rest)) = lone_text(text) else {
+            self.write(b"[");
+            return text;
+        };
+        self.under_media = false;
+        self.text(&string);
+        rest
+    }
+
+    fn quoted(&mut self, content: impl FnOnce(&mut S)) {
+        self.write(b"\"");
+        content(self.sink);
+        (self.sink)(b"\"");
+    }
+}
+
+fn visit_content(string: &JsonString<'_>, sink: &mut impl FnMut(&[u8])) {
+    if string.has_numbered_escapes { visit_escaped(string.content, sink) } else { sink(string.content) }
+}
+
+/// How many bytes at the start of a text are an attribution: its name and `key=value;` as often as it comes.
+fn attribution_bytes(content: &[u8]) -> usize {
+    let Some(mut rest) = content.strip_prefix(ATTRIBUTION) else { return 0 };
+    while let Some(behind) = behind_attribute(rest) {
+        rest = behind;
+    }
+    let bytes = content.len() - rest.len();
+    if bytes <= MAX_ATTRIBUTION_BYTES { bytes } else { 0 }
+}
+
+fn behind_attribute(text: &[u8]) -> Option<&[u8]> {
+    let text = text.trim_ascii_start();
+    let end = text.iter().position(|byte| matches!(byte, b';' | b' ' | b'\\')).unwrap_or(text.len());
+    let (attribute, rest) = text.split_at_checked(end)?;
+    match rest {
+        _ if !attribute.contains(&b'=') => None,
+        [b';', rest @ ..] | rest @ [] => Some(rest),
+        _ => None,
+    }
+}
+
+/// What follows the value of a cache mark, if it is no longer than they are.
+fn behind_cache_mark(value: &[u8]) -> Option<&[u8]> {
+    let mut rest = value;
+    let (mut depth, mut bytes) = (0_usize, 0);
+    loop {
+        let (&byte, tail) = rest.trim_ascii_start().split_first()?;
+        match byte {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.checked_sub(1)?,
+            _ => {}
+        }
+        rest = tail;
+        bytes += 1;
+        if byte == b'"' {
+            let string = read_string(tail)?;
+            bytes += string.content.len();
+            rest = string.rest;
+        }
+        if bytes > MAX_CACHE_MARK_BYTES {
+            return None;
+        }
+        if depth == 0 && matches!(rest.trim_ascii_start().first(), Some(b',' | b'}')) {
+            return Some(rest);
+        }
+    }
+}
+
+/// The text of a list that is one block of text, `{"type":"text","text":"…"}]`, with a cache mark or without; and what
+/// follows the list.
+fn lone_text(list: &[u8]) -> Option<(JsonString<'_>, &[u8])> {
+    let mut rest = list.trim_ascii_start().strip_prefix(b"{")?;
+    let (mut text, mut has_type) = (None, false);
+    loop {
+        let key = read_string(rest.trim_ascii_start().strip_prefix(b"\"")?)?;
+        let value = key.rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+        rest = if key.content == CACHE_MARK_KEY {
+            behind_cache_mark(value)?
+        } else {
+            let string = read_string(value.strip_prefix(b"\"")?)?;
+            match key.content {
+                b"type" if string.content == TEXT_KEY && !has_type => has_type = true,
+                TEXT_KEY if text.is_none() => text = Some(string),
+                _ => return None,
+            }
+            string.rest
+        };
+        rest = rest.trim_ascii_start();
+        match rest.split_first()? {
+            (b',', tail) => rest = tail,
+            (b'}', tail) if has_type => return Some((text?, tail.trim_ascii_start().strip_prefix(b"]")?)),
+            _ => return None,
+        }
+    }
 }
 
 fn visit_medium(content: &[u8], sink: &mut impl FnMut(&[u8])) {
@@ -212,6 +369,96 @@ mod tests {
         for other in [r#"[1, 2]"#, r#"{"a" :1}"#, r#""\u00e9""#, r#""\u000a""#, r#"{"url":"x"}"#, "[1]\n"] {
             assert!(!plain(other), "{other}");
         }
+    }
+
+    /// A Claude Code turn: its attribution, a constant prompt, and a conversation whose last text carries the mark.
+    fn turn(cch: &str, marked: &str, more: &str) -> String {
+        format!(
+            r#"{{"model":"m","system":[{{"type":"text","text":"x-anthropic-billing-header: cc_version=2.1.0.1; cch={cch};"}},{{"type":"text","text":"You are.","cache_control":{{"type":"ephemeral"}}}}],"messages":[{{"role":"user","content":{marked}}}{more}]}}"#
+        )
+    }
+
+    #[test]
+    fn an_attribution_is_left_out_whatever_it_says() {
+        let one = text_of(&turn("a5145", r#""Hi""#, ""));
+        assert_eq!(text_of(&turn("ffffffff", r#""Hi""#, "")), one);
+        let system = br#"[{"type":"text","text":""},{"type":"text","text":"You are."}]"#;
+        assert!(one.starts_with(system), "{}", String::from_utf8_lossy(&one));
+        let said = |text: &str| text_of(&format!(r#"{{"model":"m","system":"{text}"}}"#));
+        let header = "x-anthropic-billing-header:";
+        assert_eq!(said(&format!("{header} a=1; b=2;You are.")), br#""You are.""#);
+        assert_eq!(said(&format!("{header} a=1;\\nYou are.")), br#""\nYou are.""#);
+        assert_eq!(said(&format!("{header} a=1; b=2")), br#""""#);
+        assert_eq!(said(&format!("{header}You are a=1.")), br#""You are a=1.""#);
+        assert_eq!(said(&format!("{header} a=1; b 2;")), br#"" b 2;""#);
+        assert_eq!(said("x-anthropic-billing"), br#""x-anthropic-billing""#);
+    }
+
+    #[test]
+    fn of_attributions_one_is_left_out_and_only_as_long_as_they_are() {
+        let header = |bytes: usize| format!("x-anthropic-billing-header: a={};", "1".repeat(bytes));
+        let said = |one: &str, other: &str| {
+            text_of(&format!(r#"{{"model":"m","messages":[{{"content":"{one}"}},{{"content":"{other}"}}]}}"#))
+        };
+        let second = header(3);
+        let expected = format!(r#"[{{"content":""}},{{"content":"{second}"}}]"#);
+        assert_eq!(said(&header(5), &second), expected.as_bytes());
+        let (long, longer) = (header(512 - 31), header(512 - 30));
+        assert_eq!(said(&long, "Hi"), br#"[{"content":""},{"content":"Hi"}]"#);
+        let expected = format!(r#"[{{"content":"{longer}"}},{{"content":"Hi"}}]"#);
+        assert_eq!(said(&longer, "Hi"), expected.as_bytes());
+    }
+
+    #[test]
+    fn a_cache_mark_is_left_out_wherever_it_stands() {
+        let of = |block: &str| {
+            let text = text_of(&format!(r#"{{"model":"m","messages":[{block},1]}}"#));
+            String::from_utf8(text).unwrap()
+        };
+        let mark = r#""cache_control":{"type":"ephemeral","ttl":"1h"}"#;
+        assert_eq!(of(&format!(r#"{{"a":1,{mark}}}"#)), r#"[{"a":1},1]"#);
+        assert_eq!(of(&format!(r#"{{{mark},"a":1}}"#)), r#"[{"a":1},1]"#);
+        assert_eq!(of(&format!(r#"{{"a":1, {mark} ,"b":[2,3]}}"#)), r#"[{"a":1,"b":[2,3]},1]"#);
+        assert_eq!(of(&format!(r#"{{{mark}}}"#)), "[{},1]");
+        assert_eq!(of(r#"{"cache_control":null,"cache_control":[7],"a":{}}"#), r#"[{"a":{}},1]"#);
+        let long = format!(r#"{{"cache_control":{{"type":"{}"}}}}"#, "e".repeat(64));
+        assert_eq!(of(&long), format!("[{long},1]"));
+    }
+
+    #[test]
+    fn a_content_of_one_text_is_that_text() {
+        let plain = r#"{"model":"m","messages":[{"role":"user","content":"Hi"},1]}"#;
+        let mark = r#""cache_control":{"type":"ephemeral"}"#;
+        for block in [
+            r#"[{"type":"text","text":"Hi"}]"#.to_owned(),
+            r#" [ { "text" : "Hi", "type" : "text" } ] "#.to_owned(),
+            format!(r#"[{{"type":"text","text":"Hi",{mark}}}]"#),
+            format!(r#"[{{{mark},"type":"text","text":"Hi"}}]"#),
+        ] {
+            check(&plain.replace(r#""Hi""#, &block), &text_of(plain));
+        }
+        for other in [
+            r#"[{"type":"text","text":"Hi"},{"type":"text","text":"Ho"}]"#,
+            r#"[{"type":"input_text","text":"Hi"}]"#,
+            r#"[{"text":"Hi"}]"#,
+            r#"[{"type":"text","text":"Hi","text":"Ho"}]"#,
+            r#"[{"type":"text","text":["Hi"]}]"#,
+            r#"[{"type":"text"}]"#,
+            r#"["Hi"]"#,
+            "[]",
+        ] {
+            let body = plain.replace(r#""Hi""#, other);
+            check(&body, format!(r#"[{{"role":"user","content":{other}}},1]"#).as_bytes());
+        }
+    }
+
+    #[test]
+    fn the_next_turn_of_an_agent_begins_like_the_one_before() {
+        let marked = r#"[{"type":"text","text":"Read it.","cache_control":{"type":"ephemeral"}}]"#;
+        let before = text_of(&turn("a5145", marked, ""));
+        let more = r#",{"role":"assistant","content":"Done."}"#;
+        let after = text_of(&turn("b6256", r#""Read it.""#, more));
+        assert!(after.starts_with(before.strip_suffix(b"]").unwrap()));
     }
 
     #[test]

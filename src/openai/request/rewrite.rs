@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::InferenceRequest;
+
 /// What is put in place of a part of a body; an insertion where the span is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edit {
@@ -11,10 +13,10 @@ pub struct Edit {
     pub text: String,
 }
 
-/// Puts `model`, as a JSON string, in place of each span, as [`super::read_request`] gives them.
-pub fn model_edits(spans: &[Range<usize>], model: &str) -> Vec<Edit> {
-    let text = serde_json::Value::from(model).to_string();
-    spans.iter().map(|span| Edit { span: span.clone(), text: text.clone() }).collect()
+/// Puts `model` in place of every model that the request names, as its body writes it.
+pub fn model_edits(request: &InferenceRequest<'_>, model: &str) -> Vec<Edit> {
+    let text = if request.is_form { model.to_owned() } else { serde_json::Value::from(model).to_string() };
+    request.model_spans.iter().map(|span| Edit { span: span.clone(), text: text.clone() }).collect()
 }
 
 /// The body with every edit made. Their spans are within the body and do not overlap; their order does not matter.
@@ -34,14 +36,15 @@ pub fn apply_edits(body: &[u8], mut edits: Vec<Edit>) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::read_form;
     use super::*;
     use crate::openai::read_request;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn check(body: &str, model: &str, expected: &str) {
-        let spans = read_request(body.as_bytes()).unwrap().model_spans;
-        let rewritten = apply_edits(body.as_bytes(), model_edits(&spans, model));
+        let request = read_request(body.as_bytes()).unwrap();
+        let rewritten = apply_edits(body.as_bytes(), model_edits(&request, model));
         assert_eq!(String::from_utf8(rewritten).unwrap(), expected);
     }
 
@@ -54,6 +57,18 @@ mod tests {
         );
         check(r#"{"model":"a","model":"b"}"#, "c", r#"{"model":"c","model":"c"}"#);
         check(r#"{"model":"\u0061"}"#, "q\"\n", r#"{"model":"q\"\n"}"#);
+        check("\u{feff}{\"model\":\"a\"}", "b", "\u{feff}{\"model\":\"b\"}");
+    }
+
+    #[test]
+    fn in_a_form_it_stands_as_it_is() {
+        let form = |model: &str| {
+            format!("--x\r\nContent-Disposition: form-data; name=model\r\n\r\n{model}\r\n--x--")
+        };
+        let body = form("a");
+        let request = read_form(body.as_bytes(), b"x").unwrap();
+        let rewritten = apply_edits(body.as_bytes(), model_edits(&request, "q\"é"));
+        assert_eq!(String::from_utf8(rewritten).unwrap(), form("q\"é"));
     }
 
     #[test]

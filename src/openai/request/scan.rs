@@ -11,7 +11,7 @@ use serde::de::IntoDeserializer;
 use serde::de::value::Error as UnknownKey;
 
 use super::fields::{Fields, Key, MAX_MODEL_FIELDS};
-use super::prompt::{PromptSize, is_media_key};
+use super::prompt::PromptSize;
 use super::prompt_text::PromptPart;
 use crate::openai::json::{JsonString, read_string};
 
@@ -28,7 +28,7 @@ pub(super) fn read_fields(body: &[u8]) -> Option<Fields<'_>> {
         let start = body.len() - scanner.rest.len();
         scanner.is_plain = true;
         let prompt = scanner.value()?;
-        let is_plain = scanner.is_plain && prompt.has_no_media();
+        let is_plain = scanner.is_plain && prompt.is_as_written();
         let span = start..body.len() - scanner.rest.len();
         match key {
             Key::Model if fields.model_spans.len() == MAX_MODEL_FIELDS => return None,
@@ -92,10 +92,10 @@ impl<'a> Scanner<'a> {
         let mut nesting = OUTSIDE;
         loop {
             match self.next()? {
-                b'"' => size.add_text(self.string()?.decoded_bytes, &mut under_media),
+                b'"' => size.add_text(&self.string()?, &mut under_media),
                 b'{' if !self.eat(b'}') => {
                     nesting = nest(nesting, OBJECT)?;
-                    under_media = is_media_key(self.key()?);
+                    under_media = size.add_key(self.key()?);
                     continue;
                 }
                 b'[' if !self.eat(b']') => {
@@ -119,7 +119,7 @@ impl<'a> Scanner<'a> {
                 let in_object = nesting & 1 == OBJECT;
                 if self.another(if in_object { b'}' } else { b']' })? {
                     if in_object {
-                        under_media = is_media_key(self.key()?);
+                        under_media = size.add_key(self.key()?);
                     }
                     break;
                 }

@@ -2,10 +2,10 @@
 
 use super::{State, Stream};
 use crate::header_pairs::HeaderPairs;
-use crate::openai::{AnswerFailure, ApiError, NotFound, is_encoded};
+use crate::openai::{AnswerFailure, NotFound, is_encoded};
 use crate::plugin::calls::headers_of;
 use crate::plugin::host::{self, Buffer, Headers};
-use crate::plugin::own_answers::{OfEnvoy, announce};
+use crate::plugin::own_answers::{OfEnvoy, announce_error};
 
 /// The status of an answer that says that something is not there: the path, or the model.
 const NOT_FOUND: u16 = 404;
@@ -23,10 +23,10 @@ impl Stream {
         let of_envoy = self.of_envoy(status, &headers);
         self.answered(status, of_envoy.as_ref(), &headers);
         match of_envoy {
-            Some(of_envoy) => self.translate(&of_envoy.error()),
+            Some(of_envoy) => self.translate(of_envoy),
             None => {
                 let succeeded = matches!(status, Some(200..300));
-                self.answer.begin(self.account.is_some() && succeeded, &headers);
+                self.answer.begin(self.tells_usage() && succeeded, &headers);
             }
         }
         if end_of_stream {
@@ -72,6 +72,10 @@ impl Stream {
             return;
         }
         let now_ms = host::now_ms();
+        if sent.is_pool_guessed && !sent.settle_pool(&mut worker, &served_by, now_ms) {
+            sent.is_silent = false;
+            return;
+        }
         if served_by != sent.first_choice().as_bytes() {
             // A retry, or the fallback policy. An endpoint that is not the pool's was not reached by way of the first choice.
             sent.is_silent =
@@ -142,6 +146,11 @@ impl Stream {
         answer.push(&bytes.unwrap_or_default());
     }
 
+    /// Whether it is the answer to a prompt, which says what it has cost.
+    fn tells_usage(&self) -> bool {
+        self.account.is_some() && self.expected.as_ref().is_some_and(|expected| expected.api().has_prompt())
+    }
+
     /// Whether nothing is to be known of the answer.
     fn is_passed_over(&self) -> bool {
         self.account.is_none() && matches!(*self.state.borrow(), State::Idle)
@@ -153,12 +162,12 @@ impl Stream {
         OfEnvoy::new(status.filter(|_| !is_idle)?, headers)
     }
 
-    /// Puts an error in place of the answer.
-    fn translate(&mut self, error: &ApiError) {
+    /// Puts an error in place of the answer, when its text is here.
+    fn translate(&mut self, of_envoy: OfEnvoy) {
         self.end();
-        self.worker.borrow_mut().recorder.record(|stats| [stats.refused(error.code)]);
-        let body = error.body();
-        announce(&body);
-        self.answer.replace(body);
+        let reply = of_envoy.into_reply();
+        self.worker.borrow_mut().recorder.record(|stats| [stats.refused(reply.code())]);
+        announce_error();
+        self.answer.translate(reply);
     }
 }

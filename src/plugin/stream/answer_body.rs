@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use crate::header_pairs::HeaderPairs;
-use crate::openai::{AnswerFailure, AnswerFormat, AnswerReader, Usage, is_encoded};
+use crate::openai::{AnswerFailure, AnswerFormat, AnswerReader, LocalReply, Usage, is_encoded};
 use crate::plugin::calls::warn;
 use crate::plugin::host::{self, Buffer, Headers};
 use crate::stats::{EndedAnswer, ReadAnswer};
@@ -23,8 +23,8 @@ pub struct Answer {
     /// Whether the usage of a stream was asked for on the client's behalf.
     hides_usage: bool,
     reader: Option<Box<AnswerReader>>,
-    /// What takes the place of the whole body, once.
-    replacement: Option<Vec<u8>>,
+    /// It is none of a server's, and an error object takes the place of its body.
+    local_reply: Option<LocalReply>,
 }
 
 impl Answer {
@@ -38,9 +38,9 @@ impl Answer {
         self.hides_usage = true;
     }
 
-    /// Puts `body` in place of the answer's.
-    pub fn replace(&mut self, body: Vec<u8>) {
-        *self = Answer { replacement: Some(body), ..Answer::default() };
+    /// Puts an error object in place of its text.
+    pub fn translate(&mut self, reply: LocalReply) {
+        *self = Answer { local_reply: Some(reply), ..Answer::default() };
     }
 
     /// The answer's headers are here. `has_usage`: it is no error, and to a request that was read.
@@ -66,9 +66,8 @@ impl Answer {
     /// `size` more bytes of the body are here. `end`: they are the last.
     pub fn push(&mut self, size: usize, end: bool) {
         self.has_bytes |= size > 0;
-        if let Some(replacement) = &mut self.replacement {
-            let body = std::mem::take(replacement);
-            return warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &body));
+        if let Some(reply) = self.local_reply.take() {
+            return self.push_local(reply, size, end);
         }
         if self.reader.is_none() {
             return;
@@ -80,6 +79,21 @@ impl Answer {
         {
             warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &changed));
         }
+    }
+
+    /// Nothing goes out until the end.
+    fn push_local(&mut self, mut reply: LocalReply, size: usize, end: bool) {
+        if size > 0 {
+            let bytes = host::buffer(Buffer::ResponseBody, reply.wanted(size)).ok().flatten();
+            reply.push(&bytes.unwrap_or_default());
+        }
+        let body = if end {
+            reply.body()
+        } else {
+            self.local_reply = Some(reply);
+            Vec::new()
+        };
+        warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &body));
     }
 
     /// The server has ended the answer, and no more bytes are told.

@@ -24,8 +24,9 @@ use super::host::{self, Headers, LogLevel};
 use super::own_answers::refuse;
 use super::worker::Worker;
 use crate::config::PickTo;
-use crate::decide::Decision;
-use crate::openai::{ApiError, NotFound};
+use crate::decide::{Decision, Pick};
+use crate::first_pass::FirstPass;
+use crate::openai::{ApiError, ExpectedBody, NotFound};
 use crate::picker::{Released, Sent};
 
 /// The header that names the endpoints, best first, to Envoy's override_host load balancing.
@@ -37,9 +38,11 @@ pub struct Stream {
     worker: Rc<RefCell<Worker<Waiter>>>,
     /// Shared with the queue while the request waits, so that it can be sent from the worker's tick.
     state: Waiter,
-    /// Kept, because headers can be read no more in deferred mode once they have been let go.
-    path: Vec<u8>,
-    /// Whether the route that was found is not the one it gets: the client had the header by which routes are chosen.
+    /// What the body is read as, by the headers; they can be read no more in deferred mode once they have been let go.
+    expected: Option<ExpectedBody>,
+    /// What was decided before an internal redirect.
+    first_pass: Option<FirstPass>,
+    /// Whether the route that was found may not be the one it gets: the client had the header by which routes are chosen.
     is_misrouted: bool,
     /// Whether the request announced its length.
     has_length: bool,
@@ -71,6 +74,8 @@ pub struct SentStream {
     /// The pick: addresses as Envoy writes them, in whose order they are tried.
     destinations: String,
     sent: Sent,
+    /// Whether the route may have led to another pool.
+    is_pool_guessed: bool,
     /// Whether the answer is one of the server's, and no error.
     succeeded: bool,
     /// Whether nothing has been heard of its endpoint yet: no output, and no failure.
@@ -82,6 +87,19 @@ pub struct SentStream {
 impl SentStream {
     fn first_choice(&self) -> &str {
         self.destinations.split(',').next().unwrap_or_default()
+    }
+
+    /// It is known who serves the request, and so whose route it got: it counts there from now on. `false`: it was none of a
+    /// pool's.
+    fn settle_pool(&mut self, worker: &mut Worker<Waiter>, served_by: &[u8], now_ms: u64) -> bool {
+        let Some(pool) = worker.picker.pool_of_endpoint(served_by, self.pool) else { return false };
+        if pool != self.pool {
+            // Of what was named, this was that pool's first choice.
+            self.pool = pool;
+            self.destinations = String::from_utf8_lossy(served_by).into_owned();
+            worker.move_to(&mut self.sent, pool, &self.destinations, served_by, now_ms);
+        }
+        true
     }
 }
 
@@ -111,7 +129,8 @@ impl Stream {
             id,
             worker,
             state,
-            path: Vec::new(),
+            expected: None,
+            first_pass: None,
             is_misrouted: false,
             has_length: false,
             user: None,
@@ -219,11 +238,12 @@ fn act(
     }
     publish("llm_dest", &pick.destinations);
     publish("llm_decision", &pick.explanation);
-    let destinations = pick.destinations;
+    let Pick { destinations, is_pool_guessed, .. } = pick;
     *state.borrow_mut() = State::Sent(SentStream {
         pool,
         destinations,
         sent,
+        is_pool_guessed,
         succeeded: false,
         is_silent: true,
         not_found: None,

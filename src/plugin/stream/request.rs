@@ -5,27 +5,30 @@ use proxy_wasm::types::Action;
 use super::account::Account;
 use super::{PICK_HEADER, State, Stream, act};
 use crate::config::{PickTo, StickyBy};
-use crate::decide::{Decision, Prepared};
+use crate::decide::Prepared;
+use crate::first_pass::FirstPass;
 use crate::header_pairs::HeaderPairs;
 use crate::limits::Limit;
 use crate::openai::{
-    ApiError, InferenceRequest, apply_edits, include_usage, is_inference_path, is_json, is_model_list_path,
-    model_edits, read_request,
+    ApiError, ExpectedBody, InferenceRequest, apply_edits, include_usage, is_model_list_path, model_edits,
 };
 use crate::picker::Outcome;
 use crate::plugin::calls::{headers_of, publish, warn};
 use crate::plugin::host::{self, Buffer, Headers};
 use crate::plugin::own_answers::answer_models;
-use crate::plugin::peers;
+use crate::plugin::{FIRST_PASS, peers};
 
 /// The header that names the model to Envoy's routing, where another pool than the route's serves it.
 const MODEL_HEADER: &str = "x-gateway-model-name";
 /// The headers by which a host or a pool is chosen.
 const CHOICES: [&str; 2] = [PICK_HEADER, MODEL_HEADER];
-/// Which pool a request goes to is not known where its route is to be chosen anew, and not by its model.
-const MISROUTED: Decision = Decision::Fallback("the client named a route");
+/// The header that Envoy sets where it sends a request again for an internal redirect, and clients may send.
+const REDIRECTED_HEADER: &str = "x-envoy-original-url";
 /// Bytes of a header's value that tell one user from another; what follows does not count.
 const MAX_USER_BYTES: usize = 256;
+/// The share of `maxBodyBytes` up to which a body is held that may pass unread and does not announce its length: Envoy, whose
+/// own limit is about the same, refuses what is beyond that.
+const UNANNOUNCED_SHARE: usize = 2;
 
 impl Stream {
     /// The request's headers are here.
@@ -47,24 +50,40 @@ impl Stream {
         let headers = headers_of(Headers::Request);
         CHOICES.iter().filter(|name| headers.value(name).is_some()).for_each(unchoose);
         self.is_misrouted = headers.value(MODEL_HEADER).is_some();
-        if is_inference(&headers) {
+        self.expected = self.expected_body(&headers, end_of_stream);
+        if self.expected.is_some() {
             if headers.ask_for_upgrade() {
                 return self.refuse(&ApiError::upgrade_not_served());
             }
-            self.path = headers.value(":path").unwrap_or_default().into_owned();
-            self.account = Some(Account::open());
-            return if end_of_stream {
-                self.finish_reading(pool)
-            } else {
-                self.start_reading(pool, &headers)
-            };
+            return self.start_reading(pool, &headers, end_of_stream);
         }
         if self.worker.borrow().config().answer_models && is_model_list(&headers) {
             return answer_models(self.worker.borrow().config());
         }
+        self.pass_unread(pool)
+    }
+
+    /// What the body is to be read as, if it is to be read.
+    fn expected_body(&self, headers: &HeaderPairs, end_of_stream: bool) -> Option<ExpectedBody> {
+        if headers.value(":method").as_deref() != Some(b"POST") {
+            return None;
+        }
+        let path = headers.value(":path").unwrap_or_default();
+        let encoding = headers.value("content-encoding");
+        let expected =
+            ExpectedBody::of(&path, headers.value("content-type").as_deref(), encoding.as_deref())?;
+        // Of a form only the model is of interest, and that only where models are configured.
+        let is_of_use = !expected.is_form() || !self.worker.borrow().config().models.is_empty();
+        // What may pass is not waited for where it does not come, or does not end.
+        let is_there = expected.is_certain() || !(end_of_stream || headers.ask_for_upgrade());
+        (is_of_use && is_there).then_some(expected)
+    }
+
+    /// It is not read: the least loaded endpoint takes it.
+    fn pass_unread(&mut self, pool: usize) -> Action {
+        self.account = None;
         let now_ms = host::now_ms();
-        let decision =
-            if self.is_misrouted { MISROUTED } else { self.worker.borrow_mut().decide_unread(pool, now_ms) };
+        let decision = self.worker.borrow_mut().decide_unread(pool, self.is_misrouted, now_ms);
         act(&self.state, &self.worker, pool, decision, now_ms)
     }
 
@@ -74,12 +93,30 @@ impl Stream {
             Ok(pool) => pool,
             Err(action) => return action,
         };
-        let limit = self.worker.borrow().config().max_body_bytes;
-        if size > limit {
-            *self.state.borrow_mut() = State::Idle;
-            return self.refuse(&ApiError::body_too_large(limit));
+        if size > self.most_held() {
+            return self.too_large(pool);
         }
         if end_of_stream { self.finish_reading(pool) } else { Action::Pause }
+    }
+
+    fn must_be_read(&self) -> bool {
+        self.expected.as_ref().is_some_and(ExpectedBody::is_certain)
+    }
+
+    /// How many bytes of the body are held until it is whole.
+    fn most_held(&self) -> usize {
+        let limit = self.worker.borrow().config().max_body_bytes;
+        if self.must_be_read() || self.has_length { limit } else { limit / UNANNOUNCED_SHARE }
+    }
+
+    /// The body is larger than what is held.
+    fn too_large(&mut self, pool: usize) -> Action {
+        *self.state.borrow_mut() = State::Idle;
+        if !self.must_be_read() {
+            return self.pass_unread(pool);
+        }
+        let limit = self.worker.borrow().config().max_body_bytes;
+        self.refuse(&ApiError::body_too_large(limit))
     }
 
     /// The request ends with trailers.
@@ -101,20 +138,26 @@ impl Stream {
         self.user = Some(user.iter().copied().take(MAX_USER_BYTES).collect());
     }
 
-    /// The headers of an inference request are here: wait for the body.
-    fn start_reading(&mut self, pool: usize, headers: &HeaderPairs) -> Action {
+    /// The headers of a request that is to be read are here: wait for the body.
+    fn start_reading(&mut self, pool: usize, headers: &HeaderPairs, end_of_stream: bool) -> Action {
+        self.account = Some(Account::open());
         self.read_user(headers);
-        let worker = self.worker.borrow();
-        let config = worker.config();
+        if headers.value(REDIRECTED_HEADER).is_some() {
+            // Only the plugin can have set this.
+            let kept = host::property(FIRST_PASS).ok().flatten();
+            self.first_pass = kept.and_then(|text| FirstPass::from_bytes(&text));
+        }
         let announced = headers.value("content-length");
         self.has_length = announced.is_some();
-        let announced = announced.and_then(|length| str::from_utf8(&length).ok()?.parse().ok());
-        if announced.is_some_and(|announced: usize| announced > config.max_body_bytes) {
-            let error = ApiError::body_too_large(config.max_body_bytes);
-            drop(worker);
-            return self.refuse(&error);
+        if announced.is_some_and(|length| self.is_too_large(&length)) {
+            return self.too_large(pool);
+        }
+        if end_of_stream {
+            return self.finish_reading(pool);
         }
         *self.state.borrow_mut() = State::Reading { pool };
+        let worker = self.worker.borrow();
+        let config = worker.config();
         match config.pick_to {
             PickTo::Header => Action::Pause,
             PickTo::FilterState => {
@@ -129,6 +172,13 @@ impl Stream {
         }
     }
 
+    /// Whether a body of this announced length is larger than what is held.
+    fn is_too_large(&self, announced: &[u8]) -> bool {
+        // Wider than `usize`, which here ends at 4 GiB.
+        let length = str::from_utf8(announced).ok().and_then(|length| length.parse::<u64>().ok());
+        length.is_none_or(|length| length > self.worker.borrow().config().max_body_bytes as u64)
+    }
+
     /// The pool for which the body is being read; else what is done with more of the request.
     fn pool_being_read(&self) -> Result<usize, Action> {
         match *self.state.borrow() {
@@ -141,32 +191,49 @@ impl Stream {
     /// The whole body is here: read it, decide, act.
     fn finish_reading(&mut self, route_pool: usize) -> Action {
         *self.state.borrow_mut() = State::Idle;
+        let Some(expected) = self.expected.clone() else { return Action::Continue };
         let limit = self.worker.borrow().config().max_body_bytes;
         let body = host::buffer(Buffer::RequestBody, limit).ok().flatten().unwrap_or_default();
-        let request = match read_request(&body) {
-            Ok(request) => request,
+        let request = match expected.read(&body) {
+            Ok(Some(request)) => request,
+            Ok(None) => return self.pass_unread(route_pool),
             Err(error) => return self.refuse(&error),
         };
-        publish("llm_model", &request.model);
-        publish("asm.llmproxy.request_model", &request.model);
-        let user = self.user_of(&request);
-        let prepared = self.worker.borrow_mut().picker.prepare(&request, user.as_deref(), route_pool);
-        let prepared = match prepared {
+        let mut prepared = match self.prepare(&request, route_pool) {
             Ok(prepared) => prepared,
             Err(error) => return self.refuse(&error),
         };
-        publish("llm_target_model", prepared.target.as_deref().unwrap_or(&request.model));
         if let Some(account) = &mut self.account {
             account.set_labels(self.worker.borrow_mut().labels(&prepared));
         }
         self.edit_body(&body, &request, &prepared);
-        if self.is_misrouted && !self.worker.borrow().config().publishes(&prepared.model) {
-            return act(&self.state, &self.worker, prepared.pool, MISROUTED, host::now_ms());
-        }
-        if prepared.pool != route_pool || self.is_misrouted {
+        let pools = self.worker.borrow().config().models_named(&prepared.model).count();
+        if prepared.pool != route_pool || self.is_misrouted && pools > 0 {
             self.change_route(&prepared.model);
         }
+        prepared.is_pool_guessed = self.is_misrouted && pools != 1;
         self.decide(prepared)
+    }
+
+    /// Resolves the model, unless that was done before an internal redirect, and has log and routes know it.
+    fn prepare(&mut self, request: &InferenceRequest<'_>, route_pool: usize) -> Result<Prepared, ApiError> {
+        let asked = self.first_pass.as_ref().map_or(&*request.model, |first| &first.model);
+        if !asked.is_empty() {
+            publish("llm_model", asked);
+            publish("asm.llmproxy.request_model", asked);
+        }
+        let user = self.user_of(request);
+        let mut worker = self.worker.borrow_mut();
+        let prepared = match &self.first_pass {
+            Some(first) => worker.picker.prepare_again(request, &first.model, route_pool),
+            None => worker.picker.prepare(request, user.as_deref(), route_pool)?,
+        };
+        drop(worker);
+        let target = prepared.target.as_deref().unwrap_or(&prepared.model);
+        if !target.is_empty() {
+            publish("llm_target_model", target);
+        }
+        Ok(prepared)
     }
 
     fn decide(&mut self, prepared: Prepared) -> Action {
@@ -182,29 +249,32 @@ impl Stream {
     }
 
     /// What tells this user from others, where users are kept on one target.
-    fn user_of(&mut self, request: &InferenceRequest<'_>) -> Option<Vec<u8>> {
+    fn user_of(&self, request: &InferenceRequest<'_>) -> Option<Vec<u8>> {
         match self.worker.borrow().config().sticky_by {
             None => None,
-            Some(StickyBy::Header(_)) => self.user.take(),
+            Some(StickyBy::Header(_)) => self.user.clone(),
             Some(StickyBy::User) => request.user.map(|user| user.as_bytes().to_vec()),
         }
     }
 
     /// Changes in the body what the servers are to see otherwise, and nothing else: the model's name, and that a
-    /// stream's usage is asked for.
+    /// stream's usage is asked for. What the first pass of an internal redirect has changed stands in it already.
     fn edit_body(&mut self, body: &[u8], request: &InferenceRequest<'_>, prepared: &Prepared) {
         let worker = self.worker.borrow();
         let mut edits = Vec::new();
         if let Some(target) = &prepared.target {
-            edits = model_edits(&request.model_spans, target);
+            if self.first_pass.is_none() {
+                edits = model_edits(request, target);
+            }
             if worker.config().restore_requested_model {
-                self.answer.restore_model(target, &request.model);
+                self.answer.restore_model(target, &prepared.model);
             }
         }
-        if worker.config().include_usage
-            && let Some(edit) = include_usage(&self.path, body, request)
-        {
-            edits.push(edit);
+        let api = self.expected.as_ref().map(ExpectedBody::api).filter(|_| worker.config().include_usage);
+        let usage = api.and_then(|api| include_usage(api, body, request));
+        let hides_usage = usage.is_some() || self.first_pass.as_ref().is_some_and(|first| first.hides_usage);
+        edits.extend(usage);
+        if hides_usage {
             self.answer.hide_usage();
         }
         if edits.is_empty() {
@@ -212,6 +282,8 @@ impl Stream {
         }
         let edited = apply_edits(body, edits);
         warn("the body", host::replace_buffer(Buffer::RequestBody, body.len(), &edited));
+        let kept = FirstPass { model: prepared.model.clone(), hides_usage };
+        warn(FIRST_PASS, host::set_filter_state(FIRST_PASS, &kept.to_bytes()));
         if worker.config().pick_to == PickTo::Header && self.has_length {
             let length = edited.len().to_string();
             warn("content-length", host::set_header(Headers::Request, "content-length", &length));
@@ -227,13 +299,6 @@ impl Stream {
         }
         warn("the route", host::clear_route_cache());
     }
-}
-
-/// Whether it is a POST with a prompt to be read.
-fn is_inference(headers: &HeaderPairs) -> bool {
-    headers.value(":method").as_deref() == Some(b"POST")
-        && is_inference_path(&headers.value(":path").unwrap_or_default())
-        && is_json(headers.value("content-type").as_deref(), headers.value("content-encoding").as_deref())
 }
 
 /// Whether it is a GET that asks for the list of models.

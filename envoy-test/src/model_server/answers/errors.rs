@@ -28,11 +28,37 @@ impl ApiError {
         Self { parameter: Some(place), ..Self::bad_request(message) }
     }
 
-    pub fn missing_field(name: &str) -> Self {
-        let message = format!(
-            "1 validation error:\n  {{'type': 'missing', 'loc': 'body.{name}', 'msg': 'Field required'}}"
-        );
-        Self { parameter: Some(format!("body.{name}")), ..Self::bad_request(message) }
+    pub fn missing_field(name: &str, body: &Value) -> Self {
+        let fields = body.as_object().map_or(0, serde_json::Map::len);
+        Self::invalid(
+            name,
+            &format!(
+                "'missing', 'loc': 'body.{name}', 'msg': 'Field required', 'input': '<dict of {fields} items>'"
+            ),
+        )
+    }
+
+    pub fn empty_model() -> Self {
+        Self::invalid(
+            "model",
+            "'value_error', 'loc': 'body.model', 'msg': 'Value error, Model is required', 'input': '', 'ctx': {'error': ValueError('Model is required')}",
+        )
+    }
+
+    /// The model is no text; what it is, Python writes so.
+    pub fn model_is_no_text(model: &Value) -> Self {
+        let given = if model.is_null() { "None".to_owned() } else { model.to_string() };
+        Self::invalid(
+            "model",
+            &format!(
+                "'string_type', 'loc': 'body.model', 'msg': 'Input should be a valid string', 'input': '{given}'"
+            ),
+        )
+    }
+
+    fn invalid(field: &str, what: &str) -> Self {
+        let message = format!("1 validation error:\n  {{'type': {what}}}");
+        Self { parameter: Some(format!("body.{field}")), ..Self::bad_request(message) }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
@@ -102,7 +128,9 @@ impl ApiError {
     pub fn body(&self, api: Api) -> String {
         let message = Value::from(self.message.as_str());
         let kind = self.kind;
-        if api == Api::Messages {
+        // What the fields' types rule out is told before the API has its say, in one form for all.
+        let is_validation = self.parameter.as_ref().is_some_and(|name| name.starts_with("body."));
+        if api == Api::Messages && !is_validation {
             return format!(r#"{{"type":"error","error":{{"type":"{kind}","message":{message}}}}}"#);
         }
         let parameter = Value::from(self.parameter.clone());

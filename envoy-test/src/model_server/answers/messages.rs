@@ -4,7 +4,7 @@ use super::{EventShape, FAILURE_MESSAGE, Subject, Usage, last_text, named_event,
 
 pub fn whole(subject: &Subject, usage: &Usage) -> String {
     let content = format!(r#"{{"type":"text","text":"{}"}}"#, text_of(usage.completion_tokens));
-    message(subject, &content, r#""max_tokens""#, usage)
+    message(subject, &content, r#""max_tokens""#, &counts(usage))
 }
 
 /// The form of a streamed message.
@@ -12,11 +12,11 @@ pub struct Events;
 
 impl EventShape for Events {
     fn opening(&self, subject: &Subject, usage: &Usage) -> Vec<String> {
-        let before = Usage { completion_tokens: 0, ..*usage };
-        let message = message(subject, "", "null", &before);
+        let usage = format!(r#"{{"input_tokens":{},"output_tokens":0}}"#, usage.prompt_tokens);
+        let message = message(subject, "", r#"null,"stop_sequence":null"#, &usage);
         vec![
             event("message_start", &format!(r#","message":{message}"#)),
-            event("content_block_start", r#","index":0,"content_block":{"type":"text","text":""}"#),
+            event("content_block_start", r#","content_block":{"type":"text","text":""},"index":0"#),
         ]
     }
 
@@ -28,7 +28,7 @@ impl EventShape for Events {
 
     fn tokens(&self, _: &Subject, usage: &Usage, new_tokens: usize, _: bool) -> String {
         let delta = format!(r#"{{"type":"text_delta","text":"{}"}}"#, last_text(usage, new_tokens));
-        event("content_block_delta", &format!(r#","index":0,"delta":{delta}"#))
+        event("content_block_delta", &format!(r#","delta":{delta},"index":0"#))
     }
 
     fn closing(&self, _: &Subject, usage: &Usage) -> Vec<String> {
@@ -48,14 +48,18 @@ fn event(name: &str, fields: &str) -> String {
     named_event(name, &format!(r#"{{"type":"{name}"{fields}}}"#))
 }
 
+/// What was neither cached nor is now, and then both, as vLLM tells with `--enable-prompt-tokens-details`.
 fn counts(usage: &Usage) -> String {
-    format!(r#"{{"input_tokens":{},"output_tokens":{}}}"#, usage.prompt_tokens, usage.completion_tokens)
+    let Usage { prompt_tokens, cached_tokens, completion_tokens, created_cache_tokens } = usage;
+    let input_tokens = prompt_tokens - cached_tokens - created_cache_tokens;
+    format!(
+        r#"{{"input_tokens":{input_tokens},"output_tokens":{completion_tokens},"cache_creation_input_tokens":{created_cache_tokens},"cache_read_input_tokens":{cached_tokens}}}"#
+    )
 }
 
-fn message(subject: &Subject, content: &str, stop_reason: &str, usage: &Usage) -> String {
+fn message(subject: &Subject, content: &str, stop_reason: &str, usage: &str) -> String {
     let Subject { id, model, .. } = subject;
-    let usage = counts(usage);
     format!(
-        r#"{{"id":"chatcmpl-{id}","type":"message","role":"assistant","content":[{content}],"model":{model},"stop_reason":{stop_reason},"stop_sequence":null,"usage":{usage}}}"#
+        r#"{{"id":"chatcmpl-{id}","type":"message","role":"assistant","content":[{content}],"model":{model},"stop_reason":{stop_reason},"usage":{usage}}}"#
     )
 }

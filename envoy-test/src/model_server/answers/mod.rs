@@ -1,5 +1,5 @@
-//! What answers say, API by API, field by field as a real vLLM 0.32 says it (chat, completions, models and errors
-//! after recorded answers; embeddings, responses and messages after the APIs' documents).
+//! What answers say, API by API, field by field as a real vLLM 0.32 says it (after recorded answers; embeddings after the
+//! API's document).
 //!
 //! Bodies are written out as text, so that their fields stand in the recorded order.
 

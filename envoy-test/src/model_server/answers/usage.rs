@@ -37,7 +37,7 @@ impl Usage {
 
     /// What of the counts an API prints.
     pub fn told(&self, api: Api) -> ToldTokens {
-        let tells_cached = matches!(api, Api::Chat | Api::Completions | Api::Responses);
+        let tells_cached = api != Api::Embeddings;
         ToldTokens {
             prompt: self.prompt_tokens as u64,
             completion: if api == Api::Embeddings { 0 } else { self.completion_tokens as u64 },
