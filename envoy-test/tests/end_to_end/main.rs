@@ -13,6 +13,7 @@ mod first_output;
 mod gateway;
 mod histograms;
 mod hostile;
+mod hosts;
 mod log;
 mod missing_models;
 mod models;
