@@ -175,6 +175,13 @@ impl<W> Worker<W> {
         self.report_ejected(pool, ejected, "requests fail in a row");
     }
 
+    /// The endpoint's answer began as a good one, and failed.
+    pub fn answer_failed(&mut self, pool: usize, sent: &Sent, now_ms: u64) {
+        self.failed(pool, sent, now_ms);
+        let endpoint = self.endpoint_of(pool, sent);
+        self.recorder.record(|stats| [stats.answer_failed(pool, &endpoint)]);
+    }
+
     /// The request was sent to other endpoints before.
     pub fn passed_over(&mut self, pool: usize, sent: &Sent, now_ms: u64) {
         self.dirty = true;

@@ -132,7 +132,7 @@ impl Stream {
         sent.is_silent = false;
         sent.succeeded = failure.is_none();
         if failure.is_some_and(AnswerFailure::blames_endpoint) {
-            worker.failed(sent.pool, &sent.sent, now_ms);
+            worker.answer_failed(sent.pool, &sent.sent, now_ms);
         } else {
             worker.picker.succeeded(sent.pool, &sent.sent, now_ms);
         }
