@@ -32,7 +32,7 @@ pub use missing_models::Missing;
 use missing_models::MissingModels;
 pub use row::DEFAULT_PREFILL_TOKENS_PER_MS;
 use row::{Row, USUAL_SPEED_WEIGHT_MS};
-pub use table::{LoadTable, TABLE_EXPIRES_AFTER_MS};
+pub use table::{LoadTable, TABLE_EXPIRES_AFTER_MS, is_recent};
 
 /// The place of an endpoint in the [`LoadBook`]; holds until [`LoadBook::keep_only`] drops the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

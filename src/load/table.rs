@@ -31,7 +31,7 @@ pub struct LoadTable {
 impl LoadTable {
     /// Whether its worker still publishes.
     pub fn is_alive(&self, now_ms: u64) -> bool {
-        now_ms.saturating_sub(self.published_ms) < TABLE_EXPIRES_AFTER_MS
+        is_recent(self.published_ms, now_ms)
     }
 
     /// The same by another clock, which shows `here_ms` when the table's own shows `there_ms`.
@@ -65,7 +65,32 @@ impl LoadTable {
     }
 }
 
+/// Whether what a worker has told at a time still counts. What is dated so far ahead of the clock was not told by a worker
+/// here, and would otherwise count for ever.
+pub fn is_recent(told_ms: u64, now_ms: u64) -> bool {
+    now_ms.abs_diff(told_ms) < TABLE_EXPIRES_AFTER_MS
+}
+
 /// A time as long ago by another clock. None is later than now.
 fn by_clock(time_ms: u64, there_ms: u64, here_ms: u64) -> u64 {
     here_ms.saturating_sub(there_ms.saturating_sub(time_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn what_is_old_does_not_count_nor_what_is_dated_ahead() {
+        const NOW_MS: u64 = 10_000;
+        let dated = |published_ms| {
+            let table =
+                LoadTable { published_ms, rows: vec![], adapters: vec![], missing: vec![], batches: 0 };
+            table.is_alive(NOW_MS)
+        };
+        assert_eq!([0, 8_000, 8_001, 10_000, 11_999].map(dated), [false, false, true, true, true]);
+        assert_eq!([12_000, u64::MAX].map(dated), [false; 2]);
+    }
 }

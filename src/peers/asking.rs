@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::{MAX_GATEWAYS, MAX_REMOTE_WORKERS, Page, Question, WorkerPage};
 use crate::limits::{Limit, LimitsReached};
-use crate::load::TABLE_EXPIRES_AFTER_MS;
+use crate::load::is_recent;
 use crate::pool::DiscoveredEndpoint;
 
 /// A gateway that has failed is asked again after this time, in milliseconds: one that starts is soon known, and one that
@@ -136,7 +136,7 @@ impl Asking {
 
     /// The workers of other gateways that are still heard of, in order; the others are forgotten.
     pub fn workers(&mut self, now_ms: u64) -> Vec<u64> {
-        self.workers.retain(|_, worker| now_ms.saturating_sub(worker.published_ms) < TABLE_EXPIRES_AFTER_MS);
+        self.workers.retain(|_, worker| is_recent(worker.published_ms, now_ms));
         let mut ids: Vec<u64> = self.workers.keys().copied().collect();
         ids.sort_unstable();
         ids
@@ -168,7 +168,7 @@ impl Gateway {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::{InFlight, LoadTable, Oldest};
+    use crate::load::{InFlight, LoadTable, Oldest, TABLE_EXPIRES_AFTER_MS};
     use crate::pool::encode;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;

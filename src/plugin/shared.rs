@@ -24,7 +24,7 @@ use crate::config;
 use crate::hash::fnv1a;
 use crate::lease::{self, Lease, LeaseStep};
 use crate::limits::{Limit, LimitsReached};
-use crate::load::{LoadBook, LoadTable, TABLE_EXPIRES_AFTER_MS};
+use crate::load::{LoadBook, LoadTable, is_recent};
 use crate::peers::{MAX_REMOTE_WORKERS, Page, Question, WorkerPage};
 use crate::pool::{Snapshot, decode, encode};
 use crate::prefix::{BATCHES_KEPT, Batch, numbers_to_read};
@@ -97,7 +97,7 @@ impl QueuedPlace {
     pub fn told(&self, now_ms: u64) -> Vec<u32> {
         let others = workers().into_iter().filter(|id| *id != self.me);
         let others = others.filter_map(|id| decode::<Queued>(&read_value(&queued_key(id))?.0));
-        let alive = others.filter(|(told_ms, _)| now_ms.saturating_sub(*told_ms) < TABLE_EXPIRES_AFTER_MS);
+        let alive = others.filter(|(told_ms, _)| is_recent(*told_ms, now_ms));
         let mut sums = self.told.clone();
         for (pool, count) in alive.flat_map(|(_, by_pool)| by_pool) {
             let place = self.pools.iter().position(|known| *known == pool);

@@ -304,3 +304,45 @@ impl Candidates {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Config, RoutingStrategy};
+    use crate::load::{LoadBook, Share};
+    use crate::pool::{Limits, Pool};
+    use crate::strategy::{Demand, rank};
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    /// How often the list is made anew in twenty requests that are sent, every other one of which is not read and so is
+    /// picked for as by DEFAULT.
+    fn times_made(strategy: &str) -> usize {
+        let document = format!(
+            r#"{{"scrapeCluster":"s","pools":[{{"name":"p","cluster":"c","routingStrategy":"{strategy}",
+            "endpoints":["10.0.0.1:8000","10.0.0.2:8000"]}}]}}"#
+        );
+        let config = Config::parse(document.as_bytes()).unwrap();
+        let (mut loads, mut rng) = (LoadBook::default(), fastrand::Rng::with_seed(1));
+        let mut pool = Pool::new(&config.pools[0], &mut loads, 1);
+        let limits = Limits { metrics_stale_after_ms: Some(500), max_consecutive_failures: 3 };
+        let demand = Demand { prompt_tokens: 1, adapter: None, model: None, blocks: None, streamed: false };
+        let mut made: Vec<u64> = Vec::new();
+        for now_ms in 0..20 {
+            let strategy = if now_ms % 2 == 0 { pool.routing_strategy } else { RoutingStrategy::Default };
+            let load_id =
+                rank(strategy, &mut pool, &loads, demand, limits, now_ms, &mut rng)[0].endpoint.load_id;
+            let share = Share { tokens: 1, adapter: None, model: None, streamed: false };
+            loads.start(load_id, share, now_ms);
+            made.push(pool.candidates.made.unwrap().at_ms);
+        }
+        made.dedup();
+        made.len()
+    }
+
+    #[test]
+    fn the_list_is_made_once_whatever_requests_are_picked_for() {
+        for strategy in ["DEFAULT", "PREFIX_CACHE", "LEAST_REQUEST", "ROUND_ROBIN", "RANDOM"] {
+            assert_eq!(times_made(strategy), 1, "{strategy}");
+        }
+    }
+}

@@ -148,7 +148,7 @@ impl Endpoint {
 
     /// How far its numbers can be believed at `now_ms`.
     pub fn freshness(&self, now_ms: u64, stale_after_ms: u64) -> Freshness {
-        let is_recent = |moment_ms: u64| now_ms.saturating_sub(moment_ms) < stale_after_ms;
+        let is_recent = |moment_ms: u64| now_ms.abs_diff(moment_ms) < stale_after_ms;
         if self.reading().is_some_and(|reading| is_recent(reading.scraped_ms)) {
             Freshness::Fresh
         } else if self.unreadable_ms.is_some_and(is_recent) {
@@ -158,9 +158,10 @@ impl Endpoint {
         }
     }
 
-    /// Milliseconds since its metrics were read.
+    /// Milliseconds since its metrics were read, or until: those that are dated later than now would otherwise be fresh for
+    /// ever.
     pub fn scrape_age_ms(&self, now_ms: u64) -> Option<u64> {
-        self.reading().map(|reading| now_ms.saturating_sub(reading.scraped_ms))
+        self.reading().map(|reading| now_ms.abs_diff(reading.scraped_ms))
     }
 
     /// Whether requests may go there: Envoy holds it healthy, it can be reached, and its requests do not fail in a row.
@@ -192,10 +193,11 @@ impl Endpoint {
     pub(super) fn standing_until_ms(&self, now_ms: u64, limits: Limits) -> u64 {
         let stale_after_ms = limits.metrics_stale_after_ms;
         let heard_ms = self.reading().map(|reading| reading.scraped_ms).into_iter().chain(self.unreadable_ms);
-        let stale_ms =
-            heard_ms.filter_map(|heard_ms| stale_after_ms.map(|after_ms| heard_ms.saturating_add(after_ms)));
+        let fresh_ms = heard_ms.zip(stale_after_ms.into_iter().cycle()).flat_map(|(heard_ms, after_ms)| {
+            [heard_ms.saturating_sub(after_ms).saturating_add(1), heard_ms.saturating_add(after_ms)]
+        });
         let ejected_ms = [self.ejected_until_ms.saturating_sub(MAX_EJECTION_MS), self.ejected_until_ms];
-        let ahead = stale_ms.chain(ejected_ms).filter(|ms| *ms > now_ms);
+        let ahead = fresh_ms.chain(ejected_ms).filter(|ms| *ms > now_ms);
         ahead.min().unwrap_or(u64::MAX)
     }
 
@@ -396,8 +398,9 @@ mod tests {
         assert_eq!(
             endpoint.freshness(900, 500),
             Freshness::Fresh,
-            "a clock that went back makes nothing old"
+            "a clock that went back a little makes nothing old"
         );
+        assert_eq!(endpoint.freshness(500, 500), Freshness::Stale, "nothing of the future is fresh for ever");
     }
 
     #[test]
