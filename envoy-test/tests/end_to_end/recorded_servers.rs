@@ -202,3 +202,10 @@ fn answers_of_llama_cpp_pass_and_are_counted() {
     ];
     check("llama.cpp-0.3.36", true, &costs);
 }
+
+/// Whether they are served or refused is theirs to say: vLLM refuses some, llama.cpp none.
+#[test]
+fn answers_to_requests_without_a_model_pass_too() {
+    check("vllm-0.32", false, &[("model_missing", (50, 6, Some(32))), ("model_null", (50, 6, Some(32)))]);
+    check("llama.cpp-0.3.36", false, &[("model_null", (57, 6, Some(56)))]);
+}
