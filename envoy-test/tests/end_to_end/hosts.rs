@@ -35,7 +35,12 @@ fn set_hosts(envoy: &mut Configuration, priorities: &[Vec<Value>]) {
 
 /// Has Envoy's admin asked, also where it is not in the configuration that is shipped.
 fn asking_admin(configuration: &str) -> Setup {
-    Setup::new(configuration).plugin(|plugin| plugin["adminCluster"] = "admin".into()).envoy(|envoy| {
+    let edit = |plugin: &mut Value| {
+        plugin["adminCluster"] = "admin".into();
+        // On a busy machine, a pod whose scrapes are late is not to count as one that cannot be reached.
+        plugin["scrapeTimeout"] = "20s".into();
+    };
+    Setup::new(configuration).plugin(edit).envoy(|envoy| {
         let clusters = envoy.at("/static_resources/clusters").as_array().unwrap();
         if clusters.iter().all(|cluster| cluster["name"] != "admin") {
             let hosts = json!([{"lb_endpoints": [host(envoy.admin_address().unwrap())]}]);
