@@ -48,7 +48,7 @@ fn names_model(answer: &Value) -> bool {
     let words = [error.as_str(), text("message"), text("detail")];
     text("param") == Some("model")
         || text("code") == Some("model_not_found")
-        || words.into_iter().flatten().any(|words| has_word_model(words))
+        || words.into_iter().flatten().any(has_word_model)
 }
 
 fn has_word_model(words: &str) -> bool {

@@ -67,7 +67,7 @@ impl Levels {
 
     /// The place of the level whose turn it is by this number, which is drawn at random from all there are.
     pub fn drawn(&self, draw: u32) -> usize {
-        let percent = (u64::from(draw) * 100 >> 32) as u32;
+        let percent = ((u64::from(draw) * 100) >> 32) as u32;
         let mut below = 0;
         let levels = self.levels.as_deref().unwrap_or_default();
         let ends = levels.iter().map(|level| {

@@ -109,12 +109,12 @@ fn model_value(body: &[u8], part: Range<usize>) -> Option<Option<Range<usize>>> 
 /// Whether a part with these headers is a field of that name, and no file.
 fn is_model_field(headers: &[u8]) -> bool {
     let lines = headers.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-    let values = lines.filter_map(|line| {
+    let mut values = lines.filter_map(|line| {
         let colon = line.iter().position(|byte| *byte == b':')?;
         let (name, value) = line.split_at_checked(colon)?;
         name.eq_ignore_ascii_case(b"content-disposition").then(|| value.get(1..)).flatten()
     });
-    values.last().is_some_and(|value| {
+    values.next_back().is_some_and(|value| {
         let has = |name| parameter(value, name).is_some();
         media_type(value).eq_ignore_ascii_case(b"form-data")
             && parameter(value, "name").as_deref() == Some(b"model")
