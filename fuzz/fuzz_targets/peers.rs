@@ -48,7 +48,7 @@ fn check_page(bytes: &[u8]) {
         events.for_each(|event| picker.hear(worker.id, event, NOW_MS));
     }
     picker.tick(NOW_MS);
-    picker.decide_unread(0, NOW_MS);
+    picker.decide_unread(0, false, NOW_MS);
 }
 
 /// As what a worker here has published.
