@@ -131,9 +131,9 @@ impl<W> Worker<W> {
     }
 
     /// Decides a request without a prompt to be read.
-    pub fn decide_unread(&mut self, pool: usize, now_ms: u64) -> Decision {
+    pub fn decide_unread(&mut self, pool: usize, is_pool_guessed: bool, now_ms: u64) -> Decision {
         self.exchange.read_peers(self.picker.loads_mut(), now_ms);
-        self.picker.decide_unread(pool, now_ms)
+        self.picker.decide_unread(pool, is_pool_guessed, now_ms)
     }
 
     /// The request goes to the pick, an endpoint of this pool: from now on it counts there, and every worker knows.
