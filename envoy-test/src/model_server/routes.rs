@@ -33,8 +33,7 @@ pub async fn answer(
 }
 
 async fn model_server_answer(server: &Arc<Server>, request: Request<Incoming>) -> Response<Body> {
-    let path = request.uri().path();
-    match (request.method(), path) {
+    match (request.method(), request.uri().path()) {
         (&Method::GET, "/metrics") => scrape::answer(server).await,
         (&Method::GET, "/health") => unless_hanging(server, empty(StatusCode::OK)).await,
         (&Method::GET, "/v1/models") => {
@@ -42,18 +41,19 @@ async fn model_server_answer(server: &Arc<Server>, request: Request<Incoming>) -
             unless_hanging(server, json(StatusCode::OK, list)).await
         }
         (&Method::GET, "/v1/realtime") => realtime::answer(server, request),
-        (&Method::POST, path) => post_answer(server, &path.to_owned(), request).await,
+        (&Method::POST, _) => post_answer(server, request).await,
         _ => not_found(),
     }
 }
 
-async fn post_answer(server: &Arc<Server>, path: &str, request: Request<Incoming>) -> Response<Body> {
-    match path {
+async fn post_answer(server: &Arc<Server>, request: Request<Incoming>) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    match path.as_str() {
         "/v1/load_lora_adapter" => small_requests::change_adapters(server, true, request.into_body()).await,
         "/v1/unload_lora_adapter" => {
             small_requests::change_adapters(server, false, request.into_body()).await
         }
-        _ => match (Api::at_path(path), SmallApi::at_path(path)) {
+        path => match (Api::at_path(path), SmallApi::at_path(path)) {
             (Some(api), _) => inference::answer(server, api, request).await,
             (None, Some(api)) => small_requests::answer(server, api, request).await,
             (None, None) => no_such_path(server, path, request).await,

@@ -65,7 +65,7 @@ impl SmallApi {
 pub async fn answer(server: &Server, api: SmallApi, request: Request<Incoming>) -> Response<Body> {
     let mut in_flight = server.counters.begin_request(server.now_ms());
     let (head, body) = request.into_parts();
-    match begin(server, api, &head.uri.path().to_owned(), &head.headers, body).await {
+    match begin(server, api, head.uri.path(), &head.headers, body).await {
         Ok(answer) => {
             in_flight.complete();
             answer
