@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::gateway::{BODY_MODES, Setup, chat_with};
+use crate::histograms::log_times;
 use envoy_test::envoy::blocking::wait_for;
 use envoy_test::envoy::{Protocol, Request};
 use serde_json::json;
@@ -19,7 +20,7 @@ fn early_streams() -> [Request; 2] {
 #[test]
 fn the_first_output_is_the_first_delta_and_not_the_first_byte() {
     for configuration in BODY_MODES {
-        let gateway = Setup::new(configuration).start();
+        let gateway = Setup::new(configuration).envoy(log_times).start();
         gateway.pods.servers().for_each(|pod| {
             pod.set(|knobs| {
                 knobs.speed = 0.01;

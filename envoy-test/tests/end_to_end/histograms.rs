@@ -224,7 +224,7 @@ fn check_near(what: &str, shown: f64, expected: f64, tolerance: f64) {
 }
 
 /// Adds to the access log what the plugin has recorded of a stream.
-fn log_times(envoy: &mut Configuration) {
+pub fn log_times(envoy: &mut Configuration) {
     const FORMAT: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/access_log/0/typed_config/log_format/json_format";
     let format = envoy.at(FORMAT);
     format["ttft_ms"] = "%FILTER_STATE(wasm.llm_ttft_ms:PLAIN)%".into();

@@ -201,8 +201,8 @@ fn an_event_is_taken_out_with_all_its_lines_wherever_it_is_cut() {
         let gateway = server.gateway(configuration, |_| ());
         let sent = String::from_utf8(recorded_body(&sample("comp", true))).unwrap();
         let expected = with_lines(LINES, without_usage(&sent).as_bytes());
-        let usage = with_lines(LINES, sent[..sent.find(r#""choices":[],"usage""#).unwrap()].as_bytes()).len();
-        for cut in (usage - 250..usage + 250).step_by(7) {
+        let whole = with_lines(LINES, sent.as_bytes()).len();
+        for cut in (whole - 600..whole).step_by(7) {
             let answer = gateway.send(request("comp", false).header("x-cut", cut.to_string()));
             assert_eq!(answer.body(), expected, "{configuration}, cut at {cut}");
         }
