@@ -189,8 +189,7 @@ impl Known {
     fn is_heard(&self, now_ms: u64) -> bool {
         let unreadable_ms = self.published.unreadable_ms;
         self.fresh(now_ms).is_some()
-            || unreadable_ms
-                .is_some_and(|unreadable_ms| now_ms.saturating_sub(unreadable_ms) < STALE_AFTER_MS)
+            || unreadable_ms.is_some_and(|unreadable_ms| now_ms.abs_diff(unreadable_ms) < STALE_AFTER_MS)
     }
 
     /// Its priority, and whether it is degraded.
@@ -200,7 +199,7 @@ impl Known {
 
     fn fresh(&self, now_ms: u64) -> Option<&Reading> {
         let reading = self.published.reading.as_ref();
-        reading.filter(|reading| now_ms.saturating_sub(reading.scraped_ms) < STALE_AFTER_MS)
+        reading.filter(|reading| now_ms.abs_diff(reading.scraped_ms) < STALE_AFTER_MS)
     }
 
     fn adapter_used(&mut self, adapter: AdapterId) {
