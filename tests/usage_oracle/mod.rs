@@ -94,7 +94,12 @@ pub fn account(format: AnswerFormat, answer: &[u8]) -> Option<Account> {
                     ahead |= is_error(line);
                     match line {
                         Line::Document(document) => counts.add_event(document, ahead),
-                        Line::Other(text) => counts.complete |= text == b"data:[DONE]",
+                        Line::Other(text) => {
+                            counts.complete |= text == b"data:[DONE]";
+                            if ahead && is_data(line) {
+                                counts.failure = Some(AnswerFailure { code: None });
+                            }
+                        }
                     }
                 }
             }
