@@ -112,6 +112,11 @@ pub enum RoutingStrategy {
 }
 
 impl RoutingStrategy {
+    /// Whether it goes by what endpoints' metrics say.
+    pub fn uses_metrics(self) -> bool {
+        matches!(self, RoutingStrategy::Default | RoutingStrategy::PrefixCache)
+    }
+
     /// The name as it is configured and logged.
     pub fn name(self) -> &'static str {
         match self {

@@ -545,7 +545,9 @@ mod tests {
     #[test]
     fn one_that_was_out_is_back_with_any_answer() {
         let mut scraper = scraper(1);
-        (0..3).for_each(|turn| drop(fail(&mut scraper, 1, turn * 50)));
+        for turn in 0..3 {
+            fail(&mut scraper, 1, turn * 50);
+        }
         let answer = Err(ScrapeFailure::Status(503));
         assert_eq!(scraper.answered(address(1), answer, InFlight::default(), 200), Some(News::Back));
         assert_eq!(published(&mut scraper)[0].scrape_failures, 0);

@@ -382,7 +382,7 @@ impl World {
         let mut levels: Vec<(u32, bool)> =
             shares.keys().map(|&(is_degraded, priority)| (priority, is_degraded)).collect();
         levels.sort_unstable();
-        let mut percent = (u64::from(draw) * 100 >> 32) as u32;
+        let mut percent = ((u64::from(draw) * 100) >> 32) as u32;
         let drawn = levels.iter().position(|&(priority, is_degraded)| {
             let share = shares[&(is_degraded, priority)];
             let is_drawn = percent < share;

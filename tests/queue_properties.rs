@@ -4,9 +4,12 @@
 use inference_picker::queue::Queue;
 use proptest::prelude::*;
 
-/// The queue, the slow way: a list of lanes, each a list of ids and times.
+/// A lane, the slow way: the ids and times of what waits.
+type Lane = Vec<(u32, u64)>;
+
+/// The queue, the slow way: a list of lanes, by the model's name.
 #[derive(Default)]
-struct Naive(Vec<(Option<String>, Vec<(u32, u64)>)>);
+struct Naive(Vec<(Option<String>, Lane)>);
 
 impl Naive {
     fn push(&mut self, model: Option<&str>, id: u32, now_ms: u64) {

@@ -9,6 +9,7 @@ use wide::{f32x4, i32x4, u32x4};
 
 use super::endpoint::Foreign;
 use super::{Endpoint, Freshness, Levels};
+use crate::config::RoutingStrategy;
 use crate::load::{InFlight, LoadBook, LoadId};
 
 /// Candidates side by side.
@@ -43,6 +44,8 @@ pub struct Quad {
     pub places: u32x4,
     /// Requests there, of whomever.
     pub requests: f32x4,
+    /// Those of this gateway.
+    pub own_requests: f32x4,
     /// Those without a first output.
     pub waiting: f32x4,
     /// How fast prompts are computed there, in tokens a millisecond; above zero.
@@ -78,6 +81,7 @@ impl Quad {
     const ABSENT: Quad = Quad {
         places: u32x4::new([ABSENT; LANES]),
         requests: f32x4::ZERO,
+        own_requests: f32x4::ZERO,
         waiting: f32x4::ZERO,
         prefill_tokens_per_ms: f32x4::ONE,
         kv_cache_utilization: f32x4::ZERO,
@@ -104,6 +108,7 @@ impl Quad {
         let since_ms = in_flight.worked_on_since_ms().unwrap_or(0);
         let write = |lanes: &mut f32x4, value| set(lanes.as_mut_array(), lane, value);
         write(&mut self.requests, in_flight.requests.saturating_add(foreign.requests) as f32);
+        write(&mut self.own_requests, in_flight.requests as f32);
         write(&mut self.waiting, in_flight.waiting.saturating_add(foreign.waiting) as f32);
         write(&mut self.prefill_tokens_per_ms, prefill_tokens_per_ms as f32);
         write(&mut self.kv_cache_utilization, foreign.kv_cache_utilization);
@@ -148,9 +153,12 @@ struct Row {
     freshness: Freshness,
 }
 
-/// The candidates: level by level, and in each those first that scrapes show to be there.
+/// The candidates: level by level, and in each, where the pool's strategy goes by metrics, those first that scrapes show to be
+/// there.
 #[derive(Debug, Default)]
 pub struct Candidates {
+    /// Whether those that scrapes show to be there come before the others of their level.
+    heard_first: bool,
     quads: Vec<Quad>,
     parts: Vec<Part>,
     levels: Levels,
@@ -170,6 +178,11 @@ struct Made {
 }
 
 impl Candidates {
+    /// None yet, of a pool with this strategy.
+    pub(super) fn new(strategy: RoutingStrategy) -> Candidates {
+        Candidates { heard_first: strategy.uses_metrics(), ..Candidates::default() }
+    }
+
     /// All of them.
     pub fn quads(&self) -> &[Quad] {
         &self.quads
@@ -265,7 +278,9 @@ impl Candidates {
             }
         }
         eligible.sort_unstable();
-        for part in eligible.chunk_by(|one, next| one.0 == next.0 && one.1.is_heard() == next.1.is_heard()) {
+        let heard_first = self.heard_first;
+        let part_of = |one: &(usize, Freshness, usize)| (one.0, heard_first && one.1.is_heard());
+        for part in eligible.chunk_by(|one, next| part_of(one) == part_of(next)) {
             self.add_part(part);
         }
         (0..endpoints.len()).for_each(|place| self.load(place, endpoints, loads));

@@ -79,7 +79,7 @@ impl Pool {
             discovered: endpoints.is_none(),
             endpoints,
             places: HashMap::default(),
-            candidates: Candidates::default(),
+            candidates: Candidates::new(config.routing_strategy),
             failed_prompts: FailedPrompts::default(),
             is_flat: true,
             has_unnamed: false,

@@ -6,7 +6,7 @@ use wide::f32x4;
 
 use crate::pool::Quad;
 
-/// Requests in flight. Where metrics do not count, no others are known.
+/// Requests in flight; those of others, which only metrics tell of, do not count.
 pub(super) fn cost(quad: &Quad) -> f32x4 {
-    quad.requests
+    quad.own_requests
 }

@@ -56,8 +56,7 @@ pub struct Ranked<'a> {
 
 /// The endpoints of `pool` that are best for a request, best first, at most [`MAX_RANKED`]: of those that may be picked first
 /// the ones of the level that is drawn, of these the ones that answer scrapes, and then those of the lowest cost. Whether
-/// metrics count is the pool's to say, also for a request that is not picked for by the pool's strategy: the list of those
-/// that may be picked is made by it.
+/// those that answer scrapes come first is the pool's strategy's to say, also for a request that is not picked for by it.
 ///
 /// Empty only if the pool has no endpoint.
 pub fn rank<'a>(
@@ -69,10 +68,7 @@ pub fn rank<'a>(
     now_ms: u64,
     rng: &mut fastrand::Rng,
 ) -> Vec<Ranked<'a>> {
-    let uses_metrics =
-        matches!(pool.routing_strategy, RoutingStrategy::Default | RoutingStrategy::PrefixCache);
-    let metrics_stale_after_ms = limits.metrics_stale_after_ms.filter(|_| uses_metrics);
-    pool.update_candidates(loads, Limits { metrics_stale_after_ms, ..limits }, now_ms);
+    pool.update_candidates(loads, limits, now_ms);
     let lacking = demand.model.map(|model| pool.lacking(model, loads, now_ms)).unwrap_or_default();
     let judge = Judge { strategy, pool, loads, demand, lacking, now_ms };
     judge.rank(rng.u32(..))

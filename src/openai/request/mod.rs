@@ -253,7 +253,8 @@ mod tests {
         let body = "\u{feff}{\"model\":\"m\",\"stream_options\":{},\"prompt\":\"01234567\"}";
         check(body, "m", false, 2);
         let request = read_request(body.as_bytes()).unwrap();
-        assert_eq!((request.model_spans, request.stream_options), (vec![12..15], Some(33..35)));
+        assert_eq!(request.model_spans.first(), Some(&(12..15)));
+        assert_eq!(request.stream_options, Some(33..35));
         check("\u{feff}{\"mod\\u0065l\":\"m\"}", "m", false, 1);
         refused("\u{feff}\u{feff}{\"model\":\"m\"}".as_bytes(), "invalid_json", "expected value");
         refused(b"\xef\xbb{\"model\":\"m\"}", "invalid_json", "expected value");

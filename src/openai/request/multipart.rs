@@ -196,7 +196,7 @@ mod tests {
     fn what_is_no_form_is_known_to_be_none() {
         let whole = format!("{FILE}{MODEL}--x--");
         for end in 0..whole.len() {
-            assert_eq!(model_spans(whole[..end].as_bytes(), b"x"), None, "{end}");
+            assert_eq!(model_spans(&whole.as_bytes()[..end], b"x"), None, "{end}");
         }
         for body in ["--y--", "--x\r\n--x--", "--x\r\nno end of headers\r\n--x--", "{\"model\":\"m\"}"] {
             assert_eq!(model_spans(body.as_bytes(), b"x"), None, "{body}");
