@@ -37,7 +37,8 @@ fn check_config(config: &Config) {
     check_distinct(config.pools.iter().map(|pool| &pool.name));
     check_distinct(config.pools.iter().map(|pool| &pool.cluster));
     check_distinct(config.models.iter().map(|model| (model.pool, &model.name)));
-    check_distinct(config.model_names());
+    let model_names: Vec<&str> = config.model_names().collect();
+    check_distinct(model_names.into_iter());
 }
 
 fn check_pool(pool: &Pool) {

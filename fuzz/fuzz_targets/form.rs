@@ -11,13 +11,18 @@ fuzz_target!(|bytes: &[u8]| {
     check("x", &[bytes, b"\r\n", field, bytes, b"\r\n--x--"].concat());
     check("x", &[&field[..], b"--x\r\n", bytes, b"\r\n\r\n", bytes, b"\r\n--x--"].concat());
     let boundary = String::from_utf8_lossy(bytes);
-    check(&boundary, format!("--{boundary}\r\nContent-Disposition: form-data; name=model\r\n\r\nm\r\n--{boundary}--").as_bytes());
+    check(
+        &boundary,
+        format!("--{boundary}\r\nContent-Disposition: form-data; name=model\r\n\r\nm\r\n--{boundary}--")
+            .as_bytes(),
+    );
 });
 
 fn check(boundary: &str, body: &[u8]) {
     const TARGET: &str = "target";
     let content_type = format!("multipart/form-data; boundary=\"{boundary}\"");
-    let Some(expected) = ExpectedBody::of(b"/v1/audio/transcriptions", Some(content_type.as_bytes()), None) else {
+    let Some(expected) = ExpectedBody::of(b"/v1/audio/transcriptions", Some(content_type.as_bytes()), None)
+    else {
         return;
     };
     let Some(request) = expected.read(body).unwrap() else { return };
