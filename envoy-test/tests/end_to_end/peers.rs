@@ -276,8 +276,8 @@ fn gateways_are_answered_on_their_listener_and_clients_are_not() {
     );
     assert_eq!(get(exchange, "/inference-picker/exchange?other").0, 404);
     assert_eq!(get(exchange, "/v1/models").0, 404);
-    // To a client's listener it is a path like any other, and goes to a pod.
+    // To a client's listener it is a path like any other, and goes to pods: a 404 is tried at each of the pick's three.
     assert_eq!(get(gateways[0].envoy.address(), path).0, 404);
     let asked: u64 = gateways[0].pods.servers().map(|pod| pod.counters().requests_to(path)).sum();
-    assert_eq!(asked, 1);
+    assert_eq!(asked, 3);
 }
