@@ -18,6 +18,11 @@ const WORDS: &str = r#"null null 0 7 12 345 4294967295 4294967296 -1 1.5 1e2 tru
 /// What else events that are alike have in place of `TEXT`; all but the last two end as they begin, in a string.
 const TEXTS: [&str; 8] =
     ["a", "", "usage", "message_stop", "\\\"", "\\\\", "\",\"usage\":1,\"a\":\"", "\":{\"choices\":\""];
+/// What such events have in place of `NUMBER`; all but the last three are values.
+const NUMBERS: [&str; 9] = ["0", "1", "12", "503", "-1", "null", "", "7:{}", "usage:{}"];
+/// Members that have one: what says nothing, and what counts.
+const NUMBERED: [&str; 4] =
+    [r#""index":NUMBER"#, r#""ids":[NUMBER]"#, r#""usage":{"prompt_tokens":NUMBER}"#, r#""code":NUMBER"#];
 const SPACES: [&str; 6] = ["", "", "", "", " ", "\r \t"];
 /// Bytes that have a meaning in JSON or events.
 const BYTES: &[u8] = b"{}[]\",:\\ \r\n019-nda\xff";
@@ -59,7 +64,8 @@ fn output() -> impl Strategy<Value = String> {
         r#""delta":{BEFORE"text":"TEXT"BEHIND}"#,
         r#""delta":"TEXT""#,
     ]);
-    let member = || (one_of(KEYS), value()).prop_map(|(key, value)| format!("\"{key}\":{value}"));
+    let any_member = || (one_of(KEYS), value()).prop_map(|(key, value)| format!("\"{key}\":{value}"));
+    let member = || prop_oneof![any_member(), select(&NUMBERED[..]).prop_map(str::to_owned)];
     let before = || {
         prop::option::of(member()).prop_map(|member| member.map_or_else(String::new, |member| member + ","))
     };
@@ -75,16 +81,26 @@ fn output() -> impl Strategy<Value = String> {
     )
 }
 
-/// Events that differ in their text alone.
-fn alike(document: &str, texts: &[&str]) -> String {
-    let events = texts.iter().map(|text| format!("data: {}", document.replace("TEXT", text)));
-    events.collect::<Vec<_>>().join("\n\n")
+/// A text and a number for each event of those that are alike.
+fn own(
+    texts: &'static [&str],
+    numbers: &'static [&str],
+) -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
+    vec((select(texts), prop_oneof![2 => select(&numbers[..3]), 1 => select(numbers)]), 1..6)
+}
+
+/// Events that differ in nothing else.
+fn alike(document: &str, own: &[(&str, &str)]) -> String {
+    let event = |(text, number): &(&str, &str)| {
+        format!("data: {}", document.replace("TEXT", text).replace("NUMBER", number))
+    };
+    own.iter().map(event).collect::<Vec<_>>().join("\n\n")
 }
 
 fn stream() -> impl Strategy<Value = String> {
     let line = prop_oneof![
         4 => document().prop_map(|document| format!("data: {document}")),
-        4 => (output(), vec(select(&TEXTS[..6]), 1..4)).prop_map(|(document, texts)| alike(&document, &texts)),
+        4 => (output(), own(&TEXTS[..6], &NUMBERS[..6])).prop_map(|(document, own)| alike(&document, &own)),
         1 => select(vec!["data: [DONE]", ": usage", "event: error", "data", "id: {\"usage\":null}", "", "data:"])
             .prop_map(str::to_owned),
     ];
@@ -174,11 +190,11 @@ proptest! {
     fn so_are_damaged_events_that_are_alike(
         output in output(),
         damage in prop_oneof![Just(vec![]), damage()],
-        texts in vec(select(&TEXTS[..]), 2..5),
+        own in own(&TEXTS, &NUMBERS),
         lengths in lengths(),
     ) {
         let document = damaged(&output, &damage);
-        check(alike(&String::from_utf8_lossy(&document), &texts).as_bytes(), &lengths)?;
+        check(alike(&String::from_utf8_lossy(&document), &own).as_bytes(), &lengths)?;
     }
 
     #[test]

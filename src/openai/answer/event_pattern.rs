@@ -1,14 +1,15 @@
-//! What the events of a stream have in common: all but their text.
+//! What the events of a stream have in common: all but their text, and perhaps one number.
 //!
 //! ```text
-//! event = beginning "text" ending
+//! event = beginning value [middle value] ending
+//! value = "text" | digits
 //! ```
 //!
-//! A server writes the same lines, id, model and punctuation around each piece of its answer. An event that begins and ends
-//! as one that was read, and has but one string between, says the same in other words, and is changed in the same way:
-//! only that string need be looked at.
-
-use std::ops::Range;
+//! A server writes the same lines, id, model and punctuation around each piece of its answer. An event that is as one that
+//! was read but for its one string of interest says the same in other words, and is changed in the same way: only that
+//! string need be looked at. Many servers count their events, or have several choices whose events take turns: one number
+//! may differ, too, if nothing is looked for where it stands. It is the one in which the event that is learnt first differed
+//! from the one before.
 
 use memchr::memchr3;
 use wide::u8x16;
@@ -27,57 +28,88 @@ const ALL_SAME: u32 = 0xffff;
 pub(super) struct EventPattern {
     /// As the server writes it.
     read: Frame,
-    /// Bytes of the text of the event that was learnt, with its quotes.
-    text_bytes: usize,
+    /// What stands between its parts.
+    values: [Value; 2],
     /// As the client is to see it, where that is something else.
     written: Option<Frame>,
 }
 
-/// What stands around an event's text.
+/// What stands around an event's values: its beginning, what is between them, and its ending.
 #[derive(Debug, Default)]
-struct Frame {
-    beginning: Vec<u8>,
-    ending: Vec<u8>,
+struct Frame([Vec<u8>; 3]);
+
+#[derive(Debug, Clone, Copy, Default)]
+enum Value {
+    Text,
+    Number,
+    /// Behind the event, where no number may differ.
+    #[default]
+    Nothing,
 }
 
-/// An event that is like the one learnt, in the parts that the client is to see.
+/// The values of one event that may differ.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Values {
+    /// The string of interest, in its quotes.
+    pub text: Stretch,
+    /// A word where nothing is looked for; the default if there is none.
+    pub number: Stretch,
+}
+
+/// Where in an event a value stands, in bytes. The default is empty and behind the event.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Stretch {
+    pub bytes: usize,
+    /// What stands behind it.
+    pub behind: usize,
+}
+
+/// An event that is like the one learnt.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Alike<'p, 'a> {
-    pub beginning: &'p [u8],
-    /// The text as it is spelled, in its quotes.
-    pub text: &'a [u8],
-    pub ending: &'p [u8],
+    /// As the client is to see it.
+    pub parts: [&'p [u8]; 3],
+    /// What stands between the parts, as it is spelled; strings in their quotes.
+    pub values: [&'a [u8]; 2],
 }
 
 impl Alike<'_, '_> {
     /// Whether the text is empty.
     pub(super) fn is_empty(&self) -> bool {
-        self.text.len() <= b"\"\"".len()
+        self.values.iter().any(|value| value.len() == b"\"\"".len() && value.first() == Some(&b'"'))
+    }
+
+    /// All of it, as the client is to see it.
+    pub(super) fn written(&self) -> [&[u8]; 5] {
+        let [beginning, middle, ending] = self.parts;
+        let [first, second] = self.values;
+        [beginning, first, middle, second, ending]
     }
 }
 
 impl EventPattern {
-    /// Learns from an event, with the blank line that ends it, whose only string of interest stands at `value`, in quotes
-    /// and perhaps behind whitespace.
-    pub(super) fn learn(&mut self, event: &[u8], value: Range<usize>) {
-        self.read.clear();
+    /// Learns from an event, with the blank line that ends it, in which nothing else is of interest but these values.
+    pub(super) fn learn(&mut self, event: &[u8], values: &Values) {
         self.written = None;
-        let quote = |place: &usize| event.get(*place) == Some(&b'"');
-        let Some(opening) = value.clone().find(quote) else { return };
         // With a colon behind it, it would be a name, and what it says would count for what follows.
-        let is_value = matches!(event.get(value.end), Some(b',' | b'}'));
-        if is_value && event.len() <= MAX_EVENT_BYTES {
-            self.text_bytes = value.end.saturating_sub(opening);
-            self.read.set(event, opening, value.end);
+        let is_value = |value: Stretch| matches!(value.behind_in(event).first(), Some(b',' | b'}' | b']'));
+        let Values { text, number } = *values;
+        let are_values = is_value(text) && (number.bytes == 0 || is_value(number));
+        if !are_values || event.len() > MAX_EVENT_BYTES {
+            self.read = Frame::default();
+            return;
         }
+        self.read.set(event, values);
+        self.values = match number {
+            Stretch { bytes: 0, .. } => [Value::Text, Value::Nothing],
+            number if number.behind > text.behind => [Value::Number, Value::Text],
+            _ => [Value::Text, Value::Number],
+        };
     }
 
-    /// The event that was learnt last goes on as `written`, where its string ends so many bytes ahead of the end.
-    pub(super) fn learn_change(&mut self, written: &[u8], ending_bytes: usize) {
-        let text_end = written.len().saturating_sub(ending_bytes);
-        let mut frame = Frame::default();
-        frame.set(written, text_end.saturating_sub(self.text_bytes), text_end);
-        self.written = Some(frame);
+    /// The event that was learnt last goes on as `written`, with the same values at these places.
+    pub(super) fn learn_change(&mut self, written: &[u8], values: &Values) {
+        self.written.get_or_insert_default().set(written, values);
     }
 
     /// Whether what was learnt passes as it came.
@@ -85,34 +117,74 @@ impl EventPattern {
         self.written.is_none()
     }
 
-    /// Takes an event that is like the one learnt off the front of the bytes, if it is there whole.
-    pub(super) fn take<'p, 'a>(&'p self, bytes: &mut &'a [u8]) -> Option<Alike<'p, 'a>> {
-        let Frame { beginning, ending } = &self.read;
-        let (first, behind) = bytes.split_at_checked(beginning.len())?;
-        if beginning.is_empty() || !is_same(first, beginning) {
-            return None;
-        }
-        let (text, behind) = behind.split_at_checked(string_bytes(behind)?)?;
-        let (last, rest) = behind.split_at_checked(ending.len())?;
-        if !is_same(last, ending) {
-            return None;
-        }
+    /// Takes an event that is like the one learnt off the front of the bytes, if it is there whole. The error is where
+    /// the bytes begin to differ.
+    pub(super) fn take<'p, 'a>(&'p self, bytes: &mut &'a [u8]) -> Result<Alike<'p, 'a>, usize> {
+        let mut rest = *bytes;
+        let Some(values) = self.read(&mut rest) else { return Err(bytes.len() - rest.len()) };
         *bytes = rest;
-        let Frame { beginning, ending } = self.written.as_ref().unwrap_or(&self.read);
-        Some(Alike { beginning, text, ending })
+        let Frame(parts) = self.written.as_ref().unwrap_or(&self.read);
+        Ok(Alike { parts: parts.each_ref().map(Vec::as_slice), values })
+    }
+
+    /// The values of an event that is like the one learnt; `None` where what is read begins to differ.
+    fn read<'a>(&self, rest: &mut &'a [u8]) -> Option<[&'a [u8]; 2]> {
+        let Frame([beginning, middle, ending]) = &self.read;
+        let [first, second] = self.values;
+        take_same(rest, beginning).filter(|()| !beginning.is_empty())?;
+        let first = first.take(rest)?;
+        take_same(rest, middle)?;
+        let second = second.take(rest)?;
+        take_same(rest, ending)?;
+        Some([first, second])
     }
 }
 
 impl Frame {
-    fn clear(&mut self) {
-        self.beginning.clear();
-        self.ending.clear();
+    fn set(&mut self, event: &[u8], values: &Values) {
+        let (text, number) = (values.text, values.number);
+        let (first, second) = if number.behind > text.behind { (number, text) } else { (text, number) };
+        let middle = first.behind_in(event);
+        let parts = [first.ahead_in(event), second.ahead_in(middle), second.behind_in(event)];
+        for (kept, part) in self.0.iter_mut().zip(parts) {
+            kept.clear();
+            kept.extend_from_slice(part);
+        }
+    }
+}
+
+impl Stretch {
+    fn ahead_in(self, event: &[u8]) -> &[u8] {
+        event.get(..event.len().saturating_sub(self.behind + self.bytes)).unwrap_or_default()
     }
 
-    fn set(&mut self, event: &[u8], text_from: usize, text_end: usize) {
-        self.beginning.extend_from_slice(event.get(..text_from).unwrap_or_default());
-        self.ending.extend_from_slice(event.get(text_end..).unwrap_or_default());
+    fn behind_in(self, event: &[u8]) -> &[u8] {
+        event.get(event.len().saturating_sub(self.behind)..).unwrap_or_default()
     }
+}
+
+impl Value {
+    fn take<'a>(self, rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+        let bytes = match self {
+            Value::Text => string_bytes(rest)?,
+            Value::Number => Some(digits(rest)).filter(|digits| *digits > 0)?,
+            Value::Nothing => 0,
+        };
+        let (value, behind) = rest.split_at_checked(bytes)?;
+        *rest = behind;
+        Some(value)
+    }
+}
+
+/// Takes what is the same off the front of `rest`; `None` if that is not all of `part`.
+fn take_same(rest: &mut &[u8], part: &[u8]) -> Option<()> {
+    let same = same_bytes(part, rest);
+    *rest = rest.get(same..)?;
+    (same == part.len()).then_some(())
+}
+
+fn digits(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|byte| byte.is_ascii_digit()).count()
 }
 
 /// How long the string is that begins here, with its quotes, if it ends in this line.
@@ -129,17 +201,27 @@ fn string_bytes(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// The same as `==` of the two, which looks at one byte at a time in WebAssembly.
-fn is_same(one: &[u8], other: &[u8]) -> bool {
-    let (blocks, rest) = one.as_chunks::<BLOCK_BYTES>();
-    let (other_blocks, other_rest) = other.as_chunks::<BLOCK_BYTES>();
-    let same_block = |(one, other): (&[u8; BLOCK_BYTES], &[u8; BLOCK_BYTES])| {
-        u8x16::new(*one).simd_eq(u8x16::new(*other)).to_bitmask() == ALL_SAME
+/// How many bytes are the same at the front of both. A loop over bytes takes longer in WebAssembly.
+fn same_bytes(one: &[u8], other: &[u8]) -> usize {
+    let bytes = one.len().min(other.len());
+    let (Some(one), Some(other)) = (one.get(..bytes), other.get(..bytes)) else { return 0 };
+    let (Some(last), Some(other_last)) = (one.last_chunk(), other.last_chunk()) else {
+        return one.iter().zip(other).take_while(|(one, other)| one == other).count();
     };
-    let same_byte = |(one, other)| one == other;
-    one.len() == other.len()
-        && blocks.iter().zip(other_blocks).all(same_block)
-        && rest.iter().zip(other_rest).all(same_byte)
+    let blocks = one.as_chunks().0.iter().zip(other.as_chunks().0);
+    for (place, (block, other_block)) in blocks.enumerate() {
+        let same = same_in_block(block, other_block);
+        if same != ALL_SAME {
+            return place * BLOCK_BYTES + same.trailing_ones() as usize;
+        }
+    }
+    // It overlaps the one before.
+    bytes - BLOCK_BYTES + same_in_block(last, other_last).trailing_ones() as usize
+}
+
+/// A bit for each byte.
+fn same_in_block(one: &[u8; BLOCK_BYTES], other: &[u8; BLOCK_BYTES]) -> u32 {
+    u8x16::new(*one).simd_eq(u8x16::new(*other)).to_bitmask()
 }
 
 #[cfg(test)]
@@ -148,26 +230,34 @@ mod tests {
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    const VALUE: &str = " \"text\"";
+    const TEXT: &str = "\"text\"";
+    const NUMBER: &str = "12";
+
+    /// Where the values of an event stand.
+    fn values(event: &str) -> Values {
+        let stretch = |value: &str| {
+            let (_, behind) = event.split_once(value)?;
+            Some(Stretch { bytes: value.len(), behind: behind.len() })
+        };
+        Values { text: stretch(TEXT).unwrap(), number: stretch(NUMBER).unwrap_or_default() }
+    }
 
     fn learnt(event: &str, written: &str) -> EventPattern {
-        let begins = event.find(VALUE).unwrap();
         let mut pattern = EventPattern::default();
-        pattern.learn(event.as_bytes(), begins..begins + VALUE.len());
+        pattern.learn(event.as_bytes(), &values(event));
         if written != event {
-            let (_, ending) = written.split_once(VALUE).unwrap();
-            pattern.learn_change(written.as_bytes(), ending.len());
+            pattern.learn_change(written.as_bytes(), &values(written));
         }
         pattern
     }
 
-    /// `event` is learnt from with its text at ` "text"`; `stream` begins with one like it, with this text, or with none.
+    /// `event` is learnt from with its text at `"text"`; `stream` begins with one like it, with this text, or with none.
     fn check(event: &str, stream: &str, text: Option<&str>) {
         let pattern = learnt(event, event);
         let mut rest = stream.as_bytes();
-        let found = pattern.take(&mut rest).map(|alike| {
-            assert_eq!(alike.is_empty(), alike.text == b"\"\"");
-            [alike.beginning, alike.text, alike.ending].concat()
+        let found = pattern.take(&mut rest).ok().map(|alike| {
+            assert_eq!(alike.is_empty(), text == Some(""));
+            alike.written().concat()
         });
         let expected = text.map(|text| event.replace("text", text));
         assert_eq!(found.as_deref(), expected.as_ref().map(String::as_bytes), "{event} {stream}");
@@ -211,7 +301,7 @@ mod tests {
 
     #[test]
     fn nothing_is_known_before_anything_is_learnt_nor_of_what_is_too_long_or_no_value() {
-        assert_eq!(EventPattern::default().take(&mut &b"\"text\""[..]), None);
+        assert_eq!(EventPattern::default().take(&mut &b"\"text\""[..]), Err(0));
         let name = "data: {\"delta\": \"text\":{}}\n\n";
         check(name, name, None);
         let long = format!("data: {{\"id\":\"{}\",\"delta\": \"text\"}}\n\n", "1".repeat(MAX_EVENT_BYTES));
@@ -223,23 +313,53 @@ mod tests {
         let pattern = learnt(EVENT, &EVENT.replace("\"1\"", "\"one\"").replace(",\"more\":null", ""));
         assert!(!pattern.is_unchanged());
         let next = EVENT.replace("text", "next");
-        let alike = pattern
-            .take(&mut next.as_bytes())
-            .map(|alike| [alike.beginning, alike.text, alike.ending].concat());
+        let alike = pattern.take(&mut next.as_bytes()).map(|alike| alike.written().concat());
         let expected = "event: x\ndata: {\"id\":\"one\",\"delta\": \"next\"}\n\n";
-        assert_eq!(alike.as_deref(), Some(expected.as_bytes()));
+        assert_eq!(alike, Ok(expected.as_bytes().to_vec()));
     }
 
     #[test]
-    fn slices_are_the_same_if_all_their_bytes_are() {
+    fn one_number_may_differ_ahead_of_the_text_or_behind_it() {
+        for event in [
+            "data: {\"n\":12,\"model\":\"m\",\"delta\":\"text\",\"more\":null}\n\n",
+            "data: {\"delta\":\"text\",\"model\":\"m\",\"ns\":[12]}\n\n",
+        ] {
+            let written = event.replace(",\"model\":\"m\"", "");
+            let like = |event: &str, number: &str| event.replace("text", "").replace(NUMBER, number);
+            for number in ["0", "13", "9876543210"] {
+                let next = like(event, number);
+                let pattern = learnt(event, &written);
+                let alike = pattern.take(&mut next.as_bytes()).unwrap();
+                assert!(alike.is_empty());
+                assert_eq!(alike.written().concat(), like(&written, number).as_bytes());
+            }
+            for other in ["", "-1", "1.5", "null", "\"1\"", "1 "] {
+                check(event, &like(event, other), None);
+            }
+        }
+        let name = "data: {\"delta\":\"text\",12:{}}\n\n";
+        check(name, name, None);
+    }
+
+    #[test]
+    fn other_events_differ_somewhere() {
+        for (event, place) in
+            [("", 0), (&EVENT[..7], 7), ("event: y", 7), (&EVENT.replace("text", "text\n"), 34)]
+        {
+            assert_eq!(learnt(EVENT, EVENT).take(&mut event.as_bytes()), Err(place), "{event}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_the_same_up_to_the_first_that_differs() {
         let bytes: Vec<u8> = (0..40).collect();
         for length in 0..bytes.len() {
             let one = bytes.get(..length).unwrap();
-            assert!(is_same(one, one) && !is_same(one, &bytes));
+            assert_eq!((same_bytes(one, &bytes), same_bytes(&bytes, one)), (length, length));
             for place in 0..length {
                 let mut other = one.to_vec();
                 *other.get_mut(place).unwrap() ^= 1;
-                assert!(!is_same(one, &other), "{length} {place}");
+                assert_eq!(same_bytes(&other, &bytes), place, "{length}");
             }
         }
     }

@@ -13,19 +13,18 @@
 //! The last two may hold back what has come, replace it or take it out ([`Passage`]). All read the same: names mean the
 //! same however they are spelled, broken JSON is no error, and what is read of it is the same however the answer is cut.
 //!
-//! Events that are like the one before but for their text are not walked through ([`EventPattern`]). In memory are a few
-//! words, what an event's pattern has, and what is held back.
+//! Events that are like the one before but for their text and a number are not walked through ([`EventPattern`]). In
+//! memory are a few words, what an event's pattern has, and what is held back.
 //!
 //! Not done here: a document that is spread over several `data:` lines is not put together, and lines that end with a lone CR
 //! are not told apart; no server sends them. The length of the answer changes, so a `content-length` is the caller's to
 //! remove, and a compressed answer is the caller's to keep away.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use super::counts::{Counts, Usage};
 use super::event_lines::{EventLines, Line, Part};
-use super::event_pattern::EventPattern;
+use super::event_pattern::{EventPattern, Stretch, Values};
 use super::failure::AnswerFailure;
 use super::format::AnswerFormat;
 use super::hidden_usage::HiddenUsage;
@@ -67,6 +66,8 @@ struct Event {
     line: Vec<u8>,
     /// Whether a line has called it an error.
     is_error: bool,
+    /// Where in the piece it first differs from those that are known.
+    differs_at: usize,
     /// What of it may serve to know those like it; `None` where its beginning came with an earlier piece.
     sample: Option<Sample>,
 }
@@ -82,8 +83,41 @@ struct Sample {
     changes: usize,
     /// How many of its tokens say something.
     telling: u32,
-    /// The last string in it that may be output: where in the piece, and where it ends for the client.
-    text: Option<(Range<usize>, Mark)>,
+    /// The last string in it that may be output.
+    text: Option<Value>,
+    /// The word in which it first differs from those that are known, if nothing is looked for there.
+    number: Option<Value>,
+}
+
+/// A value in the piece being read.
+#[derive(Debug, Clone, Copy)]
+struct Value {
+    bytes: usize,
+    /// Where in the piece it ends.
+    end: usize,
+    /// Where it ends for the client.
+    written_end: Mark,
+}
+
+impl Sample {
+    /// Where the values that may differ stand, if so many bytes are behind each.
+    fn values(&self, mut behind: impl FnMut(&Value) -> usize) -> Option<Values> {
+        let mut stretch = |value: &Value| Stretch { bytes: value.bytes, behind: behind(value) };
+        let text = stretch(self.text.as_ref()?);
+        Some(Values { text, number: self.number.as_ref().map(stretch).unwrap_or_default() })
+    }
+}
+
+impl Value {
+    /// The last that has come.
+    fn last(passage: &Passage<'_>, bytes: usize) -> Value {
+        Value { bytes, end: passage.read(), written_end: passage.mark() }
+    }
+
+    /// Whether this place is in it, or right behind.
+    fn has(&self, place: usize) -> bool {
+        (self.end.saturating_sub(self.bytes)..=self.end).contains(&place)
+    }
 }
 
 impl AnswerReader {
@@ -205,7 +239,13 @@ impl AnswerReader {
             return false;
         }
         let before = rest.len();
-        let Some(alike) = self.pattern.take(rest) else { return false };
+        let alike = match self.pattern.take(rest) {
+            Ok(alike) => alike,
+            Err(place) => {
+                self.event.differs_at = passage.read() + place;
+                return false;
+            }
+        };
         self.progress.count_alike(alike.is_empty());
         if let Some(hidden) = &mut self.hidden_usage {
             hidden.pass_event();
@@ -214,7 +254,7 @@ impl AnswerReader {
         if self.pattern.is_unchanged() {
             passage.pass(bytes);
         } else {
-            passage.pass_as(bytes, &[alike.beginning, alike.text, alike.ending]);
+            passage.pass_as(bytes, &alike.written());
         }
         true
     }
@@ -230,6 +270,7 @@ impl AnswerReader {
             changes: passage.changes(),
             telling: 0,
             text: None,
+            number: None,
         });
         if let Some(hidden) = &mut self.hidden_usage {
             hidden.begin_event(passage);
@@ -278,20 +319,22 @@ impl AnswerReader {
     }
 
     fn learn(&mut self, passage: &mut Passage<'_>, sample: &Sample, event: &[u8]) {
-        let Some((text, text_end)) = &sample.text else { return };
-        let text = text.start.saturating_sub(sample.from)..text.end.saturating_sub(sample.from);
-        self.pattern.learn(event, text);
-        if passage.changes() != sample.changes {
-            let ending_bytes = passage.since(*text_end).map(<[u8]>::len);
+        let end = passage.read();
+        let Some(values) = sample.values(|value| end.saturating_sub(value.end)) else { return };
+        self.pattern.learn(event, &values);
+        if passage.changes() != sample.changes
+            && let Some(values) =
+                sample.values(|value| passage.since(value.written_end).map_or(0, <[u8]>::len))
+        {
             let written = passage.since(sample.written_from);
-            self.pattern.learn_change(written.unwrap_or_default(), ending_bytes.unwrap_or_default());
+            self.pattern.learn_change(written.unwrap_or_default(), &values);
         }
     }
 
     /// Reads more of a document.
     fn read(&mut self, passage: &mut Passage<'_>, bytes: &[u8]) {
         let mut rest = bytes;
-        let mut value_from = 0;
+        let mut behind_key = bytes;
         loop {
             let before = rest.len();
             let token = self.tokens.next(&mut rest);
@@ -299,14 +342,23 @@ impl AnswerReader {
             let Some(token) = token else { break };
             let says = self.show(passage, token);
             if token == Token::Key {
-                value_from = passage.read();
+                behind_key = rest;
             }
-            if says != Says::Nothing
-                && let Some(sample) = &mut self.event.sample
-            {
-                sample.telling += 1;
-                sample.text =
-                    Some((value_from..passage.read(), passage.mark())).filter(|_| says == Says::Output);
+            let Some(sample) = &mut self.event.sample else { continue };
+            match says {
+                Says::Never if token == Token::Word => {
+                    let number = Value::last(passage, self.tokens.text().len());
+                    if number.has(self.event.differs_at) {
+                        sample.number = Some(number);
+                    }
+                }
+                Says::Never | Says::Nothing => {}
+                Says::Output => {
+                    sample.telling += 1;
+                    let bytes = behind_key.trim_ascii_start().len().saturating_sub(rest.len());
+                    sample.text = Some(Value::last(passage, bytes));
+                }
+                Says::More => sample.telling += 1,
             }
         }
     }
@@ -315,7 +367,7 @@ impl AnswerReader {
     fn show(&mut self, passage: &mut Passage<'_>, token: Token) -> Says {
         let seen = self.place.see(token, self.tokens.depth(), self.tokens.text());
         let says = if seen.spot.is_dull() {
-            Says::Nothing
+            Says::Never
         } else {
             self.progress.see(&seen).or(self.usage.see(&seen))
         };

@@ -3,6 +3,9 @@
 /// What a token says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Says {
+    /// Nothing is looked for where it stands: any other would say as little.
+    Never,
+    /// Nothing, but another might.
     Nothing,
     /// It is output, or would be if it were not empty.
     Output,
