@@ -5,7 +5,7 @@
 //! interval, so that the scrapes of many endpoints do not come in a burst.
 //!
 //! An endpoint that answers anything is there; only scrapes that nobody answers put it out of the candidates. What its page
-//! says of the requests of others is believed as far as this gateway's own do not explain it, see [`Believed`].
+//! says of the requests of others is believed as far as this gateway's own do not explain it, see `Believed`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -156,7 +156,7 @@ impl AnswerReader {
     /// Takes the next bytes of the answer; returns what may go on now. `end`: these were the last.
     ///
     /// All that was returned, joined, is the answer as the client is to see it, however its bytes were cut. Held back is at
-    /// most [`MAX_HELD_BYTES`](super::passage::MAX_HELD_BYTES).
+    /// most 8 KiB (`MAX_HELD_BYTES`).
     pub fn push<'a>(&mut self, bytes: &'a [u8], end: bool) -> Cow<'a, [u8]> {
         let mut passage = Passage::new(std::mem::take(&mut self.held), bytes);
         match self.format {
