@@ -106,8 +106,20 @@ const ACCEPTED: &[(&str, &str, &str)] = &[
     ("core::option::unwrap_failed", "load::LoadBook::", "the same, inlined from `load::row`"),
     ("core::panicking::panic", "load::LoadBook::", "the same"),
     ("core::slice::index::slice_index_fail", "load::LoadBook::", "the same"),
-    ("core::panicking::assert_failed", "openai::hidden_usage::", "of memchr: `memmem`, on its own tables"),
-    ("core::panicking::panic_bounds_check", "openai::hidden_usage::", "the same"),
+    ("core::option::unwrap_failed", "load::missing_models::", "of std: `BTreeMap`"),
+    ("core::panicking::panic", "load::missing_models::", "the same"),
+    ("core::option::unwrap_failed", "metrics::reader::Tally::", "of std: `BTreeMap`"),
+    ("core::panicking::panic", "metrics::reader::Tally::", "the same"),
+    ("core::slice::index::slice_index_fail", "metrics::reader::Tally::", "the same"),
+    ("core::panicking::panic", "queue::", "of std: `BTreeMap`"),
+    ("core::option::unwrap_failed", "plugin::stream::request::", "the same, inlined from `queue`"),
+    ("core::panicking::panic", "plugin::stream::request::", "the same"),
+    ("core::slice::index::slice_index_fail", "plugin::stream::request::", "the same"),
+    (
+        "core::panicking::panic_fmt",
+        "pool::Pool::update_candidates",
+        "of std: `sort_unstable`, by an order that is none",
+    ),
     ("<std::panic::PanicHookInfo as core::fmt::Display>::fmt", "plugin::", "none: it says what has panicked"),
 ];
 

@@ -28,15 +28,16 @@ pub(super) struct FailedPrompts {
 impl FailedPrompts {
     /// A request with this prompt has failed there; whether that says something of the endpoint.
     pub fn failed(&mut self, prompt: u64, id: LoadId) -> bool {
-        let before = self.prompts.iter().position(|(known, _)| *known == prompt);
-        let before = before.map(|place| self.prompts.remove(place).1);
+        let before = self.prompts.iter().find(|(known, _)| *known == prompt).map(|(_, blame)| *blame);
+        self.prompts.retain(|(known, _)| *known != prompt);
         let blame = match before {
             None => Blame::Endpoint(id),
             Some(same) if same == Blame::Endpoint(id) => same,
             Some(_) => Blame::Prompt,
         };
         if self.prompts.len() == MAX_FAILED_PROMPTS {
-            self.prompts.remove(0);
+            let mut is_first = true;
+            self.prompts.retain(|_| !std::mem::take(&mut is_first));
         }
         self.prompts.push((prompt, blame));
         blame != Blame::Prompt

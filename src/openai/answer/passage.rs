@@ -104,7 +104,10 @@ impl<'a> Passage<'a> {
     pub(super) fn insert(&mut self, mark: Mark, bytes: &[u8]) {
         self.copy();
         if let Some(index) = self.index_of(mark) {
-            self.held.bytes.splice(index..index, bytes.iter().copied());
+            let behind = self.held.bytes.get(index..).unwrap_or_default().to_vec();
+            self.held.bytes.truncate(index);
+            self.held.bytes.extend_from_slice(bytes);
+            self.held.bytes.extend_from_slice(&behind);
         }
     }
 
@@ -117,7 +120,9 @@ impl<'a> Passage<'a> {
             Cow::Borrowed(self.piece)
         } else {
             self.copy();
-            let waiting = first.map(|first| self.held.bytes.split_off(first)).unwrap_or_default();
+            let first = first.unwrap_or(self.held.bytes.len());
+            let waiting = self.held.bytes.get(first..).unwrap_or_default().to_vec();
+            self.held.bytes.truncate(first);
             Cow::Owned(std::mem::replace(&mut self.held.bytes, waiting))
         };
         self.held.passed_bytes = self.held.passed_bytes.saturating_add(number(released.len()));
