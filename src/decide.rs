@@ -127,9 +127,12 @@ pub fn prepare(
     if let Some(error) = request.unnamed.as_ref().filter(|_| config.reject_unknown_models) {
         return Err(error.clone());
     }
-    let resolution = turns
-        .resolve(config, &request.model, route_pool, user)
-        .ok_or_else(|| ApiError::unknown_model(&request.model))?;
+    let resolution = if request.model.is_empty() {
+        models::unturned(config, "", route_pool)
+    } else {
+        let resolved = turns.resolve(config, &request.model, route_pool, user);
+        resolved.ok_or_else(|| ApiError::unknown_model(&request.model))?
+    };
     Ok(prepared(config, sizes, request, &request.model, resolution))
 }
 

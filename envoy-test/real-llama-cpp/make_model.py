@@ -26,6 +26,8 @@ numbers = numpy.random.default_rng(1)
 kinds = gguf.TokenType
 tokens = [("<unk>", kinds.UNKNOWN), ("<s>", kinds.CONTROL), ("</s>", kinds.CONTROL)]
 tokens += [(f"<0x{byte:02X}>", kinds.BYTE) for byte in range(256)]
+FILL_IN = ["pre", "suf", "mid"]
+tokens += [(f"<{part}>", kinds.CONTROL) for part in FILL_IN]
 tokens += [(letter, kinds.NORMAL) for letter in string.ascii_letters + string.digits + string.punctuation + "\u2581"]
 
 
@@ -52,6 +54,8 @@ writer.add_bos_token_id(1)
 writer.add_eos_token_id(2)
 writer.add_unk_token_id(0)
 writer.add_add_bos_token(True)
+for part in FILL_IN:
+    writer.add_uint32(f"tokenizer.ggml.fim_{part}_token_id", [text for text, _ in tokens].index(f"<{part}>"))
 writer.add_chat_template(CHAT_TEMPLATE)
 
 writer.add_tensor("token_embd.weight", tensor(len(tokens), WIDTH))

@@ -48,6 +48,16 @@ EXCHANGES = [
     ("path_slash", "/v1/chat/completions/", {"messages": HELLO, **SHORT}),
     ("path_without_version", "/chat/completions", {"messages": HELLO, **SHORT}),
 ]
+# llama.cpp's own APIs.
+OWN = {"n_predict": 6, "temperature": 0}
+FILES = [{"filename": "greeting.py", "text": "def greet():\n    return 'Hello there'\n"}]
+INFILL = {"input_extra": FILES, "input_prefix": "def add(a, b):\n", "input_suffix": "\nprint(add(1, 2))\n", "prompt": "    return "}
+LLAMA_CPP = [
+    ("own_comp", "/completion", {"prompt": "Once upon a time", **OWN}),
+    ("own_comp_stream", "/completion", {"prompt": "Once upon a time", **OWN, **STREAM}),
+    ("infill", "/infill", {**INFILL, **OWN}),
+    ("infill_stream", "/infill", {**INFILL, **OWN, **STREAM}),
+]
 # Only where they say something that others do not: llama.cpp tells how far it is with a prompt.
 PROGRESS = ("chat_stream_progress", "/v1/chat/completions", {"messages": LONG, **SHORT, **STREAM, "return_progress": True})
 TOO_LONG = ("chat_stream_too_long", "/v1/chat/completions", {"messages": [{"role": "user", "content": "word " * 4000}], **SHORT, **STREAM})
@@ -109,7 +119,7 @@ def record_busy_page(address, folder):
 
 
 address, folder = sys.argv[1], Path(sys.argv[2])
-extra = [PROGRESS, TOO_LONG] if "--llama-cpp" in sys.argv else []
+extra = [*LLAMA_CPP, PROGRESS, TOO_LONG] if "--llama-cpp" in sys.argv else []
 folder.mkdir(parents=True, exist_ok=True)
 page(address, folder, "metrics_idle")
 for entry in [*EXCHANGES, *extra]:

@@ -13,7 +13,8 @@ pub enum Api {
     Responses,
     /// Anthropic's messages.
     Messages,
-    /// llama.cpp's own completions, which take a prompt likewise and know no options of streams.
+    /// What servers generate by APIs of their own: llama.cpp's completions and infill, SGLang's, TGI's and vLLM's generate. They
+    /// take a prompt under other names, know no options of streams, and need no model.
     OwnCompletions,
     /// An input is computed and nothing generated: embeddings, and vLLM's pooling and classify.
     Embeddings,
@@ -22,11 +23,14 @@ pub enum Api {
 }
 
 /// How paths of the APIs end; any prefix may stand before them. The first that fits counts.
-const ENDS: [(&str, Api); 9] = [
+const ENDS: [(&str, Api); 12] = [
     ("/chat/completions", Api::Chat),
     ("/v1/completions", Api::Completions),
     ("/completions", Api::OwnCompletions),
     ("/completion", Api::OwnCompletions),
+    ("/infill", Api::OwnCompletions),
+    ("/generate", Api::OwnCompletions),
+    ("/generate_stream", Api::OwnCompletions),
     ("/v1/responses", Api::Responses),
     ("/v1/messages", Api::Messages),
     ("/embeddings", Api::Embeddings),
@@ -34,8 +38,10 @@ const ENDS: [(&str, Api); 9] = [
     ("/classify", Api::Embeddings),
 ];
 
-/// Without their version these are an API's whole paths only: other paths end so too (`/v1/threads/ID/messages`).
-const WHOLE: [(&str, Api); 2] = [("/responses", Api::Responses), ("/messages", Api::Messages)];
+/// Without their version these are an API's whole paths only: other paths end so too (`/v1/threads/ID/messages`). TGI
+/// generates at the root as well.
+const WHOLE: [(&str, Api); 3] =
+    [("/responses", Api::Responses), ("/messages", Api::Messages), ("", Api::OwnCompletions)];
 
 impl Api {
     /// The API at a path, whatever its query; a slash may follow, and characters may be written by number.
@@ -112,6 +118,13 @@ mod tests {
     }
 
     #[test]
+    fn servers_own_apis_are_known() {
+        for path in ["/", "/infill", "/generate", "/generate_stream/", "/inference/v1/generate"] {
+            check(path, Api::OwnCompletions);
+        }
+    }
+
+    #[test]
     fn they_are_known_by_what_servers_read() {
         check("/v1/chat%2Fcompletions", Api::Chat);
         check("/v1/chat/completion%73", Api::Chat);
@@ -124,9 +137,9 @@ mod tests {
     #[test]
     fn other_paths_are_other_apis() {
         for path in [
-            "",
-            "/",
             "/v1/models",
+            "/v1/generates",
+            "/v1/images/generations",
             "/v1/messages/count_tokens",
             "/v1/threads/thread-1/messages",
             "/tokenize",

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use envoy_test::envoy::Request;
+use envoy_test::envoy::binary::project_root;
 use serde_json::{Value, json};
 
-use crate::gateway::{ALL, Gateway, STOP_ITERATION, Setup};
+use crate::gateway::{ALL, BODY_MODES, Gateway, STOP_ITERATION, Setup};
 
 /// Longer than workers take to hear of each other, which is two ticks of ten milliseconds, on a machine that is busy.
 const HEARD: Duration = Duration::from_millis(200);
@@ -47,6 +48,85 @@ fn forms(name: &str, question: &str) -> Vec<(&'static str, Value)> {
             }),
         ),
     ]
+}
+
+/// The turns of an agent as it sends them, in the order of time.
+fn turns(agent: &str) -> impl Iterator<Item = Value> {
+    let folder = project_root().join("tests/fixtures/agents");
+    (1..=3).map(move |turn| {
+        let file = folder.join(format!("{agent}_{turn}.json"));
+        let mut body: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        body["model"] = "tiny".into();
+        body
+    })
+}
+
+/// What an agent writes anew with every request, and servers leave out, does not tell its turns apart: the attribution's
+/// value, the mark up to where to cache, which moves, and what becomes a list of blocks where it gets one.
+#[test]
+fn an_agents_turns_stay_with_their_pod() {
+    for configuration in BODY_MODES {
+        let gateway = by_prefix(configuration).start();
+        for (agent, path) in [
+            ("claude_code", "/v1/messages"),
+            ("translated", "/v1/chat/completions"),
+            ("codex", "/v1/responses"),
+        ] {
+            let pods: BTreeSet<usize> = turns(agent).map(|body| ask(&gateway, path, &body)).collect();
+            assert_eq!(pods.len(), 1, "{configuration} {agent}: {pods:?}");
+        }
+        let lines = gateway.envoy.access_log_until(9).unwrap();
+        let matched = lines.iter().map(|line| matched_blocks(line["decision"].as_str().unwrap()));
+        let matched: Vec<(usize, usize)> = matched.collect();
+        for turns in matched.chunks(3) {
+            let known = turns.windows(2).all(|turns| turns[1].0 + 1 >= turns[0].1 && turns[0].1 > 10);
+            assert!(known, "{configuration}: {matched:?}");
+        }
+    }
+}
+
+/// How many blocks of a prompt the endpoint was known to have, and how many it has.
+fn matched_blocks(decision: &str) -> (usize, usize) {
+    let matched = decision.split(' ').find_map(|field| field.strip_prefix("matched_blocks="));
+    let (known, all) = matched.unwrap().split_once('/').unwrap();
+    (known.parse().unwrap(), all.parse().unwrap())
+}
+
+/// Servers' own APIs name the prompt otherwise. A pod that lacks the path answers 404, which says nothing of the pick.
+#[test]
+fn the_prompts_of_servers_own_apis_are_picked_by() {
+    let document = text("own");
+    let tokens = document.len().div_ceil(4);
+    let files = json!([{"filename": "a.txt", "text": document}]);
+    for configuration in BODY_MODES {
+        // With published models, too: these APIs need none.
+        let setup = by_prefix(configuration).plugin(|plugin| {
+            plugin["models"] =
+                json!([{"modelName": "m", "poolRef": {"name": plugin["pools"][0]["name"].clone()}}]);
+        });
+        let gateway = setup.start();
+        let requests = [
+            ("/completion", json!({"prompt": document, "n_predict": 2})),
+            (
+                "/infill",
+                json!({"input_extra": files, "input_prefix": "a", "input_suffix": "b", "prompt": "c"}),
+            ),
+            ("/generate", json!({"text": document, "sampling_params": {"max_new_tokens": 2}})),
+            ("/generate_stream", json!({"inputs": document, "parameters": {"max_new_tokens": 2}})),
+            ("/", json!({"inputs": document})),
+        ];
+        for (path, body) in &requests {
+            gateway.send(Request::post(*path).json(body));
+        }
+        let lines = gateway.envoy.access_log_until(requests.len()).unwrap();
+        for (line, (path, _)) in lines.iter().zip(&requests) {
+            let decision = line["decision"].as_str().unwrap();
+            let counted = decision.split(' ').find_map(|field| field.strip_prefix("prompt_tokens="));
+            let counted: usize = counted.unwrap().parse().unwrap();
+            assert!((tokens..tokens + 10).contains(&counted), "{configuration} {path}: {decision}");
+            assert!(matched_blocks(decision).1 > 10, "{configuration} {path}: {decision}");
+        }
+    }
 }
 
 fn ask(gateway: &Gateway, path: &str, body: &Value) -> usize {

@@ -94,6 +94,8 @@ fn path_of(exchange: &str) -> &'static str {
         (_, "path_unknown") => "/v1/nothing",
         (_, "path_without_version") => "/chat/completions",
         (_, "path_slash") => "/v1/chat/completions/",
+        ("own", _) => "/completion",
+        ("infill", _) => "/infill",
         ("comp", _) => "/v1/completions",
         ("responses", _) => "/v1/responses",
         ("messages", _) => "/v1/messages",

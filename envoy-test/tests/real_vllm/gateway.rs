@@ -96,6 +96,20 @@ impl<'a> Gateway<'a> {
         self.log(count).iter().map(|line| self.index(line["upstream"].as_str().unwrap_or_default())).collect()
     }
 
+    /// What the plugin knows of the servers, what it has said of them, and what they say of their requests and adapters.
+    pub fn known(&self) -> String {
+        let gauges = self.envoy.admin_get("/stats?filter=inference_picker_(endpoint|scrape)").unwrap();
+        let said = self.envoy.log_text();
+        let said = said.lines().filter(|line| line.contains("inference-picker:"));
+        let pages: Vec<String> = (0..2).map(|server| self.servers.page(server)).collect();
+        let told = pages.iter().flat_map(|page| page.lines()).filter(|line| {
+            ["vllm:num_requests", "vllm:lora_requests_info", "vllm:kv_cache_usage"]
+                .iter()
+                .any(|name| line.starts_with(name))
+        });
+        gauges.lines().chain(said).chain(told).collect::<Vec<_>>().join("\n")
+    }
+
     fn index(&self, address: &str) -> usize {
         let addresses = self.servers.addresses();
         let place = addresses.iter().position(|server| server.to_string() == address);

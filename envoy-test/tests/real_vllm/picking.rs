@@ -79,7 +79,7 @@ fn check_served_by(gateway: &Gateway, model: &str, expected: usize) {
     for _ in 0..10 {
         let answer = gateway.send(completion(model));
         assert_eq!(answer.json().unwrap()["model"], model, "{}", answer.text());
-        assert_eq!(gateway.served_by(1), [expected], "{:?}", gateway.log(1));
+        assert_eq!(gateway.served_by(1), [expected], "{:?}\n{}", gateway.log(1), gateway.known());
     }
 }
 

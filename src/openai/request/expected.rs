@@ -8,7 +8,7 @@
 //!
 //! Servers differ in what they take for JSON (llama.cpp any type, vLLM any encoding), and what is served has to be read.
 
-use super::{InferenceRequest, multipart, read_form, read_request};
+use super::{InferenceRequest, multipart, read, read_form};
 use crate::openai::content_type::{is_json, is_json_type};
 use crate::openai::{Api, ApiError};
 
@@ -70,15 +70,18 @@ impl ExpectedBody {
     /// Reads the body. `None`: it is nothing that is read, and passes.
     ///
     /// # Errors
-    /// As [`read_request`], where the body has to be JSON.
+    /// As [`read_request`](super::read_request), where the body has to be JSON.
     pub fn read<'a>(&self, body: &'a [u8]) -> Result<Option<InferenceRequest<'a>>, ApiError> {
         let read = match &self.format {
-            Format::Json => read_request(body),
+            Format::Json => read(body, self.api == Api::OwnCompletions),
             Format::Form { boundary } => return Ok(read_form(body, boundary)),
         };
         match read {
             Err(error) if self.is_certain => Err(error),
             Err(_) => Ok(None),
+            Ok(request) if self.api == Api::OwnCompletions => {
+                Ok(Some(InferenceRequest { unnamed: None, ..request }))
+            }
             Ok(request) if self.api.has_prompt() => Ok(Some(request)),
             Ok(request) => Ok(request.unnamed.is_none().then(|| request.small())),
         }
@@ -136,8 +139,50 @@ mod tests {
         assert_eq!(read("/tokenize", JSON, r#"{"model":7}"#), Ok(None));
         assert_eq!(read("/tokenize", JSON, "{"), Ok(None));
         assert_eq!(read(CHAT, JSON, "{").unwrap_err().code, "invalid_json");
+        assert_eq!(read("/generate", JSON, "{").unwrap_err().code, "invalid_json");
         let form = "--x\r\nContent-Disposition: form-data; name=model\r\n\r\nm\r\n--x--";
         assert_eq!(read("/v1/audio/translations", FORM, form), Ok(Some(("m".into(), SMALL_REQUEST_TOKENS))));
         assert_eq!(read("/v1/audio/translations", FORM, "--x--"), Ok(None));
+    }
+
+    /// The text by which it is picked, and its tokens.
+    fn prompt(path: &str, body: &str) -> (String, u32) {
+        let request = expected(path, JSON, None).unwrap().read(body.as_bytes()).unwrap().unwrap();
+        let mut text = Vec::new();
+        request.prompt.visit(|piece| text.extend_from_slice(piece));
+        assert!(request.unnamed.is_none(), "{path} needs no model");
+        (String::from_utf8(text).unwrap(), request.prompt_tokens)
+    }
+
+    #[test]
+    fn the_prompt_of_servers_own_apis_goes_by_their_names() {
+        for (path, body, text, tokens) in [
+            ("/completion", r#"{"prompt":"01234567","n_predict":9}"#, r#""01234567""#, 2),
+            ("/completions", r#"{"prompt":[1,2,3]}"#, "[1,2,3]", 3),
+            (
+                "/generate",
+                r#"{"text":"01234567","sampling_params":{"max_new_tokens":9}}"#,
+                r#""01234567""#,
+                2,
+            ),
+            ("/generate", r#"{"input_ids": [1, 2, 3], "stream": true}"#, "[1,2,3]", 3),
+            ("/generate_stream", r#"{"inputs":"01234567","parameters":{"top_p":1}}"#, r#""01234567""#, 2),
+            ("/", r#"{"inputs":"01234567"}"#, r#""01234567""#, 2),
+            ("/inference/v1/generate", r#"{"token_ids":[1,2,3],"model":"m"}"#, "[1,2,3]", 3),
+            (
+                "/infill",
+                r#"{"prompt":"ab","input_suffix":"0123","input_prefix":"4567","input_extra":[{"filename":"f","text":"abc"}]}"#,
+                r#"[{"filename":"f","text":"abc"}]"4567""ab""#,
+                4,
+            ),
+        ] {
+            assert_eq!(prompt(path, body), (text.to_owned(), tokens), "{path} {body}");
+        }
+    }
+
+    #[test]
+    fn elsewhere_these_names_are_no_prompt() {
+        let responses = r#"{"model":"m","input":"01234567","text":{"format":{"type":"json_schema"}}}"#;
+        assert_eq!(prompt("/v1/responses", responses), (r#""01234567""#.to_owned(), 2));
     }
 }

@@ -20,14 +20,39 @@ pub(super) struct Fields<'a> {
     pub stream_options: Option<Range<usize>>,
     pub cache_salt: Option<&'a [u8]>,
     pub prompt_parts: PromptParts<'a>,
+    pub own_prompt: OwnPrompt<'a>,
+}
+
+/// What counts as prompt in servers' own APIs only: elsewhere these names mean something else, as `text` in responses.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct OwnPrompt<'a> {
+    size: PromptSize,
+    files: PromptPart<'a>,
+    text: PromptPart<'a>,
 }
 
 impl<'a> Fields<'a> {
+    /// The request is one of a server's own API. Where infill has a `prompt`, too, that comes behind.
+    pub(super) fn take_own_prompt(&mut self) {
+        let OwnPrompt { size, files, text } = std::mem::take(&mut self.own_prompt);
+        self.prompt.merge(size);
+        self.prompt_parts.files = files;
+        self.prompt_parts.text = text;
+    }
+
     /// Takes a field for the part of the prompt that it is.
-    pub(super) fn set_prompt_part(&mut self, key: Key, part: PromptPart<'a>) {
+    pub(super) fn add_prompt(&mut self, key: Key, size: PromptSize, part: PromptPart<'a>) {
+        match key {
+            Key::Text | Key::InputExtra | Key::InputSuffix => self.own_prompt.size.merge(size),
+            _ => self.prompt.merge(size),
+        }
         match key {
             Key::Tools => self.prompt_parts.tools = part,
             Key::System => self.prompt_parts.system = part,
+            Key::Text => self.own_prompt.text = part,
+            Key::InputExtra => self.own_prompt.files = part,
+            // It changes with what stands ahead of it: what follows is not the same the next time.
+            Key::InputSuffix => {}
             _ => self.prompt_parts.turns = part,
         }
     }
@@ -47,6 +72,13 @@ pub(super) enum Key {
     System,
     #[serde(alias = "prompt", alias = "input")]
     Messages,
+    /// SGLang's prompt; TGI's; token ids of SGLang and of vLLM; and what stands ahead of the place that llama.cpp fills in.
+    #[serde(alias = "inputs", alias = "input_ids", alias = "token_ids", alias = "input_prefix")]
+    Text,
+    /// Other files, which llama.cpp's infill puts first.
+    InputExtra,
+    /// What stands behind that place.
+    InputSuffix,
     #[serde(other)]
     Other,
 }

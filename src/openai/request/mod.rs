@@ -38,7 +38,8 @@ pub struct InferenceRequest<'a> {
     /// The model asked for, decoded; empty where none is named. Where the key is there twice the last one counts, as in
     /// the servers.
     pub model: Cow<'a, str>,
-    /// Why no model is named, for where one must be; otherwise what to make of it is the servers' to judge.
+    /// Why no model is named, for where one must be; otherwise what to make of it is the servers' to judge, as always in
+    /// their own APIs.
     pub unnamed: Option<ApiError>,
     /// Where the model's value stands in the body, quotes included: every top-level occurrence, in order.
     pub model_spans: Vec<Range<usize>>,
@@ -74,8 +75,17 @@ impl InferenceRequest<'_> {
 /// # Errors
 /// 400 with the place, when the body is not a JSON object.
 pub fn read_request(body: &[u8]) -> Result<InferenceRequest<'_>, ApiError> {
+    read(body, false)
+}
+
+/// Reads the body of a request; `is_own`: of a server's own API, where the prompt goes by other names, too.
+fn read(body: &[u8], is_own: bool) -> Result<InferenceRequest<'_>, ApiError> {
     let json = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
-    let fields = scan::read_fields(json).map_or_else(|| parse::read_fields(json), Ok).map_err(not_json)?;
+    let read = scan::read_fields(json).map_or_else(|| parse::read_fields(json), Ok);
+    let mut fields = read.map_err(not_json)?;
+    if is_own {
+        fields.take_own_prompt();
+    }
     let (model, unnamed) = match model_name(fields.model) {
         Ok(name) => (name, None),
         Err(error) => (Cow::default(), Some(error)),

@@ -49,12 +49,11 @@ impl<'de> Visitor<'de> for FieldsVisitor<'de> {
                 Key::CacheSalt => {
                     fields.cache_salt = Some(map.next_value::<&RawValue>()?.get().as_bytes());
                 }
-                Key::Tools | Key::System | Key::Messages => {
+                Key::Tools | Key::System | Key::Messages | Key::Text | Key::InputExtra | Key::InputSuffix => {
                     let part = map.next_value::<&RawValue>()?.get().as_bytes();
                     let mut size = PromptSize::default();
                     size.add(part);
-                    fields.prompt.merge(size);
-                    fields.set_prompt_part(key, PromptPart::of(part, size));
+                    fields.add_prompt(key, size, PromptPart::of(part, size));
                 }
                 Key::Other => {
                     map.next_value::<IgnoredAny>()?;

@@ -35,6 +35,9 @@ const MAX_CACHE_MARK_BYTES: usize = 64;
 pub struct PromptParts<'a> {
     pub(super) tools: PromptPart<'a>,
     pub(super) system: PromptPart<'a>,
+    /// Of servers' own APIs.
+    pub(super) files: PromptPart<'a>,
+    pub(super) text: PromptPart<'a>,
     pub(super) turns: PromptPart<'a>,
 }
 
@@ -73,7 +76,7 @@ fn is_plain(json: &[u8]) -> bool {
 impl<'a> PromptParts<'a> {
     /// Hands out the text in pieces.
     pub fn visit(&self, mut sink: impl FnMut(&[u8])) {
-        for part in [self.tools, self.system, self.turns] {
+        for part in [self.tools, self.system, self.files, self.text, self.turns] {
             if part.is_plain {
                 sink(part.json);
             } else {

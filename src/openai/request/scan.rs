@@ -40,12 +40,11 @@ pub(super) fn read_fields(body: &[u8]) -> Option<Fields<'_>> {
             Key::StreamOptions => fields.stream_options = Some(span),
             Key::User => fields.user = text(span),
             Key::CacheSalt => fields.cache_salt = body.get(span),
-            Key::Tools | Key::System | Key::Messages => {
-                fields.prompt.merge(prompt);
-                let json = body.get(span).unwrap_or_default();
-                fields.set_prompt_part(key, PromptPart { json, is_plain });
-            }
             Key::Other => {}
+            Key::Tools | Key::System | Key::Messages | Key::Text | Key::InputExtra | Key::InputSuffix => {
+                let json = body.get(span).unwrap_or_default();
+                fields.add_prompt(key, prompt, PromptPart { json, is_plain });
+            }
         }
         more = scanner.another(b'}')?;
     }
