@@ -148,7 +148,7 @@ fn request(index: usize) -> Request {
 }
 
 /// A second of each: requests that have to be retried, and a pool that is full; scrapes that fail, and answers that break
-/// off or tell of a failure; and health between them, in which the queue empties.
+/// off or tell of a failure; adapters that no pod has; and health between them, in which the queue empties.
 fn make_trouble(gateway: &Gateway, step: usize) {
     let set = |place: usize, change: fn(&mut Knobs)| {
         gateway.pods.server(place).set(|knobs| {
@@ -157,7 +157,7 @@ fn make_trouble(gateway: &Gateway, step: usize) {
         });
     };
     (0..4).for_each(|place| set(place, |_| ()));
-    match step % 4 {
+    match step % 6 {
         1 => {
             set(0, |knobs| knobs.fail_status = Some(503));
             set(2, |knobs| knobs.gauges.waiting = Some(50.0));
@@ -171,6 +171,7 @@ fn make_trouble(gateway: &Gateway, step: usize) {
             set(1, |knobs| knobs.metrics = MetricsMode::Status(500));
             set(3, |knobs| knobs.die_mid_stream = Some(3));
         }
+        5 => (0..4).for_each(|place| set(place, |knobs| knobs.lora_adapters = Some(Vec::new()))),
         _ => {}
     }
 }

@@ -16,7 +16,13 @@ pub fn fixture(name: &str) -> Vec<u8> {
 
 /// The body of a recorded answer.
 pub fn recorded_body(name: &str) -> Vec<u8> {
-    let answer = fixture(name);
+    recorded_body_of("vllm-0.32", name)
+}
+
+/// The body of an answer that this server gave.
+pub fn recorded_body_of(server: &str, name: &str) -> Vec<u8> {
+    let file = project_root().join("tests/fixtures").join(server).join(name);
+    let answer = std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
     answer[end + 4..].to_vec()
 }

@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::gateway::{BODY_MODES, Gateway, Setup, chat_with};
-use crate::recorded::{fixture, read_request, recorded_body};
+use crate::recorded::{fixture, read_request, recorded_body, recorded_body_of};
 use envoy_test::envoy::{Client, Protocol, Request};
 use serde_json::{Value, json};
 
@@ -19,27 +19,35 @@ fn sample(api: &str, asks: bool) -> String {
 /// Between the two writes of an answer, for Envoy to read them apart.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// A server that streams what a vLLM did, in two writes, cut where the request's `x-cut` says.
+/// A server that streams what a real one did, in two writes, cut where the request's `x-cut` says.
 struct TwoWrites {
     address: SocketAddr,
     /// The bodies of the requests that came.
     bodies: Arc<Mutex<Vec<String>>>,
 }
 
-impl TwoWrites {
-    fn start(extra_header: &'static str) -> TwoWrites {
-        TwoWrites::with_lines("", extra_header)
-    }
+/// How it answers.
+#[derive(Clone, Copy, Default)]
+struct Style {
+    /// Whose stream it is; vLLM's if none is named.
+    server: Option<&'static str>,
+    /// Lines ahead of the data of each event.
+    lines: &'static str,
+    /// One more header, with its line end.
+    header: &'static str,
+    /// A trailer, with its line end.
+    trailer: &'static str,
+}
 
-    /// With these lines ahead of the data of each event.
-    fn with_lines(lines: &'static str, extra_header: &'static str) -> TwoWrites {
+impl TwoWrites {
+    fn start(style: Style) -> TwoWrites {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, bodies) = (listener.local_addr().unwrap(), Arc::default());
         let noted = Arc::clone(&bodies);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let noted = Arc::clone(&noted);
-                std::thread::spawn(move || serve(stream, lines, extra_header, &noted));
+                std::thread::spawn(move || serve(stream, style, &noted));
             }
         });
         TwoWrites { address, bodies }
@@ -62,12 +70,8 @@ fn with_lines(lines: &str, answer: &[u8]) -> Vec<u8> {
     String::from_utf8_lossy(answer).replace("data: ", &format!("{lines}data: ")).into_bytes()
 }
 
-fn serve(
-    mut stream: TcpStream,
-    lines: &str,
-    extra_header: &str,
-    bodies: &Mutex<Vec<String>>,
-) -> std::io::Result<()> {
+fn serve(mut stream: TcpStream, style: Style, bodies: &Mutex<Vec<String>>) -> std::io::Result<()> {
+    let Style { lines, header, trailer, .. } = style;
     stream.set_nodelay(true)?;
     while let Some((head, body)) = read_request(&mut stream)? {
         if head.starts_with("GET /metrics") {
@@ -75,7 +79,7 @@ fn serve(
             continue;
         }
         let api = if head.contains("/chat/") { "chat" } else { "comp" };
-        let answer = recorded_body(&sample(api, body.contains(r#""include_usage":true"#)));
+        let answer = style.recorded(&sample(api, body.contains(r#""include_usage":true"#)));
         let answer = with_lines(lines, &answer);
         bodies.lock().unwrap().push(body);
         let cut =
@@ -84,15 +88,22 @@ fn serve(
         let kind = "text/event-stream; charset=utf-8";
         write!(
             stream,
-            "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n{extra_header}transfer-encoding: chunked\r\n\r\n"
+            "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n{header}transfer-encoding: chunked\r\n\r\n"
         )?;
         for part in [first, second].into_iter().filter(|part| !part.is_empty()) {
             stream.write_all(&[format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat())?;
             sleep(PAUSE);
         }
-        stream.write_all(b"0\r\n\r\n")?;
+        write!(stream, "0\r\n{trailer}\r\n")?;
     }
     Ok(())
+}
+
+impl Style {
+    /// The body of an answer as it was recorded.
+    fn recorded(self, name: &str) -> Vec<u8> {
+        self.server.map_or_else(|| recorded_body(name), |server| recorded_body_of(server, name))
+    }
 }
 
 /// The recorded streaming request of an API; with or without asking for its usage.
@@ -117,7 +128,7 @@ fn without_usage(stream: &str) -> String {
 /// What a client sees, at every `step`-th place at which the server's answer may be cut in two.
 fn check_cuts(configuration: &str, api: &str, asks: bool, step: usize) {
     const CLIENTS: usize = 8;
-    let server = TwoWrites::start("");
+    let server = TwoWrites::start(Style::default());
     let gateway = server.gateway(configuration, |_| ());
     let sent = String::from_utf8(recorded_body(&sample(api, true))).unwrap();
     let expected = if asks { sent.clone() } else { without_usage(&sent) };
@@ -159,7 +170,7 @@ fn a_stream_is_what_it_would_be_without_the_plugin_wherever_it_is_cut() {
 #[test]
 fn streams_are_asked_for_their_usage_in_bodies_of_every_form() {
     for configuration in BODY_MODES {
-        let server = TwoWrites::start("");
+        let server = TwoWrites::start(Style::default());
         let gateway = server.gateway(configuration, |_| ());
         let expected = without_usage(&String::from_utf8(recorded_body(&sample("chat", true))).unwrap());
         for form in [
@@ -180,7 +191,7 @@ fn streams_are_asked_for_their_usage_in_bodies_of_every_form() {
 #[test]
 fn a_configuration_may_leave_streams_as_they_are() {
     for configuration in BODY_MODES {
-        let server = TwoWrites::start("");
+        let server = TwoWrites::start(Style::default());
         let gateway = server.gateway(configuration, |plugin| plugin["includeUsage"] = false.into());
         for asks in [false, true] {
             let answer = gateway.send(request("chat", asks));
@@ -197,7 +208,7 @@ fn a_configuration_may_leave_streams_as_they_are() {
 fn an_event_is_taken_out_with_all_its_lines_wherever_it_is_cut() {
     const LINES: &str = "id: 7\nevent: chunk\n";
     for configuration in BODY_MODES {
-        let server = TwoWrites::with_lines(LINES, "");
+        let server = TwoWrites::start(Style { lines: LINES, ..Style::default() });
         let gateway = server.gateway(configuration, |_| ());
         let sent = String::from_utf8(recorded_body(&sample("comp", true))).unwrap();
         let expected = with_lines(LINES, without_usage(&sent).as_bytes());
@@ -209,13 +220,79 @@ fn an_event_is_taken_out_with_all_its_lines_wherever_it_is_cut() {
     }
 }
 
+/// In chats llama.cpp moves its `timings` to the event that is taken out: they are back where they stand without usage.
+#[test]
+fn llama_cpps_timings_are_put_back_where_the_usage_was_asked_for_by_the_gateway() {
+    const LLAMA_CPP: &str = "llama.cpp-0.3.36";
+    for configuration in BODY_MODES {
+        let server = TwoWrites::start(Style { server: Some(LLAMA_CPP), ..Style::default() });
+        let gateway = server.gateway(configuration, |_| ());
+        let sent = String::from_utf8(recorded_body_of(LLAMA_CPP, &sample("chat", true))).unwrap();
+        let expected = without_moved_timings(&sent);
+        // Where the server itself puts them if nobody asks for the usage.
+        let unasked = String::from_utf8(recorded_body_of(LLAMA_CPP, &sample("chat", false))).unwrap();
+        assert_eq!(members_of_last_event(&expected), members_of_last_event(&unasked));
+        for cut in (0..sent.len()).rev().take(900).step_by(11) {
+            let answer = gateway.send(request("chat", false).header("x-cut", cut.to_string()));
+            assert_eq!(answer.text(), expected, "{configuration}, cut at {cut}");
+        }
+        assert_eq!(gateway.send(request("chat", true)).text(), sent, "{configuration}: asked for");
+    }
+}
+
+/// A stream with usage as it is without: its last event is gone, and the event before has the timings.
+fn without_moved_timings(stream: &str) -> String {
+    let (events, done) = stream.split_once("data: [DONE]").unwrap();
+    let (outputs, usage) = events.trim_end().rsplit_once("}\n\ndata: ").unwrap();
+    assert!(usage.contains(r#""choices":[]"#) && usage.contains(r#""usage":{"#), "{usage}");
+    let (_, timings) = usage.rsplit_once(r#","timings":"#).unwrap();
+    format!(r#"{outputs},"timings":{timings}"#) + &format!("\n\ndata: [DONE]{done}")
+}
+
+/// The names in the last event with output, in their order.
+fn members_of_last_event(stream: &str) -> Vec<String> {
+    let event = stream.lines().rfind(|line| line.starts_with("data: {")).unwrap();
+    let event: Value = serde_json::from_str(&event["data: ".len()..]).unwrap();
+    event.as_object().unwrap().keys().cloned().collect()
+}
+
+/// Servers that send trailers: with them the end of a body is never announced, and nothing can be written any more.
+#[test]
+fn a_stream_that_ends_with_trailers_is_whole() {
+    const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    for configuration in BODY_MODES {
+        for trailer in ["", "x-checksum: 7\r\n"] {
+            let server = TwoWrites::start(Style { trailer, ..Style::default() });
+            let gateway = Setup::new(configuration).pods(vec![]).unscraped().start_with(|envoy, _| {
+                envoy.place_endpoints(&[server.address]);
+                let options = json!({
+                    "@type": format!("type.googleapis.com/{HTTP_OPTIONS}"),
+                    "explicit_http_config": {"http_protocol_options": {"enable_trailers": true}},
+                });
+                envoy.at("/static_resources/clusters/0")["typed_extension_protocol_options"] =
+                    json!({ HTTP_OPTIONS: options });
+            });
+            let sent = String::from_utf8(recorded_body(&sample("chat", true))).unwrap();
+            for (asks, expected) in [(false, without_usage(&sent)), (true, sent.clone())] {
+                for cut in [0, sent.len() / 2, sent.len() - 1] {
+                    let answer = gateway.send(request("chat", asks).header("x-cut", cut.to_string()));
+                    let what = format!("{configuration}, asks {asks}, cut at {cut}, {trailer:?}");
+                    assert_eq!(answer.text(), expected, "{what}");
+                    let came = answer.trailers.as_ref().and_then(|trailers| trailers.get("x-checksum"));
+                    assert_eq!(came.is_some(), !trailer.is_empty(), "{what}");
+                }
+            }
+        }
+    }
+}
+
 /// Some servers and filters name an encoding that is none.
 #[test]
 fn a_stream_that_is_encoded_in_name_only_is_read() {
     for (configuration, header) in BODY_MODES.iter().flat_map(|configuration| {
         ["content-encoding: identity\r\n", "content-encoding: none\r\n"].map(|header| (configuration, header))
     }) {
-        let server = TwoWrites::start(header);
+        let server = TwoWrites::start(Style { header, ..Style::default() });
         let gateway = server.gateway(configuration, |_| ());
         let expected = without_usage(&String::from_utf8(recorded_body(&sample("chat", true))).unwrap());
         assert_eq!(gateway.send(request("chat", false)).text(), expected, "{configuration} {header}");
@@ -238,7 +315,7 @@ fn clients_of_a_server_that_tells_everybody_keep_their_usage() {
 #[test]
 fn a_compressed_stream_passes_as_it_is() {
     for configuration in BODY_MODES {
-        let server = TwoWrites::start("content-encoding: br\r\n");
+        let server = TwoWrites::start(Style { header: "content-encoding: br\r\n", ..Style::default() });
         let gateway = server.gateway(configuration, |_| ());
         let answer = gateway.send(request("chat", false));
         assert_eq!(answer.body(), recorded_body(&sample("chat", true)), "{configuration}");

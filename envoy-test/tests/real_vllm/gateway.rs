@@ -13,6 +13,10 @@ use crate::servers::{MODEL, Servers};
 /// Where the access log's fields are, which get the time to the first token.
 const LOG_FORMAT: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/access_log/0/typed_config/log_format/json_format";
 
+/// From when on metrics say nothing any more. Servers that compute on a processor which others use as well may be silent for
+/// longer than the half second that is usual, and one that is silent is passed over whatever runs there.
+const METRICS_STALE_AFTER: &str = "5s";
+
 pub struct Gateway<'a> {
     pub configuration: &'static str,
     pub servers: &'a Servers,
@@ -49,6 +53,7 @@ impl<'a> Gateway<'a> {
         edit: impl FnMut(&mut Value),
     ) -> Gateway<'a> {
         let mut edited = edited(configuration, servers);
+        edited.edit_plugin(|plugin| plugin["metricsStaleAfter"] = METRICS_STALE_AFTER.into());
         edited.edit_plugin(edit);
         let settings = EnvoySettings::new(edited);
         let envoy = Envoy::start(settings).unwrap();
