@@ -12,17 +12,40 @@ use usage_oracle::{account, hide, lines, read, visible};
 const KEYS: &str = r"usage usage us\u0061ge response message choices choices delta type content text arguments
     finish_reason tool_calls stop_reason content_block error code error_type object timings system_fingerprint
     prompt_tokens completion_tokens input_tokens output_tokens prompt_tokens_details input_tokens_details
-    cached_tokens cache_read_input_tokens cache_creation_input_tokens usages model é \u0065rror";
+    cached_tokens cache_read_input_tokens cache_creation_input_tokens usages model é \u0065rror logprobs id";
 const WORDS: &str = r#"null null 0 7 12 345 4294967295 4294967296 -1 1.5 1e2 true [] {} "" "a" "message_stop"
     "response.completed" "response.failed" "error" "tool_use" "server_error" 503 "429" "}]\\" "\"usage\":{\"prompt_tokens\":9}" "zwölf""#;
 /// What else events that are alike have in place of `TEXT`; all but the last two end as they begin, in a string.
 const TEXTS: [&str; 8] =
     ["a", "", "usage", "message_stop", "\\\"", "\\\\", "\",\"usage\":1,\"a\":\"", "\":{\"choices\":\""];
-/// What such events have in place of `NUMBER`; all but the last three are values.
-const NUMBERS: [&str; 9] = ["0", "1", "12", "503", "-1", "null", "", "7:{}", "usage:{}"];
+/// What such events have in place of `OTHER`; all but the last three are values.
+const OTHERS: [&str; 15] = [
+    "0",
+    "1",
+    "12",
+    r#""a-1""#,
+    r#"{"content":[{"text":"}"}]}"#,
+    "503",
+    "-1",
+    "null",
+    "[]",
+    r#""}]\""#,
+    r#"["]",[]]"#,
+    r#"{"usage":{"prompt_tokens":9}}"#,
+    "",
+    "7:{}",
+    "usage:{}",
+];
 /// Members that have one: what says nothing, and what counts.
-const NUMBERED: [&str; 4] =
-    [r#""index":NUMBER"#, r#""ids":[NUMBER]"#, r#""usage":{"prompt_tokens":NUMBER}"#, r#""code":NUMBER"#];
+const WITH_OTHER: [&str; 7] = [
+    r#""index":OTHER"#,
+    r#""ids":[OTHER]"#,
+    r#""id":OTHER"#,
+    r#""logprobs":OTHER"#,
+    r#""usage":{"prompt_tokens":OTHER}"#,
+    r#""code":OTHER"#,
+    r#""usage":OTHER"#,
+];
 const SPACES: [&str; 6] = ["", "", "", "", " ", "\r \t"];
 /// Bytes that have a meaning in JSON or events.
 const BYTES: &[u8] = b"{}[]\",:\\ \r\n019-nda\xff";
@@ -65,7 +88,7 @@ fn output() -> impl Strategy<Value = String> {
         r#""delta":"TEXT""#,
     ]);
     let any_member = || (one_of(KEYS), value()).prop_map(|(key, value)| format!("\"{key}\":{value}"));
-    let member = || prop_oneof![any_member(), select(&NUMBERED[..]).prop_map(str::to_owned)];
+    let member = || prop_oneof![any_member(), select(&WITH_OTHER[..]).prop_map(str::to_owned)];
     let before = || {
         prop::option::of(member()).prop_map(|member| member.map_or_else(String::new, |member| member + ","))
     };
@@ -81,18 +104,18 @@ fn output() -> impl Strategy<Value = String> {
     )
 }
 
-/// A text and a number for each event of those that are alike.
+/// A text and another value for each event of those that are alike.
 fn own(
     texts: &'static [&str],
-    numbers: &'static [&str],
+    others: &'static [&str],
 ) -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
-    vec((select(texts), prop_oneof![2 => select(&numbers[..3]), 1 => select(numbers)]), 1..6)
+    vec((select(texts), prop_oneof![2 => select(&others[..5]), 1 => select(others)]), 1..6)
 }
 
 /// Events that differ in nothing else.
 fn alike(document: &str, own: &[(&str, &str)]) -> String {
-    let event = |(text, number): &(&str, &str)| {
-        format!("data: {}", document.replace("TEXT", text).replace("NUMBER", number))
+    let event = |(text, other): &(&str, &str)| {
+        format!("data: {}", document.replace("TEXT", text).replace("OTHER", other))
     };
     own.iter().map(event).collect::<Vec<_>>().join("\n\n")
 }
@@ -100,7 +123,7 @@ fn alike(document: &str, own: &[(&str, &str)]) -> String {
 fn stream() -> impl Strategy<Value = String> {
     let line = prop_oneof![
         4 => document().prop_map(|document| format!("data: {document}")),
-        4 => (output(), own(&TEXTS[..6], &NUMBERS[..6])).prop_map(|(document, own)| alike(&document, &own)),
+        4 => (output(), own(&TEXTS[..6], &OTHERS[..12])).prop_map(|(document, own)| alike(&document, &own)),
         1 => select(vec!["data: [DONE]", ": usage", "event: error", "data", "id: {\"usage\":null}", "", "data:"])
             .prop_map(str::to_owned),
     ];
@@ -190,7 +213,7 @@ proptest! {
     fn so_are_damaged_events_that_are_alike(
         output in output(),
         damage in prop_oneof![Just(vec![]), damage()],
-        own in own(&TEXTS, &NUMBERS),
+        own in own(&TEXTS, &OTHERS),
         lengths in lengths(),
     ) {
         let document = damaged(&output, &damage);

@@ -273,7 +273,8 @@ impl Counts {
             }
         }
         self.output_events += u32::from(members(document).iter().any(|(key, value)| match key.as_str() {
-            "choices" | "content_block" => has_output(value),
+            "choices" => choices_have_output(value),
+            "content_block" => has_output(value),
             "partial_image_b64" | "b64_json" => is_text(value, |text| !text.is_empty()),
             "delta" => has_output(value) || is_text(value, |text| !text.is_empty()),
             _ => false,
@@ -341,7 +342,7 @@ fn begins(document: &Json) -> bool {
         })
     });
     let at_top = members(document).iter().any(|(key, value)| match key.as_str() {
-        "choices" => has_output(value),
+        "choices" => choices_have_output(value),
         "delta" => {
             has_output(value)
                 || is_text(value, |text| !text.is_empty())
@@ -455,6 +456,18 @@ const NAMED: [(&str, u16); 5] = [
     ("BadRequestError", 400),
     ("overloaded_error", 529),
 ];
+
+/// The same of `choices`, whose `logprobs` repeat what is there anyway.
+fn choices_have_output(choices: &Json) -> bool {
+    let Json::List(choices) = choices else { return has_output(choices) };
+    choices.iter().any(|choice| match choice {
+        Json::Object(members) => {
+            let others = members.iter().filter(|(key, _)| key != "logprobs").cloned().collect();
+            has_output(&Json::Object(others))
+        }
+        other => has_output(other),
+    })
+}
 
 fn has_output(value: &Json) -> bool {
     const NAMES: [&str; 9] = [

@@ -1,27 +1,28 @@
-//! What the events of a stream have in common: all but their text, and perhaps one number.
+//! What the events of a stream have in common: all but their text, and a few values that say nothing.
 //!
 //! ```text
-//! event = beginning value [middle value] ending
-//! value = "text" | digits
+//! event = part value part [value part]…
 //! ```
 //!
-//! A server writes the same lines, id, model and punctuation around each piece of its answer. An event that is as one that
+//! A server writes the same lines, model and punctuation around each piece of its answer. An event that is as one that
 //! was read but for its one string of interest says the same in other words, and is changed in the same way: only that
-//! string need be looked at. Many servers count their events, or have several choices whose events take turns: one number
-//! may differ, too, if nothing is looked for where it stands. It is the one in which the event that is learnt first differed
-//! from the one before.
+//! string need be looked at. Other values may differ, too, if nothing is looked for where they stand: an id or a time of each
+//! event's own, a number by which a server counts its events, the `index` of choices that take turns, logprobs. These are
+//! found by comparing: where an event first differs from the pattern, a value of that kind may differ from then on.
 
-use memchr::memchr3;
+use memchr::{memchr, memchr3};
 use wide::u8x16;
 
 /// The longest event that is learnt: with its names, no server's event of one token is longer.
 const MAX_EVENT_BYTES: usize = 2_048;
 
+/// Values that may differ: the text, and what else servers were seen to change from event to event.
+const MAX_VALUES: usize = 5;
+
 /// Bytes that are compared at a time.
 const BLOCK_BYTES: usize = 16;
-
-/// Each of them is the same.
-const ALL_SAME: u32 = 0xffff;
+/// The same where much is to be compared.
+const LARGE_BLOCK_BYTES: usize = 4 * BLOCK_BYTES;
 
 /// What was learnt of one stream. The default is nothing.
 #[derive(Debug, Default)]
@@ -29,87 +30,133 @@ pub(super) struct EventPattern {
     /// As the server writes it.
     read: Frame,
     /// What stands between its parts.
-    values: [Value; 2],
+    kinds: Vec<ValueKind>,
+    /// Which of them is the text.
+    text: usize,
     /// As the client is to see it, where that is something else.
     written: Option<Frame>,
 }
 
-/// What stands around an event's values: its beginning, what is between them, and its ending.
+/// What stands around an event's values, part by part.
 #[derive(Debug, Default)]
-struct Frame([Vec<u8>; 3]);
+struct Frame {
+    bytes: Vec<u8>,
+    /// Where in them each part ends.
+    ends: Vec<usize>,
+}
 
-#[derive(Debug, Clone, Copy, Default)]
-enum Value {
+/// What may stand in a value's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ValueKind {
+    /// The one string of interest.
     Text,
-    Number,
-    /// Behind the event, where no number may differ.
-    #[default]
-    Nothing,
+    /// Any string or word: nothing is looked for there.
+    Scalar,
+    /// The same, or any list or object.
+    Any,
 }
 
-/// The values of one event that may differ.
+/// A value of an event.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Values {
-    /// The string of interest, in its quotes.
-    pub text: Stretch,
-    /// A word where nothing is looked for; the default if there is none.
-    pub number: Stretch,
+pub(super) struct Value {
+    pub kind: ValueKind,
+    /// How long it is, with its quotes or brackets.
+    pub bytes: usize,
+    /// Where in the event it ends.
+    pub end: usize,
+    /// Where it ends in the event as the client is to see it.
+    pub written_end: usize,
 }
 
-/// Where in an event a value stands, in bytes. The default is empty and behind the event.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Stretch {
-    pub bytes: usize,
-    /// What stands behind it.
-    pub behind: usize,
+/// From where to where a value goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Span {
+    start: usize,
+    end: usize,
+}
+
+/// That an event is not like the one learnt.
+#[derive(Debug)]
+struct Difference<'p> {
+    /// Where the part begins that is not there.
+    from: usize,
+    part: &'p [u8],
 }
 
 /// An event that is like the one learnt.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Alike<'p, 'a> {
-    /// As the client is to see it.
-    pub parts: [&'p [u8]; 3],
-    /// What stands between the parts, as it is spelled; strings in their quotes.
-    pub values: [&'a [u8]; 2],
+    event: &'a [u8],
+    values: [Span; MAX_VALUES],
+    pattern: &'p EventPattern,
 }
 
-impl Alike<'_, '_> {
+impl<'p, 'a> Alike<'p, 'a> {
+    /// As the server has sent it.
+    pub(super) fn bytes(&self) -> usize {
+        self.event.len()
+    }
+
     /// Whether the text is empty.
     pub(super) fn is_empty(&self) -> bool {
-        self.values.iter().any(|value| value.len() == b"\"\"".len() && value.first() == Some(&b'"'))
+        self.values.get(self.pattern.text).is_some_and(|text| text.end - text.start == b"\"\"".len())
     }
 
     /// All of it, as the client is to see it.
-    pub(super) fn written(&self) -> [&[u8]; 5] {
-        let [beginning, middle, ending] = self.parts;
-        let [first, second] = self.values;
-        [beginning, first, middle, second, ending]
+    pub(super) fn written(&self) -> impl Iterator<Item = &[u8]> {
+        let frame = self.pattern.written.as_ref().unwrap_or(&self.pattern.read);
+        let values =
+            self.values.iter().map(|value| self.event.get(value.start..value.end).unwrap_or_default());
+        frame.parts().zip(values).flat_map(|(part, value)| [part, value])
+    }
+}
+
+impl Difference<'_> {
+    /// Where the event begins to differ.
+    fn place_in(&self, event: &[u8]) -> usize {
+        let bytes = event.get(self.from..).unwrap_or_default();
+        self.from + self.part.iter().zip(bytes).take_while(|(one, other)| one == other).count()
+    }
+}
+
+impl Value {
+    fn start(&self) -> usize {
+        self.end.saturating_sub(self.bytes)
+    }
+
+    /// Whether this place is in it, or right behind.
+    fn has(&self, place: usize) -> bool {
+        (self.start()..=self.end).contains(&place)
     }
 }
 
 impl EventPattern {
-    /// Learns from an event, with the blank line that ends it, in which nothing else is of interest but these values.
-    pub(super) fn learn(&mut self, event: &[u8], values: &Values) {
-        self.written = None;
-        // With a colon behind it, it would be a name, and what it says would count for what follows.
-        let is_value = |value: Stretch| matches!(value.behind_in(event).first(), Some(b',' | b'}' | b']'));
-        let Values { text, number } = *values;
-        let are_values = is_value(text) && (number.bytes == 0 || is_value(number));
-        if !are_values || event.len() > MAX_EVENT_BYTES {
-            self.read = Frame::default();
-            return;
-        }
-        self.read.set(event, values);
-        self.values = match number {
-            Stretch { bytes: 0, .. } => [Value::Text, Value::Nothing],
-            number if number.behind > text.behind => [Value::Number, Value::Text],
-            _ => [Value::Text, Value::Number],
+    /// Learns from an event, with the blank line that ends it, that goes on as `written`, if that is something else.
+    /// Nothing in it is of interest but its one text; `values` are the text and those in whose place any other would do.
+    pub(super) fn learn(&mut self, event: &[u8], written: Option<&[u8]>, values: &[Value]) {
+        let mut known = [Span::default(); MAX_VALUES];
+        let differs_at =
+            self.compare(event, &mut known).unwrap_or_else(|difference| difference.place_in(event));
+        let differs = |value: &&Value| {
+            value.kind == ValueKind::Text
+                || value.has(differs_at)
+                || known.iter().any(|known| value.has(known.start))
         };
-    }
-
-    /// The event that was learnt last goes on as `written`, with the same values at these places.
-    pub(super) fn learn_change(&mut self, written: &[u8], values: &Values) {
-        self.written.get_or_insert_default().set(written, values);
+        let differing = || values.iter().filter(differs).take(MAX_VALUES);
+        self.kinds.clear();
+        self.kinds.extend(differing().map(|value| value.kind));
+        let text = self.kinds.iter().position(|kind| *kind == ValueKind::Text);
+        self.text = text.unwrap_or(MAX_VALUES);
+        self.written = written.map(|_| Frame::default());
+        let is_learnt = text.is_some()
+            && event.len() <= MAX_EVENT_BYTES
+            && self.read.set(event, differing().map(|value| (value.bytes, value.end)))
+            && self.written.iter_mut().zip(written).all(|(frame, written)| {
+                frame.set(written, differing().map(|value| (value.bytes, value.written_end)))
+            });
+        if !is_learnt {
+            self.read.ends.clear();
+        }
     }
 
     /// Whether what was learnt passes as it came.
@@ -117,79 +164,99 @@ impl EventPattern {
         self.written.is_none()
     }
 
-    /// Takes an event that is like the one learnt off the front of the bytes, if it is there whole. The error is where
-    /// the bytes begin to differ.
-    pub(super) fn take<'p, 'a>(&'p self, bytes: &mut &'a [u8]) -> Result<Alike<'p, 'a>, usize> {
-        let mut rest = *bytes;
-        let Some(values) = self.read(&mut rest) else { return Err(bytes.len() - rest.len()) };
-        *bytes = rest;
-        let Frame(parts) = self.written.as_ref().unwrap_or(&self.read);
-        Ok(Alike { parts: parts.each_ref().map(Vec::as_slice), values })
+    /// An event that is like the one learnt, if it stands whole at the front of the bytes.
+    pub(super) fn find<'p, 'a>(&'p self, bytes: &'a [u8]) -> Option<Alike<'p, 'a>> {
+        if self.read.ends.is_empty() {
+            return None;
+        }
+        let mut values = [Span::default(); MAX_VALUES];
+        let end = self.compare(bytes, &mut values).ok()?;
+        Some(Alike { event: bytes.get(..end)?, values, pattern: self })
     }
 
-    /// The values of an event that is like the one learnt; `None` where what is read begins to differ.
-    fn read<'a>(&self, rest: &mut &'a [u8]) -> Option<[&'a [u8]; 2]> {
-        let Frame([beginning, middle, ending]) = &self.read;
-        let [first, second] = self.values;
-        take_same(rest, beginning).filter(|()| !beginning.is_empty())?;
-        let first = first.take(rest)?;
-        take_same(rest, middle)?;
-        let second = second.take(rest)?;
-        take_same(rest, ending)?;
-        Some([first, second])
+    /// Where the event that is like the one learnt ends, and its values.
+    fn compare<'p>(&'p self, bytes: &[u8], values: &mut [Span; MAX_VALUES]) -> Result<usize, Difference<'p>> {
+        let mut place = 0;
+        let mut parts = self.read.parts();
+        for (kind, value) in self.kinds.iter().zip(values) {
+            place = same_to(bytes, place, parts.next().unwrap_or_default())?;
+            let length = bytes.get(place..).and_then(|rest| kind.length(rest));
+            let length = length.ok_or(Difference { from: place, part: &[] })?;
+            *value = Span { start: place, end: place + length };
+            place += length;
+        }
+        same_to(bytes, place, parts.next().unwrap_or_default())
     }
 }
 
 impl Frame {
-    fn set(&mut self, event: &[u8], values: &Values) {
-        let (text, number) = (values.text, values.number);
-        let (first, second) = if number.behind > text.behind { (number, text) } else { (text, number) };
-        let middle = first.behind_in(event);
-        let parts = [first.ahead_in(event), second.ahead_in(middle), second.behind_in(event)];
-        for (kept, part) in self.0.iter_mut().zip(parts) {
-            kept.clear();
-            kept.extend_from_slice(part);
+    fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = 0;
+        self.ends.iter().map(move |end| {
+            let part = self.bytes.get(start..*end).unwrap_or_default();
+            start = *end;
+            part
+        })
+    }
+
+    /// Takes what stands around these values of an event, each told by its length and where it ends. `false` if one of them
+    /// is no value: with a colon behind it, it would be a name, and what it says would count for what follows.
+    fn set(&mut self, event: &[u8], values: impl Iterator<Item = (usize, usize)>) -> bool {
+        self.bytes.clear();
+        self.ends.clear();
+        let mut from = 0;
+        for (length, end) in values {
+            let part = event.get(from..end.saturating_sub(length));
+            let is_value = matches!(event.get(end), Some(b',' | b'}' | b']'));
+            let Some(part) = part.filter(|_| is_value) else { return false };
+            self.add(part);
+            from = end;
+        }
+        self.add(event.get(from..).unwrap_or_default());
+        true
+    }
+
+    fn add(&mut self, part: &[u8]) {
+        self.bytes.extend_from_slice(part);
+        self.ends.push(self.bytes.len());
+    }
+}
+
+impl ValueKind {
+    /// How long the value is that begins here, if it is of this kind and ends in this line.
+    fn length(self, bytes: &[u8]) -> Option<usize> {
+        match (bytes.first()?, self) {
+            (b'"', _) => string_bytes(bytes),
+            (_, ValueKind::Text) => None,
+            (b'{', ValueKind::Any) => bracket_bytes(bytes, b'{', b'}'),
+            (b'[', ValueKind::Any) => bracket_bytes(bytes, b'[', b']'),
+            _ => Some(word_bytes(bytes)).filter(|length| *length > 0),
         }
     }
 }
 
-impl Stretch {
-    fn ahead_in(self, event: &[u8]) -> &[u8] {
-        event.get(..event.len().saturating_sub(self.behind + self.bytes)).unwrap_or_default()
-    }
-
-    fn behind_in(self, event: &[u8]) -> &[u8] {
-        event.get(event.len().saturating_sub(self.behind)..).unwrap_or_default()
-    }
+/// The place behind `part`, which is to stand at this place.
+fn same_to<'p>(bytes: &[u8], place: usize, part: &'p [u8]) -> Result<usize, Difference<'p>> {
+    let end = place + part.len();
+    let is_there = bytes.get(place..end).is_some_and(|other| is_same(part, other));
+    if is_there { Ok(end) } else { Err(Difference { from: place, part }) }
 }
 
-impl Value {
-    fn take<'a>(self, rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-        let bytes = match self {
-            Value::Text => string_bytes(rest)?,
-            Value::Number => Some(digits(rest)).filter(|digits| *digits > 0)?,
-            Value::Nothing => 0,
-        };
-        let (value, behind) = rest.split_at_checked(bytes)?;
-        *rest = behind;
-        Some(value)
-    }
-}
-
-/// Takes what is the same off the front of `rest`; `None` if that is not all of `part`.
-fn take_same(rest: &mut &[u8], part: &[u8]) -> Option<()> {
-    let same = same_bytes(part, rest);
-    *rest = rest.get(same..)?;
-    (same == part.len()).then_some(())
-}
-
-fn digits(bytes: &[u8]) -> usize {
-    bytes.iter().take_while(|byte| byte.is_ascii_digit()).count()
+/// How long the word is that begins here, if a value could end behind it.
+fn word_bytes(bytes: &[u8]) -> usize {
+    let ends = |byte: &u8| {
+        matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n' | b':' | b'"' | b'{' | b'[')
+    };
+    bytes.iter().position(ends).unwrap_or(0)
 }
 
 /// How long the string is that begins here, with its quotes, if it ends in this line.
 fn string_bytes(bytes: &[u8]) -> Option<usize> {
-    let mut rest = bytes.strip_prefix(b"\"")?;
+    let text = bytes.get(1..)?;
+    if let Some(length) = text.first_chunk().and_then(short_string) {
+        return Some(length + b"\"\"".len());
+    }
+    let mut rest = text;
     loop {
         let place = memchr3(b'"', b'\\', b'\n', rest)?;
         let behind = rest.get(place + 1..)?;
@@ -201,27 +268,57 @@ fn string_bytes(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// How many bytes are the same at the front of both. A loop over bytes takes longer in WebAssembly.
-fn same_bytes(one: &[u8], other: &[u8]) -> usize {
-    let bytes = one.len().min(other.len());
-    let (Some(one), Some(other)) = (one.get(..bytes), other.get(..bytes)) else { return 0 };
-    let (Some(last), Some(other_last)) = (one.last_chunk(), other.last_chunk()) else {
-        return one.iter().zip(other).take_while(|(one, other)| one == other).count();
-    };
-    let blocks = one.as_chunks().0.iter().zip(other.as_chunks().0);
-    for (place, (block, other_block)) in blocks.enumerate() {
-        let same = same_in_block(block, other_block);
-        if same != ALL_SAME {
-            return place * BLOCK_BYTES + same.trailing_ones() as usize;
-        }
-    }
-    // It overlaps the one before.
-    bytes - BLOCK_BYTES + same_in_block(last, other_last).trailing_ones() as usize
+/// How long a string is that ends in this block and has no escape.
+fn short_string(block: &[u8; BLOCK_BYTES]) -> Option<usize> {
+    let bytes = u8x16::new(*block);
+    let places = |byte| bytes.simd_eq(u8x16::splat(byte));
+    let ends = (places(b'"') | places(b'\\') | places(b'\n')).to_bitmask();
+    let length = ends.trailing_zeros() as usize;
+    (block.get(length) == Some(&b'"')).then_some(length)
 }
 
-/// A bit for each byte.
-fn same_in_block(one: &[u8; BLOCK_BYTES], other: &[u8; BLOCK_BYTES]) -> u32 {
-    u8x16::new(*one).simd_eq(u8x16::new(*other)).to_bitmask()
+/// How long the list or object is that begins here, if it ends in this line. Brackets of the other kind need not be looked at:
+/// in JSON they are balanced.
+fn bracket_bytes(bytes: &[u8], open: u8, close: u8) -> Option<usize> {
+    let mut depth = 0_usize;
+    let mut rest = bytes;
+    loop {
+        let place = memchr3(b'"', open, close, rest)?;
+        let byte = *rest.get(place)?;
+        let behind = rest.get(place..)?;
+        if byte == b'"' {
+            rest = behind.get(string_bytes(behind)?..)?;
+            continue;
+        }
+        rest = behind.get(1..)?;
+        depth = if byte == open { depth + 1 } else { depth - 1 };
+        if depth == 0 {
+            let value = bytes.get(..bytes.len() - rest.len())?;
+            return memchr(b'\n', value).is_none().then_some(value.len());
+        }
+    }
+}
+
+/// Whether two slices of one length are the same. A loop over bytes takes longer in WebAssembly.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let (Some(last), Some(other_last)) = (one.last_chunk::<BLOCK_BYTES>(), other.last_chunk::<BLOCK_BYTES>())
+    else {
+        return one == other;
+    };
+    let (large, rest) = one.as_chunks::<LARGE_BLOCK_BYTES>();
+    let (other_large, other_rest) = other.as_chunks::<LARGE_BLOCK_BYTES>();
+    // The last one overlaps those before.
+    large.iter().zip(other_large).all(|(one, other)| are_same(one, other))
+        && are_same(rest, other_rest)
+        && are_same(last, other_last)
+}
+
+/// Whether all whole blocks are the same.
+fn are_same(one: &[u8], other: &[u8]) -> bool {
+    let blocks = one.as_chunks().0.iter().zip(other.as_chunks().0);
+    let differing = blocks
+        .fold(u8x16::ZERO, |differing, (one, other)| differing | (u8x16::new(*one) ^ u8x16::new(*other)));
+    differing == u8x16::ZERO
 }
 
 #[cfg(test)]
@@ -230,48 +327,65 @@ mod tests {
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    const TEXT: &str = "\"text\"";
-    const NUMBER: &str = "12";
+    /// What stands in a template for a value of each kind.
+    const PLACES: [(&str, ValueKind); 3] =
+        [("TEXT", ValueKind::Text), ("SCALAR", ValueKind::Scalar), ("ANY", ValueKind::Any)];
 
-    /// Where the values of an event stand.
-    fn values(event: &str) -> Values {
-        let stretch = |value: &str| {
-            let (_, behind) = event.split_once(value)?;
-            Some(Stretch { bytes: value.len(), behind: behind.len() })
-        };
-        Values { text: stretch(TEXT).unwrap(), number: stretch(NUMBER).unwrap_or_default() }
+    const EVENT: &str = "event: x\ndata: {\"id\":\"1\",\"delta\": TEXT,\"more\":null}\n\n";
+    const EVENT_WITH_OTHERS: &str =
+        "data: {\"id\":SCALAR,\"model\":\"m\",\"delta\": TEXT,\"n\":[SCALAR],\"logprobs\":ANY}\n\n";
+
+    /// The event that is made of a template and these values, and where they stand in it: their kind, length and end.
+    fn event(template: &str, values: &[&str]) -> (String, Vec<(ValueKind, usize, usize)>) {
+        let (mut event, mut places, mut rest) = (String::new(), vec![], template);
+        for value in values {
+            let next = PLACES
+                .iter()
+                .filter_map(|(name, kind)| Some((rest.find(name)?, *name, *kind)))
+                .min_by_key(|next| next.0);
+            let (place, name, kind) = next.unwrap();
+            event += &rest[..place];
+            event += value;
+            rest = &rest[place + name.len()..];
+            places.push((kind, value.len(), event.len()));
+        }
+        (event + rest, places)
     }
 
-    fn learnt(event: &str, written: &str) -> EventPattern {
+    /// Learns from one event after the other, each told by its values.
+    fn learnt(template: &str, written: &str, events: &[&[&str]]) -> EventPattern {
         let mut pattern = EventPattern::default();
-        pattern.learn(event.as_bytes(), &values(event));
-        if written != event {
-            pattern.learn_change(written.as_bytes(), &values(written));
+        for values in events {
+            let (read, places) = event(template, values);
+            let (changed, written_places) = event(written, values);
+            let value = |((kind, bytes, end), (_, _, written_end))| Value { kind, bytes, end, written_end };
+            let values: Vec<Value> = places.into_iter().zip(written_places).map(value).collect();
+            pattern.learn(read.as_bytes(), (written != template).then_some(changed.as_bytes()), &values);
         }
         pattern
     }
 
-    /// `event` is learnt from with its text at `"text"`; `stream` begins with one like it, with this text, or with none.
-    fn check(event: &str, stream: &str, text: Option<&str>) {
-        let pattern = learnt(event, event);
-        let mut rest = stream.as_bytes();
-        let found = pattern.take(&mut rest).ok().map(|alike| {
-            assert_eq!(alike.is_empty(), text == Some(""));
-            alike.written().concat()
-        });
-        let expected = text.map(|text| event.replace("text", text));
-        assert_eq!(found.as_deref(), expected.as_ref().map(String::as_bytes), "{event} {stream}");
-        assert_eq!(rest.len(), stream.len() - expected.map_or(0, |event| event.len()));
+    /// What of `stream` is like what was learnt, as the client is to see it, and whether its text is empty.
+    fn found(pattern: &EventPattern, stream: &str) -> Option<(String, bool)> {
+        let alike = pattern.find(stream.as_bytes())?;
+        assert_eq!(alike.event, &stream.as_bytes()[..alike.bytes()]);
+        let written = alike.written().collect::<Vec<_>>().concat();
+        Some((String::from_utf8(written).unwrap(), alike.is_empty()))
     }
 
-    const EVENT: &str = "event: x\ndata: {\"id\":\"1\",\"delta\": \"text\",\"more\":null}\n\n";
+    /// After one event made of this template comes `stream`, which begins with one like it, or does not.
+    fn check(template: &str, stream: &str, alike: Option<&str>) {
+        let found = found(&learnt(template, template, &[&["\"text\""]]), stream);
+        let expected = alike.map(|alike| (alike.to_owned(), alike.contains(": \"\",")));
+        assert_eq!(found, expected, "{template} {stream}");
+    }
 
     #[test]
     fn an_event_that_begins_and_ends_as_the_one_learnt_is_known_by_its_text() {
-        for text in ["", "word", "é", r"\n", r#"\"a\""#, r"\\"] {
-            let event = EVENT.replace("text", text);
+        for text in ["", "word", "é", r"\n", r#"\"a\""#, r"\\", "a text that is longer than a block"] {
+            let event = EVENT.replace("TEXT", &format!("\"{text}\""));
             for behind in ["", "d", "\n", EVENT] {
-                check(EVENT, &format!("{event}{behind}"), Some(text));
+                check(EVENT, &format!("{event}{behind}"), Some(&event));
             }
         }
     }
@@ -279,10 +393,11 @@ mod tests {
     #[test]
     fn other_events_are_not() {
         let other = |document: &str| format!("event: x\ndata: {document}\n\n");
+        let like = EVENT.replace("TEXT", "\"text\"");
         for event in [
             "".to_owned(),
-            EVENT.trim_end().to_owned(),
-            EVENT.replace("event: x", "event: y"),
+            like.trim_end().to_owned(),
+            like.replace("event: x", "event: y"),
             other("{}"),
             other(r#"{"id":"2","delta": "text","more":null}"#),
             other(r#"{"id":"1","delta": "text","more":1234}"#),
@@ -301,65 +416,82 @@ mod tests {
 
     #[test]
     fn nothing_is_known_before_anything_is_learnt_nor_of_what_is_too_long_or_no_value() {
-        assert_eq!(EventPattern::default().take(&mut &b"\"text\""[..]), Err(0));
-        let name = "data: {\"delta\": \"text\":{}}\n\n";
-        check(name, name, None);
-        let long = format!("data: {{\"id\":\"{}\",\"delta\": \"text\"}}\n\n", "1".repeat(MAX_EVENT_BYTES));
-        check(&long, &long, None);
+        assert!(EventPattern::default().find(b"").is_none());
+        let name = "data: {\"delta\": TEXT:{}}\n\n";
+        check(name, &name.replace("TEXT", "\"text\""), None);
+        let long = format!("data: {{\"id\":\"{}\",\"delta\": TEXT}}\n\n", "1".repeat(MAX_EVENT_BYTES));
+        check(&long, &long.replace("TEXT", "\"text\""), None);
     }
 
     #[test]
     fn what_is_like_a_changed_event_is_changed_likewise() {
-        let pattern = learnt(EVENT, &EVENT.replace("\"1\"", "\"one\"").replace(",\"more\":null", ""));
+        let written = EVENT.replace("\"1\"", "\"one\"").replace(",\"more\":null", "");
+        let pattern = learnt(EVENT, &written, &[&["\"text\""]]);
         assert!(!pattern.is_unchanged());
-        let next = EVENT.replace("text", "next");
-        let alike = pattern.take(&mut next.as_bytes()).map(|alike| alike.written().concat());
-        let expected = "event: x\ndata: {\"id\":\"one\",\"delta\": \"next\"}\n\n";
-        assert_eq!(alike, Ok(expected.as_bytes().to_vec()));
+        let next = |template: &str| event(template, &["\"next\""]).0;
+        assert_eq!(found(&pattern, &next(EVENT)), Some((next(&written), false)));
     }
 
     #[test]
-    fn one_number_may_differ_ahead_of_the_text_or_behind_it() {
-        for event in [
-            "data: {\"n\":12,\"model\":\"m\",\"delta\":\"text\",\"more\":null}\n\n",
-            "data: {\"delta\":\"text\",\"model\":\"m\",\"ns\":[12]}\n\n",
+    fn values_that_say_nothing_may_differ_once_they_have() {
+        const FIRST: [&str; 4] = ["\"a-1\"", "\"text\"", "1", "null"];
+        const SECOND: [&str; 4] = ["\"a-23\"", "\"text\"", "2", "null"];
+        const THIRD: [&str; 4] = ["\"a-23\"", "\"text\"", "2", "{\"content\":[]}"];
+        let written = EVENT_WITH_OTHERS.replace(",\"model\":\"m\"", "");
+        let learnt = |events: &[&[&str]]| learnt(EVENT_WITH_OTHERS, &written, events);
+        let is_known = |pattern: &EventPattern, values: [&str; 4]| {
+            let found = found(pattern, &event(EVENT_WITH_OTHERS, &values).0);
+            let expected = event(&written, &values).0;
+            found
+                .map(|(found, is_empty)| assert_eq!((found, is_empty), (expected, values[1] == "\"\"")))
+                .is_some()
+        };
+        // One more with each event that is read: it is where that one first differs.
+        let [one, two, three, four] = [
+            &[&FIRST[..]][..],
+            &[&FIRST, &SECOND],
+            &[&FIRST, &SECOND, &SECOND],
+            &[&FIRST, &SECOND, &FIRST, &THIRD],
+        ]
+        .map(learnt);
+        assert!(is_known(&one, ["\"a-1\"", "\"\"", "1", "null"]) && !is_known(&one, SECOND));
+        assert!(is_known(&two, ["\"a-4\"", "\"x\"", "2", "null"]) && !is_known(&two, FIRST));
+        assert!(is_known(&three, ["\"a-4\"", "\"x\"", "2", "null"]));
+        for values in [
+            FIRST,
+            SECOND,
+            THIRD,
+            ["7", "\"\"", "-1.5e3", "[[1],\"]\",{\"a\":\"\\\"]\"}]"],
+            ["true", "\"é\"", "\"a\\\"\"", "{\"{\":\"}\"}"],
         ] {
-            let written = event.replace(",\"model\":\"m\"", "");
-            let like = |event: &str, number: &str| event.replace("text", "").replace(NUMBER, number);
-            for number in ["0", "13", "9876543210"] {
-                let next = like(event, number);
-                let pattern = learnt(event, &written);
-                let alike = pattern.take(&mut next.as_bytes()).unwrap();
-                assert!(alike.is_empty());
-                assert_eq!(alike.written().concat(), like(&written, number).as_bytes());
-            }
-            for other in ["", "-1", "1.5", "null", "\"1\"", "1 "] {
-                check(event, &like(event, other), None);
-            }
+            assert!(is_known(&four, values), "{values:?}");
         }
-        let name = "data: {\"delta\":\"text\",12:{}}\n\n";
-        check(name, name, None);
-    }
-
-    #[test]
-    fn other_events_differ_somewhere() {
-        for (event, place) in
-            [("", 0), (&EVENT[..7], 7), ("event: y", 7), (&EVENT.replace("text", "text\n"), 34)]
-        {
-            assert_eq!(learnt(EVENT, EVENT).take(&mut event.as_bytes()), Err(place), "{event}");
+        for values in [
+            ["[]", "\"\"", "1", "null"],
+            ["1", "null", "1", "null"],
+            ["1", "\"\"", "", "null"],
+            ["1", "\"\"", "{}", "null"],
+            ["1", "\"\"", "1", "{\"a\":\n1}"],
+            ["1", "\"\"", "1", "[}"],
+            ["1", "\"\"", "1", "[\"]"],
+            ["1", "\"\"", "1 ", "null"],
+            ["1:", "\"\"", "1", "null"],
+            ["\"a\nb\"", "\"\"", "1", "null"],
+        ] {
+            assert!(!is_known(&four, values), "{values:?}");
         }
     }
 
     #[test]
-    fn bytes_are_the_same_up_to_the_first_that_differs() {
-        let bytes: Vec<u8> = (0..40).collect();
+    fn bytes_are_the_same_if_none_differs() {
+        let bytes: Vec<u8> = (0..200).collect();
         for length in 0..bytes.len() {
-            let one = bytes.get(..length).unwrap();
-            assert_eq!((same_bytes(one, &bytes), same_bytes(&bytes, one)), (length, length));
+            let one = &bytes[..length];
+            assert!(is_same(one, one));
             for place in 0..length {
                 let mut other = one.to_vec();
-                *other.get_mut(place).unwrap() ^= 1;
-                assert_eq!(same_bytes(&other, &bytes), place, "{length}");
+                other[place] ^= 1;
+                assert!(!is_same(&other, one), "{place} of {length}");
             }
         }
     }

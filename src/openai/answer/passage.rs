@@ -7,6 +7,9 @@ use std::borrow::Cow;
 /// [`MAX_MODEL_NAME_BYTES`](crate::openai::MAX_MODEL_NAME_BYTES), six times that when it is spelled with escapes.
 pub(super) const MAX_HELD_BYTES: usize = 8 * 1024;
 
+/// Room for what is put in place of something shorter, so that the copy need not grow: the model's name, mostly.
+const ROOM_BYTES: usize = 64;
+
 /// What waits between two pieces of an answer.
 #[derive(Debug, Default)]
 pub(super) struct Held {
@@ -15,6 +18,19 @@ pub(super) struct Held {
     passed_bytes: u64,
     /// Bytes that were taken, as the server sent them.
     read_bytes: u64,
+}
+
+impl Held {
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// So many bytes have come and gone on, and nothing waits.
+    pub(super) fn pass(&mut self, bytes: usize) {
+        self.passed_bytes = self.passed_bytes.saturating_add(number(bytes));
+        self.read_bytes = self.read_bytes.saturating_add(number(bytes));
+    }
 }
 
 /// One piece on its way, behind what waits. It is copied when it has to be: most pieces pass as they came.
@@ -37,6 +53,13 @@ pub(super) struct Mark {
     place: u64,
     /// How much of the server's bytes stands ahead of it: what is held is measured by these, however they were cut.
     read_bytes: u64,
+}
+
+impl Mark {
+    /// How many bytes the client sees from the other place to this one.
+    pub(super) fn since(self, other: Mark) -> usize {
+        usize::try_from(self.place.saturating_sub(other.place)).unwrap_or(usize::MAX)
+    }
 }
 
 impl<'a> Passage<'a> {
@@ -93,11 +116,11 @@ impl<'a> Passage<'a> {
     }
 
     /// So many bytes of the piece come next, and these go on instead.
-    pub(super) fn pass_as(&mut self, bytes: usize, parts: &[&[u8]]) {
+    pub(super) fn pass_as<'p>(&mut self, bytes: usize, parts: impl Iterator<Item = &'p [u8]>) {
         self.copy();
         self.read += bytes;
         self.copied = self.read;
-        parts.iter().for_each(|part| self.held.bytes.extend_from_slice(part));
+        parts.for_each(|part| self.held.bytes.extend_from_slice(part));
     }
 
     /// Puts `bytes` at this place, if what has come since is no more than may wait.
@@ -131,6 +154,9 @@ impl<'a> Passage<'a> {
     }
 
     fn copy(&mut self) {
+        if self.held.bytes.capacity() == 0 {
+            self.held.bytes.reserve(self.piece.len() + ROOM_BYTES);
+        }
         self.held.bytes.extend_from_slice(self.piece.get(self.copied..self.read).unwrap_or_default());
         self.copied = self.read;
     }
@@ -171,7 +197,7 @@ mod tests {
         let mut passage = Passage::new(held, b"three");
         assert!(passage.replace_since(mark, b"2"));
         passage.insert(before, b"!");
-        passage.pass_as(5, &[b"a", b"b"]);
+        passage.pass_as(5, [&b"a"[..], b"b"].into_iter());
         let (_, held) = release(passage, &[], b"!e2ab");
         assert!(held.bytes.is_empty());
         let mut passage = Passage::new(held, b"");

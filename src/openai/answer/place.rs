@@ -70,6 +70,7 @@ impl Spot {
             Spot::Error => in_error(name),
             Spot::Choice if name == b"delta" => Spot::ChoiceDelta,
             Spot::Choice if name == b"finish_reason" => Spot::FinishReason,
+            Spot::Choice if name == b"logprobs" => Spot::Other,
             Spot::ChoiceDelta if name == b"tool_calls" => Spot::ToolCalls,
             Spot::Delta if name == b"stop_reason" => Spot::StopReason,
             Spot::Block if name == b"type" => Spot::BlockType,
@@ -192,6 +193,13 @@ pub(super) struct Seen<'a> {
     pub depth: u64,
     /// What a key, string or word says.
     pub text: &'a [u8],
+}
+
+impl Seen<'_> {
+    /// Whether another list or object in its place would change nothing, not even what is known of places within it.
+    pub(super) fn may_be_any(&self) -> bool {
+        self.spot == Spot::Other && self.depth < KNOWN_DEPTH as u64
+    }
 }
 
 impl Place {

@@ -53,10 +53,10 @@ impl Progress {
         self.complete
     }
 
-    /// An event came that is like one with output, with a text in it or with an empty one.
-    pub(super) fn count_alike(&mut self, is_empty: bool) {
-        self.output_events = self.output_events.saturating_add(u32::from(!is_empty));
-        self.has_output |= !is_empty;
+    /// Events came that are like one with output, so many of them with a text that is not empty.
+    pub(super) fn count_alike(&mut self, outputs: u32) {
+        self.output_events = self.output_events.saturating_add(outputs);
+        self.has_output |= outputs > 0;
     }
 
     /// What an answer's document says.

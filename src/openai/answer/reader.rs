@@ -24,7 +24,7 @@ use std::borrow::Cow;
 
 use super::counts::{Counts, Usage};
 use super::event_lines::{EventLines, Line, Part};
-use super::event_pattern::{EventPattern, Stretch, Values};
+use super::event_pattern::{EventPattern, Value, ValueKind};
 use super::failure::AnswerFailure;
 use super::format::AnswerFormat;
 use super::hidden_usage::HiddenUsage;
@@ -34,6 +34,9 @@ use super::place::Place;
 use super::progress::Progress;
 use super::says::Says;
 use crate::openai::json::{JsonTokens, Token};
+
+/// Values of an event that are kept to see which of them differ from event to event: a server's has about a dozen.
+const MAX_EVENT_VALUES: usize = 32;
 
 /// Bytes that are kept of a line that is no `data:` line: enough to tell [`ERROR_LINES`].
 const MAX_LINE_BYTES: usize = 16;
@@ -66,8 +69,8 @@ struct Event {
     line: Vec<u8>,
     /// Whether a line has called it an error.
     is_error: bool,
-    /// Where in the piece it first differs from those that are known.
-    differs_at: usize,
+    /// Those of its values that may stand in a pattern: its text, and what says nothing. As many as there is room for.
+    values: Vec<Value>,
     /// What of it may serve to know those like it; `None` where its beginning came with an earlier piece.
     sample: Option<Sample>,
 }
@@ -83,40 +86,14 @@ struct Sample {
     changes: usize,
     /// How many of its tokens say something.
     telling: u32,
-    /// The last string in it that may be output.
-    text: Option<Value>,
-    /// The word in which it first differs from those that are known, if nothing is looked for there.
-    number: Option<Value>,
 }
 
-/// A value in the piece being read.
-#[derive(Debug, Clone, Copy)]
-struct Value {
-    bytes: usize,
-    /// Where in the piece it ends.
-    end: usize,
-    /// Where it ends for the client.
-    written_end: Mark,
-}
-
-impl Sample {
-    /// Where the values that may differ stand, if so many bytes are behind each.
-    fn values(&self, mut behind: impl FnMut(&Value) -> usize) -> Option<Values> {
-        let mut stretch = |value: &Value| Stretch { bytes: value.bytes, behind: behind(value) };
-        let text = stretch(self.text.as_ref()?);
-        Some(Values { text, number: self.number.as_ref().map(stretch).unwrap_or_default() })
-    }
-}
-
-impl Value {
-    /// The last that has come.
-    fn last(passage: &Passage<'_>, bytes: usize) -> Value {
-        Value { bytes, end: passage.read(), written_end: passage.mark() }
-    }
-
-    /// Whether this place is in it, or right behind.
-    fn has(&self, place: usize) -> bool {
-        (self.end.saturating_sub(self.bytes)..=self.end).contains(&place)
+impl Event {
+    /// A value that may stand in a pattern has come.
+    fn add(&mut self, value: Value) {
+        if self.values.len() < MAX_EVENT_VALUES {
+            self.values.push(value);
+        }
     }
 }
 
@@ -158,6 +135,9 @@ impl AnswerReader {
     /// All that was returned, joined, is the answer as the client is to see it, however its bytes were cut. Held back is at
     /// most 8 KiB (`MAX_HELD_BYTES`).
     pub fn push<'a>(&mut self, bytes: &'a [u8], end: bool) -> Cow<'a, [u8]> {
+        if !end && self.pass_alike(bytes) {
+            return Cow::Borrowed(bytes);
+        }
         let mut passage = Passage::new(std::mem::take(&mut self.held), bytes);
         match self.format {
             AnswerFormat::Document => self.read_document(&mut passage, bytes),
@@ -233,28 +213,46 @@ impl AnswerReader {
         }
     }
 
-    /// Takes an event off the front that is like one before but for its text, and that goes the same way.
-    fn take_alike(&mut self, passage: &mut Passage<'_>, rest: &mut &[u8]) -> bool {
-        if self.event.has_begun || !self.lines.is_at_start() {
+    /// Takes a piece that is nothing but events like one before, but for their text, and passes as it came. Most pieces are.
+    fn pass_alike(&mut self, piece: &[u8]) -> bool {
+        if piece.is_empty() || self.is_within_event() || !self.held.is_empty() || !self.pattern.is_unchanged()
+        {
             return false;
         }
-        let before = rest.len();
-        let alike = match self.pattern.take(rest) {
-            Ok(alike) => alike,
-            Err(place) => {
-                self.event.differs_at = passage.read() + place;
-                return false;
-            }
-        };
-        self.progress.count_alike(alike.is_empty());
+        let (mut rest, mut outputs) = (piece, 0);
+        while !rest.is_empty() {
+            let Some(alike) = self.pattern.find(rest) else { return false };
+            outputs += u32::from(!alike.is_empty());
+            rest = rest.get(alike.bytes()..).unwrap_or_default();
+        }
+        self.progress.count_alike(outputs);
         if let Some(hidden) = &mut self.hidden_usage {
             hidden.pass_event();
         }
-        let bytes = before - rest.len();
+        self.held.pass(piece.len());
+        true
+    }
+
+    fn is_within_event(&self) -> bool {
+        self.event.has_begun || !self.lines.is_at_start()
+    }
+
+    /// Takes an event off the front that is like one before but for its text, and that goes the same way.
+    fn take_alike(&mut self, passage: &mut Passage<'_>, rest: &mut &[u8]) -> bool {
+        if rest.is_empty() || self.is_within_event() {
+            return false;
+        }
+        let Some(alike) = self.pattern.find(rest) else { return false };
+        self.progress.count_alike(u32::from(!alike.is_empty()));
+        if let Some(hidden) = &mut self.hidden_usage {
+            hidden.pass_event();
+        }
+        let bytes = alike.bytes();
+        *rest = rest.get(bytes..).unwrap_or_default();
         if self.pattern.is_unchanged() {
             passage.pass(bytes);
         } else {
-            passage.pass_as(bytes, &alike.written());
+            passage.pass_as(bytes, alike.written());
         }
         true
     }
@@ -269,9 +267,8 @@ impl AnswerReader {
             written_from: passage.mark(),
             changes: passage.changes(),
             telling: 0,
-            text: None,
-            number: None,
         });
+        self.event.values.clear();
         if let Some(hidden) = &mut self.hidden_usage {
             hidden.begin_event(passage);
         }
@@ -319,46 +316,42 @@ impl AnswerReader {
     }
 
     fn learn(&mut self, passage: &mut Passage<'_>, sample: &Sample, event: &[u8]) {
-        let end = passage.read();
-        let Some(values) = sample.values(|value| end.saturating_sub(value.end)) else { return };
-        self.pattern.learn(event, &values);
-        if passage.changes() != sample.changes
-            && let Some(values) =
-                sample.values(|value| passage.since(value.written_end).map_or(0, <[u8]>::len))
-        {
-            let written = passage.since(sample.written_from);
-            self.pattern.learn_change(written.unwrap_or_default(), &values);
-        }
+        let is_changed = passage.changes() != sample.changes;
+        let written = is_changed.then(|| passage.since(sample.written_from).unwrap_or_default());
+        self.pattern.learn(event, written, &self.event.values);
     }
 
     /// Reads more of a document.
     fn read(&mut self, passage: &mut Passage<'_>, bytes: &[u8]) {
         let mut rest = bytes;
-        let mut behind_key = bytes;
+        // From where on the value goes that is being read.
+        let mut value = None;
         loop {
-            let before = rest.len();
+            let ahead = rest;
             let token = self.tokens.next(&mut rest);
-            passage.pass(before - rest.len());
+            let read = ahead.len() - rest.len();
+            passage.pass(read);
             let Some(token) = token else { break };
             let says = self.show(passage, token);
-            if token == Token::Key {
-                behind_key = rest;
-            }
             let Some(sample) = &mut self.event.sample else { continue };
-            match says {
-                Says::Never if token == Token::Word => {
-                    let number = Value::last(passage, self.tokens.text().len());
-                    if number.has(self.event.differs_at) {
-                        sample.number = Some(number);
-                    }
+            sample.telling += u32::from(says.is_telling());
+            let from = match token {
+                Token::Key => {
+                    value = Some(rest);
+                    continue;
                 }
-                Says::Never | Says::Nothing => {}
-                Says::Output => {
-                    sample.telling += 1;
-                    let bytes = behind_key.trim_ascii_start().len().saturating_sub(rest.len());
-                    sample.text = Some(Value::last(passage, bytes));
+                Token::Open(_) => {
+                    value = ahead.get(read - 1..).filter(|_| says == Says::Never(ValueKind::Any));
+                    continue;
                 }
-                Says::More => sample.telling += 1,
+                Token::Word => Some(self.tokens.text().len() + rest.len()),
+                Token::Close { .. } if says != Says::Never(ValueKind::Any) => None,
+                Token::Text | Token::Close { .. } => value.take().map(|value| value.trim_ascii_start().len()),
+            };
+            if let (Some(from), Some(kind)) = (from, says.value_kind()) {
+                let written_end = passage.mark().since(sample.written_from);
+                let end = passage.read() - sample.from;
+                self.event.add(Value { kind, bytes: from.saturating_sub(rest.len()), end, written_end });
             }
         }
     }
@@ -367,7 +360,7 @@ impl AnswerReader {
     fn show(&mut self, passage: &mut Passage<'_>, token: Token) -> Says {
         let seen = self.place.see(token, self.tokens.depth(), self.tokens.text());
         let says = if seen.spot.is_dull() {
-            Says::Never
+            Says::Never(if seen.may_be_any() { ValueKind::Any } else { ValueKind::Scalar })
         } else {
             self.progress.see(&seen).or(self.usage.see(&seen))
         };

@@ -1,10 +1,12 @@
 //! What one token says, so far as it matters to whether the next event like this one need be read in full.
 
+use super::event_pattern::ValueKind;
+
 /// What a token says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Says {
-    /// Nothing is looked for where it stands: any other would say as little.
-    Never,
+    /// Nothing is looked for where it stands: any other of this kind would say as little.
+    Never(ValueKind),
     /// Nothing, but another might.
     Nothing,
     /// It is output, or would be if it were not empty.
@@ -17,6 +19,20 @@ impl Says {
     /// The same, and that it says more if this is so.
     pub(super) fn or_more(self, more: bool) -> Says {
         if more { Says::More } else { self }
+    }
+
+    /// Whether it matters.
+    pub(super) fn is_telling(self) -> bool {
+        matches!(self, Says::Output | Says::More)
+    }
+
+    /// What may stand in place of a value that says this, and the event be like this one.
+    pub(super) fn value_kind(self) -> Option<ValueKind> {
+        match self {
+            Says::Never(kind) => Some(kind),
+            Says::Output => Some(ValueKind::Text),
+            Says::Nothing | Says::More => None,
+        }
     }
 
     /// What another found in the same token, where this is nothing.
