@@ -487,6 +487,20 @@ impl<W> Picker<W> {
         }
     }
 
+    /// The endpoint's answer has come to its end.
+    pub fn answer_completed(&mut self, pool: usize, sent: &Sent) {
+        if let Some(own) = self.pools.get_mut(pool) {
+            own.pool.answer_completed(sent.load_id(), sent.digest);
+        }
+    }
+
+    /// The endpoint's answer has failed after its first output. Gives its name if it is to be left alone for a while now.
+    pub fn answer_broke_off(&mut self, pool: usize, sent: &Sent, now_ms: u64) -> Option<String> {
+        let (limit, sent_ms) = (self.config.max_consecutive_failures, sent.ticket.sent_ms());
+        let pool = &mut self.pools.get_mut(pool)?.pool;
+        pool.answer_broke_off(sent.load_id(), sent.digest, sent_ms, now_ms, limit)
+    }
+
     /// The endpoint has failed to answer the request. Gives its name if it is to be left alone for a while now.
     pub fn failed(&mut self, pool: usize, sent: &Sent, now_ms: u64) -> Option<String> {
         let limit = self.config.max_consecutive_failures;

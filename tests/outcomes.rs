@@ -112,6 +112,42 @@ impl World {
         self.picker.end(asked.sent, self.now_ms);
     }
 
+    /// Its answer has output.
+    fn begin(&mut self, asked: &Asked) {
+        self.now_ms += 1;
+        self.picker.first_output(&asked.sent, self.now_ms);
+        self.picker.succeeded(0, &asked.sent, self.now_ms);
+    }
+
+    /// Its answer, which had output, breaks off.
+    fn break_off(&mut self, asked: Asked) {
+        self.now_ms += 1;
+        self.picker.answer_broke_off(0, &asked.sent, self.now_ms);
+        self.picker.end(asked.sent, self.now_ms);
+    }
+
+    /// Its answer, which had output, comes to its end.
+    fn complete(&mut self, asked: Asked) {
+        self.picker.answer_completed(0, &asked.sent);
+        self.picker.end(asked.sent, self.now_ms);
+    }
+
+    /// So many requests one after the other, of which the answers of these endpoints break off; how many did.
+    fn break_many(&mut self, count: usize, breaks: impl Fn(usize) -> bool) -> usize {
+        let mut broken = 0;
+        for _ in 0..count {
+            let asked = self.ask("base");
+            self.begin(&asked);
+            if breaks(asked.first()) {
+                broken += 1;
+                self.break_off(asked);
+            } else {
+                self.complete(asked);
+            }
+        }
+        broken
+    }
+
     /// So many requests, of which those are answered that go to an endpoint that `has` the model; how many did not.
     fn ask_many(&mut self, count: usize, model: &str, has: impl Fn(usize) -> bool) -> usize {
         let mut missed = 0;
@@ -309,6 +345,57 @@ fn a_prompt_that_fails_everywhere_takes_no_more_than_one_endpoint_away() {
             let asked = world.ask("base");
             world.serve(asked);
         }
+    }
+    assert!(world.seen("base").len() >= ENDPOINTS - 1);
+}
+
+/// An output says nothing of answers that break off behind it.
+#[test]
+fn an_endpoint_whose_answers_break_off_is_left_alone_and_tried_again() {
+    for strategy in STRATEGIES {
+        let mut world = World::new(strategy);
+        assert_eq!(world.break_many(100, |place| place == 0), 3, "{strategy}");
+        world.now_ms += 1_000;
+        assert_eq!(
+            world.break_many(100, |place| place == 0),
+            1,
+            "{strategy}: one is tried, and not for twice as long"
+        );
+        world.now_ms += 2_000;
+        assert_eq!(world.break_many(100, |_| false), 0, "{strategy}");
+        assert_eq!(world.seen("base"), all(), "{strategy}: an answer that was completed ends it");
+    }
+}
+
+#[test]
+fn one_that_dies_with_all_its_answers_has_failed_once() {
+    let mut world = World::new("DEFAULT");
+    let asked: Vec<Asked> = (0..40).map(|_| world.ask("base")).collect();
+    asked.iter().for_each(|asked| world.begin(asked));
+    for asked in asked {
+        if asked.first() == 0 { world.break_off(asked) } else { world.complete(asked) }
+    }
+    assert_eq!(world.seen("base"), all(), "as soon as it is there again");
+}
+
+#[test]
+fn answers_that_are_completed_in_between_end_a_row_of_broken_ones() {
+    let mut world = World::new("ROUND_ROBIN");
+    for _ in 0..5 {
+        assert_eq!(world.break_many(8, |place| place == 0), 2);
+        world.break_many(4, |_| false);
+    }
+    assert_eq!(world.seen("base"), all());
+}
+
+/// A prompt at which every server dies in the middle of its answer.
+#[test]
+fn a_prompt_whose_answer_breaks_off_everywhere_takes_one_endpoint_away_at_most() {
+    let mut world = World::new("DEFAULT");
+    for _ in 0..40 {
+        let asked = world.ask_for("base", "poison");
+        world.begin(&asked);
+        world.break_off(asked);
     }
     assert!(world.seen("base").len() >= ENDPOINTS - 1);
 }

@@ -175,9 +175,19 @@ impl<W> Worker<W> {
         self.report_ejected(pool, ejected, "requests fail in a row");
     }
 
-    /// The endpoint's answer began as a good one, and failed.
-    pub fn answer_failed(&mut self, pool: usize, sent: &Sent, now_ms: u64) {
-        self.failed(pool, sent, now_ms);
+    /// The endpoint's answer had output, and failed.
+    pub fn answer_broke_off(&mut self, pool: usize, sent: &Sent, now_ms: u64) {
+        let ejected = self.picker.answer_broke_off(pool, sent, now_ms);
+        self.report_ejected(pool, ejected, "its answers break off");
+    }
+
+    /// The endpoint's answer began as a good one, and says that it failed. `had_output`: when it had output.
+    pub fn answer_failed(&mut self, pool: usize, sent: &Sent, had_output: bool, now_ms: u64) {
+        if had_output {
+            self.answer_broke_off(pool, sent, now_ms);
+        } else {
+            self.failed(pool, sent, now_ms);
+        }
         let endpoint = self.endpoint_of(pool, sent);
         self.recorder.record(|stats| [stats.answer_failed(pool, &endpoint)]);
     }

@@ -87,6 +87,9 @@ pub struct Endpoint {
     /// Whether its server said that it takes no requests when it was last scraped.
     is_resting: bool,
     request_failures: u32,
+    /// Answers in a row that broke off after their first output, and when the last one did.
+    broken_answers: u32,
+    broken_ms: Option<u64>,
     /// The one model of which all of these were, if that is all that is known of them.
     failed_model: Option<AdapterId>,
     ejected_until_ms: u64,
@@ -111,6 +114,8 @@ impl Endpoint {
             unreadable_ms: None,
             is_resting: false,
             request_failures: 0,
+            broken_answers: 0,
+            broken_ms: None,
             failed_model: None,
             ejected_until_ms: 0,
             answered_ms: None,
@@ -175,7 +180,7 @@ impl Endpoint {
         // One that is left alone for longer than any is was so by a clock that has gone back since.
         let left_ms = self.ejected_until_ms.saturating_sub(now_ms);
         let requests_fail =
-            self.request_failures >= max_consecutive_failures && (1..=MAX_EJECTION_MS).contains(&left_ms);
+            self.failures() >= max_consecutive_failures && (1..=MAX_EJECTION_MS).contains(&left_ms);
         match self.host.health {
             HostHealth::Unhealthy | HostHealth::Excluded => Standing::Unhealthy,
             _ if scrapes_fail || requests_fail => Standing::Failing,
@@ -186,7 +191,12 @@ impl Endpoint {
 
     /// How many requests to it have failed in a row, and until when it is left alone for that.
     pub(super) fn request_failures(&self) -> (u32, u64) {
-        (self.request_failures, self.ejected_until_ms)
+        (self.failures(), self.ejected_until_ms)
+    }
+
+    /// Of the failures of either kind those that are more: an output says nothing of answers that break off behind it.
+    fn failures(&self) -> u32 {
+        self.request_failures.max(self.broken_answers)
     }
 
     /// Until when it is a candidate or none, and its metrics are fresh or stale, as at `now_ms`, if nothing is heard of it.
@@ -273,6 +283,22 @@ impl Endpoint {
         })
     }
 
+    /// An answer has come to its end.
+    pub fn answer_completed(&mut self) {
+        self.broken_answers = 0;
+    }
+
+    /// An answer to a request that was sent at `sent_ms` has failed after its first output. Those that were on their way
+    /// when the last one did are of the same failure: a server that dies takes all of them with it.
+    pub fn answer_broke_off(&mut self, sent_ms: u64, now_ms: u64, max_consecutive_failures: u32) {
+        if self.broken_ms.is_some_and(|broken_ms| sent_ms < broken_ms) {
+            return;
+        }
+        self.broken_ms = Some(now_ms);
+        self.broken_answers = self.broken_answers.saturating_add(1);
+        self.rest(now_ms, max_consecutive_failures);
+    }
+
     /// A request to it was answered.
     pub fn request_succeeded(&mut self, now_ms: u64) {
         self.request_failures = 0;
@@ -323,7 +349,7 @@ impl Endpoint {
 
     /// Leaves it alone for a while from now on, if its requests fail in a row.
     fn rest(&mut self, now_ms: u64, max_consecutive_failures: u32) {
-        let Some(beyond) = self.request_failures.checked_sub(max_consecutive_failures) else {
+        let Some(beyond) = self.failures().checked_sub(max_consecutive_failures) else {
             return;
         };
         let ejection_ms = FIRST_EJECTION_MS.saturating_mul(1 << beyond.min(10)).min(MAX_EJECTION_MS);

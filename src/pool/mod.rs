@@ -45,6 +45,8 @@ pub struct Pool {
     places: HashMap<LoadId, usize, FixedState>,
     candidates: Candidates,
     failed_prompts: FailedPrompts,
+    /// Those whose answers broke off.
+    broken_prompts: FailedPrompts,
     discovered: bool,
     /// Whether Envoy makes no difference between the endpoints but by their health.
     is_flat: bool,
@@ -81,6 +83,7 @@ impl Pool {
             places: HashMap::default(),
             candidates: Candidates::new(config.routing_strategy),
             failed_prompts: FailedPrompts::default(),
+            broken_prompts: FailedPrompts::default(),
             is_flat: true,
             has_unnamed: false,
             is_heard: false,
@@ -193,6 +196,27 @@ impl Pool {
         self.note(load_id, |endpoint| endpoint.request_succeeded(now_ms));
     }
 
+    /// An answer of the endpoint of this load has come to its end.
+    pub fn answer_completed(&mut self, load_id: LoadId, prompt: Option<u64>) {
+        prompt.iter().for_each(|prompt| self.broken_prompts.answered(*prompt));
+        self.note(load_id, Endpoint::answer_completed);
+    }
+
+    /// An answer has failed after its first output, to a request that was sent at `sent_ms`: as [`Pool::request_failed`].
+    pub fn answer_broke_off(
+        &mut self,
+        load_id: LoadId,
+        prompt: Option<u64>,
+        sent_ms: u64,
+        now_ms: u64,
+        max_consecutive_failures: u32,
+    ) -> Option<String> {
+        prompt.is_none_or(|prompt| self.broken_prompts.failed(prompt, load_id)).then_some(())?;
+        self.note_failure(load_id, now_ms, max_consecutive_failures, |endpoint| {
+            endpoint.answer_broke_off(sent_ms, now_ms, max_consecutive_failures);
+        })
+    }
+
     /// A request has failed at the endpoint of this load, which counts unless its prompt fails at others too. Gives the
     /// endpoint's name if it is to be left alone for a while now.
     pub fn request_failed(
@@ -203,8 +227,21 @@ impl Pool {
         max_consecutive_failures: u32,
     ) -> Option<String> {
         self.blame(load_id, prompt).then_some(())?;
-        self.note(load_id, |endpoint| {
+        self.note_failure(load_id, now_ms, max_consecutive_failures, |endpoint| {
             endpoint.request_failed(now_ms, max_consecutive_failures);
+        })
+    }
+
+    /// Gives the endpoint's name if it is to be left alone for a while after this.
+    fn note_failure(
+        &mut self,
+        load_id: LoadId,
+        now_ms: u64,
+        max_consecutive_failures: u32,
+        note: impl FnOnce(&mut Endpoint),
+    ) -> Option<String> {
+        self.note(load_id, |endpoint| {
+            note(endpoint);
             let is_left_alone = !endpoint.is_candidate(now_ms, max_consecutive_failures);
             is_left_alone.then(|| endpoint.text().to_owned())
         })?

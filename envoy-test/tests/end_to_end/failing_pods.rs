@@ -8,6 +8,7 @@ use crate::log::first_pick;
 use envoy_test::envoy::blocking::wait_for;
 use envoy_test::envoy::{Protocol, Response};
 use envoy_test::load::{Load, Seen};
+use envoy_test::model_server::{FailInside, InnerFailure};
 use serde_json::json;
 
 /// Eight clients, each sending one request after the other, while `act` runs.
@@ -62,6 +63,46 @@ fn a_pod_that_fails_fast_does_not_attract_traffic() {
     assert!((1..=6).contains(&failed), "{failed} of 60 requests went to the pod that fails");
     gateway.pods.server(0).set(|knobs| knobs.fail_status = None);
     until("it is tried again", || gateway.shares(&gateway.burst(vec![chat("tiny"); 16]))[0] > 0);
+}
+
+/// Nor one whose answers break off behind their first output, or tell there that they have failed. Of sixty requests it would
+/// get a share of fifteen.
+#[test]
+fn a_pod_whose_answers_break_off_is_left_alone() {
+    for configuration in BODY_MODES {
+        for is_told in [false, true] {
+            let gateway = Setup::new(configuration).concurrency(1).start();
+            gateway.pods.server(0).set(|knobs| {
+                let how = InnerFailure::Error { code: Some(500) };
+                knobs.fail_inside = is_told.then_some(FailInside { after_tokens: 3, how });
+                knobs.die_mid_stream = (!is_told).then_some(3);
+            });
+            let client = gateway.client(Protocol::Http1);
+            let stream = chat_with(json!({"model": "tiny", "max_tokens": 8, "stream": true}));
+            wait_for(async {
+                for _ in 0..60 {
+                    let _ = client.send(stream.clone()).await;
+                }
+            });
+            let sent = gateway.pods.server(0).counters().requests_for("tiny");
+            assert!((3..=9).contains(&sent), "{configuration}, {is_told}: {sent} of 60 went there");
+            assert!(gateway.envoy.log_text().contains("its answers break off"), "{configuration}, {is_told}");
+        }
+    }
+}
+
+/// Clients that leave in the middle of an answer say nothing of its pod.
+#[test]
+fn a_pod_is_not_left_alone_because_clients_leave_its_answers() {
+    let gateway = Setup::new(STOP_ITERATION).concurrency(1).start();
+    let long = chat_with(json!({"model": "tiny", "max_tokens": 2_000, "stream": true}));
+    wait_for(async {
+        for _ in 0..40 {
+            let mut stream = gateway.client(Protocol::Http1).open(long.clone()).await.unwrap();
+            stream.next_chunk().await.unwrap();
+        }
+    });
+    assert!(!gateway.envoy.log_text().contains("it is left alone"));
 }
 
 /// Nor one that takes requests and answers none: it is idle whenever their clients have left, and they leave late enough

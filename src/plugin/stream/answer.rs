@@ -125,14 +125,19 @@ impl Stream {
     fn judge(&mut self, is_over: bool) {
         let State::Sent(sent) = &mut *self.state.borrow_mut() else { return };
         let failure = self.answer.failure();
-        if !sent.succeeded || failure.is_none() && !(is_over && sent.is_silent) {
+        if !sent.succeeded || failure.is_none() && !is_over {
             return;
         }
-        let (mut worker, now_ms) = (self.worker.borrow_mut(), host::now_ms());
+        let mut worker = self.worker.borrow_mut();
+        sent.is_over = is_over;
+        if failure.is_none() && !sent.is_silent {
+            return worker.picker.answer_completed(sent.pool, &sent.sent);
+        }
+        let now_ms = host::now_ms();
         sent.is_silent = false;
         sent.succeeded = failure.is_none();
         if failure.is_some_and(AnswerFailure::blames_endpoint) {
-            worker.answer_failed(sent.pool, &sent.sent, now_ms);
+            worker.answer_failed(sent.pool, &sent.sent, self.has_output, now_ms);
         } else {
             worker.picker.succeeded(sent.pool, &sent.sent, now_ms);
         }

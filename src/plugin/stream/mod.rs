@@ -31,6 +31,8 @@ use crate::picker::{Released, Sent};
 
 /// The header that names the endpoints, best first, to Envoy's override_host load balancing.
 const PICK_HEADER: &str = "x-gateway-destination-endpoint";
+/// How Envoy's details of an answer begin that its server broke off.
+const BROKEN_OFF: &[u8] = b"upstream_reset_after_response_started";
 
 /// One request and its answer.
 pub struct Stream {
@@ -80,6 +82,8 @@ pub struct SentStream {
     succeeded: bool,
     /// Whether nothing has been heard of its endpoint yet: no output, and no failure.
     is_silent: bool,
+    /// Whether the answer has come to its end.
+    is_over: bool,
     /// The answer, if it says that something is not there.
     not_found: Option<NotFound>,
 }
@@ -161,6 +165,9 @@ impl Stream {
                 if let Some(usage) = self.answer.usage_when_complete() {
                     worker.picker.answered(&mut sent.sent, sent.pool, usage, now_ms);
                 }
+                if sent.succeeded && self.has_output && !sent.is_over && is_broken_off() {
+                    worker.answer_broke_off(sent.pool, &sent.sent, now_ms);
+                }
                 if sent.is_silent {
                     worker.abandoned(sent.pool, &sent.sent, now_ms);
                 }
@@ -173,6 +180,12 @@ impl Stream {
             State::Idle | State::Unpicked | State::Reading { .. } => {}
         }
     }
+}
+
+/// Whether it was the server that ended the answer before its end, and not the client that left.
+fn is_broken_off() -> bool {
+    let details = host::property("response\0code_details").ok().flatten();
+    details.is_some_and(|details| details.starts_with(BROKEN_OFF))
 }
 
 impl Context for Stream {}
@@ -246,6 +259,7 @@ fn act(
         is_pool_guessed,
         succeeded: false,
         is_silent: true,
+        is_over: false,
         not_found: None,
     });
     Action::Continue
