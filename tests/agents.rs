@@ -9,7 +9,7 @@ fn turn(agent: &str, number: usize) -> String {
     std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-fn blocks(request: &InferenceRequest<'_>) -> Vec<u64> {
+fn blocks(request: &InferenceRequest<'_>) -> Vec<u32> {
     let mut hasher = BlockHasher::new(&request.model, request.cache_salt);
     request.prompt.visit(|text| hasher.push(text));
     hasher.finish().hashes.to_vec()

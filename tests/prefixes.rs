@@ -14,7 +14,7 @@ use inference_picker::openai::{Usage, read_request};
 use inference_picker::picker::{Outcome, Picker, Sent};
 use inference_picker::pool::{EndpointReading, Reading, Snapshot};
 use inference_picker::prefix::{MAX_PROMPT_BLOCKS, PrefixIndex, PromptBlocks, PromptKey};
-use prefix_world::{ENOUGH_BLOCKS, Step, WORKERS, World, address, prompt};
+use prefix_world::{ENOUGH_BLOCKS, Step, Tight, WORKERS, World, address, prompt};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -76,6 +76,19 @@ proptest! {
                     prop_assert_eq!(world.matched(endpoint, &start), matched.min(length));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn an_endpoint_with_little_room_drops_exactly_what_a_list_of_single_blocks_would(
+        steps in prop::collection::vec(any_step(), 0..120),
+        asked in prop::collection::vec(any_prompt(), 1..6),
+        tokens_max in 0..2_500_u64,
+    ) {
+        let mut world = Tight::new(tokens_max);
+        steps.into_iter().for_each(|step| world.step(step));
+        for blocks in asked.iter().map(|letters| prompt(letters)) {
+            prop_assert_eq!(world.matched(&blocks), world.naive_match(&blocks));
         }
     }
 }
@@ -315,7 +328,7 @@ impl LongPrompts {
     fn prompt(&self, number: usize) -> PromptBlocks {
         let hash = |block: usize| {
             let owner = if block < self.shared { 0 } else { number + 1 };
-            (owner * MAX_PROMPT_BLOCKS + block + 1) as u64
+            (owner * MAX_PROMPT_BLOCKS + block + 1) as u32
         };
         PromptBlocks { hashes: (0..MAX_PROMPT_BLOCKS).map(hash).collect(), bytes: 1 << 20 }
     }
@@ -390,10 +403,10 @@ fn what_was_cut_takes_room_at_the_endpoint_all_the_same() {
 }
 
 #[test]
-fn places_of_prompts_in_flight_are_bounded_though_they_are_the_same_blocks() {
+fn prompts_in_flight_are_bounded_though_they_are_the_same_blocks() {
     let mut long = LongPrompts::new(MAX_PROMPT_BLOCKS);
-    let fit = BLOCKS_MAX * 16 / MAX_PROMPT_BLOCKS;
-    assert!((0..fit).all(|number| long.send(number)));
-    assert!(!long.send(fit));
-    assert_eq!((long.matched(fit), long.index.len()), (MAX_PROMPT_BLOCKS, MAX_PROMPT_BLOCKS));
+    let most = BLOCKS_MAX / 4;
+    assert!((0..most).all(|number| long.send(number)));
+    assert!(!long.send(most));
+    assert_eq!((long.matched(most), long.index.len()), (MAX_PROMPT_BLOCKS, MAX_PROMPT_BLOCKS));
 }

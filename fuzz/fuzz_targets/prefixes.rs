@@ -1,24 +1,28 @@
-//! What happens to prompts, one after the other: the index of prefixes matches what a naive search finds, and one that is
-//! too small for all of it no more than that, within its bound.
+//! What happens to prompts, one after the other: the index of prefixes matches what a naive search finds, one that is too
+//! small for all of it no more than that, within its bound, and one whose endpoint has little room what a list of blocks holds.
 #![no_main]
 
 #[path = "../../tests/prefix_world/mod.rs"]
 mod prefix_world;
 
 use libfuzzer_sys::fuzz_target;
-use prefix_world::{ENOUGH_BLOCKS, Step, WORKERS, World, prompt};
+use prefix_world::{ENOUGH_BLOCKS, Step, Tight, WORKERS, World, prompt};
 
 /// Blocks of an index that forgets.
 const FEW_BLOCKS: usize = 20;
+/// Tokens that an endpoint with little room has room for.
+const FEW_TOKENS: u64 = 1_000;
 /// Prompts this long at most.
 const LETTERS: usize = 8;
 
 fuzz_target!(|bytes: &[u8]| {
     let steps = steps(bytes);
     let (mut large, mut small) = (World::new(ENOUGH_BLOCKS), World::new(FEW_BLOCKS));
+    let mut tight = Tight::new(FEW_TOKENS);
     for step in &steps {
         large.step(step.clone());
         small.step(step.clone());
+        tight.step(step.clone());
         assert!(small.index.len() <= FEW_BLOCKS);
     }
     assert_eq!(large.index.len(), large.naive_len());
@@ -28,6 +32,7 @@ fuzz_target!(|bytes: &[u8]| {
         for world in [&large, &small] {
             assert_eq!(world.holders(&blocks), world.matches(&blocks));
         }
+        assert_eq!(tight.matched(&blocks), tight.naive_match(&blocks));
         for endpoint in 0..3 {
             assert_eq!(large.matched(endpoint, &blocks), large.naive_match(endpoint, &blocks));
             assert!(small.matched(endpoint, &blocks) <= small.naive_match(endpoint, &blocks));

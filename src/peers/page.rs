@@ -103,7 +103,7 @@ mod tests {
         batch.push(PromptEvent::Sent {
             number: 1,
             address,
-            hashes: vec![u64::MAX; blocks],
+            hashes: vec![u32::MAX; blocks],
             block_tokens: 64,
         });
         batch.number = number;

@@ -4,6 +4,9 @@
 //! hash₀ = XXH64(seed: hash of the model and the cache salt, block₀)      hashᵢ = XXH64(seed: hashᵢ₋₁, blockᵢ)
 //! ```
 //!
+//! Of each hash the lower half is kept: of four billion blocks that differ one looks like another, and then a prompt is taken
+//! to be cached for a block more than it is.
+//!
 //! What is behind the last whole block is not hashed. The same bytes in other pieces give the same blocks.
 
 use twox_hash::XxHash64;
@@ -18,8 +21,8 @@ pub const MAX_PROMPT_BLOCKS: usize = 4_096;
 /// The blocks of one prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PromptBlocks {
-    /// The chained hash of each whole block, first block first.
-    pub hashes: Vec<u64>,
+    /// Half of the chained hash of each whole block, first block first.
+    pub hashes: Vec<u32>,
     /// All bytes of the prompt's text, those behind the last block too.
     pub bytes: usize,
 }
@@ -84,7 +87,7 @@ impl BlockHasher {
     fn end_block(&mut self, block: &[u8; BLOCK_BYTES]) {
         if self.blocks.hashes.len() < MAX_PROMPT_BLOCKS {
             self.last = XxHash64::oneshot(self.last, block);
-            self.blocks.hashes.push(self.last);
+            self.blocks.hashes.push(self.last as u32);
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hash_bytes;
 
-/// Blocks in one batch, which is written at once: half a megabyte. Prompts that a worker sends beyond that between two
+/// Blocks in one batch, which is written at once: a quarter of a megabyte. Prompts that a worker sends beyond that between two
 /// ticks stay its own knowledge.
 pub const MAX_BATCH_BLOCKS: usize = 65_536;
 
@@ -30,7 +30,7 @@ pub enum PromptEvent {
         address: SocketAddr,
         /// Its blocks; the model is in them, so that no other pool's prompts match them.
         #[serde(with = "hash_bytes")]
-        hashes: Vec<u64>,
+        hashes: Vec<u32>,
         /// Tokens in one of them.
         block_tokens: u32,
     },

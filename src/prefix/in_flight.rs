@@ -1,5 +1,6 @@
 //! Prompts in flight: sent, and neither answered nor failed.
 
+use super::cache::Held;
 use crate::load::LoadId;
 
 /// Time in milliseconds after which a prompt of which nothing was heard is dropped: longer than answers take, so its worker
@@ -19,8 +20,8 @@ pub struct PromptKey {
 #[derive(Debug)]
 pub(super) struct PromptInFlight {
     pub load_id: LoadId,
-    /// The places of its blocks in the endpoint's cache.
-    pub places: Vec<u32>,
+    /// What the endpoint's cache holds for it.
+    pub held: Held,
     /// Blocks behind those for which there was no room.
     pub cut_blocks: usize,
     pub block_tokens: u32,

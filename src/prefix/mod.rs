@@ -8,13 +8,14 @@
 //! It deliberately knows neither tokens nor templates: blocks are bytes of the prompt's text, and a share of the bytes
 //! stands for the same share of the tokens.
 
-mod block_cache;
 mod blocks;
+mod cache;
 mod events;
 mod hash_bytes;
 mod in_flight;
 mod index;
 mod starts;
+mod trees;
 
 pub use blocks::{BLOCK_BYTES, BlockHasher, MAX_PROMPT_BLOCKS, PromptBlocks};
 pub use events::{BATCHES_KEPT, Batch, MAX_BATCH_BLOCKS, PromptEvent, numbers_to_read};

@@ -92,7 +92,7 @@ struct Work {
     /// The least of all.
     least_tokens: f32,
     /// The prompt's first block that none of them holds.
-    first_new: Option<u64>,
+    first_new: Option<u32>,
 }
 
 impl<'a> Judge<'a, '_> {

@@ -39,7 +39,7 @@ pub(super) fn home(
     quads: &[Quad],
     costs: &[f32x4],
     least_cost: f32,
-    first_new: u64,
+    first_new: u32,
 ) -> Option<Contender> {
     let highest_cost = least_cost * PLACEMENT_SLACK;
     let has_near = |costs: &f32x4| costs.simd_le(f32x4::splat(highest_cost)).to_bitmask() != 0;
@@ -47,8 +47,9 @@ pub(super) fn home(
     let near = near.flat_map(|(quad, costs)| quad.present(costs.to_array()));
     let near = near.filter(|(_, cost)| *cost <= highest_cost);
     let endpoints = pool.endpoints().unwrap_or_default();
-    let score =
-        |place: u32| endpoints.get(place as usize).map(|endpoint| mix(first_new ^ endpoint.address_hash));
+    let score = |place: u32| {
+        endpoints.get(place as usize).map(|endpoint| mix(u64::from(first_new) ^ endpoint.address_hash))
+    };
     let (place, cost) = near.max_by_key(|(place, _)| score(*place))?;
     Some(Contender { cost, lot: 0, place })
 }

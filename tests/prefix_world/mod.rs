@@ -59,7 +59,7 @@ pub struct World {
     ids: Vec<LoadId>,
     in_flight: Vec<(PromptKey, usize, PromptBlocks)>,
     /// With the number of the last answer to a prompt with it.
-    answered: HashMap<(usize, u64), u64>,
+    answered: HashMap<(usize, u32), u64>,
     /// By endpoint, the number of what it has told that it does not hold.
     doubted: HashMap<usize, u64>,
     /// Whether the index has room for all blocks, so that it never forgets one by itself.
@@ -163,7 +163,7 @@ impl World {
 
     /// The longest start that is at an endpoint, by looking at one block after the other.
     pub fn naive_match(&self, endpoint: usize, blocks: &PromptBlocks) -> usize {
-        let flying = |hash: &u64| {
+        let flying = |hash: &u32| {
             self.in_flight.iter().any(|(_, at, blocks)| *at == endpoint && blocks.hashes.contains(hash))
         };
         blocks
@@ -190,5 +190,80 @@ impl World {
             self.index.holders(blocks).map(|(id, matched_blocks)| (place(id), matched_blocks)).collect();
         holders.sort_unstable();
         holders
+    }
+}
+
+/// Tokens of each block in a [`Tight`] world.
+const BLOCK_TOKENS: u32 = 64;
+
+/// An index whose one endpoint has little room, and beside it what should be there as a list of single blocks: the one that
+/// was unused for longest comes first, and is the next to leave. Output is a block that nothing matches.
+pub struct Tight {
+    index: PrefixIndex,
+    id: LoadId,
+    listed: Vec<(Option<u32>, u32)>,
+    tokens_max: u64,
+    in_flight: Vec<(PromptKey, PromptBlocks)>,
+    numbers: u64,
+}
+
+impl Tight {
+    pub fn new(tokens_max: u64) -> Tight {
+        let id = LoadBook::default().id(address(0));
+        let mut index = PrefixIndex::new(ENOUGH_BLOCKS, 42);
+        index.follow([id].into_iter());
+        index.set_capacity(id, tokens_max);
+        Tight { index, id, listed: Vec::new(), tokens_max, in_flight: Vec::new(), numbers: 0 }
+    }
+
+    /// What happens at whichever endpoint happens at this one.
+    pub fn step(&mut self, step: Step) {
+        match step {
+            Step::Sent { letters, .. } => {
+                self.numbers += 1;
+                let (key, blocks) = (PromptKey { worker: 0, number: self.numbers }, prompt(&letters));
+                self.index.sent(key, self.id, &blocks.hashes, BLOCK_TOKENS, 0);
+                self.in_flight.push((key, blocks));
+            }
+            Step::Answered { which } => {
+                let Some((key, blocks)) = self.take(which) else { return };
+                let other_tokens = self.numbers as u32 * 37 % 300;
+                self.index.answered(key, other_tokens);
+                self.answer(&blocks, other_tokens);
+            }
+            Step::Dropped { which } => {
+                let Some((key, _)) = self.take(which) else { return };
+                self.index.dropped(key);
+            }
+            Step::Restarted { .. } => {
+                self.index.forget(self.id);
+                self.listed.clear();
+            }
+            Step::Told { .. } | Step::Lost { .. } | Step::Replaced { .. } => {}
+        }
+    }
+
+    fn answer(&mut self, blocks: &PromptBlocks, other_tokens: u32) {
+        self.listed.retain(|(hash, _)| hash.is_none_or(|hash| !blocks.hashes.contains(&hash)));
+        self.listed.extend((other_tokens > 0).then_some((None, other_tokens)));
+        self.listed.extend(blocks.hashes.iter().rev().map(|hash| (Some(*hash), BLOCK_TOKENS)));
+        while self.listed.iter().map(|(_, tokens)| u64::from(*tokens)).sum::<u64>() > self.tokens_max {
+            self.listed.remove(0);
+        }
+    }
+
+    fn take(&mut self, which: usize) -> Option<(PromptKey, PromptBlocks)> {
+        let which = which % self.in_flight.len().max(1);
+        (which < self.in_flight.len()).then(|| self.in_flight.swap_remove(which))
+    }
+
+    pub fn matched(&self, blocks: &PromptBlocks) -> usize {
+        self.index.matched(self.id, blocks).blocks
+    }
+
+    pub fn naive_match(&self, blocks: &PromptBlocks) -> usize {
+        let is_listed = |hash: &u32| self.listed.iter().any(|(listed, _)| *listed == Some(*hash));
+        let is_flying = |hash: &u32| self.in_flight.iter().any(|(_, blocks)| blocks.hashes.contains(hash));
+        blocks.hashes.iter().take_while(|hash| is_listed(hash) || is_flying(hash)).count()
     }
 }
