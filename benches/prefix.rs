@@ -6,11 +6,11 @@ mod native {
     use std::net::SocketAddr;
 
     use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
+    use inference_picker::ledger::{Entry, Event, entries};
     use inference_picker::load::{LoadBook, LoadId};
     use inference_picker::openai::read_request;
-    use inference_picker::pool::{decode, encode};
     use inference_picker::prefix::{
-        BLOCK_BYTES, Batch, BlockHasher, PrefixIndex, PromptBlocks, PromptEvent, PromptKey,
+        BLOCK_BYTES, BlockHasher, PrefixIndex, PromptBlocks, PromptEvent, PromptKey,
     };
 
     /// A chat of about so many bytes.
@@ -93,13 +93,13 @@ mod native {
 
     fn tell(criterion: &mut Criterion) {
         let hashes = blocks(&chat(100)).hashes;
-        let mut batch = Batch::default();
         let address = SocketAddr::from(([10, 0, 0, 1], 8000));
-        batch.push(PromptEvent::Sent { number: 1, address, hashes, block_tokens: 64 });
-        criterion.bench_function("tell peers of 100 KB of prompt, and hear it", |bencher| {
+        let event = Event::Prompt(PromptEvent::Sent { number: 1, address, hashes, block_tokens: 64 });
+        let entry = Entry { worker: 1, is_remote: false, event };
+        criterion.bench_function("tell workers of 100 KB of prompt, and hear it", |bencher| {
             bencher.iter(|| {
-                let heard: Option<Batch> = decode(&encode(black_box(&batch)));
-                assert!(heard.is_some_and(|heard| heard == batch));
+                let bytes = black_box(&entry).to_bytes();
+                assert!(entries(&bytes, 2).any(|heard| heard == entry));
             });
         });
     }

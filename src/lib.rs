@@ -36,6 +36,7 @@ pub mod hash;
 pub mod header_pairs;
 pub mod interval;
 pub mod lease;
+pub mod ledger;
 pub mod limits;
 pub mod load;
 pub mod metrics;
@@ -48,6 +49,7 @@ pub mod pool;
 pub mod prefix;
 pub mod queue;
 pub mod scrape;
+pub mod slots;
 pub mod stats;
 pub mod strategy;
 

@@ -20,19 +20,15 @@ pub enum Limit {
     KnownAdapters,
     /// A metrics page lists as many adapters as are read of it, or more.
     PageAdapters,
-    /// There are more workers than exchange their loads.
-    Workers,
-    /// Peers have told of more prompts than were kept until they were read.
-    PromptBatches,
+    /// Workers have told of more prompts than were kept until they were read.
+    JournalUnread,
     /// There are more other gateways than are asked.
     Gateways,
-    /// They have more workers than are remembered.
-    RemoteWorkers,
 }
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Limit; 12] = [
+    pub const ALL: [Limit; 10] = [
         Limit::UserBytes,
         Limit::PromptBlocks,
         Limit::PromptsInFlight,
@@ -41,10 +37,8 @@ impl Limit {
         Limit::MissingModels,
         Limit::KnownAdapters,
         Limit::PageAdapters,
-        Limit::Workers,
-        Limit::PromptBatches,
+        Limit::JournalUnread,
         Limit::Gateways,
-        Limit::RemoteWorkers,
     ];
 
     /// The name by which it is counted.
@@ -58,10 +52,8 @@ impl Limit {
             Limit::MissingModels => "missing_models",
             Limit::KnownAdapters => "known_adapters",
             Limit::PageAdapters => "page_adapters",
-            Limit::Workers => "workers",
-            Limit::PromptBatches => "prompt_batches",
+            Limit::JournalUnread => "journal_unread",
             Limit::Gateways => "gateways",
-            Limit::RemoteWorkers => "remote_workers",
         }
     }
 }

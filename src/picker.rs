@@ -12,15 +12,16 @@ use crate::admission::{Admission, DrainRate};
 use crate::config::Config;
 use crate::decide::{self, Decision, Pick, Prepared, SentPrompt};
 use crate::interval::Interval;
+use crate::ledger::{Event, Heard};
 use crate::limits::{Limit, LimitsReached};
-use crate::load::{AdapterId, LoadBook, LoadId, LoadTable, Ticket};
+use crate::load::{AdapterId, LoadBook, LoadId, Ticket};
 use crate::model_sizes::ModelSizes;
 use crate::models::Turns;
 use crate::openai::{ApiError, InferenceRequest, Usage};
 use crate::pool::{Endpoint, Pool, Snapshot};
-use crate::prefix::{BLOCK_BYTES, Batch, PrefixIndex, PromptBlocks, PromptEvent, PromptKey};
+use crate::prefix::{BLOCK_BYTES, PrefixIndex, PromptBlocks, PromptEvent, PromptKey, Untold};
 use crate::queue::Queue;
-use crate::scrape::longest_silence_ms;
+use crate::scrape::Schedule;
 
 /// One worker's knowledge. `W` is how a request that waits is reached later.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ pub struct Picker<W> {
     sizes: ModelSizes,
     rng: fastrand::Rng,
     /// What happened to prompts and was not told yet.
-    events: Batch,
+    events: Untold,
     /// Prompts sent, which numbers them.
     prompts: u64,
     /// When it is looked at what endpoints have shown of their speed.
@@ -130,7 +131,7 @@ impl<W> Picker<W> {
             turns: Turns::new(&config),
             sizes: ModelSizes::default(),
             rng,
-            events: Batch::default(),
+            events: Untold::default(),
             prompts: 0,
             learning: Interval::new(LEARNING_INTERVAL_MS),
             expiry: Interval::new(EXPIRY_INTERVAL_MS),
@@ -181,8 +182,7 @@ impl<W> Picker<W> {
         }
         if self.expiry.is_due(now_ms) {
             self.prefixes().for_each(|prefixes| prefixes.expire(now_ms));
-            let Config { scrape_interval_ms, scrape_timeout_ms, .. } = self.config;
-            let silence_ms = longest_silence_ms(scrape_interval_ms, scrape_timeout_ms);
+            let silence_ms = Schedule::of(&self.config).longest_silence_ms(self.config.scrape_timeout_ms);
             self.pools.iter_mut().for_each(|own| own.look_for_scraper(silence_ms, now_ms));
         }
         changed
@@ -204,9 +204,18 @@ impl<W> Picker<W> {
         }
     }
 
-    /// Takes over what the peers have in flight, in place of what was known of them.
-    pub fn set_peers<'a>(&mut self, tables: impl Iterator<Item = &'a LoadTable>, now_ms: u64) {
-        self.loads.set_peers(tables, now_ms);
+    /// Takes over what other workers have told of prompts.
+    pub fn hear_all(&mut self, heard: &Heard, now_ms: u64) {
+        if heard.is_lost {
+            self.limits.add_if(true, Limit::JournalUnread);
+            self.prefixes().for_each(|prefixes| prefixes.drop_prompts_of_others(MYSELF));
+        }
+        for entry in &heard.entries {
+            match &entry.event {
+                Event::Prompt(event) => self.hear(entry.worker, event, now_ms),
+                Event::Ended => self.lose(entry.worker),
+            }
+        }
     }
 
     /// Takes over what has happened to a prompt at a peer.
@@ -230,8 +239,8 @@ impl<W> Picker<W> {
         }
     }
 
-    /// A peer is gone, or what it told was lost: the ends of its prompts in flight may never be heard of.
-    pub fn lose(&mut self, peer: u64) {
+    /// A worker has nothing in flight, or is gone: no more is heard of its prompts in flight.
+    fn lose(&mut self, peer: u64) {
         self.prefixes().for_each(|prefixes| prefixes.drop_prompts_of(peer));
     }
 
@@ -241,9 +250,19 @@ impl<W> Picker<W> {
         self.limits.take().chain(of_pools)
     }
 
-    /// Takes out what has happened to prompts at this worker, to be told to its peers.
-    pub fn take_events(&mut self) -> Option<Batch> {
+    /// Takes out what has happened to prompts at this worker, to be told to others.
+    pub fn take_events(&mut self) -> Vec<PromptEvent> {
         self.events.take()
+    }
+
+    /// Whether something has happened to prompts that was not told yet.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Whether requests wait.
+    pub fn has_queued(&self) -> bool {
+        self.pools.iter().any(|own| !own.queue.is_empty())
     }
 
     fn tell(&mut self, event: PromptEvent, now_ms: u64) {

@@ -2,7 +2,8 @@
 //! told what came back.
 //!
 //! Each endpoint has a schedule of its own and is never asked twice at once. The schedules start spread over one
-//! interval, so that the scrapes of many endpoints do not come in a burst.
+//! interval, so that the scrapes of many endpoints do not come in a burst. One without requests is asked less often: what its
+//! page says does not change until there are some.
 //!
 //! An endpoint that answers anything is there; only scrapes that nobody answers put it out of the candidates. What its page
 //! says of the requests of others is believed as far as this gateway's own do not explain it, see `Believed`.
@@ -12,6 +13,7 @@ use std::net::SocketAddr;
 
 use foldhash::fast::FixedState;
 
+use crate::config::Config;
 use crate::limits::{Limit, LimitsReached};
 use crate::load::InFlight;
 use crate::metrics::{self, EndpointMetrics, MAX_ADAPTERS, MetricsError, ModelServer};
@@ -20,10 +22,43 @@ use crate::pool::{Discovered, EndpointReading, Reading, Snapshot};
 /// Endpoints that fail are asked this many times less often: they cost a time-out each.
 const FAILING_INTERVAL_FACTOR: u64 = 4;
 
-/// The longest that a scraper which works, and has endpoints to scrape, has nothing to tell, in milliseconds: twice what one
-/// that fails takes from one scrape to the next.
-pub fn longest_silence_ms(interval_ms: u64, timeout_ms: u64) -> u64 {
-    interval_ms.saturating_mul(FAILING_INTERVAL_FACTOR).saturating_add(timeout_ms).saturating_mul(2)
+/// Endpoints without requests are asked this many times less often, as long as their metrics are not half as old as stale
+/// ones by then. Requests that others begin to send there are seen that much later, and so is a server that is gone.
+const IDLE_INTERVAL_FACTOR: u64 = 10;
+
+/// The share of the age at which metrics are stale that passes between two scrapes of an idle endpoint, at most.
+const IDLE_SHARE_OF_STALE: u64 = 4;
+
+/// How often endpoints are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schedule {
+    interval_ms: u64,
+    idle_interval_ms: u64,
+}
+
+impl Schedule {
+    /// Every `interval_ms` milliseconds, where metrics are stale after `stale_after_ms`.
+    pub fn new(interval_ms: u64, stale_after_ms: u64) -> Schedule {
+        let idle_interval_ms = interval_ms.saturating_mul(IDLE_INTERVAL_FACTOR);
+        let longest_ms = stale_after_ms / IDLE_SHARE_OF_STALE;
+        Schedule { interval_ms, idle_interval_ms: idle_interval_ms.min(longest_ms).max(interval_ms) }
+    }
+
+    /// As it is configured.
+    pub fn of(config: &Config) -> Schedule {
+        Schedule::new(config.scrape_interval_ms, config.metrics_stale_after_ms)
+    }
+
+    /// The longest from one scrape to the next, in milliseconds.
+    fn longest_ms(self) -> u64 {
+        self.interval_ms.saturating_mul(FAILING_INTERVAL_FACTOR).max(self.idle_interval_ms)
+    }
+
+    /// The longest that a scraper which works, and has endpoints to scrape, has nothing to tell, in milliseconds: twice the
+    /// longest from one scrape to the next, where each may take `timeout_ms`.
+    pub fn longest_silence_ms(self, timeout_ms: u64) -> u64 {
+        self.longest_ms().saturating_add(timeout_ms).saturating_mul(2)
+    }
 }
 
 #[derive(Debug)]
@@ -35,6 +70,8 @@ struct Target {
     failures: u32,
     /// The most this gateway had in flight there of late.
     peak: RecentPeak,
+    /// When it was last seen to have something in flight there, by the count of such looks.
+    busy_look: u64,
     /// The figures of its last page, and when they became so.
     figures: Option<Figures>,
     changed_ms: u64,
@@ -174,9 +211,11 @@ impl Targets {
 #[derive(Debug)]
 pub struct Scraper {
     server: ModelServer,
-    interval_ms: u64,
+    schedule: Schedule,
     max_consecutive_failures: u32,
     targets: Option<Targets>,
+    /// How often it was looked at what is in flight.
+    looks: u64,
     has_unnamed: bool,
     changed: bool,
     /// Which limits were reached.
@@ -219,12 +258,13 @@ pub enum News {
 
 impl Scraper {
     /// A scraper that knows no endpoint yet.
-    pub fn new(server: ModelServer, interval_ms: u64, max_consecutive_failures: u32) -> Scraper {
+    pub fn new(server: ModelServer, schedule: Schedule, max_consecutive_failures: u32) -> Scraper {
         Scraper {
             server,
-            interval_ms,
+            schedule,
             max_consecutive_failures,
             targets: None,
+            looks: 0,
             has_unnamed: false,
             changed: false,
             limits: LimitsReached::default(),
@@ -245,7 +285,7 @@ impl Scraper {
             known.map(|target| (target.published.address, target)).collect();
         let count = endpoints.len().max(1) as u64;
         let targets = endpoints.iter().enumerate().map(|(index, endpoint)| {
-            let due_ms = now_ms + self.interval_ms * index as u64 / count;
+            let due_ms = now_ms + self.schedule.interval_ms * index as u64 / count;
             let mut target =
                 known.remove(&endpoint.address).unwrap_or_else(|| Target::new(endpoint.address, due_ms));
             self.changed |= target.published.host != endpoint.host;
@@ -260,8 +300,15 @@ impl Scraper {
     /// The endpoints to scrape now; each counts as asked until [`Scraper::answered`].
     pub fn due(&mut self, now_ms: u64) -> Vec<SocketAddr> {
         // What is due later than any is put off was put off by a clock that has gone back since.
-        let latest_ms = now_ms.saturating_add(self.interval_ms.saturating_mul(FAILING_INTERVAL_FACTOR));
-        let is_due = |target: &&mut Target| target.due_ms <= now_ms || target.due_ms > latest_ms;
+        let latest_ms = now_ms.saturating_add(self.schedule.longest_ms());
+        let (schedule, looks) = (self.schedule, self.looks);
+        let is_due = |target: &&mut Target| {
+            let rest_ms = match target.is_idle(looks) {
+                true => schedule.idle_interval_ms - schedule.interval_ms,
+                false => 0,
+            };
+            target.due_ms.saturating_add(rest_ms) <= now_ms || target.due_ms > latest_ms
+        };
         let targets = self.targets.iter_mut().flat_map(|targets| &mut targets.list);
         let due = targets.filter(|target| !target.in_progress).filter(is_due);
         due.map(|target| {
@@ -279,12 +326,20 @@ impl Scraper {
     /// Notes what this gateway has in flight where it has something, so that its own requests can be told from those of
     /// others.
     pub fn observe_in_flight(&mut self, in_flight: impl Iterator<Item = (SocketAddr, InFlight)>) {
+        self.looks += 1;
         let Some(targets) = &mut self.targets else { return };
         for (address, in_flight) in in_flight {
             if let Some(target) = targets.get_mut(&address) {
                 target.peak.observe(in_flight);
+                target.busy_look = self.looks;
             }
         }
+    }
+
+    /// Whether an endpoint has requests, or is not known to have none.
+    pub fn is_busy(&self) -> bool {
+        let targets = self.targets.iter().flat_map(|targets| &targets.list);
+        targets.into_iter().any(|target| !target.is_idle(self.looks))
     }
 
     /// A scrape has ended; what an operator should hear of it.
@@ -295,7 +350,8 @@ impl Scraper {
         in_flight: InFlight,
         now_ms: u64,
     ) -> Option<News> {
-        let (server, interval_ms, limit) = (self.server, self.interval_ms, self.max_consecutive_failures);
+        let (server, limit) = (self.server, self.max_consecutive_failures);
+        let interval_ms = self.schedule.interval_ms;
         let target = self.targets.as_mut()?.get_mut(&address)?;
         target.in_progress = false;
         self.changed = true;
@@ -373,6 +429,7 @@ impl Target {
             in_progress: false,
             failures: 0,
             peak: RecentPeak::default(),
+            busy_look: 0,
             figures: None,
             changed_ms: 0,
         }
@@ -406,6 +463,12 @@ impl Target {
         self.published.scrape_failures = 0;
         self.published.unreadable_ms = None;
         self.rest(interval_ms, now_ms);
+    }
+
+    /// Whether its last page counted no requests, and this gateway has none there, as it was last looked at.
+    fn is_idle(&self, looks: u64) -> bool {
+        let is_empty = self.published.reading.as_ref().is_some_and(|reading| requests(&reading.metrics) == 0);
+        is_empty && self.failures == 0 && self.busy_look < looks
     }
 
     /// A server that answers slowly is given a rest of half an interval.
@@ -447,7 +510,7 @@ mod tests {
 
     /// A scraper of `count` endpoints, every 50 ms, out after 3 failures.
     fn scraper(count: u8) -> Scraper {
-        let mut scraper = Scraper::new(ModelServer::Vllm, 50, 3);
+        let mut scraper = Scraper::new(ModelServer::Vllm, Schedule::new(50, 2_000), 3);
         scraper.follow(&listed(1..=count), 0);
         scraper
     }
@@ -495,6 +558,33 @@ mod tests {
             succeed(&mut scraper, 1, InFlight::default(), turn * 50 + 2);
             assert_eq!(scraper.due(turn * 50 + 49), []);
         }
+    }
+
+    /// When an endpoint that prints no requests is asked again, and has so many of this gateway's in flight by then.
+    fn check_next(requests: u32, prints: &[u8], next_ms: u64) {
+        let mut scraper = scraper(1);
+        scraper.due(0);
+        scraper.answered(address(1), Ok(prints), InFlight::default(), 0);
+        for now_ms in 1..=next_ms {
+            let in_flight = (requests > 0).then_some((address(1), in_flight(requests, 0)));
+            scraper.observe_in_flight(in_flight.into_iter());
+            assert_eq!(scraper.is_busy(), next_ms == 50);
+            assert_eq!(scraper.due(now_ms).len(), usize::from(now_ms == next_ms), "{requests} {now_ms}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_without_requests_is_asked_less_often() {
+        let idle: &[u8] = b"vllm:num_requests_waiting 0\nvllm:num_requests_running 0\n";
+        check_next(0, idle, 500);
+        check_next(1, idle, 50);
+        check_next(0, PAGE, 50);
+    }
+
+    #[test]
+    fn the_metrics_of_an_idle_endpoint_never_grow_stale() {
+        let idle_ms = |interval_ms, stale_ms| Schedule::new(interval_ms, stale_ms).idle_interval_ms;
+        assert_eq!([idle_ms(50, 2_000), idle_ms(50, 400), idle_ms(50, 60)], [500, 100, 50]);
     }
 
     #[test]
@@ -562,7 +652,7 @@ mod tests {
         expected: (u32, u32, u32, u32),
     ) {
         let prefix = if server == ModelServer::Sglang { "sglang:" } else { "vllm:" };
-        let mut scraper = Scraper::new(server, 50, 3);
+        let mut scraper = Scraper::new(server, Schedule::new(50, 2_000), 3);
         scraper.follow(&listed([1]), 0);
         for (now_ms, (waiting, running, tokens), own) in pages {
             let names = match server {
@@ -670,7 +760,7 @@ mod tests {
 
     #[test]
     fn an_empty_list_is_an_answer_and_no_list_is_none() {
-        let mut scraper = Scraper::new(ModelServer::Vllm, 50, 3);
+        let mut scraper = Scraper::new(ModelServer::Vllm, Schedule::new(50, 2_000), 3);
         assert_eq!(scraper.take_snapshot(), None);
         scraper.follow(&Discovered::default(), 0);
         assert_eq!(published(&mut scraper), []);

@@ -11,7 +11,7 @@ use inference_picker::metrics::{EndpointMetrics, ModelServer};
 use inference_picker::openai::read_request;
 use inference_picker::picker::{Outcome, Picker, Sent};
 use inference_picker::pool::{Discovered, EndpointReading, Reading, Snapshot};
-use inference_picker::scrape::{ScrapeFailure, Scraper};
+use inference_picker::scrape::{Schedule, ScrapeFailure, Scraper};
 
 const CONFIGURATION: &str = r#"{"scrapeCluster":"s","queue":{"maxWait":"10s"},"pools":[{"name":"p","cluster":"c",
     "endpoints":["10.0.0.1:8000","10.0.0.2:8000"],"routingStrategy":"PREFIX_CACHE"}]}"#;
@@ -145,7 +145,7 @@ fn the_lease_is_taken_by_who_comes_and_endpoints_are_scraped() {
         let until_ms = later_ms + lease::LEASE_MS;
         assert_eq!(claim, LeaseStep::Claim(Lease { holder: 2, until_ms }), "{jump}");
 
-        let mut scraper = Scraper::new(ModelServer::Vllm, 50, 3);
+        let mut scraper = Scraper::new(ModelServer::Vllm, Schedule::new(50, 2_000), 3);
         scraper.follow(&Discovered::at(endpoints()), START_MS);
         for address in scraper.due(START_MS + 50) {
             scraper.answered(address, Err(ScrapeFailure::NoAnswer), InFlight::default(), START_MS + 50);

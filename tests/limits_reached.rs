@@ -4,15 +4,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use inference_picker::config::Config;
 use inference_picker::decide::Decision;
+use inference_picker::ledger::Heard;
 use inference_picker::limits::Limit;
-use inference_picker::load::{InFlight, LoadTable};
+use inference_picker::load::InFlight;
 use inference_picker::metrics::{EndpointMetrics, LoraState, MAX_ADAPTERS, ModelServer};
 use inference_picker::openai::{Usage, read_request};
-use inference_picker::peers::{Asking, MAX_GATEWAYS, MAX_REMOTE_WORKERS, Page};
+use inference_picker::peers::{Asking, MAX_GATEWAYS};
 use inference_picker::picker::{Outcome, Picker};
-use inference_picker::pool::{Discovered, DiscoveredEndpoint, EndpointReading, Reading, Snapshot, encode};
+use inference_picker::pool::{Discovered, DiscoveredEndpoint, EndpointReading, Reading, Snapshot};
 use inference_picker::prefix::{BLOCK_BYTES, MAX_PROMPT_BLOCKS};
-use inference_picker::scrape::Scraper;
+use inference_picker::scrape::{Schedule, Scraper};
 
 const NOW_MS: u64 = 100_000;
 const CONFIGURATION: &str = r#"{"scrapeCluster":"s","queue":{"maxRequests":2},"pools":[{"name":"p","cluster":"c",
@@ -117,7 +118,7 @@ fn adapters_that_are_not_remembered() {
 
 #[test]
 fn pages_that_list_as_many_adapters_as_are_read() {
-    let mut scraper = Scraper::new(ModelServer::Vllm, 50, 3);
+    let mut scraper = Scraper::new(ModelServer::Vllm, Schedule::new(50, 2_000), 3);
     scraper.follow(&Discovered { endpoints: listed(1), unnamed: 0 }, NOW_MS);
     for (count, expected) in [(3, &[][..]), (MAX_ADAPTERS + 1, &[(Limit::PageAdapters, 1)])] {
         let names: Vec<String> = (0..count).map(|name| name.to_string()).collect();
@@ -132,17 +133,17 @@ fn pages_that_list_as_many_adapters_as_are_read() {
 }
 
 #[test]
-fn gateways_that_are_not_asked_and_their_workers_that_are_not_known() {
+fn gateways_that_are_not_asked() {
     let mut asking = Asking::new(20);
     asking.follow(&listed(MAX_GATEWAYS as u32), NOW_MS);
     check(asking.limits.take(), &[]);
     asking.follow(&listed(MAX_GATEWAYS as u32 + 1), NOW_MS);
     check(asking.limits.take(), &[(Limit::Gateways, 1)]);
+}
 
-    let mut page = Page::new(NOW_MS);
-    let table =
-        LoadTable { published_ms: NOW_MS, rows: vec![], adapters: vec![], missing: vec![], batches: 0 };
-    (1..=MAX_REMOTE_WORKERS as u64 + 2).for_each(|id| page.add(id, &encode(&table), 0, |_| None));
-    asking.answered(listed(1)[0].address, Ok(&page.to_bytes()), &[], NOW_MS);
-    check(asking.limits.take(), &[(Limit::RemoteWorkers, 2)]);
+#[test]
+fn what_workers_have_told_that_was_kept_no_longer() {
+    let mut picker = picker();
+    picker.hear_all(&Heard { is_lost: true, ..Heard::default() }, NOW_MS);
+    check(picker.take_limits(), &[(Limit::JournalUnread, 1)]);
 }

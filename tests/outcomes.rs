@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 
 use inference_picker::config::Config;
 use inference_picker::decide::Decision;
-use inference_picker::load::LoadTable;
+use inference_picker::ledger::{Ledger, Member};
 use inference_picker::metrics::{EndpointMetrics, LoraState};
 use inference_picker::openai::read_request;
-use inference_picker::peers::Page;
+use inference_picker::peers::{Page, Question};
 use inference_picker::picker::{Outcome, Picker, Sent};
-use inference_picker::pool::{EndpointReading, Reading, Snapshot, encode};
+use inference_picker::pool::{EndpointReading, Reading, Snapshot};
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -175,8 +175,16 @@ impl World {
             .collect()
     }
 
-    fn table(&self) -> LoadTable {
-        self.picker.loads().table(self.now_ms)
+    /// What this worker, the first of its gateway, has told.
+    fn ledger(&mut self) -> Ledger {
+        let (mut ledger, mut member) = (Ledger::new(9, self.now_ms), Member::new(1));
+        member.collect(self.picker.loads_mut(), vec![]);
+        member.write(&mut ledger, self.picker.loads(), self.now_ms);
+        ledger
+    }
+
+    fn read(&mut self, ledger: &Ledger) {
+        Member::new(2).read(ledger, self.picker.loads_mut(), self.now_ms);
     }
 }
 
@@ -259,25 +267,26 @@ fn an_adapter_counts_as_being_loaded_only_until_an_answer_says_otherwise() {
     assert!(world.picker.loads().recent_adapters(at).count() < behind, "nor was it the one used last");
 }
 
-/// What one worker notes is in its table, in its gateway's page, and with that in the others'.
+/// What one worker notes is in its gateway's ledger, in its page, and with that in other gateways' ledgers.
 #[test]
 fn all_workers_of_all_gateways_know_what_one_of_them_was_told() {
     let mut worker = World::new("DEFAULT");
     worker.ask_many(20, "other", |place| place >= 2);
     let mut near = World::new("DEFAULT");
     near.now_ms = worker.now_ms;
-    near.picker.set_peers([worker.table()].iter(), near.now_ms);
+    let ledger = worker.ledger();
+    near.read(&ledger);
     assert_eq!(near.seen("other"), half());
     assert!(!near.seen("another").is_disjoint(&[0, 1].into()), "other models are asked for there");
     // Another machine's clock shows another time.
-    let mut page = Page::new(worker.now_ms);
-    page.add(7, &encode(&worker.table()), 0, |_| None);
+    let page = Page::of(&ledger, &Question::default(), |_| None, worker.now_ms);
     let told = Page::from_bytes(&page.to_bytes()).unwrap();
     let mut far = World::new("DEFAULT");
     far.now_ms = 7_000_000;
     far.scrape(|_, _| ());
-    let table = told.workers[0].table.clone().by_clock(told.now_ms, far.now_ms);
-    far.picker.set_peers([table].iter(), far.now_ms);
+    let mut heard = Ledger::new(8, far.now_ms);
+    told.by_clock(far.now_ms).notes.into_iter().for_each(|note| heard.note(note, true));
+    far.read(&heard);
     assert_eq!(far.seen("other"), half());
     far.now_ms += 1_000;
     far.scrape(|_, _| ());

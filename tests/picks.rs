@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use inference_picker::config::Config;
 use inference_picker::decide::{Decision, Prompt};
 use inference_picker::hash::mix;
-use inference_picker::load::{AdapterId, InFlight, LoadTable, Oldest};
+use inference_picker::ledger::Sums;
+use inference_picker::load::{AdapterId, EndpointKey, EndpointLoad, InFlight, Oldest};
 use inference_picker::metrics::{CacheConfig, EndpointMetrics, LoraState};
 use inference_picker::openai::read_request;
 use inference_picker::picker::{Outcome, Picker, Sent};
@@ -154,8 +155,8 @@ struct Known {
     failures: u32,
     ejected_until_ms: u64,
     last_output_ms: u64,
-    peers: InFlight,
-    peers_adapters: Vec<AdapterId>,
+    others: InFlight,
+    others_adapters: Vec<(AdapterId, u32)>,
     /// The one used last comes last.
     recent_adapters: Vec<AdapterId>,
     /// By model, when it was last noted to be missing, and how often in a row that was; 0: it is there.
@@ -275,7 +276,7 @@ impl World {
     }
 
     fn in_flight(&self, endpoint: usize) -> InFlight {
-        self.own(endpoint) + self.endpoints[endpoint].peers
+        self.own(endpoint) + self.endpoints[endpoint].others
     }
 
     fn adapter(&self, model: &str) -> Option<AdapterId> {
@@ -292,7 +293,7 @@ impl World {
         let lora = reading.metrics.lora.as_ref();
         let mut there: HashSet<AdapterId> =
             lora.iter().flat_map(|lora| &lora.adapters).map(|name| AdapterId::of(name)).collect();
-        there.extend(&known.peers_adapters);
+        there.extend(known.others_adapters.iter().map(|(adapter, _)| *adapter));
         there.extend(
             self.open.iter().filter(|open| open.endpoint == endpoint).filter_map(|open| open.adapter),
         );
@@ -534,8 +535,8 @@ impl World {
                 failures: 0,
                 ejected_until_ms: 0,
                 last_output_ms: 0,
-                peers: InFlight::default(),
-                peers_adapters: Vec::new(),
+                others: InFlight::default(),
+                others_adapters: Vec::new(),
                 recent_adapters: Vec::new(),
                 missing: HashMap::new(),
             };
@@ -554,35 +555,36 @@ impl World {
     }
 
     fn heard(&mut self, rows: &[(usize, u32, u32, u64, Option<usize>)]) {
+        let mut sums = Sums::new();
         for known in &mut self.endpoints {
-            (known.peers, known.peers_adapters) = (InFlight::default(), Vec::new());
+            known.others = InFlight::default();
         }
-        let mut table = LoadTable {
-            published_ms: self.now_ms,
-            rows: vec![],
-            adapters: vec![],
-            missing: vec![],
-            batches: 0,
-        };
         for &(endpoint, requests, waiting, age_ms, adapter) in rows {
             let oldest = (waiting > 0).then_some(Oldest { sent_ms: self.now_ms - age_ms, tokens: 300 });
-            let load = InFlight {
+            let in_flight = InFlight {
                 requests: requests + waiting,
                 waiting,
                 waiting_tokens: 300 * u64::from(waiting),
                 oldest,
                 last_output_ms: self.now_ms - age_ms / 2,
             };
-            table.rows.push((address(endpoint), load));
+            let adapters = adapter.map(|adapter| (AdapterId::of(ADAPTERS[adapter]), 1)).into_iter().collect();
+            let sum = sums.entry(EndpointKey::of(address(endpoint))).or_default();
+            sum.replace(&EndpointLoad::IDLE, &EndpointLoad { in_flight, adapters });
             let known = &mut self.endpoints[endpoint];
-            known.peers = known.peers + load;
-            if let Some(adapter) = adapter.map(|adapter| AdapterId::of(ADAPTERS[adapter])) {
-                table.adapters.push((address(endpoint), adapter));
-                known.peers_adapters.push(adapter);
-                known.adapter_used(adapter);
+            known.others = known.others + in_flight;
+        }
+        // An adapter that more of the others use than before was used just now.
+        for (endpoint, known) in self.endpoints.iter_mut().enumerate() {
+            let now = sums.get(&EndpointKey::of(address(endpoint))).map(|load| load.adapters.clone());
+            let before = std::mem::replace(&mut known.others_adapters, now.unwrap_or_default());
+            for (adapter, count) in known.others_adapters.clone() {
+                if !before.iter().any(|(known, before)| *known == adapter && *before >= count) {
+                    known.adapter_used(adapter);
+                }
             }
         }
-        self.picker.set_peers([table].iter(), self.now_ms);
+        self.picker.loads_mut().set_others(sums.into_iter());
     }
 
     /// What was noted before counts as long as it is not long over, and requests that were sent before it say nothing new.
@@ -595,7 +597,7 @@ impl World {
         let known = &mut self.endpoints[endpoint];
         known.failures = 0;
         known.recent_adapters.retain(|recent| *recent != model);
-        known.peers_adapters.retain(|peers| *peers != model);
+        known.others_adapters.retain(|(others, _)| *others != model);
         let is_valid = |(noted_ms, times): &(u64, u32)| {
             *noted_ms <= now_ms && now_ms < noted_ms + pause_ms(*times) + 30_000
         };

@@ -255,8 +255,7 @@ fn workers_that_tell_each_other_go_by_the_same_prefixes() {
     let (mut one, mut other) = (Worker::new(1), Worker::new(2));
     let (endpoint, mut sent) = one.send(&document("one "));
     let tell = |from: &mut Worker, to: &mut Worker| {
-        let batch = from.0.take_events().unwrap();
-        batch.events.iter().for_each(|event| to.0.hear(7, event, NOW_MS));
+        from.0.take_events().iter().for_each(|event| to.0.hear(7, event, NOW_MS));
     };
     tell(&mut one, &mut other);
     assert_eq!(other.matched_blocks(&document("one ")), 7, "while it is in flight");

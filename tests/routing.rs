@@ -4,6 +4,7 @@ mod common;
 
 use common::{Pod, World, pods, snapshot};
 use inference_picker::decide::Decision;
+use inference_picker::ledger::{Ledger, Member};
 use inference_picker::pool::{HostHealth, Snapshot};
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -281,16 +282,19 @@ fn a_burst_within_one_scrape_interval_is_spread_evenly() {
 
 #[test]
 fn workers_that_exchange_their_loads_spread_a_burst_as_one() {
-    let mut workers: Vec<World> = (0..4).map(|seed| World::new("DEFAULT", &pods(4), seed)).collect();
-    let mut counts = [0; 4];
-    for turn in 0..32 {
-        let tables: Vec<_> = workers.iter().map(World::table).collect();
-        let me = turn % 4;
-        let peers = tables.iter().enumerate().filter(|(other, _)| *other != me).map(|(_, table)| table);
-        workers[me].hear(peers);
-        counts[workers[me].send("m", 500)] += 1;
+    for count in [1, 4, 32] {
+        let mut ledger = Ledger::new(1, 0);
+        let worker = |id| (Member::new(id), World::new("DEFAULT", &pods(4), id));
+        let mut workers: Vec<(Member, World)> = (1..=count).map(worker).collect();
+        let mut counts = [0; 4];
+        for turn in 0..32 {
+            let (member, world) = &mut workers[turn % count as usize];
+            world.read(member, &ledger);
+            counts[world.send("m", 500)] += 1;
+            world.publish(member, &mut ledger);
+        }
+        assert_eq!(counts, [8; 4], "{count} workers");
     }
-    assert_eq!(counts, [8; 4]);
 }
 
 #[test]

@@ -1,63 +1,64 @@
-//! Bytes that another gateway answers, or asks with: bounded, the same when they are written again, no news of workers
-//! here, and no harm to a worker that goes by them. Any bytes, and any bytes as a worker's in a page that is right
+//! Bytes that another gateway answers, or asks with: bounded, the same when they are written again, nothing of this gateway's
+//! own, and no harm to a worker that goes by them. Any bytes, and any bytes as entries of the journal in a page that is right
 //! around them.
 #![no_main]
 
 use std::net::SocketAddr;
 
 use inference_picker::config::Config;
-use inference_picker::peers::{Asking, MAX_PAGE_BYTES, MAX_REMOTE_WORKERS, PATH, Page, Question};
+use inference_picker::ledger::{Ledger, Member};
+use inference_picker::peers::{Asking, MAX_PAGE_BYTES, PATH, Page, Question};
 use inference_picker::picker::Picker;
-use inference_picker::pool::{DiscoveredEndpoint, encode};
-use inference_picker::prefix::BATCHES_KEPT;
+use inference_picker::pool::DiscoveredEndpoint;
 use libfuzzer_sys::fuzz_target;
 
 const NOW_MS: u64 = 100_000;
-/// A worker of this gateway.
+/// This gateway.
 const OWN: u64 = 7;
 const CONFIGURATION: &str = r#"{"pools":[
     {"name":"p","cluster":"c","endpoints":["10.0.0.1:8000","10.0.0.2:8000"],"routingStrategy":"PREFIX_CACHE"}]}"#;
 
 fuzz_target!(|bytes: &[u8]| {
     check_page(bytes);
-    // A page's time, one worker, and the worker's id.
-    check_page(&[encode(&(NOW_MS, 1_u64, 9_u64)), bytes.to_vec()].concat());
-    check_told(bytes);
+    // As the journal's entries, in a page that is right around them.
+    check_page(&Page { gateway: 9, now_ms: NOW_MS, entries: bytes.to_vec(), ..Page::default() }.to_bytes());
     check_question(&[PATH.as_bytes(), bytes].concat());
-    check_question(&[PATH.as_bytes(), b"?since=", bytes].concat());
+    check_question(&[PATH.as_bytes(), b"?read=", bytes].concat());
 });
 
 fn check_page(bytes: &[u8]) {
     let mut asking = Asking::new(20);
     let gateway = SocketAddr::from(([10, 0, 0, 9], 8000));
     asking.follow(&[DiscoveredEndpoint::new(gateway)], 0);
-    let outcome = asking.answered(gateway, Ok(bytes), &[OWN], NOW_MS);
-    assert_eq!(outcome.news.is_some(), Page::from_bytes(bytes).is_none());
-    assert!(asking.workers(NOW_MS).len() <= outcome.workers.len().min(MAX_REMOTE_WORKERS));
-    assert!(outcome.workers.iter().all(|worker| worker.id != OWN && worker.table.is_alive(NOW_MS)));
-    if let Some(page) = Page::from_bytes(bytes) {
+    let outcome = asking.answered(gateway, Ok(bytes), OWN, NOW_MS);
+    let page = Page::from_bytes(bytes);
+    assert_eq!(outcome.news.is_some(), page.is_none());
+    assert!(asking.sums(NOW_MS).len() <= bytes.len());
+    if let Some(page) = page {
+        assert!(page.gateway != OWN || asking.sums(NOW_MS).is_empty());
         let written = page.to_bytes();
         assert!(written.len() <= bytes.len());
         assert_eq!(Page::from_bytes(&written).map(|again| again.to_bytes()), Some(written));
     }
-    let mut picker =
-        Picker::<()>::new(Config::parse(CONFIGURATION.as_bytes()).unwrap(), fastrand::Rng::with_seed(1));
-    picker.set_peers(outcome.workers.iter().map(|worker| &worker.table), NOW_MS);
-    for worker in &outcome.workers {
-        let events = worker.batches.iter().flat_map(|batch| &batch.events);
-        events.for_each(|event| picker.hear(worker.id, event, NOW_MS));
-    }
-    picker.tick(NOW_MS);
-    picker.decide_unread(0, false, NOW_MS);
+    check_told(&asking, outcome.notes, outcome.entries);
 }
 
-/// As what a worker here has published.
-fn check_told(bytes: &[u8]) {
-    let mut page = Page::new(NOW_MS);
-    page.add(OWN, bytes, 0, |_| Some(bytes.to_vec()));
-    assert!(page.to_bytes().len() <= MAX_PAGE_BYTES);
-    assert!(page.workers.iter().all(|worker| worker.batches.len() <= BATCHES_KEPT as usize));
-    assert!(Page::from_bytes(&page.to_bytes()).is_some());
+/// A worker that goes by what was told does so without harm.
+fn check_told(asking: &Asking, notes: Vec<inference_picker::load::MissingNote>, entries: Vec<u8>) {
+    let config = Config::parse(CONFIGURATION.as_bytes()).unwrap();
+    let mut picker = Picker::<()>::new(config, fastrand::Rng::with_seed(1));
+    let (mut ledger, mut asker, mut worker) = (Ledger::new(OWN, NOW_MS), Member::new(1), Member::new(2));
+    ledger.set_remote(asking.sums(NOW_MS), NOW_MS);
+    notes.into_iter().for_each(|note| ledger.note(note, true));
+    asker.pass_on(entries);
+    asker.write(&mut ledger, picker.loads(), NOW_MS);
+    worker.read(&ledger, picker.loads_mut(), NOW_MS);
+    let heard = worker.hear(&ledger, |_| None);
+    picker.hear_all(&heard, NOW_MS);
+    picker.tick(NOW_MS);
+    picker.decide_unread(0, false, NOW_MS);
+    let answer = Page::of(&ledger, &Question::default(), |_| None, NOW_MS);
+    assert!(answer.to_bytes().len() <= MAX_PAGE_BYTES);
 }
 
 fn check_question(path: &[u8]) {

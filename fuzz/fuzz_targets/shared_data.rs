@@ -5,11 +5,11 @@
 use inference_picker::config::{Config, MAX_ENDPOINTS};
 use inference_picker::decide::Decision;
 use inference_picker::lease::{self, Lease};
-use inference_picker::load::LoadTable;
+use inference_picker::ledger::{Chunk, Cursor, Ledger, Member};
 use inference_picker::openai::read_request;
 use inference_picker::picker::{Outcome, Picker};
 use inference_picker::pool::{Snapshot, decode, encode};
-use inference_picker::prefix::{BATCHES_KEPT, Batch, numbers_to_read};
+use inference_picker::slots::{MAX_SLOTS, Slots};
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,21 +28,37 @@ fuzz_target!(|bytes: &[u8]| {
         picker.apply([(0, snapshot.clone()), (1, snapshot)].into_iter());
     }
     check_codec::<Snapshot>(bytes);
-    if let Some(table) = check_codec::<LoadTable>(bytes) {
-        for read in [0, table.batches - table.batches.min(3), u64::MAX] {
-            assert!(numbers_to_read(read, table.batches).take(1_000).count() as u64 <= BATCHES_KEPT);
-        }
-        picker.set_peers([&table].into_iter(), NOW_MS);
+    if let Some(ledger) = check_codec::<Ledger>(bytes) {
+        check_ledger(&mut picker, ledger, bytes);
     }
-    if let Some(batch) = check_codec::<Batch>(bytes) {
-        batch.events.iter().for_each(|event| picker.hear(7, event, NOW_MS));
+    check_codec::<Chunk>(bytes);
+    if let Some(mut slots) = check_codec::<Slots>(bytes) {
+        assert!(slots.claim(7, NOW_MS) < MAX_SLOTS);
     }
     if let Some(lease) = check_codec::<Lease>(bytes) {
         lease::step(Some(lease), 1, NOW_MS);
     }
-    check_codec::<Vec<u64>>(bytes);
     (0..2).for_each(|pool| check_picks(&mut picker, pool));
 });
+
+/// A worker that reads it and writes to it, and full chunks of whose journal are these bytes.
+fn check_ledger(picker: &mut Picker<()>, mut ledger: Ledger, bytes: &[u8]) {
+    let mut member = Member::new(7);
+    for now_ms in [NOW_MS, NOW_MS + 1_000] {
+        ledger.refresh(now_ms);
+        member.read(&ledger, picker.loads_mut(), now_ms);
+        let heard = member.hear(&ledger, |_| Chunk::from_bytes(bytes));
+        picker.hear_all(&heard, now_ms);
+        check_picks(picker, 0);
+        let events = picker.take_events();
+        member.collect(picker.loads_mut(), events);
+        let written = member.write(&mut ledger, picker.loads(), now_ms);
+        member.written(&written);
+        assert!(Ledger::from_bytes(&ledger.to_bytes()).is_some());
+    }
+    let mut cursor = Cursor { chunk: 3, offset: 5 };
+    ledger.journal().unread(&mut cursor, |_| Chunk::from_bytes(bytes));
+}
 
 fn check_codec<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let value: T = decode(bytes)?;

@@ -27,6 +27,10 @@ pub struct Oldest {
 }
 
 impl InFlight {
+    /// Nothing.
+    pub(super) const NONE: InFlight =
+        InFlight { requests: 0, waiting: 0, waiting_tokens: 0, oldest: None, last_output_ms: 0 };
+
     /// Prompt tokens that the endpoint has yet to compute, at `tokens_per_ms`.
     ///
     /// ```text

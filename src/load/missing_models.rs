@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AdapterId, LoadId};
+use super::{AdapterId, EndpointKey, LoadId};
 
 /// How long an endpoint that does not have a model is not asked for it, in milliseconds; doubled each time it says so again.
 const FIRST_PAUSE_MS: u64 = 1_000;
@@ -33,6 +33,24 @@ pub struct Missing {
     pub noted_ms: u64,
     /// How often in a row it was found missing; 0: it is there.
     pub times: u8,
+}
+
+/// What was noted of a model at an endpoint, as workers tell each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingNote {
+    /// Where.
+    pub endpoint: EndpointKey,
+    /// The model, by the id that an adapter of this name has.
+    pub model: AdapterId,
+    /// What was noted.
+    pub missing: Missing,
+}
+
+impl MissingNote {
+    /// Whether it is still to be told to others, who all read what was told well within that time.
+    pub fn is_told(&self, now_ms: u64) -> bool {
+        now_ms.abs_diff(self.missing.noted_ms) < TOLD_FOR_MS
+    }
 }
 
 impl Missing {

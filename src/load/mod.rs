@@ -9,30 +9,31 @@
 //! with its first request, which a scrape shows only later, and keeps it, which no scrape shows. From the times of first
 //! outputs follows how fast it computes prompts; until there are some, it is taken to be as fast as those beside it.
 //!
-//! A worker counts its own and publishes them as a [`LoadTable`] under a key that only it writes; it reads the
-//! tables of its peers. A worker that dies takes nothing with it: its table grows old and is left out.
+//! A worker counts its own. What all workers have is the [ledger](crate::ledger)'s to sum up, from which [`LoadBook`] hears
+//! what others have.
 
 mod changes;
+mod endpoint_load;
 mod in_flight;
 mod missing_models;
 mod recent_adapters;
 mod row;
-mod table;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
 use crate::decayed_ratio::DecayedRatio;
 
 use changes::Changes;
+pub use endpoint_load::{EndpointKey, EndpointLoad};
 pub use in_flight::{InFlight, Oldest};
-pub use missing_models::Missing;
 use missing_models::MissingModels;
+pub use missing_models::{Missing, MissingNote};
 pub use row::DEFAULT_PREFILL_TOKENS_PER_MS;
 use row::{Row, USUAL_SPEED_WEIGHT_MS};
-pub use table::{LoadTable, TABLE_EXPIRES_AFTER_MS, is_recent};
 
 /// The place of an endpoint in the [`LoadBook`]; holds until [`LoadBook::keep_only`] drops the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -96,10 +97,14 @@ impl Ticket {
 pub struct LoadBook {
     rows: Vec<Option<Row>>,
     ids: HashMap<SocketAddr, LoadId>,
+    keys: HashMap<EndpointKey, LoadId, FixedState>,
     /// Where this worker has requests in flight.
     busy: Vec<LoadId>,
-    /// Where peers have some.
+    /// Where others have some, and how often that has been heard.
     heard: Vec<LoadId>,
+    rounds: u64,
+    /// Where what this worker has in flight has changed since it was last taken to be published.
+    unpublished: Vec<LoadId>,
     changes: Changes,
     missing: MissingModels,
 }
@@ -117,6 +122,7 @@ impl LoadBook {
             None => self.rows.push(row),
         }
         self.ids.insert(address, LoadId(index));
+        self.keys.insert(EndpointKey::of(address), LoadId(index));
         LoadId(index)
     }
 
@@ -133,6 +139,11 @@ impl LoadBook {
     /// What all workers have in flight on an endpoint.
     pub fn in_flight(&self, id: LoadId) -> InFlight {
         self.row(id).map_or(InFlight::default(), Row::in_flight)
+    }
+
+    /// What this worker has in flight on an endpoint.
+    pub fn own(&self, id: LoadId) -> InFlight {
+        self.row(id).map_or(InFlight::default(), Row::own)
     }
 
     /// How many changes of loads there have been, ever.
@@ -228,7 +239,7 @@ impl LoadBook {
     /// An endpoint has answered a request sent at `sent_ms` that it does not have the model: nor does it load it, as it was
     /// taken to. `false` if another one had to be forgotten for it.
     pub fn model_missing(&mut self, id: LoadId, model: AdapterId, sent_ms: u64, now_ms: u64) -> bool {
-        self.change(id, |row| row.forget_adapter(model));
+        self.change_own(id, |row| row.forget_adapter(model));
         self.missing.missing(id, model, sent_ms, now_ms)
     }
 
@@ -242,7 +253,7 @@ impl LoadBook {
         if let Some(model) = share.model {
             self.missing.asked(id, model, now_ms);
         }
-        let number = self.change(id, |row| row.start(share, now_ms)).unwrap_or(0);
+        let number = self.change_own(id, |row| row.start(share, now_ms)).unwrap_or(0);
         Ticket { id, number, sent_ms: now_ms, share, is_moved: false }
     }
 
@@ -258,12 +269,12 @@ impl LoadBook {
             self.missing.served(ticket.id, model, now_ms);
         }
         let seen = ticket.share.streamed && !ticket.is_moved;
-        self.change(ticket.id, |row| row.first_output(ticket.number, seen, now_ms));
+        self.change_own(ticket.id, |row| row.first_output(ticket.number, seen, now_ms));
     }
 
     /// The request is over, however it ended.
     pub fn end(&mut self, ticket: Ticket, now_ms: u64) {
-        self.change(ticket.id, |row| row.end(ticket.number, ticket.share.adapter, now_ms));
+        self.change_own(ticket.id, |row| row.end(ticket.number, ticket.share.adapter, now_ms));
     }
 
     /// Takes prompts for done whose answers are not streamed, once the endpoint has had the time; whether there were
@@ -272,43 +283,63 @@ impl LoadBook {
         let is_due = |id: &&LoadId| self.row(**id).is_some_and(|row| row.has_output_due(now_ms));
         let due: Vec<LoadId> = self.busy.iter().filter(is_due).copied().collect();
         for id in &due {
-            self.change(*id, |row| row.assume_outputs(now_ms));
+            self.change_own(*id, |row| row.assume_outputs(now_ms));
         }
         !due.is_empty()
     }
 
-    /// What this worker has in flight, to be published.
-    pub fn table(&self, now_ms: u64) -> LoadTable {
-        let busy = || self.busy.iter().filter_map(|id| self.row(*id));
-        let adapters = busy().flat_map(|row| row.own_adapters().map(|adapter| (row.address, adapter)));
-        let missing = self.missing.told(now_ms);
-        LoadTable {
-            published_ms: now_ms,
-            rows: busy().map(|row| (row.address, row.own())).collect(),
-            adapters: adapters.collect(),
-            missing: missing
-                .filter_map(|(id, model, missing)| Some((self.address(id)?, model, missing)))
-                .collect(),
-            batches: 0,
+    /// Whether this worker has nothing in flight.
+    pub fn is_own_idle(&self) -> bool {
+        self.busy.is_empty()
+    }
+
+    /// Whether what this worker has in flight has changed since it was last taken.
+    pub fn has_unpublished(&self) -> bool {
+        !self.unpublished.is_empty()
+    }
+
+    /// What this worker has in flight where that has changed since it was last taken.
+    pub fn take_unpublished(&mut self) -> Vec<(EndpointKey, EndpointLoad)> {
+        let ids = std::mem::take(&mut self.unpublished);
+        let mut taken = Vec::with_capacity(ids.len());
+        for id in ids {
+            if let Some(row) = self.rows.get_mut(id.0).and_then(Option::as_mut) {
+                row.is_unpublished = false;
+                taken.push((row.key, row.own_load()));
+            }
+        }
+        taken
+    }
+
+    /// Takes over what others have in flight, endpoint by endpoint, in place of what was known of that.
+    pub fn set_others(&mut self, others: impl Iterator<Item = (EndpointKey, EndpointLoad)>) {
+        let before = std::mem::take(&mut self.heard);
+        self.rounds += 1;
+        for (key, load) in others {
+            let Some(&id) = self.keys.get(&key) else { continue };
+            self.heard.push(id);
+            self.hear(id, load);
+        }
+        for id in before {
+            if self.row(id).is_some_and(|row| row.heard_round != self.rounds) {
+                self.hear(id, EndpointLoad::default());
+            }
         }
     }
 
-    /// Takes over what the peers have published, in place of what was known of them. Tables that have expired
-    /// are left out.
-    pub fn set_peers<'a>(&mut self, tables: impl Iterator<Item = &'a LoadTable>, now_ms: u64) {
-        for id in std::mem::take(&mut self.heard) {
-            self.change(id, Row::forget_peers);
-        }
-        for table in tables.filter(|table| table.is_alive(now_ms)) {
-            for (address, load) in table.rows() {
-                self.hear(address, |row| row.add_peer(*load));
-            }
-            for (address, adapter) in table.adapters() {
-                self.hear(address, |row| row.add_peers_adapter(*adapter));
-            }
-            for (address, model, missing) in table.missing() {
-                self.hear_missing(address, *model, *missing, now_ms);
-            }
+    /// What this worker has noted of models that endpoints do not have, for the others to hear.
+    pub fn missing_noted(&self, now_ms: u64) -> impl Iterator<Item = MissingNote> {
+        let noted = self.missing.told(now_ms);
+        noted.filter_map(|(id, model, missing)| {
+            Some(MissingNote { endpoint: self.row(id)?.key, model, missing })
+        })
+    }
+
+    /// Another worker has noted this of a model.
+    pub fn hear_missing(&mut self, note: &MissingNote, now_ms: u64) {
+        let Some(&id) = self.keys.get(&note.endpoint) else { return };
+        if self.missing.hear(id, note.model, note.missing, now_ms) {
+            self.change_own(id, |row| row.forget_adapter(note.model));
         }
     }
 
@@ -317,9 +348,11 @@ impl LoadBook {
         for slot in &mut self.rows {
             if let Some(row) = slot
                 && row.own().is_idle()
+                && !row.is_unpublished
                 && !known(&row.address)
             {
                 self.ids.remove(&row.address);
+                self.keys.remove(&row.key);
                 *slot = None;
             }
         }
@@ -331,6 +364,7 @@ impl LoadBook {
         self.rows.get(id.0)?.as_ref()
     }
 
+    /// Changes what this worker knows of an endpoint, or has in flight there.
     fn change<T>(&mut self, id: LoadId, change: impl FnOnce(&mut Row) -> T) -> Option<T> {
         let row = self.rows.get_mut(id.0)?.as_mut()?;
         let was_idle = row.own().is_idle();
@@ -344,20 +378,22 @@ impl LoadBook {
         Some(changed)
     }
 
-    /// A peer tells of the endpoint of this address.
-    fn hear(&mut self, address: &SocketAddr, change: impl FnOnce(&mut Row)) {
-        let Some(&id) = self.ids.get(address) else { return };
-        if !self.row(id).is_some_and(Row::has_peers) {
-            self.heard.push(id);
+    /// The same where what this worker has in flight there is changed, which others are to know.
+    fn change_own<T>(&mut self, id: LoadId, change: impl FnOnce(&mut Row) -> T) -> Option<T> {
+        let changed = self.change(id, change)?;
+        let row = self.rows.get_mut(id.0)?.as_mut()?;
+        if !std::mem::replace(&mut row.is_unpublished, true) {
+            self.unpublished.push(id);
         }
-        self.change(id, change);
+        Some(changed)
     }
 
-    /// A peer tells of a model at the endpoint of this address.
-    fn hear_missing(&mut self, address: &SocketAddr, model: AdapterId, missing: Missing, now_ms: u64) {
-        let Some(id) = self.known(address) else { return };
-        if self.missing.hear(id, model, missing, now_ms) {
-            self.change(id, |row| row.forget_adapter(model));
+    /// Others have this in flight there.
+    fn hear(&mut self, id: LoadId, load: EndpointLoad) {
+        let Some(row) = self.rows.get_mut(id.0).and_then(Option::as_mut) else { return };
+        row.heard_round = self.rounds;
+        if row.set_others(load) {
+            self.changes.note(id);
         }
     }
 }
@@ -483,47 +519,46 @@ mod tests {
         assert!(book.prefill_tokens_per_ms(id) > 500.0, "{}", book.prefill_tokens_per_ms(id));
     }
 
-    #[test]
-    fn peers_add_up_and_a_worker_that_is_gone_does_not_count() {
-        let mut book = LoadBook::default();
-        let id = book.id(address(1));
-        let _own = book.start(id, share(10, None), 0);
-        let table = |published_ms| LoadTable {
-            published_ms,
-            rows: vec![(address(1), load(2, 1, 50)), (address(9), load(1, 1, 1))],
-            adapters: vec![],
-            missing: vec![],
-            batches: 0,
-        };
-        book.set_peers([table(5_000), table(4_000), table(1_000)].iter(), 5_000);
-        assert_eq!(sums(book.in_flight(id)), (5, 3, 110));
-        assert_eq!(sums(book.in_flight_at(&address(9))), (0, 0, 0));
-        book.set_peers([].iter(), 5_000);
-        assert_eq!(sums(book.in_flight(id)), (1, 1, 10));
+    fn others(last: u8, requests: u32, tokens: u64) -> (EndpointKey, EndpointLoad) {
+        let in_flight = load(requests, requests, tokens);
+        (EndpointKey::of(address(last)), EndpointLoad { in_flight, adapters: vec![] })
     }
 
     #[test]
-    fn a_table_lists_own_requests_only() {
+    fn what_others_have_is_added_in_place_of_what_they_had() {
         let mut book = LoadBook::default();
-        let (busy, idle) = (book.id(address(1)), book.id(address(2)));
+        let (busy, other) = (book.id(address(1)), book.id(address(2)));
+        let _own = book.start(busy, share(10, None), 0);
+        book.set_others([others(1, 3, 100), others(9, 1, 1)].into_iter());
+        assert_eq!(sums(book.in_flight(busy)), (4, 4, 110));
+        assert_eq!(sums(book.in_flight_at(&address(9))), (0, 0, 0), "not one of ours");
+        let before = book.changes();
+        book.set_others([others(1, 3, 100)].into_iter());
+        assert_eq!(book.changes(), before, "nothing new");
+        book.set_others([others(2, 1, 5)].into_iter());
+        assert_eq!((sums(book.in_flight(busy)), sums(book.in_flight(other))), ((1, 1, 10), (1, 1, 5)));
+        book.set_others([].into_iter());
+        assert_eq!((sums(book.in_flight(busy)), sums(book.in_flight(other))), ((1, 1, 10), (0, 0, 0)));
+    }
+
+    #[test]
+    fn what_has_changed_of_this_workers_own_is_taken_once() {
+        let mut book = LoadBook::default();
+        let (busy, _idle) = (book.id(address(1)), book.id(address(2)));
         let ticket = book.start(busy, share(10, None), 0);
-        book.set_peers(
-            [LoadTable {
-                published_ms: 1,
-                rows: vec![(address(2), load(1, 1, 1))],
-                adapters: vec![],
-                missing: vec![],
-                batches: 0,
-            }]
-            .iter(),
-            1,
-        );
-        assert_eq!(book.in_flight(idle).requests, 1);
-        let listed: Vec<_> =
-            book.table(9).rows.iter().map(|(address, load)| (*address, sums(*load))).collect();
-        assert_eq!(listed, [(address(1), (1, 1, 10))]);
-        book.end(ticket, 0);
-        assert_eq!(book.table(9).rows, []);
+        book.set_others([others(2, 1, 1)].into_iter());
+        let mut check = |expected: &[(u32, u32, u64)]| {
+            let taken = book.take_unpublished();
+            assert!(taken.iter().all(|(key, _)| *key == EndpointKey::of(address(1))));
+            assert_eq!(taken.iter().map(|(_, load)| sums(load.in_flight)).collect::<Vec<_>>(), expected);
+        };
+        check(&[(1, 1, 10)]);
+        check(&[]);
+        book.first_output(&ticket, 5);
+        book.end(ticket, 9);
+        let taken = book.take_unpublished();
+        assert_eq!(taken.len(), 1);
+        assert!(taken[0].1.is_idle());
     }
 
     #[test]
@@ -535,25 +570,10 @@ mod tests {
         assert_eq!(sums(book.in_flight(id)), (1, 1, 10));
         book.end(ticket, 0);
         book.keep_only(|_| false);
+        assert_eq!(book.known(&address(1)), Some(id), "until that is published");
+        book.take_unpublished();
+        book.keep_only(|_| false);
         assert_eq!(book.id(address(2)), id, "the place is used again");
-    }
-
-    #[test]
-    fn an_adapter_is_there_as_long_as_any_worker_has_a_request_for_it() {
-        let (sql, chat) = (AdapterId::of("sql"), AdapterId::of("chat"));
-        let (mut book, mut peer) = (LoadBook::default(), LoadBook::default());
-        let id = book.id(address(1));
-        let tickets = [book.start(id, share(10, Some(sql)), 0), book.start(id, share(10, Some(sql)), 0)];
-        let peers_id = peer.id(address(1));
-        let _peers = peer.start(peers_id, share(10, Some(chat)), 0);
-        book.set_peers([peer.table(1)].iter(), 1);
-        assert!(book.has_adapter(id, sql) && book.has_adapter(id, chat));
-        let [first, second] = tickets;
-        book.end(first, 0);
-        assert!(book.has_adapter(id, sql));
-        book.end(second, 0);
-        book.set_peers([].iter(), 1);
-        assert!(!book.has_adapter(id, sql) && !book.has_adapter(id, chat));
     }
 
     /// Lets the endpoint compute a prompt of so many tokens in so long, after those before.

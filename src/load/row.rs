@@ -1,10 +1,10 @@
-//! The load of one endpoint: this worker's own, and what its peers have told.
+//! The load of one endpoint: this worker's own, and that of all others.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::recent_adapters::RecentAdapters;
-use super::{AdapterId, InFlight, Oldest, Share};
+use super::{AdapterId, EndpointKey, EndpointLoad, InFlight, Oldest, Share};
 use crate::decayed_ratio::DecayedRatio;
 
 /// How fast endpoints are taken to compute prompts until one of a pool has been seen, in tokens a millisecond: a 7B model
@@ -38,6 +38,11 @@ pub(super) const MAX_ADAPTERS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) address: SocketAddr,
+    pub(super) key: EndpointKey,
+    /// Whether what this worker has there has changed since it was last taken to be published.
+    pub(super) is_unpublished: bool,
+    /// The last round in which something was heard of it.
+    pub(super) heard_round: u64,
     own: InFlight,
     /// This worker's requests without an output, by number.
     own_waiting: BTreeMap<u64, Waiting>,
@@ -49,8 +54,8 @@ pub(super) struct Row {
     prefill: DecayedRatio,
     /// How fast it is taken to be as long as it has not been seen for long.
     usual_tokens_per_ms: f64,
-    peers: InFlight,
-    peers_adapters: Vec<AdapterId>,
+    /// What other workers have there, and other gateways.
+    others: EndpointLoad,
     recent_adapters: RecentAdapters,
 }
 
@@ -81,6 +86,9 @@ impl Row {
     pub fn new(address: SocketAddr) -> Row {
         Row {
             address,
+            key: EndpointKey::of(address),
+            is_unpublished: false,
+            heard_round: 0,
             own: InFlight::default(),
             own_waiting: BTreeMap::new(),
             started: 0,
@@ -88,8 +96,7 @@ impl Row {
             own_adapters: Vec::new(),
             prefill: DecayedRatio::unseen(SPEED_MEMORY_MS),
             usual_tokens_per_ms: DEFAULT_PREFILL_TOKENS_PER_MS,
-            peers: InFlight::default(),
-            peers_adapters: Vec::new(),
+            others: EndpointLoad::default(),
             recent_adapters: RecentAdapters::default(),
         }
     }
@@ -98,9 +105,15 @@ impl Row {
         self.own
     }
 
-    /// This worker's and its peers' together.
+    /// What this worker publishes of it.
+    pub fn own_load(&self) -> EndpointLoad {
+        let adapters = self.own_adapters.iter().map(|own| (own.adapter, own.requests));
+        EndpointLoad { in_flight: self.own, adapters: adapters.collect() }
+    }
+
+    /// This worker's and all others' together.
     pub fn in_flight(&self) -> InFlight {
-        self.own + self.peers
+        self.own + self.others.in_flight
     }
 
     pub fn prefill_tokens_per_ms(&self) -> f64 {
@@ -125,12 +138,12 @@ impl Row {
         (self.own.waiting, self.own_done)
     }
 
-    pub fn own_adapters(&self) -> impl Iterator<Item = AdapterId> {
+    fn own_adapters(&self) -> impl Iterator<Item = AdapterId> {
         self.own_adapters.iter().map(|own| own.adapter)
     }
 
     pub fn adapters(&self) -> impl Iterator<Item = AdapterId> {
-        self.own_adapters().chain(self.peers_adapters.iter().copied())
+        self.own_adapters().chain(self.others.adapters.iter().map(|(adapter, _)| *adapter))
     }
 
     pub fn recent_adapters(&self) -> &RecentAdapters {
@@ -149,7 +162,7 @@ impl Row {
     pub fn forget_adapter(&mut self, adapter: AdapterId) {
         self.recent_adapters.forget(adapter);
         self.own_adapters.retain(|own| own.adapter != adapter);
-        self.peers_adapters.retain(|known| *known != adapter);
+        self.others.adapters.retain(|(known, _)| *known != adapter);
     }
 
     /// Counts a request, and numbers it.
@@ -177,7 +190,7 @@ impl Row {
         if seen {
             let tokens = f64::from(waiting.tokens) + self.stop_waiting_unseen(number);
             // Since this worker's last one was done, or since it had something to do there, the endpoint has worked on
-            // this and on what peers had there, of which they tell later.
+            // this and on what others had there, of which they tell later.
             let share = own.waiting_tokens as f64 / all.waiting_tokens.max(1) as f64;
             self.observe_prefill(tokens, own.working_ms(now_ms) as f64 * share);
         }
@@ -211,24 +224,20 @@ impl Row {
         }
     }
 
-    pub fn has_peers(&self) -> bool {
-        self.peers != InFlight::default() || !self.peers_adapters.is_empty()
-    }
-
-    pub fn forget_peers(&mut self) {
-        self.peers = InFlight::default();
-        self.peers_adapters.clear();
-    }
-
-    pub fn add_peer(&mut self, load: InFlight) {
-        self.peers = self.peers + load;
-    }
-
-    pub fn add_peers_adapter(&mut self, adapter: AdapterId) {
-        self.recent_adapters.used(adapter);
-        if self.peers_adapters.len() < MAX_ADAPTERS && !self.peers_adapters.contains(&adapter) {
-            self.peers_adapters.push(adapter);
+    /// What others have there, in place of what was known of that; whether that is news. An adapter that more of them use
+    /// than before was used just now.
+    pub fn set_others(&mut self, others: EndpointLoad) -> bool {
+        if self.others == others {
+            return false;
         }
+        let before = std::mem::replace(&mut self.others, others);
+        for (adapter, count) in &self.others.adapters {
+            let known = before.adapters.iter().find(|(known, _)| known == adapter);
+            if known.is_none_or(|(_, before)| before < count) {
+                self.recent_adapters.used(*adapter);
+            }
+        }
+        true
     }
 
     /// When an endpoint that works at the learnt speed is done with all it has and `tokens` more.

@@ -3,25 +3,21 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::{MAX_GATEWAYS, MAX_REMOTE_WORKERS, Page, Question, WorkerPage};
+use super::{MAX_GATEWAYS, Page, Question};
+use crate::ledger::{Cursor, REMOTE_EXPIRES_AFTER_MS, Sums};
 use crate::limits::{Limit, LimitsReached};
-use crate::load::is_recent;
+use crate::load::{EndpointLoad, MissingNote};
 use crate::pool::DiscoveredEndpoint;
 
 /// A gateway that has failed is asked again after this time, in milliseconds: one that starts is soon known, and one that
 /// is gone costs five questions a second.
 const REST_AFTER_FAILURE_MS: u64 = 200;
 
-/// The id that no worker has: a picker calls itself so.
-const NO_WORKER: u64 = 0;
-
 /// The other gateways.
 #[derive(Debug)]
 pub struct Asking {
     interval_ms: u64,
     gateways: Vec<Gateway>,
-    /// The other gateways' workers.
-    workers: HashMap<u64, Worker>,
     /// Which limits were reached.
     pub limits: LimitsReached,
 }
@@ -32,15 +28,19 @@ struct Gateway {
     due_ms: u64,
     in_progress: bool,
     fails: bool,
+    /// What it has told last.
+    known: Option<Known>,
 }
 
-/// What is known of a worker of another gateway.
+/// What is known of another gateway.
 #[derive(Debug)]
-struct Worker {
-    gateway: SocketAddr,
-    published_ms: u64,
-    /// Batches heard of it.
-    batches: u64,
+struct Known {
+    gateway: u64,
+    heard_ms: u64,
+    /// What it has in flight, with all times by this gateway's clock.
+    sums: Sums,
+    /// How far its journal was read.
+    read: Cursor,
 }
 
 /// What an operator should hear of a question.
@@ -55,8 +55,10 @@ pub enum News {
 /// What came of a question.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// The gateway's workers, with all times by this gateway's clock.
-    pub workers: Vec<WorkerPage>,
+    /// Entries for this gateway's journal.
+    pub entries: Vec<u8>,
+    /// Notes for its ledger, with all times by this gateway's clock.
+    pub notes: Vec<MissingNote>,
     /// What an operator should hear.
     pub news: Option<News>,
 }
@@ -64,12 +66,7 @@ pub struct Outcome {
 impl Asking {
     /// No gateway is known yet.
     pub fn new(interval_ms: u64) -> Asking {
-        Asking {
-            interval_ms,
-            gateways: Vec::new(),
-            workers: HashMap::new(),
-            limits: LimitsReached::default(),
-        }
+        Asking { interval_ms, gateways: Vec::new(), limits: LimitsReached::default() }
     }
 
     /// Follows this list of gateways, of which the first [`MAX_GATEWAYS`] are asked.
@@ -78,33 +75,32 @@ impl Asking {
         let mut known: HashMap<SocketAddr, Gateway> =
             self.gateways.drain(..).map(|gateway| (gateway.address, gateway)).collect();
         let gateways = listed.iter().map(|listed| {
-            let new = Gateway { address: listed.address, due_ms: now_ms, in_progress: false, fails: false };
-            known.remove(&listed.address).unwrap_or(new)
+            let known = known.remove(&listed.address);
+            known.unwrap_or_else(|| Gateway::new(listed.address, now_ms))
         });
         self.gateways = gateways.take(MAX_GATEWAYS).collect();
     }
 
     /// The gateways to ask now, and what; each counts as asked until [`Asking::answered`].
     pub fn due(&mut self, now_ms: u64) -> Vec<(SocketAddr, Question)> {
-        let workers = &self.workers;
         // What is due later than any is put off was put off by a clock that has gone back since.
         let latest_ms = now_ms.saturating_add(longest_rest_ms(self.interval_ms));
         let is_due = |gateway: &&mut Gateway| gateway.due_ms <= now_ms || gateway.due_ms > latest_ms;
         let due = self.gateways.iter_mut().filter(|gateway| !gateway.in_progress).filter(is_due);
         due.map(|gateway| {
             gateway.in_progress = true;
-            let of_it = workers.iter().filter(|(_, worker)| worker.gateway == gateway.address);
-            (gateway.address, Question::new(of_it.map(|(id, worker)| (*id, worker.batches))))
+            let read = gateway.known.as_ref().map(|known| Question::of_read(known.gateway, known.read));
+            (gateway.address, read.unwrap_or_default())
         })
         .collect()
     }
 
-    /// A question has been answered, or has failed. `own` are this gateway's workers: what is told of them was told here.
+    /// A question has been answered, or has failed. `own` is this gateway: when it has asked itself, nothing is told.
     pub fn answered(
         &mut self,
         address: SocketAddr,
         answer: Result<&[u8], String>,
-        own: &[u64],
+        own: u64,
         now_ms: u64,
     ) -> Outcome {
         let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.address == address) else {
@@ -112,34 +108,29 @@ impl Asking {
         };
         let page = answer.and_then(|bytes| Page::from_bytes(bytes).ok_or_else(|| "not a page".to_owned()));
         let news = gateway.ended(self.interval_ms, page.as_ref().err(), now_ms);
-        let workers = page.map(|page| self.take_over(address, page, own, now_ms)).unwrap_or_default();
-        Outcome { workers, news }
+        let Some(page) = page.ok().filter(|page| page.gateway != own) else {
+            return Outcome { news, ..Outcome::default() };
+        };
+        let Page { gateway: id, sums, notes, entries, end, .. } = page.by_clock(now_ms);
+        gateway.known = Some(Known { gateway: id, heard_ms: now_ms, sums, read: end });
+        Outcome { entries, notes, news }
     }
 
-    fn take_over(&mut self, gateway: SocketAddr, page: Page, own: &[u64], now_ms: u64) -> Vec<WorkerPage> {
-        let there_ms = page.now_ms;
-        let is_other = |id: u64| id != NO_WORKER && !own.contains(&id);
-        let others = page.workers.into_iter().filter(|worker| is_other(worker.id));
-        let heard = others.filter_map(|worker| {
-            let table = worker.table.by_clock(there_ms, now_ms);
-            let has_room = self.workers.contains_key(&worker.id) || self.workers.len() < MAX_REMOTE_WORKERS;
-            self.limits.add_if(!has_room, Limit::RemoteWorkers);
-            if !table.is_alive(now_ms) || !has_room {
-                return None;
+    /// What all other gateways have in flight that are still heard of. One that is listed at two addresses counts once.
+    pub fn sums(&self, now_ms: u64) -> Sums {
+        let mut counted: Vec<u64> = Vec::new();
+        let mut sums = Sums::new();
+        for known in self.gateways.iter().filter_map(|gateway| gateway.known.as_ref()) {
+            let is_heard = now_ms.abs_diff(known.heard_ms) < REMOTE_EXPIRES_AFTER_MS;
+            if !is_heard || counted.contains(&known.gateway) {
+                continue;
             }
-            let known = Worker { gateway, published_ms: table.published_ms, batches: table.batches };
-            self.workers.insert(worker.id, known);
-            Some(WorkerPage { table, ..worker })
-        });
-        heard.collect()
-    }
-
-    /// The workers of other gateways that are still heard of, in order; the others are forgotten.
-    pub fn workers(&mut self, now_ms: u64) -> Vec<u64> {
-        self.workers.retain(|_, worker| is_recent(worker.published_ms, now_ms));
-        let mut ids: Vec<u64> = self.workers.keys().copied().collect();
-        ids.sort_unstable();
-        ids
+            counted.push(known.gateway);
+            for (key, load) in &known.sums {
+                sums.entry(*key).or_default().replace(&EndpointLoad::IDLE, load);
+            }
+        }
+        sums
     }
 }
 
@@ -149,6 +140,10 @@ fn longest_rest_ms(interval_ms: u64) -> u64 {
 }
 
 impl Gateway {
+    fn new(address: SocketAddr, due_ms: u64) -> Gateway {
+        Gateway { address, due_ms, in_progress: false, fails: false, known: None }
+    }
+
     fn ended(&mut self, interval_ms: u64, failure: Option<&String>, now_ms: u64) -> Option<News> {
         self.in_progress = false;
         let failed_before = std::mem::replace(&mut self.fails, failure.is_some());
@@ -168,8 +163,7 @@ impl Gateway {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::{InFlight, LoadTable, Oldest, TABLE_EXPIRES_AFTER_MS};
-    use crate::pool::encode;
+    use crate::load::{EndpointKey, InFlight};
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -192,26 +186,24 @@ mod tests {
         asking.due(now_ms).into_iter().map(|(address, _)| address).collect()
     }
 
-    /// A page at `now_ms` of these workers, each with a request that was sent 30 ms and a table published 10 ms before.
-    fn page(now_ms: u64, workers: &[u64]) -> Vec<u8> {
-        let oldest = Some(Oldest { sent_ms: now_ms - 30, tokens: 100 });
-        let load = InFlight { requests: 1, waiting: 1, waiting_tokens: 100, oldest, last_output_ms: 0 };
-        let rows = vec![(address(99), load)];
-        let table =
-            LoadTable { published_ms: now_ms - 10, rows, adapters: vec![], missing: vec![], batches: 5 };
-        let mut page = Page::new(now_ms);
-        for &id in workers {
-            page.add(id, &encode(&table), 0, |_| None);
-        }
-        page.to_bytes()
+    /// A page of this gateway, which has so many requests in flight and has written so much.
+    fn page(gateway: u64, requests: u32, offset: u64) -> Vec<u8> {
+        let in_flight = InFlight { requests, ..InFlight::default() };
+        let load = EndpointLoad { in_flight, adapters: vec![] };
+        let sums = [(EndpointKey::of(address(99)), load)].into();
+        let end = Cursor { chunk: 0, offset };
+        Page { gateway, now_ms: 5_000, sums, entries: b"entries".to_vec(), end, ..Page::default() }.to_bytes()
     }
 
-    fn heard(asking: &mut Asking, from: u8, bytes: &[u8], now_ms: u64) -> Vec<WorkerPage> {
-        asking.answered(address(from), Ok(bytes), &[1, 2], now_ms).workers
+    /// The id of the gateway that asks.
+    const OWN: u64 = 77;
+
+    fn hear(asking: &mut Asking, from: u8, bytes: &[u8], now_ms: u64) -> Outcome {
+        asking.answered(address(from), Ok(bytes), OWN, now_ms)
     }
 
-    fn ids(workers: &[WorkerPage]) -> Vec<u64> {
-        workers.iter().map(|worker| worker.id).collect()
+    fn requests(asking: &Asking, now_ms: u64) -> u32 {
+        asking.sums(now_ms).values().map(|load| load.in_flight.requests).sum()
     }
 
     #[test]
@@ -219,10 +211,10 @@ mod tests {
         let mut asking = asking(2);
         assert_eq!(asked(&mut asking, 0), [address(1), address(2)]);
         assert_eq!(asked(&mut asking, 500), []);
-        heard(&mut asking, 1, &page(50, &[]), 3);
+        hear(&mut asking, 1, &page(7, 0, 0), 3);
         assert_eq!(asked(&mut asking, 19), []);
         assert_eq!(asked(&mut asking, 20), [address(1)]);
-        heard(&mut asking, 2, &page(50, &[]), 500);
+        hear(&mut asking, 2, &page(8, 0, 0), 500);
         assert_eq!(asked(&mut asking, 509), [], "a slow one is given a rest");
         assert_eq!(asked(&mut asking, 510), [address(2)]);
     }
@@ -232,72 +224,53 @@ mod tests {
         let mut asking = asking(1);
         let fail = |asking: &mut Asking, now_ms| {
             asked(asking, now_ms);
-            asking.answered(address(1), Err("no answer".to_owned()), &[], now_ms).news
+            asking.answered(address(1), Err("no answer".to_owned()), OWN, now_ms).news
         };
         assert_eq!(fail(&mut asking, 0), Some(News::Failing("no answer".to_owned())));
         assert_eq!(asked(&mut asking, 199), []);
         assert_eq!(fail(&mut asking, 200), None);
         assert_eq!(asked(&mut asking, 400), [address(1)]);
-        assert_eq!(asking.answered(address(1), Ok(&page(50, &[])), &[], 400).news, Some(News::Back));
+        assert_eq!(hear(&mut asking, 1, &page(7, 0, 0), 400).news, Some(News::Back));
         assert_eq!(asked(&mut asking, 600), [address(1)]);
-        let garbage = asking.answered(address(1), Ok(b"garbage"), &[], 600);
+        let garbage = hear(&mut asking, 1, b"garbage", 600);
         assert_eq!(garbage.news, Some(News::Failing("not a page".to_owned())));
-        assert_eq!(garbage.workers, []);
+        assert!(garbage.entries.is_empty());
     }
 
     #[test]
-    fn times_are_by_the_clock_of_the_gateway_that_asks_whichever_is_ahead() {
-        for (there_ms, here_ms) in [(1_000_000, 5_000), (5_000, 1_000_000), (5_000, 5_000)] {
-            let workers = heard(&mut asking(1), 1, &page(there_ms, &[7]), here_ms);
-            let (table, load) = (&workers[0].table, workers[0].table.rows[0].1);
-            assert_eq!(table.published_ms, here_ms - 10);
-            assert_eq!(load.oldest.map(|oldest| oldest.sent_ms), Some(here_ms - 30));
-            assert_eq!(load.last_output_ms, 0, "never stays never");
-        }
-    }
-
-    #[test]
-    fn a_page_from_the_future_is_as_of_now() {
-        let mut page = Page::from_bytes(&page(5_000, &[7])).unwrap();
-        page.now_ms = 10;
-        let workers = heard(&mut asking(1), 1, &page.to_bytes(), 800);
-        assert_eq!(workers[0].table.published_ms, 800);
+    fn what_all_gateways_have_in_flight_is_added_up_while_they_are_heard() {
+        let mut asking = asking(3);
+        assert_eq!(hear(&mut asking, 1, &page(7, 2, 1), 5_000).entries, b"entries");
+        hear(&mut asking, 2, &page(8, 3, 1), 6_000);
+        hear(&mut asking, 3, &page(8, 3, 1), 6_000);
+        assert_eq!(requests(&asking, 6_000), 5, "one gateway at two addresses");
+        assert_eq!(requests(&asking, 4_999 + REMOTE_EXPIRES_AFTER_MS), 5);
+        assert_eq!(requests(&asking, 5_000 + REMOTE_EXPIRES_AFTER_MS), 3);
+        hear(&mut asking, 2, &page(8, 1, 2), 6_020);
+        hear(&mut asking, 3, &page(8, 1, 2), 6_020);
+        assert_eq!(requests(&asking, 6_020), 3, "in place of what it had");
     }
 
     #[test]
     fn a_gateway_that_asks_itself_takes_nothing_over() {
-        let mut asking = asking(2);
-        assert_eq!(heard(&mut asking, 1, &page(5_000, &[1, 2]), 5_000), []);
-        assert_eq!(ids(&heard(&mut asking, 2, &page(5_000, &[0, 2, 8, 9]), 5_000)), [8, 9]);
-        assert_eq!(asking.workers(5_000), [8, 9]);
+        let mut asking = asking(1);
+        assert_eq!(hear(&mut asking, 1, &page(OWN, 2, 1), 5_000), Outcome::default());
+        assert_eq!(requests(&asking, 5_000), 0);
     }
 
     #[test]
-    fn a_question_says_what_was_heard_of_the_gateway_asked() {
+    fn a_question_says_how_far_the_journal_of_the_gateway_asked_was_read() {
         let mut asking = asking(2);
-        heard(&mut asking, 1, &page(5_000, &[7]), 5_000);
-        heard(&mut asking, 2, &page(5_000, &[8]), 5_000);
+        hear(&mut asking, 1, &page(7, 1, 55), 5_000);
         let due = asking.due(5_020);
         let [(_, first), (_, second)] = &due[..] else { panic!("two gateways: {due:?}") };
-        assert_eq!([first.since(7), first.since(8)], [Some(5), None]);
-        assert_eq!([second.since(7), second.since(8)], [None, Some(5)]);
+        assert_eq!(first.read_of(7), Some(Cursor { chunk: 0, offset: 55 }));
+        assert_eq!((first.read_of(8), second.read_of(7)), (None, None));
     }
 
     #[test]
-    fn workers_that_are_not_heard_of_are_forgotten() {
-        let mut asking = asking(1);
-        heard(&mut asking, 1, &page(5_000, &[7]), 5_000);
-        assert_eq!(asking.workers(4_990 + TABLE_EXPIRES_AFTER_MS - 1), [7]);
-        assert_eq!(asking.workers(4_990 + TABLE_EXPIRES_AFTER_MS), Vec::<u64>::new());
-    }
-
-    #[test]
-    fn gateways_and_their_workers_are_limited() {
-        let many: Vec<u64> = (10..20 + MAX_REMOTE_WORKERS as u64).collect();
-        let mut asking = asking(200);
-        assert_eq!(asked(&mut asking, 0).len(), MAX_GATEWAYS);
-        assert_eq!(heard(&mut asking, 1, &page(5_000, &many), 5_000).len(), MAX_REMOTE_WORKERS);
-        assert_eq!(ids(&heard(&mut asking, 2, &page(5_000, &[10, 5]), 5_000)), [10], "those known stay");
+    fn gateways_are_limited() {
+        assert_eq!(asked(&mut asking(200), 0).len(), MAX_GATEWAYS);
     }
 
     #[test]
@@ -306,7 +279,8 @@ mod tests {
         asked(&mut asking, 0);
         asking.follow(&listed(3)[1..], 5);
         assert_eq!(asked(&mut asking, 5), [address(3)], "2 has not answered yet");
-        assert_eq!(heard(&mut asking, 1, &page(5_000, &[7]), 10), []);
-        assert_eq!(ids(&heard(&mut asking, 2, &page(5_000, &[7]), 10)), [7]);
+        assert_eq!(hear(&mut asking, 1, &page(7, 1, 0), 10), Outcome::default());
+        hear(&mut asking, 2, &page(7, 1, 0), 10);
+        assert_eq!(requests(&asking, 10), 1);
     }
 }

@@ -2,66 +2,81 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::load::LoadTable;
+use super::Question;
+use crate::ledger::{Chunk, Cursor, Ledger, Sums, local_entries};
+use crate::load::MissingNote;
 use crate::pool::{decode, encode};
-use crate::prefix::{Batch, numbers_to_read};
 
-/// Bytes of a page: the tables of a hundred workers with a hundred endpoints each are 300 KB, and 20 ms of prompts a few
-/// KB.
+/// Bytes of a page: ten thousand endpoints with requests in flight are 400 KB, and 20 ms of prompts a few KB.
 pub const MAX_PAGE_BYTES: usize = 4 << 20;
 
-/// Bytes that a page has besides the tables and batches in it, at most, for each worker: two numbers.
-const WORKER_BYTES: usize = 20;
+/// Bytes of a page that are left for what is not the journal's.
+const MAX_JOURNAL_BYTES: usize = 2 << 20;
 
 /// What the workers of one gateway have told.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
+    /// Tells it from other gateways.
+    pub gateway: u64,
     /// What the gateway's clock showed: all times in the page are by that clock, which is not the reader's.
     pub now_ms: u64,
-    /// Its workers.
-    pub workers: Vec<WorkerPage>,
-    #[serde(skip)]
-    bytes: usize,
-}
-
-/// What one worker has told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkerPage {
-    /// Tells workers apart, of all gateways.
-    pub id: u64,
-    /// What it has in flight.
-    pub table: LoadTable,
-    /// What has happened to its prompts.
-    pub batches: Vec<Batch>,
+    /// What its workers have in flight.
+    pub sums: Sums,
+    /// What they have noted of missing models.
+    pub notes: Vec<MissingNote>,
+    /// What has happened to their prompts: entries of its journal, as they are to be written to the reader's.
+    #[serde(with = "serde_bytes")]
+    pub entries: Vec<u8>,
+    /// Where its journal ends.
+    pub end: Cursor,
 }
 
 impl Page {
-    /// A page without workers.
-    pub fn new(now_ms: u64) -> Page {
-        Page { now_ms, ..Page::default() }
-    }
-
-    /// Adds what a worker has published: its table, and of its batches those behind `read`. A worker whose table is of no
-    /// use, and whatever would make the page too large, is left out: what is not told stays its own knowledge.
-    pub fn add(&mut self, id: u64, table: &[u8], read: u64, batch: impl Fn(u64) -> Option<Vec<u8>>) {
-        let Some(known) = decode::<LoadTable>(table) else { return };
-        if !known.is_alive(self.now_ms) || !self.has_room(table.len() + WORKER_BYTES) {
-            return;
+    /// The answer to a question, from a ledger that was refreshed. Of the journal, what was not told to this asker, as far as
+    /// it is kept and there is room for; full chunks are asked for by number. Who asks for the first time has missed what
+    /// came before.
+    pub fn of(
+        ledger: &Ledger,
+        question: &Question,
+        full: impl Fn(u64) -> Option<Chunk>,
+        now_ms: u64,
+    ) -> Page {
+        let mut cursor = question.read_of(ledger.gateway()).unwrap_or(ledger.journal().end());
+        let unread = ledger.journal().unread(&mut cursor, full);
+        let mut entries = Vec::new();
+        for entry in unread.parts.iter().flat_map(|part| local_entries(part)) {
+            if entries.len() + entry.len() <= MAX_JOURNAL_BYTES {
+                entries.extend(entry);
+            }
         }
-        let batches = numbers_to_read(read, known.batches).filter_map(|number| {
-            let bytes = batch(number)?;
-            let batch = decode::<Batch>(&bytes).filter(|batch| batch.number == number)?;
-            self.has_room(bytes.len()).then_some(batch)
-        });
-        let batches = batches.collect();
-        self.workers.push(WorkerPage { id, table: known, batches });
+        Page {
+            gateway: ledger.gateway(),
+            now_ms,
+            sums: ledger.sums().clone(),
+            notes: ledger.local_notes().copied().collect(),
+            entries,
+            end: cursor,
+        }
     }
 
-    /// Takes the room, if it is there.
-    fn has_room(&mut self, bytes: usize) -> bool {
-        let fits = self.bytes + bytes + WORKER_BYTES <= MAX_PAGE_BYTES;
-        self.bytes += if fits { bytes } else { 0 };
-        fits
+    /// The same with all times by another clock, which shows `here_ms` when the page's own shows [`Page::now_ms`].
+    pub fn by_clock(mut self, here_ms: u64) -> Page {
+        let there_ms = std::mem::replace(&mut self.now_ms, here_ms);
+        // None is later than now.
+        let by_clock = |time_ms: u64| here_ms.saturating_sub(there_ms.saturating_sub(time_ms));
+        for load in self.sums.values_mut().map(|load| &mut load.in_flight) {
+            if let Some(oldest) = &mut load.oldest {
+                oldest.sent_ms = by_clock(oldest.sent_ms);
+            }
+            // 0 is never, by any clock.
+            if load.last_output_ms > 0 {
+                load.last_output_ms = by_clock(load.last_output_ms);
+            }
+        }
+        for note in &mut self.notes {
+            note.missing.noted_ms = by_clock(note.missing.noted_ms);
+        }
+        self
     }
 
     /// The bytes to answer.
@@ -80,75 +95,68 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::load::InFlight;
+    use crate::ledger::{Entry, Event, Member, entries};
+    use crate::load::{EndpointKey, LoadBook, Share};
     use crate::prefix::PromptEvent;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    fn table(published_ms: u64) -> LoadTable {
-        let address = SocketAddr::from(([10, 0, 0, 1], 8000));
-        LoadTable {
-            published_ms,
-            rows: vec![(address, InFlight::default())],
-            adapters: vec![],
-            missing: vec![],
-            batches: 3,
-        }
+    fn address() -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], 8000))
     }
 
-    /// The bytes of the batch of this number, with a prompt of so many blocks.
-    fn batch(number: u64, blocks: usize) -> Option<Vec<u8>> {
-        let address = SocketAddr::from(([10, 0, 0, 1], 8000));
-        let mut batch = Batch::default();
-        batch.push(PromptEvent::Sent {
-            number: 1,
-            address,
-            hashes: vec![u32::MAX; blocks],
-            block_tokens: 64,
-        });
-        batch.number = number;
-        Some(encode(&batch))
+    /// The ledger of gateway 9, one worker of which has sent a prompt of 100 tokens at 4,970 ms, and had told another one
+    /// before.
+    fn ledger() -> Ledger {
+        let (mut ledger, mut loads, mut member) =
+            (Ledger::new(9, 4_000), LoadBook::default(), Member::new(7));
+        let id = loads.id(address());
+        loads.start(id, Share { tokens: 100, adapter: None, model: None, streamed: true }, 4_970);
+        member.collect(&mut loads, vec![PromptEvent::Dropped { number: 1 }]);
+        let written = member.write(&mut ledger, &loads, 4_970);
+        member.written(&written);
+        ledger
     }
 
     fn page() -> Page {
-        let mut page = Page::new(5_000);
-        page.add(7, &encode(&table(4_990)), 1, |number| batch(number, 3));
-        page.add(8, &encode(&table(4_000)), 3, |number| batch(number, 3));
-        page
-    }
-
-    /// Each worker, and the numbers of its batches.
-    fn told(page: &Page) -> Vec<(u64, Vec<u64>)> {
-        let numbers = |worker: &WorkerPage| worker.batches.iter().map(|batch| batch.number).collect();
-        page.workers.iter().map(|worker| (worker.id, numbers(worker))).collect()
+        Page::of(&ledger(), &Question::of_read(9, Cursor::default()), |_| None, 5_000)
     }
 
     #[test]
     fn what_is_told_is_what_is_read() {
         let read = Page::from_bytes(&page().to_bytes()).unwrap();
-        assert_eq!((read.now_ms, &read.workers), (5_000, &page().workers));
-        assert_eq!(told(&read), [(7, vec![2, 3]), (8, vec![])]);
+        assert_eq!(read, page());
+        let load = &read.sums[&EndpointKey::of(address())];
+        assert_eq!((load.in_flight.requests, load.in_flight.waiting_tokens), (1, 100));
+        let told: Vec<Entry> = entries(&read.entries, 0).collect();
+        let event = Event::Prompt(PromptEvent::Dropped { number: 1 });
+        assert_eq!(told, [Entry { worker: 7, is_remote: true, event }]);
     }
 
     #[test]
-    fn workers_that_are_gone_and_values_of_no_use_are_not_told() {
-        let mut page = Page::new(5_000);
-        page.add(1, &encode(&table(3_000)), 0, |number| batch(number, 1));
-        page.add(2, b"nonsense", 0, |number| batch(number, 1));
-        page.add(3, &encode(&table(5_000)), 0, |_| Some(b"nonsense".to_vec()));
-        page.add(4, &encode(&table(5_000)), 0, |_| batch(2, 1));
-        assert_eq!(told(&page), [(3, vec![]), (4, vec![2])], "only what is in its own slot");
-    }
-
-    #[test]
-    fn no_page_is_larger_than_the_limit() {
-        let mut page = Page::new(5_000);
-        for id in 0..20 {
-            page.add(id, &encode(&table(5_000)), 0, |number| batch(number, 50_000));
+    fn what_was_told_is_not_told_again_nor_what_came_before_the_first_question() {
+        let ledger = ledger();
+        for question in [
+            Question::of_read(9, ledger.journal().end()),
+            Question::default(),
+            Question::of_read(8, Cursor::default()),
+        ] {
+            let page = Page::of(&ledger, &question, |_| None, 5_000);
+            assert_eq!((page.entries, page.end), (vec![], ledger.journal().end()));
         }
-        let bytes = page.to_bytes().len();
-        assert!((MAX_PAGE_BYTES * 3 / 4..=MAX_PAGE_BYTES).contains(&bytes), "{bytes}");
-        assert_eq!(page.workers.len(), 20, "tables are small");
+    }
+
+    #[test]
+    fn times_are_by_the_clock_of_the_gateway_that_asks_whichever_is_ahead() {
+        for here_ms in [1_000_000, 5_000, 1_000] {
+            let page = page().by_clock(here_ms);
+            let load = page.sums[&EndpointKey::of(address())].in_flight;
+            assert_eq!(load.oldest.map(|oldest| oldest.sent_ms), Some(here_ms - 30));
+            assert_eq!(load.last_output_ms, 0, "never stays never");
+        }
+        let from_the_future = Page { now_ms: 10, ..page() }.by_clock(800);
+        let load = from_the_future.sums[&EndpointKey::of(address())].in_flight;
+        assert_eq!(load.oldest.map(|oldest| oldest.sent_ms), Some(800), "none is later than now");
     }
 
     #[test]
@@ -169,7 +177,7 @@ mod tests {
                 let mut changed = bytes.clone();
                 changed[position] = value;
                 if let Some(page) = Page::from_bytes(&changed) {
-                    assert!(page.workers.len() <= bytes.len());
+                    assert!(page.by_clock(77).sums.len() <= bytes.len());
                 }
             }
         }

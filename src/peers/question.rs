@@ -1,43 +1,37 @@
 //! What one gateway asks another: the path of the exchange, and in its query what is known already.
 //!
-//! `GET /inference-picker/exchange?since=ID:NUMBER,ID:NUMBER`, ids in hexadecimal: for each worker the last batch that
-//! was heard of it.
+//! `GET /inference-picker/exchange?read=GATEWAY:CHUNK:OFFSET`, the gateway's id in hexadecimal: how far its journal was read.
 
-use std::collections::HashMap;
-use std::fmt::Write;
-
-use super::MAX_REMOTE_WORKERS;
+use crate::ledger::Cursor;
 
 /// The path at which a gateway answers.
 pub const PATH: &str = "/inference-picker/exchange";
 
-const QUERY: &str = "?since=";
+const QUERY: &str = "?read=";
 
 /// What the asker has heard already.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Question {
-    since: HashMap<u64, u64>,
+    read: Option<(u64, Cursor)>,
 }
 
 impl Question {
-    /// A question of who has heard these batches of these workers.
-    pub fn new(heard: impl Iterator<Item = (u64, u64)>) -> Question {
-        Question { since: heard.take(MAX_REMOTE_WORKERS).collect() }
+    /// A question of who has read the journal of this gateway so far.
+    pub fn of_read(gateway: u64, cursor: Cursor) -> Question {
+        Question { read: Some((gateway, cursor)) }
     }
 
-    /// The number of the last batch that was heard of a worker.
-    pub fn since(&self, worker: u64) -> Option<u64> {
-        self.since.get(&worker).copied()
+    /// How far this gateway's journal was read, if it is the one that answered before.
+    pub fn read_of(&self, gateway: u64) -> Option<Cursor> {
+        self.read.filter(|(read, _)| *read == gateway).map(|(_, cursor)| cursor)
     }
 
     /// The request's path.
     pub fn to_path(&self) -> String {
-        let mut path = PATH.to_owned();
-        for (index, (worker, number)) in self.since.iter().enumerate() {
-            // Writing to a string cannot fail.
-            let _ = write!(path, "{}{worker:x}:{number}", if index == 0 { QUERY } else { "," });
+        match self.read {
+            None => PATH.to_owned(),
+            Some((gateway, Cursor { chunk, offset })) => format!("{PATH}{QUERY}{gateway:x}:{chunk}:{offset}"),
         }
-        path
     }
 
     /// Reads a request's path; `None` for any other. What is not understood of the query was not heard.
@@ -46,12 +40,15 @@ impl Question {
         if query.is_empty() {
             return Some(Question::default());
         }
-        let heard = query.strip_prefix(QUERY)?.split(',').filter_map(|one| {
-            let (worker, number) = one.split_once(':')?;
-            Some((u64::from_str_radix(worker, 16).ok()?, number.parse().ok()?))
-        });
-        Some(Question::new(heard))
+        Some(Question { read: read(query.strip_prefix(QUERY)?) })
     }
+}
+
+fn read(text: &str) -> Option<(u64, Cursor)> {
+    let (gateway, cursor) = text.split_once(':')?;
+    let (chunk, offset) = cursor.split_once(':')?;
+    let cursor = Cursor { chunk: chunk.parse().ok()?, offset: offset.parse().ok()? };
+    Some((u64::from_str_radix(gateway, 16).ok()?, cursor))
 }
 
 #[cfg(test)]
@@ -62,8 +59,9 @@ mod tests {
 
     #[test]
     fn what_is_asked_is_what_is_read() {
-        for heard in [vec![], vec![(7, 1)], vec![(u64::MAX, u64::MAX), (1, 0), (0xabc, 12)]] {
-            let question = Question::new(heard.into_iter());
+        let of = |gateway, chunk, offset| Question::of_read(gateway, Cursor { chunk, offset });
+        for question in [Question::default(), of(7, 1, 0), of(u64::MAX, u64::MAX, u64::MAX), of(0xabc, 0, 12)]
+        {
             assert_eq!(Question::from_path(question.to_path().as_bytes()), Some(question));
         }
     }
@@ -73,12 +71,14 @@ mod tests {
         for path in ["/", "/v1/models", "/inference-picker/exchanges", "/inference-picker/exchange?x=1"] {
             assert_eq!(Question::from_path(path.as_bytes()), None, "{path}");
         }
-        assert_eq!(Question::from_path(b"/inference-picker/exchange?since=\xff"), None);
+        assert_eq!(Question::from_path(b"/inference-picker/exchange?read=\xff"), None);
     }
 
     #[test]
     fn what_is_not_understood_was_not_heard() {
-        let question = Question::from_path(b"/inference-picker/exchange?since=:,zz:1,7:x,,8:5,9").unwrap();
-        assert_eq!(question, Question::new([(8, 5)].into_iter()));
+        for query in ["", ":", "zz:1:2", "7", "7:1", "7:1:x", "7:-1:1", "7:1:2:3"] {
+            let path = format!("/inference-picker/exchange?read={query}");
+            assert_eq!(Question::from_path(path.as_bytes()), Some(Question::default()), "{query}");
+        }
     }
 }

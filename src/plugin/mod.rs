@@ -6,7 +6,7 @@
 //! - [`discovery`] asks Envoy which hosts a cluster has.
 //! - [`peers`] asks the other gateways, and answers them.
 //! - [`recorder`] hands over what is counted and measured.
-//! - [`worker`] is what one worker knows.
+//! - [`worker`] is what one worker knows; [`ticks`] is how often it looks.
 //! - [`stream`] is one request on it: its way in, its answer's way out, and what it has cost; [`own_answers`] are
 //!   the plugin's. [`calls`] is what they have in common.
 
@@ -19,6 +19,7 @@ mod recorder;
 mod scraping;
 mod shared;
 mod stream;
+mod ticks;
 mod worker;
 
 use std::cell::RefCell;
@@ -30,12 +31,9 @@ use proxy_wasm::types::ContextType;
 use self::host::LogLevel;
 use self::scraping::Service;
 use self::stream::{Stream, Waiter, release};
+use self::ticks::{BUSY_TICK_MS, Ticks};
 use self::worker::Worker;
 use crate::config::{self, Config};
-
-/// How often a root context ticks, in milliseconds. What workers tell each other must not be older than about 20 ms
-/// for them to pick as one.
-const TICK_MS: u32 = 10;
 
 /// The filter state that tells the second pass of an internal redirect what the first has decided.
 const FIRST_PASS: &str = "llm_first_pass";
@@ -55,14 +53,14 @@ struct Root {
 enum Role {
     Unconfigured,
     Filter(Rc<RefCell<Worker<Waiter>>>),
-    Service(Box<Service>),
+    Service(Box<Service>, Ticks),
 }
 
 impl Role {
     fn of(config: Config) -> Role {
         match config.role {
             config::Role::Filter => Role::Filter(Rc::new(RefCell::new(Worker::new(config)))),
-            config::Role::Service => Role::Service(Box::new(Service::new(&config))),
+            config::Role::Service => Role::Service(Box::new(Service::new(&config)), Ticks::default()),
         }
     }
 }
@@ -91,7 +89,7 @@ impl Context for Root {
         match &mut self.role {
             Role::Unconfigured => {}
             Role::Filter(worker) => worker.borrow_mut().http_call_answered(token, host::now_ms()),
-            Role::Service(service) => service.http_call_answered(token, host::now_ms()),
+            Role::Service(service, _) => service.http_call_answered(token, host::now_ms()),
         }
     }
 
@@ -111,11 +109,12 @@ impl RootContext for Root {
             Ok(config) => {
                 self.role = Role::of(config);
                 calls::warn(FIRST_PASS, host::keep_filter_state(FIRST_PASS));
-                host::set_tick_period(TICK_MS)
-                    .inspect_err(|error| {
-                        host::log(LogLevel::Error, &format!("inference-picker: no tick: {error:?}"))
-                    })
-                    .is_ok()
+                match &mut self.role {
+                    Role::Unconfigured => {}
+                    Role::Filter(worker) => worker.borrow_mut().ticks.set(BUSY_TICK_MS),
+                    Role::Service(_, ticks) => ticks.set(BUSY_TICK_MS),
+                }
+                true
             }
             Err(error) => {
                 host::log(LogLevel::Error, &format!("inference-picker: configuration refused: {error}"));
@@ -126,8 +125,8 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         let now_ms = host::now_ms();
-        if let Role::Service(service) = &mut self.role {
-            service.tick(now_ms);
+        if let Role::Service(service, ticks) = &mut self.role {
+            ticks.set(service.tick(now_ms));
         }
         if let Role::Filter(worker) = &self.role {
             worker.borrow_mut().tick(now_ms);

@@ -1,4 +1,5 @@
-//! The exchange with other gateways: asks them what [`Asking`] says is due, publishes what they tell, and answers them.
+//! The exchange with other gateways: asks them what [`Asking`] says is due, writes to the ledger what they tell, and answers
+//! them.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -6,9 +7,11 @@ use std::net::SocketAddr;
 use super::calls::call_answer;
 use super::discovery::Discovery;
 use super::host::{self, HostResult, LogLevel};
-use super::shared::{self, LeasePlace, RemoteWorkersPlace};
+use super::shared::{self, Exchange, LeasePlace};
 use crate::config::{Config, ScrapeBy};
+use crate::ledger::Ledger;
 use crate::limits::LimitsReached;
+use crate::load::{LoadBook, MissingNote};
 use crate::peers::{Asking, MAX_PAGE_BYTES, News, Question};
 
 /// Who asks the other gateways: the companion service, or a worker by a lease.
@@ -20,7 +23,11 @@ pub struct PeersAsking {
     /// Whether this one asks.
     is_mine: bool,
     asking: Asking,
-    place: RemoteWorkersPlace,
+    /// What was heard since the ledger was last written: notes, and whether there was anything.
+    notes: Vec<MissingNote>,
+    has_heard: bool,
+    /// This gateway.
+    own: u64,
     calls: HashMap<u32, Call>,
 }
 
@@ -38,29 +45,40 @@ impl PeersAsking {
             scrape_cluster: config.scrape_cluster.clone()?,
             timeout_ms: config.scrape_timeout_ms,
             discovery: Discovery::new(config, &peers.cluster)?,
-            lease: (config.scrape_by == ScrapeBy::Worker).then(|| LeasePlace::of_remote_workers(me)),
+            lease: (config.scrape_by == ScrapeBy::Worker).then(|| LeasePlace::of_peers(me)),
             is_mine: false,
             asking: Asking::new(peers.interval_ms),
-            place: RemoteWorkersPlace::default(),
+            notes: Vec::new(),
+            has_heard: false,
+            own: 0,
             calls: HashMap::new(),
         })
     }
 
-    /// Asks who is due.
-    pub fn tick(&mut self, now_ms: u64) {
-        let is_mine = self.lease.as_ref().is_none_or(|lease| lease.is_held(now_ms));
-        let was_mine = std::mem::replace(&mut self.is_mine, is_mine);
-        if !is_mine {
+    /// Publishes what was heard, and asks who is due.
+    pub fn tick(&mut self, exchange: &mut Exchange, loads: &mut LoadBook, now_ms: u64) {
+        self.is_mine = self.lease.as_mut().is_none_or(|lease| lease.is_held(now_ms));
+        if !self.is_mine {
             return;
         }
-        if !was_mine {
-            self.place.take_over();
+        self.own = exchange.read(loads, now_ms).gateway();
+        if std::mem::take(&mut self.has_heard) {
+            let (sums, notes) = (self.asking.sums(now_ms), std::mem::take(&mut self.notes));
+            let change = |ledger: &mut Ledger| {
+                ledger.set_remote(sums.clone(), now_ms);
+                notes.iter().for_each(|note| ledger.note(*note, true));
+            };
+            exchange.publish_with(loads, Vec::new(), change, now_ms);
         }
-        self.place.list(self.asking.workers(now_ms));
         self.discover(now_ms);
         for (address, question) in self.asking.due(now_ms) {
-            self.ask(address, &question, now_ms);
+            self.ask(address, &question, exchange, now_ms);
         }
+    }
+
+    /// Whether this one asks, so that it has something to do at every tick.
+    pub fn is_mine(&self) -> bool {
+        self.is_mine
     }
 
     /// Which limits were reached.
@@ -69,18 +87,18 @@ impl PeersAsking {
     }
 
     /// A call has been answered, or has failed. Calls of others are not known here.
-    pub fn answered(&mut self, token: u32, now_ms: u64) {
+    pub fn answered(&mut self, token: u32, exchange: &mut Exchange, now_ms: u64) {
         match self.calls.remove(&token) {
             Some(Call::Discovery) => self.discovered(now_ms),
             Some(Call::Gateway(address)) => {
                 let page = call_answer(MAX_PAGE_BYTES + 1).map_err(|failure| failure.to_string());
-                self.heard(address, page, now_ms);
+                self.heard(address, page, exchange, now_ms);
             }
             None => {}
         }
     }
 
-    fn ask(&mut self, address: SocketAddr, question: &Question, now_ms: u64) {
+    fn ask(&mut self, address: SocketAddr, question: &Question, exchange: &mut Exchange, now_ms: u64) {
         let text = address.to_string();
         let destination = [("x-envoy-original-dst-host", text.as_str())];
         let path = question.to_path();
@@ -88,16 +106,23 @@ impl PeersAsking {
             Ok(token) => {
                 self.calls.insert(token, Call::Gateway(address));
             }
-            Err(error) => self.heard(address, Err(format!("{error:?}")), now_ms),
+            Err(error) => self.heard(address, Err(format!("{error:?}")), exchange, now_ms),
         }
     }
 
-    fn heard(&mut self, address: SocketAddr, page: Result<Vec<u8>, String>, now_ms: u64) {
+    fn heard(
+        &mut self,
+        address: SocketAddr,
+        page: Result<Vec<u8>, String>,
+        exchange: &mut Exchange,
+        now_ms: u64,
+    ) {
         let page = page.as_deref().map_err(String::clone);
-        let outcome = self.asking.answered(address, page, &shared::workers(), now_ms);
-        if self.is_mine {
-            outcome.workers.iter().for_each(|worker| self.place.write(worker));
-            self.place.list(self.asking.workers(now_ms));
+        self.has_heard |= page.is_ok();
+        let outcome = self.asking.answered(address, page, self.own, now_ms);
+        self.notes.extend(outcome.notes);
+        if !outcome.entries.is_empty() && self.is_mine {
+            exchange.member.pass_on(outcome.entries);
         }
         if let Some(news) = outcome.news {
             report(address, &news);

@@ -9,12 +9,13 @@ use super::host::{self, LogLevel};
 use super::peers::PeersAsking;
 use super::recorder::{GAUGE_INTERVAL_MS, Recorder};
 use super::shared::{Exchange, LeasePlace, SnapshotPlace};
+use super::ticks::{BUSY_TICK_MS, IDLE_SCRAPER_TICK_MS, IDLE_TICK_MS};
 use crate::config::{self, Config, ScrapeBy};
 use crate::interval::Interval;
 use crate::load::LoadBook;
 use crate::metrics::MAX_PAGE_BYTES;
 use crate::pool::Discovered;
-use crate::scrape::{News, ScrapeFailure, Scraper};
+use crate::scrape::{News, Schedule, ScrapeFailure, Scraper};
 
 /// The companion service: it scrapes, and knows the workers' loads so that it can tell theirs from others'.
 pub struct Service {
@@ -33,13 +34,15 @@ impl Service {
         }
     }
 
-    pub fn tick(&mut self, now_ms: u64) {
-        self.exchange.tick(&mut self.loads, false, now_ms);
-        self.scraping.tick(&mut self.loads, now_ms);
+    /// Does what is due; the time until the next tick, in milliseconds.
+    pub fn tick(&mut self, now_ms: u64) -> u32 {
+        self.exchange.read(&mut self.loads, now_ms);
+        self.scraping.tick(&mut self.exchange, &mut self.loads, now_ms);
+        self.scraping.tick_ms()
     }
 
     pub fn http_call_answered(&mut self, token: u32, now_ms: u64) {
-        if self.scraping.answered(token, &self.loads, now_ms) {
+        if self.scraping.answered(token, &mut self.exchange, &self.loads, now_ms) {
             self.loads.keep_only(|address| self.scraping.has_endpoint(address));
         }
     }
@@ -93,10 +96,26 @@ impl Scraping {
         }
     }
 
+    /// Whether something is scraped here, so that what is in flight is to be known at every tick.
+    pub fn is_mine(&self) -> bool {
+        self.pools.iter().any(|pool| pool.is_mine)
+    }
+
+    /// How long until it is to be asked again what is due, in milliseconds.
+    pub fn tick_ms(&self) -> u32 {
+        let asks = self.peers.as_ref().is_some_and(PeersAsking::is_mine);
+        let busy = self.pools.iter().any(|pool| pool.is_mine && pool.scraper.is_busy());
+        match self.is_mine() {
+            _ if asks || busy => BUSY_TICK_MS,
+            true => IDLE_SCRAPER_TICK_MS,
+            false => IDLE_TICK_MS,
+        }
+    }
+
     /// Starts what is due and publishes what has changed.
-    pub fn tick(&mut self, loads: &mut LoadBook, now_ms: u64) {
+    pub fn tick(&mut self, exchange: &mut Exchange, loads: &mut LoadBook, now_ms: u64) {
         if let Some(peers) = &mut self.peers {
-            peers.tick(now_ms);
+            peers.tick(exchange, loads, now_ms);
             self.recorder.record_limits(peers.limits().take());
         }
         for index in 0..self.pools.len() {
@@ -121,7 +140,7 @@ impl Scraping {
     }
 
     /// A call has been answered, or has failed; calls of others are not known here. Whether other endpoints are listed since.
-    pub fn answered(&mut self, token: u32, loads: &LoadBook, now_ms: u64) -> bool {
+    pub fn answered(&mut self, token: u32, exchange: &mut Exchange, loads: &LoadBook, now_ms: u64) -> bool {
         match self.calls.remove(&token) {
             Some(Call::Scrape(index, address, called_ms)) => {
                 let page = call_answer(MAX_PAGE_BYTES + 1);
@@ -131,7 +150,7 @@ impl Scraping {
             Some(Call::Discovery(index)) => self.discovered(index, now_ms),
             None => {
                 if let Some(peers) = &mut self.peers {
-                    peers.answered(token, now_ms);
+                    peers.answered(token, exchange, now_ms);
                 }
                 false
             }
@@ -220,7 +239,7 @@ impl Scraping {
 impl PoolScraping {
     fn new(config: &Config, pool: &config::Pool, me: u64) -> PoolScraping {
         let mut scraper =
-            Scraper::new(pool.model_server, config.scrape_interval_ms, config.max_consecutive_failures);
+            Scraper::new(pool.model_server, Schedule::of(config), config.max_consecutive_failures);
         if let Some(endpoints) = &pool.endpoints {
             scraper.follow(&Discovered::at(endpoints.iter().copied()), host::now_ms());
         }
@@ -258,7 +277,7 @@ impl PoolScraping {
 
     /// Whether the pool is this one's to scrape. Who begins to takes the endpoints over of which another has written gauges.
     fn is_mine(&mut self, now_ms: u64) -> bool {
-        let is_mine = self.lease.as_ref().is_none_or(|lease| lease.is_held(now_ms));
+        let is_mine = self.lease.as_mut().is_none_or(|lease| lease.is_held(now_ms));
         let was_mine = std::mem::replace(&mut self.is_mine, is_mine);
         if is_mine && !was_mine {
             let endpoints = self.snapshot.read_new().and_then(|snapshot| snapshot.endpoints);

@@ -3,7 +3,8 @@
 use super::host::{self, LogLevel};
 use super::recorder::{GAUGE_INTERVAL_MS, Recorder};
 use super::scraping::Scraping;
-use super::shared::{Exchange, QueuedPlace, SnapshotPlace};
+use super::shared::{Exchange, SnapshotPlace};
+use super::ticks::{BUSY_TICK_MS, IDLE_TICK_MS, Ticks};
 use crate::config::{Config, ScrapeBy};
 use crate::decide::{Decision, Pick, Prepared};
 use crate::interval::Interval;
@@ -16,13 +17,18 @@ pub struct Worker<W> {
     pub picker: Picker<W>,
     snapshots: Vec<SnapshotPlace>,
     exchange: Exchange,
-    queued: QueuedPlace,
     scraping: Option<Scraping>,
     pub recorder: Recorder,
     gauges: Interval,
-    /// Whether the load has changed since it was published.
-    dirty: bool,
+    /// When snapshots are read at a pick, and when all is read without one.
+    snapshot_reads: Interval,
+    reads: Interval,
+    pub ticks: Ticks,
 }
+
+/// How old what was scraped may be known to a pick, in milliseconds, besides its age when it was published. Reading it at
+/// every pick would cost as much as what is in flight.
+const SNAPSHOT_READ_MS: u64 = 10;
 
 impl<W> Worker<W> {
     pub fn new(config: Config) -> Worker<W> {
@@ -30,11 +36,12 @@ impl<W> Worker<W> {
         Worker {
             snapshots: config.pools.iter().map(|pool| SnapshotPlace::new(&config, pool)).collect(),
             exchange: Exchange::new(me),
-            queued: QueuedPlace::new(&config, me),
             scraping: (config.scrape_by == ScrapeBy::Worker).then(|| Scraping::new(&config, me)),
             recorder: Recorder::new(&config),
             gauges: Interval::new(GAUGE_INTERVAL_MS),
-            dirty: false,
+            snapshot_reads: Interval::new(SNAPSHOT_READ_MS),
+            reads: Interval::new(IDLE_TICK_MS.into()),
+            ticks: Ticks::default(),
             picker: Picker::new(config, fastrand::Rng::with_seed(host::random())),
         }
     }
@@ -43,40 +50,66 @@ impl<W> Worker<W> {
         self.picker.config()
     }
 
-    /// Exchanges with the peers what is in flight and what was sent where, takes over new snapshots, and scrapes if it is this
+    /// Publishes what has changed, takes over what others have told if somebody waits for it, and scrapes if it is this
     /// worker's turn.
     pub fn tick(&mut self, now_ms: u64) {
-        self.dirty |= self.picker.tick(now_ms);
-        if let Some(batch) = self.picker.take_events() {
-            self.exchange.tell(&batch);
-            self.dirty = true;
-        }
-        self.exchange.tick(self.picker.loads_mut(), std::mem::take(&mut self.dirty), now_ms);
-        self.exchange.take_lost().into_iter().for_each(|peer| self.picker.lose(peer));
-        if self.picker.learns_prefixes() {
-            for (peer, batch) in self.exchange.take_told() {
-                batch.events.iter().for_each(|event| self.picker.hear(peer, event, now_ms));
+        self.picker.tick(now_ms);
+        for place in 0..self.snapshots.len() {
+            if let Some(pool) = self.picker.pool(place) {
+                self.exchange.member.set_queued(&pool.name, self.picker.queued(place) as u32);
             }
         }
-        if let Some(scraping) = &mut self.scraping {
-            scraping.tick(self.picker.loads_mut(), now_ms);
+        if self.reads.is_due(now_ms) || self.picker.has_queued() {
+            self.read(now_ms);
+        } else if self.scraping.as_ref().is_some_and(Scraping::is_mine) {
+            self.exchange.read(self.picker.loads_mut(), now_ms);
         }
-        let snapshots = self.snapshots.iter_mut().enumerate();
-        self.picker.apply(snapshots.filter_map(|(pool, place)| Some((pool, place.read_new()?))));
-        let queued = (0..self.snapshots.len()).map(|place| self.picker.queued(place) as u32);
-        self.queued.tell(queued.collect(), now_ms);
+        let events = self.picker.take_events();
+        self.exchange.tick(self.picker.loads_mut(), events, now_ms);
+        if let Some(scraping) = &mut self.scraping {
+            scraping.tick(&mut self.exchange, self.picker.loads_mut(), now_ms);
+        }
         if self.gauges.is_due(now_ms) {
             self.write_gauges(now_ms);
             self.recorder.record_limits(self.picker.take_limits());
-            self.recorder.record_limits(self.exchange.limits.take());
+        }
+        self.ticks.set(self.tick_ms());
+    }
+
+    /// How long until there is something to do again, in milliseconds.
+    fn tick_ms(&self) -> u32 {
+        let is_busy = !self.picker.loads().is_own_idle()
+            || self.picker.has_queued()
+            || self.exchange.member.has_unwritten();
+        if is_busy { BUSY_TICK_MS } else { self.scraping.as_ref().map_or(IDLE_TICK_MS, Scraping::tick_ms) }
+    }
+
+    /// Takes over what others have in flight, what happened to their prompts, and what was scraped.
+    fn read(&mut self, now_ms: u64) {
+        self.exchange.read(self.picker.loads_mut(), now_ms);
+        if self.picker.learns_prefixes() {
+            self.picker.hear_all(&self.exchange.hear(), now_ms);
+        }
+        if self.snapshot_reads.is_due(now_ms) {
+            let snapshots = self.snapshots.iter_mut().enumerate();
+            self.picker.apply(snapshots.filter_map(|(pool, place)| Some((pool, place.read_new()?))));
         }
     }
 
+    /// Publishes what has changed.
+    fn publish(&mut self, now_ms: u64) {
+        let events = self.picker.take_events();
+        self.exchange.publish(self.picker.loads_mut(), events, now_ms);
+        self.ticks.set(BUSY_TICK_MS);
+    }
+
     /// What all workers remember of prompts is about the same, so each writes its own; of what waits, each writes the sum
-    /// of what all have told.
+    /// of all.
     fn write_gauges(&mut self, now_ms: u64) {
-        let told = self.queued.told(now_ms);
-        for (place, queued) in (0..self.config().pools.len()).zip(told) {
+        let ledger = self.exchange.read(self.picker.loads_mut(), now_ms);
+        let names = self.picker.config().pools.iter().map(|pool| &pool.name);
+        let queued: Vec<u32> = names.map(|name| ledger.queued(name)).collect();
+        for (place, queued) in queued.into_iter().enumerate() {
             self.recorder.record(|stats| [stats.queued(place, queued)]);
             let prefixes = self.picker.pool(place).and_then(|pool| pool.prefixes());
             let blocks = prefixes.map(|prefixes| prefixes.len());
@@ -94,7 +127,7 @@ impl<W> Worker<W> {
 
     pub fn http_call_answered(&mut self, token: u32, now_ms: u64) {
         if let Some(scraping) = &mut self.scraping {
-            scraping.answered(token, self.picker.loads(), now_ms);
+            scraping.answered(token, &mut self.exchange, self.picker.loads(), now_ms);
         }
     }
 
@@ -106,12 +139,12 @@ impl<W> Worker<W> {
         waiter: impl FnOnce() -> W,
         now_ms: u64,
     ) -> Outcome {
-        self.exchange.read_peers(self.picker.loads_mut(), now_ms);
+        self.read(now_ms);
         let outcome = self.picker.decide(id, prepared, waiter, now_ms);
         match outcome {
             Outcome::Decided(Decision::Send(_)) => self.count_sent(prepared),
             Outcome::Decided(_) => {}
-            Outcome::Waits => self.exchange.introduce(self.picker.loads(), now_ms),
+            Outcome::Waits => self.ticks.set(BUSY_TICK_MS),
         }
         outcome
     }
@@ -132,7 +165,7 @@ impl<W> Worker<W> {
 
     /// Decides a request without a prompt to be read.
     pub fn decide_unread(&mut self, pool: usize, is_pool_guessed: bool, now_ms: u64) -> Decision {
-        self.exchange.read_peers(self.picker.loads_mut(), now_ms);
+        self.read(now_ms);
         self.picker.decide_unread(pool, is_pool_guessed, now_ms)
     }
 
@@ -142,7 +175,7 @@ impl<W> Worker<W> {
         let prompt = prompt.map(|sent| (sent.prompt.tokens, sent.matched_tokens));
         self.recorder.record(|stats| stats.picked(pool, pick.first_choice(), prompt));
         let sent = self.picker.send(pick, now_ms);
-        self.exchange.publish(self.picker.loads(), now_ms);
+        self.publish(now_ms);
         sent
     }
 
@@ -155,17 +188,14 @@ impl<W> Worker<W> {
         address: &[u8],
         now_ms: u64,
     ) -> bool {
-        self.dirty = true;
         self.picker.move_to(sent, pool, destinations, address, now_ms)
     }
 
     pub fn first_output(&mut self, sent: &Sent, now_ms: u64) {
-        self.dirty = true;
         self.picker.first_output(sent, now_ms);
     }
 
     pub fn end(&mut self, sent: Sent, now_ms: u64) {
-        self.dirty = true;
         self.picker.end(sent, now_ms);
     }
 
@@ -194,7 +224,6 @@ impl<W> Worker<W> {
 
     /// The request was sent to other endpoints before.
     pub fn passed_over(&mut self, pool: usize, sent: &Sent, now_ms: u64) {
-        self.dirty = true;
         for ejected in self.picker.passed_over(pool, sent, now_ms) {
             self.report_ejected(pool, Some(ejected), "requests fail in a row");
         }
@@ -202,7 +231,6 @@ impl<W> Worker<W> {
 
     /// The endpoint has answered that it does not have the request's model.
     pub fn model_missing(&mut self, pool: usize, sent: &Sent, now_ms: u64) {
-        self.dirty = true;
         self.picker.model_missing(sent, now_ms);
         let endpoint = self.endpoint_of(pool, sent);
         self.recorder.record(|stats| [stats.model_missing(pool, &endpoint)]);

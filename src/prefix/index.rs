@@ -142,6 +142,11 @@ impl PrefixIndex {
         self.drop_where(|key, _| key.worker == worker);
     }
 
+    /// What was told of the prompts that workers other than this one have in flight was lost.
+    pub fn drop_prompts_of_others(&mut self, worker: u64) {
+        self.drop_where(|key, _| key.worker != worker);
+    }
+
     /// Changes what an endpoint holds, if there is one of this id.
     fn change(&mut self, id: LoadId, change: impl FnOnce(&mut Cache, &mut Trees)) {
         if let Some(cache) = self.caches.get_mut(&id) {

@@ -3,7 +3,7 @@
 //! A prompt is cut into blocks of fixed size, each known by a hash over itself and all before it ([`PromptBlocks`]), so
 //! that two prompts share as many hashes as they share of their start. For each endpoint is kept which blocks its KV
 //! cache holds, as far as can be told from what was sent there ([`PrefixIndex`]); workers tell each other where they send
-//! what ([`Batch`]).
+//! what ([`PromptEvent`]).
 //!
 //! It deliberately knows neither tokens nor templates: blocks are bytes of the prompt's text, and a share of the bytes
 //! stands for the same share of the tokens.
@@ -18,6 +18,6 @@ mod starts;
 mod trees;
 
 pub use blocks::{BLOCK_BYTES, BlockHasher, MAX_PROMPT_BLOCKS, PromptBlocks};
-pub use events::{BATCHES_KEPT, Batch, MAX_BATCH_BLOCKS, PromptEvent, numbers_to_read};
+pub use events::{MAX_UNTOLD_BLOCKS, PromptEvent, Untold};
 pub use in_flight::PromptKey;
 pub use index::{Match, PrefixIndex};

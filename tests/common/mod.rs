@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 
 use inference_picker::config::Config;
 use inference_picker::decide::{Decision, pick, pick_unread, prepare};
-use inference_picker::load::{LoadBook, LoadTable, Ticket};
+use inference_picker::ledger::{Ledger, Member};
+use inference_picker::load::{LoadBook, Ticket};
 use inference_picker::metrics::{EndpointMetrics, LoraState};
 use inference_picker::model_sizes::ModelSizes;
 use inference_picker::models::Turns;
@@ -284,12 +285,16 @@ impl World {
         self.pool.note(load_id, |endpoint| endpoint.request_failed(NOW_MS, limit)).unwrap();
     }
 
-    pub fn table(&self) -> LoadTable {
-        self.loads.table(NOW_MS)
+    /// Reads what other workers have in flight.
+    pub fn read(&mut self, member: &mut Member, ledger: &Ledger) {
+        member.read(ledger, &mut self.loads, NOW_MS);
     }
 
-    pub fn hear<'a>(&mut self, peers: impl Iterator<Item = &'a LoadTable>) {
-        self.loads.set_peers(peers, NOW_MS);
+    /// Has the others know what this worker has in flight.
+    pub fn publish(&mut self, member: &mut Member, ledger: &mut Ledger) {
+        member.collect(&mut self.loads, vec![]);
+        let written = member.write(ledger, &self.loads, NOW_MS);
+        member.written(&written);
     }
 
     fn indexes(&self, decision: &Decision) -> Vec<usize> {

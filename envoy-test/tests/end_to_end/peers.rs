@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use envoy_test::envoy::{Client, NEWEST, OLDEST, Protocol, RawConnection, Request};
 use envoy_test::model_server::{MetricsMode, ModelServers};
-use inference_picker::load::{InFlight, LoadTable, Oldest};
-use inference_picker::peers::{MAX_PAGE_BYTES, Page, WorkerPage};
-use inference_picker::prefix::Batch;
+use inference_picker::ledger::Cursor;
+use inference_picker::load::{EndpointKey, EndpointLoad, InFlight, Oldest};
+use inference_picker::peers::{MAX_PAGE_BYTES, Page};
 use serde_json::{Value, json};
 
 use crate::gateway::{GATEWAYS, Gateway, Setup, chat, long_chat, until};
@@ -226,32 +226,29 @@ fn garbage_from_a_gateway_does_no_harm() {
 #[test]
 fn numbers_that_cannot_be_make_nothing_fail() {
     let pages = [
-        a_page(1, |worker| worker.table.batches = u64::MAX),
-        a_page(2, |worker| worker.table.published_ms = u64::MAX),
-        a_page(0, |_| ()),
-        a_page(4, |worker| {
-            let load = InFlight {
+        a_page(1, |page| page.end = Cursor { chunk: u64::MAX, offset: u64::MAX }),
+        a_page(2, |page| page.now_ms = u64::MAX),
+        a_page(3, |page| page.entries = vec![0xff; 1 << 16]),
+        a_page(4, |page| {
+            let in_flight = InFlight {
                 requests: u32::MAX,
                 waiting: u32::MAX,
                 waiting_tokens: u64::MAX,
                 oldest: Some(Oldest { sent_ms: u64::MAX, tokens: u32::MAX }),
                 last_output_ms: u64::MAX,
             };
-            worker.table.rows.iter_mut().for_each(|(_, row)| *row = load);
+            page.sums.values_mut().for_each(|load| load.in_flight = in_flight);
         }),
     ];
     check_serves(&among(&pages.map(Stranger::start), &[]));
 }
 
-/// The bytes of a page of one worker, edited. It has nothing in flight at every port of 127.0.0.1, where the pods are.
-fn a_page(id: u64, edit: impl Fn(&mut WorkerPage)) -> Vec<u8> {
-    let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    let rows = (0..u16::MAX).map(|port| (address(port), InFlight::default())).collect();
-    let table = LoadTable { published_ms: 1_000, rows, adapters: vec![], missing: vec![], batches: 1 };
-    let mut page = Page::new(1_000);
-    let mut worker = WorkerPage { id, table, batches: vec![Batch::default()] };
-    edit(&mut worker);
-    page.workers.push(worker);
+/// The bytes of a gateway's page, edited. It has nothing in flight at every port of 127.0.0.1, where the pods are.
+fn a_page(gateway: u64, edit: impl Fn(&mut Page)) -> Vec<u8> {
+    let key = |port| EndpointKey::of(SocketAddr::from(([127, 0, 0, 1], port)));
+    let sums = (0..u16::MAX).map(|port| (key(port), EndpointLoad::default())).collect();
+    let mut page = Page { gateway, now_ms: 1_000, sums, ..Page::default() };
+    edit(&mut page);
     page.to_bytes()
 }
 
@@ -270,7 +267,7 @@ fn gateways_are_answered_on_their_listener_and_clients_are_not() {
     let (status, bytes) = get(exchange, path);
     assert!(status == 200 && bytes > 10, "{status}, {bytes} bytes");
     assert_eq!(
-        get(exchange, &format!("{path}?since=zz:1,,%00,1:")).0,
+        get(exchange, &format!("{path}?read=zz:1:%00:1")).0,
         200,
         "what is not understood was not heard"
     );

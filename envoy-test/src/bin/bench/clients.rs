@@ -26,8 +26,14 @@ pub struct Clients {
 impl Clients {
     /// Connects as many as such a request needs.
     pub async fn connect(address: SocketAddr, request: &[u8]) -> Result<Clients> {
+        let clients = if is_streaming(request) { STREAMING_CLIENTS } else { CLIENTS };
+        Clients::connect_many(address, clients).await
+    }
+
+    /// Connects so many.
+    pub async fn connect_many(address: SocketAddr, clients: u64) -> Result<Clients> {
         let mut connections = Vec::new();
-        for _ in 0..if is_streaming(request) { STREAMING_CLIENTS } else { CLIENTS } {
+        for _ in 0..clients {
             connections.push(MessageStream::new(TcpStream::connect(address).await?)?);
         }
         Ok(Clients { connections })

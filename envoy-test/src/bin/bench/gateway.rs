@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use envoy_test::envoy::binary::plugin_file;
@@ -107,6 +108,16 @@ pub struct Gateway {
 impl Gateway {
     /// Starts an Envoy without access log in front of these endpoints.
     pub fn start(variant: Variant, endpoints: &[SocketAddr], settings: GatewaySettings) -> Result<Gateway> {
+        Gateway::start_with(variant, endpoints, settings, None)
+    }
+
+    /// The same with another build of the plugin.
+    pub fn start_with(
+        variant: Variant,
+        endpoints: &[SocketAddr],
+        settings: GatewaySettings,
+        build: Option<&Path>,
+    ) -> Result<Gateway> {
         let folder = tempfile::tempdir()?;
         let mut configuration = load(variant)?;
         configuration.set_endpoints(CLUSTER, endpoints);
@@ -114,7 +125,7 @@ impl Gateway {
             Variant::Plain => configuration.remove_plugin(),
             Variant::DoesNothing => put_nothing(&mut configuration, &folder)?,
             _ => {
-                configuration.set_plugin_file(&plugin_file());
+                configuration.set_plugin_file(&build.map_or_else(plugin_file, Path::to_path_buf));
                 configuration.edit_plugin(|plugin| set_up_plugin(plugin, variant, endpoints, settings));
             }
         }

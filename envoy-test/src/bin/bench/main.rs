@@ -18,9 +18,11 @@ mod requests;
 mod rounds;
 mod saturation;
 mod scraping;
+mod workers;
 
 use std::fmt::Display;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
@@ -37,6 +39,9 @@ struct Arguments {
     /// How often each configuration has its turn.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Another build of the plugin, to be measured beside this one's in the part on workers.
+    #[arg(long)]
+    other: Option<PathBuf>,
     /// Puts the tables into docs/benchmarks.md.
     #[arg(long)]
     write: bool,
@@ -54,6 +59,8 @@ enum Part {
     Saturation,
     /// Reading metrics without any request.
     Scraping,
+    /// 1 to 32 worker threads.
+    Workers,
     /// Memory with 1,000 endpoints and a full index of prefixes.
     Memory,
     /// What `cargo bench` has left; measures nothing.
@@ -61,7 +68,7 @@ enum Part {
 }
 
 fn main() -> Result<()> {
-    let Arguments { parts, rounds, write } = Arguments::parse();
+    let Arguments { parts, rounds, other, write } = Arguments::parse();
     // One thread for the clients and the model servers leaves the other core of a small machine to Envoy.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let parts = if parts.is_empty() { Part::value_variants() } else { &parts };
@@ -69,7 +76,7 @@ fn main() -> Result<()> {
     for part in parts {
         eprintln!("measuring {} ...", part.name());
         // A machine that is too busy for one part may do for the others.
-        if let Err(error) = part.show(&runtime, rounds, write) {
+        if let Err(error) = part.show(&runtime, rounds, other.as_deref(), write) {
             eprintln!("{error:#}");
             failed.push(part.name());
         }
@@ -85,8 +92,8 @@ impl Part {
     }
 
     /// Measures it, and shows the table where it is wanted.
-    fn show(self, runtime: &Runtime, rounds: usize, write: bool) -> Result<()> {
-        let table = self.measure(runtime, rounds)?;
+    fn show(self, runtime: &Runtime, rounds: usize, other: Option<&Path>, write: bool) -> Result<()> {
+        let table = self.measure(runtime, rounds, other)?;
         println!("\n## {}\n\n{table}", self.name());
         if write {
             write_section(&project_root().join("docs/benchmarks.md"), &self.name(), "make bench", &table)?;
@@ -95,7 +102,7 @@ impl Part {
     }
 
     /// The tables, in Markdown.
-    fn measure(self, runtime: &Runtime, rounds: usize) -> Result<String> {
+    fn measure(self, runtime: &Runtime, rounds: usize, other: Option<&Path>) -> Result<String> {
         match self {
             Part::Requests => self.kept(requests::by_size(runtime, rounds)?, requests::tables),
             Part::Streams => self.kept(requests::streamed(runtime, rounds)?, requests::streams_tables),
@@ -104,6 +111,7 @@ impl Part {
             }
             Part::Saturation => self.kept(saturation::measure(runtime, rounds)?, saturation::table),
             Part::Scraping => self.kept(scraping::measure(runtime, rounds)?, scraping::table),
+            Part::Workers => self.kept(workers::measure(runtime, rounds, other)?, workers::table),
             Part::Memory => self.kept(memory::measure(runtime)?, memory::table),
             Part::Natively => Ok(natively::table()?.to_string()),
         }

@@ -1,32 +1,37 @@
 //! The routing core in front of the engines: gateways of one or more workers, joined as the plugin's shell joins them.
 //!
 //! A worker decides each request with the core's own functions, from a real configuration and a real request body. It
-//! publishes its load at each pick, reads its peers' at most once a millisecond at a pick and at every tick, and takes
-//! over at its tick what the gateway's scraper has published. Gateways share nothing but the engines, unless they tell
-//! each other what their workers publish; then that comes late, and a worker reads it at its tick.
+//! reads its gateway's ledger before each pick and writes to it behind it, and with its tick writes what has ended. Gateways
+//! share nothing but the engines, unless they tell each other what is in their ledgers; then that comes late.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use inference_picker::config::Config;
 use inference_picker::decide::{Decision, Pick};
-use inference_picker::load::LoadTable;
+use inference_picker::interval::Interval;
+use inference_picker::ledger::HEARTBEAT_MS;
 use inference_picker::openai::{Usage, read_request};
 use inference_picker::picker::{Outcome, Picker as CoreWorker, Sent};
-use inference_picker::pool::{Pool, encode};
-use inference_picker::prefix::{Batch, PrefixIndex};
+use inference_picker::pool::{Pool, Snapshot, encode};
+use inference_picker::prefix::PrefixIndex;
 use serde_json::json;
 
 use super::scraping::Scraping;
-use super::telling::{Telling, Told};
+use super::shared_data::{Place, SharedData};
+use super::telling::{Others, Telling, Told};
 use super::watch::{Seen, State, Watch};
 use super::{Gateways, Picker, Request};
 use crate::model_server::engine::{Engine, Output};
 
 /// The plugin's own tick.
 pub(super) const TICK: Duration = Duration::from_millis(10);
+
+/// How often the plugin's worker reads the ledger without a pick, and how old a snapshot may be known to it.
+const READ_MS: u64 = 250;
+const SNAPSHOT_READ_MS: u64 = 10;
 
 /// Some gateways that use the core.
 pub struct CorePicker {
@@ -47,34 +52,19 @@ struct InFlight {
 
 struct Gateway {
     workers: Vec<Worker>,
-    /// What each worker has published.
-    tables: Vec<LoadTable>,
-    /// What the other gateways' workers have published, as far as was heard.
-    others_tables: BTreeMap<usize, Vec<LoadTable>>,
-    /// What workers have told of their prompts, until all others have heard it.
-    batches: Vec<ToldBatch>,
-    /// What has not been told to the other gateways; nothing where they tell each other nothing.
-    untold: Option<Vec<(u64, Batch)>>,
+    shared: SharedData,
+    /// What the other gateways have told, and this one has told them; nothing where they tell each other nothing.
+    others: Option<Others>,
     scraping: Scraping,
-}
-
-/// What a worker has told of its prompts.
-struct ToldBatch {
-    worker: u64,
-    batch: Batch,
-    /// Workers of this gateway that have yet to hear it.
-    unheard: usize,
 }
 
 /// What one of the plugin's workers keeps.
 struct Worker {
-    /// Tells it from the workers of all gateways.
-    id: u64,
     core: CoreWorker<()>,
-    /// The time of the last look at the peers' tables.
-    read_ms: u64,
-    /// The number of the last batch heard of each other worker.
-    heard: HashMap<u64, u64>,
+    place: Place,
+    reads: Interval,
+    snapshot_reads: Interval,
+    heartbeat: Interval,
     next_tick: Duration,
 }
 
@@ -84,8 +74,9 @@ impl CorePicker {
         let telling = gateways.peers_ms.map(|lateness_ms| Telling::new(Duration::from_millis(lateness_ms)));
         let gateway = |index| {
             let first_id = (index * gateways.workers) as u64 + 1;
-            let mut gateway = Gateway::new(config.clone(), gateways.workers, first_id, &mut rng);
-            gateway.untold = telling.is_some().then(Vec::new);
+            let mut gateway =
+                Gateway::new(config.clone(), gateways.workers, index as u64, first_id, &mut rng);
+            gateway.others = telling.is_some().then(|| Others::new(index as u64));
             gateway
         };
         CorePicker {
@@ -154,16 +145,16 @@ impl Picker for CorePicker {
             watch.look(now, || gateway.state());
         }
         let Some(telling) = &mut self.telling else { return };
-        let tell = || self.gateways.iter_mut().enumerate().map(|(index, one)| one.tell(index)).collect();
+        let now_ms = milliseconds(now);
+        let tell = || self.gateways.iter_mut().filter_map(|gateway| gateway.tell(now_ms)).collect();
         for told in telling.tick(tell, now) {
-            let others = self.gateways.iter_mut().enumerate().filter(|(index, _)| *index != told.gateway);
-            others.for_each(|(_, other)| other.hear(&told));
+            self.gateways.iter_mut().for_each(|gateway| gateway.hear(&told, now_ms));
         }
     }
 }
 
 impl Gateway {
-    fn new(config: Config, workers: usize, first_id: u64, rng: &mut Rng) -> Gateway {
+    fn new(config: Config, workers: usize, name: u64, first_id: u64, rng: &mut Rng) -> Gateway {
         let scraping = Scraping::new(&config);
         // Workers and the companion tick as often, but not together.
         let phase = TICK / (workers as u32 + 1);
@@ -172,19 +163,8 @@ impl Gateway {
         };
         Gateway {
             workers: (0..workers).map(worker).collect(),
-            tables: vec![
-                LoadTable {
-                    published_ms: 0,
-                    rows: vec![],
-                    adapters: vec![],
-                    missing: vec![],
-                    batches: 0
-                };
-                workers
-            ],
-            others_tables: BTreeMap::new(),
-            batches: Vec::new(),
-            untold: None,
+            shared: SharedData::new(name),
+            others: None,
             scraping,
         }
     }
@@ -192,12 +172,12 @@ impl Gateway {
     /// What the first worker keeps and exchanges.
     fn state(&self) -> State {
         let index = self.workers.first().and_then(|worker| worker.core.pool(0)).and_then(Pool::prefixes);
-        let read = peers(0, &self.tables).chain(self.others_tables.values().flatten());
+        let ledger_bytes = self.shared.ledger_bytes();
         State {
             index_blocks: index.map_or(0, PrefixIndex::len),
             index_bytes: index.map_or(0, PrefixIndex::cache_bytes),
-            published_bytes: self.tables.first().map_or(0, |table| encode(table).len()),
-            read_bytes: read.map(|table| encode(table).len()).sum(),
+            published_bytes: ledger_bytes,
+            read_bytes: ledger_bytes,
             snapshot_bytes: self.scraping.published.as_ref().map_or(0, |snapshot| encode(snapshot).len()),
         }
     }
@@ -209,76 +189,70 @@ impl Gateway {
 
     fn pick(&mut self, index: usize, body: &[u8], now_ms: u64) -> (Pick, Sent) {
         let worker = &mut self.workers[index];
-        if std::mem::replace(&mut worker.read_ms, now_ms) != now_ms {
-            let others = self.others_tables.values().flatten();
-            worker.core.set_peers(peers(index, &self.tables).chain(others), now_ms);
-        }
+        worker.read(&self.shared, self.scraping.published.as_ref(), now_ms);
         let picked = worker.pick(body, now_ms);
-        self.tables[index] = worker.core.loads().table(now_ms);
+        worker.publish(&mut self.shared, now_ms);
         picked
     }
 
     fn tick(&mut self, engines: &[Engine], now: Duration) {
         let now_ms = milliseconds(now);
         if self.scraping.next_tick <= now {
-            let others = self.others_tables.values().flatten();
-            self.scraping.tick(engines, self.tables.iter().chain(others), now_ms);
+            self.scraping.tick(engines, &mut self.shared, now_ms);
         }
-        for index in 0..self.workers.len() {
-            if self.workers[index].next_tick <= now {
-                self.tick_worker(index, now_ms);
-            }
-        }
-        self.batches.retain(|told| told.unheard > 0);
-    }
-
-    fn tick_worker(&mut self, index: usize, now_ms: u64) {
-        let others_in_gateway = self.workers.len() - 1;
-        let worker = &mut self.workers[index];
-        worker.next_tick += TICK;
-        worker.core.tick(now_ms);
-        self.tables[index] = worker.core.loads().table(now_ms);
-        let others = self.others_tables.values().flatten();
-        worker.core.set_peers(peers(index, &self.tables).chain(others), now_ms);
-        worker.core.apply(self.scraping.published.clone().into_iter().map(|snapshot| (0, snapshot)));
-        worker.hear(&mut self.batches, now_ms);
-        if let Some(batch) = worker.core.take_events() {
-            if let Some(untold) = &mut self.untold {
-                untold.push((worker.id, batch.clone()));
-            }
-            self.batches.push(ToldBatch { worker: worker.id, batch, unheard: others_in_gateway });
+        for worker in self.workers.iter_mut().filter(|worker| worker.next_tick <= now) {
+            worker.tick(&mut self.shared, self.scraping.published.as_ref(), now_ms);
         }
     }
 
-    /// What this gateway, the one at this place, tells the others.
-    fn tell(&mut self, gateway: usize) -> Told {
-        let batches = self.untold.replace(Vec::new()).unwrap_or_default();
-        Told { gateway, tables: self.tables.clone(), batches }
+    /// What this gateway tells the others, if they tell each other anything.
+    fn tell(&mut self, now_ms: u64) -> Option<Told> {
+        self.others.as_mut().map(|others| others.tell(&self.shared, now_ms))
     }
 
-    /// Takes over what another gateway has told, for the workers to read.
-    fn hear(&mut self, told: &Told) {
-        self.others_tables.insert(told.gateway, told.tables.clone());
-        let unheard = self.workers.len();
-        let batches = told.batches.iter().cloned();
-        self.batches.extend(batches.map(|(worker, batch)| ToldBatch { worker, batch, unheard }));
+    /// Takes over what a gateway has told, for the workers to read.
+    fn hear(&mut self, told: &Told, now_ms: u64) {
+        if let Some(others) = &mut self.others {
+            others.hear(told, &mut self.shared, &mut self.scraping.place, now_ms);
+        }
     }
-}
-
-/// The tables of the workers other than the one at this place.
-fn peers(me: usize, tables: &[LoadTable]) -> impl Iterator<Item = &LoadTable> {
-    tables.iter().enumerate().filter(move |(index, _)| *index != me).map(|(_, table)| table)
 }
 
 impl Worker {
     fn new(id: u64, config: &Config, next_tick: Duration, rng: Rng) -> Worker {
         Worker {
-            id,
             core: CoreWorker::new(config.clone(), rng),
-            heard: HashMap::new(),
-            read_ms: 0,
+            place: Place::new(id),
+            reads: Interval::new(READ_MS),
+            snapshot_reads: Interval::new(SNAPSHOT_READ_MS),
+            heartbeat: Interval::new(HEARTBEAT_MS),
             next_tick,
         }
+    }
+
+    fn tick(&mut self, shared: &mut SharedData, published: Option<&Snapshot>, now_ms: u64) {
+        self.next_tick += TICK;
+        self.core.tick(now_ms);
+        if self.reads.is_due(now_ms) {
+            self.read(shared, published, now_ms);
+        }
+        let is_alive = self.heartbeat.is_due(now_ms) && self.place.member.has_load();
+        if is_alive || self.core.loads().has_unpublished() || self.core.has_events() {
+            self.publish(shared, now_ms);
+        }
+    }
+
+    fn read(&mut self, shared: &SharedData, published: Option<&Snapshot>, now_ms: u64) {
+        let heard = self.place.read(shared, self.core.loads_mut(), now_ms);
+        self.core.hear_all(&heard, now_ms);
+        if self.snapshot_reads.is_due(now_ms) {
+            self.core.apply(published.cloned().into_iter().map(|snapshot| (0, snapshot)));
+        }
+    }
+
+    fn publish(&mut self, shared: &mut SharedData, now_ms: u64) {
+        let events = self.core.take_events();
+        self.place.publish(shared, self.core.loads_mut(), events, now_ms);
     }
 
     /// Decides a request, and counts it where it goes.
@@ -291,18 +265,6 @@ impl Worker {
                 (pick, sent)
             }
             other => panic!("a pool with endpoints picks one of them, but: {other:?}"),
-        }
-    }
-
-    /// Hears what has happened to the prompts of others.
-    fn hear(&mut self, batches: &mut [ToldBatch], now_ms: u64) {
-        for told in batches.iter_mut().filter(|told| told.worker != self.id) {
-            let number = self.heard.entry(told.worker).or_default();
-            if told.batch.number > *number {
-                *number = told.batch.number;
-                told.unheard -= 1;
-                told.batch.events.iter().for_each(|event| self.core.hear(told.worker, event, now_ms));
-            }
         }
     }
 }

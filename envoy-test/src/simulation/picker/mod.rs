@@ -4,6 +4,7 @@ pub(crate) mod endpoint_picker;
 mod gateway;
 pub(crate) mod oracle;
 mod scraping;
+mod shared_data;
 mod telling;
 mod watch;
 

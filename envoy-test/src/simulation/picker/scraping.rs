@@ -3,18 +3,20 @@
 use std::time::Duration;
 
 use inference_picker::config::Config;
-use inference_picker::load::{LoadBook, LoadTable};
+use inference_picker::load::LoadBook;
 use inference_picker::metrics::ModelServer;
 use inference_picker::pool::{Discovered, Snapshot};
-use inference_picker::scrape::Scraper;
+use inference_picker::scrape::{Schedule, Scraper};
 
 use super::gateway::{TICK, pod_at};
+use super::shared_data::{Place, SharedData};
 use crate::model_server::engine::Engine;
 
 /// What the companion service keeps.
 pub struct Scraping {
     scraper: Scraper,
     loads: LoadBook,
+    pub place: Place,
     pub published: Option<Snapshot>,
     pub next_tick: Duration,
 }
@@ -23,18 +25,18 @@ impl Scraping {
     pub fn new(config: &Config) -> Scraping {
         let addresses = config.pools[0].endpoints.iter().flatten().copied();
         let mut scraper =
-            Scraper::new(ModelServer::Vllm, config.scrape_interval_ms, config.max_consecutive_failures);
+            Scraper::new(ModelServer::Vllm, Schedule::of(config), config.max_consecutive_failures);
         scraper.follow(&Discovered::at(addresses.clone()), 0);
         let mut loads = LoadBook::default();
         for address in addresses {
             loads.id(address);
         }
-        Scraping { scraper, loads, published: None, next_tick: Duration::ZERO }
+        Scraping { scraper, loads, place: Place::new(u64::MAX), published: None, next_tick: Duration::ZERO }
     }
 
-    pub fn tick<'a>(&mut self, engines: &[Engine], tables: impl Iterator<Item = &'a LoadTable>, now_ms: u64) {
+    pub fn tick(&mut self, engines: &[Engine], shared: &mut SharedData, now_ms: u64) {
         self.next_tick += TICK;
-        self.loads.set_peers(tables, now_ms);
+        self.place.read(shared, &mut self.loads, now_ms);
         self.scraper.observe_in_flight(self.loads.all_in_flight());
         for address in self.scraper.due(now_ms) {
             let page = metrics_page(&engines[pod_at(address)]);

@@ -1,20 +1,57 @@
 //! What gateways tell each other, on its way: told at every tick, heard so much later.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use inference_picker::load::LoadTable;
-use inference_picker::prefix::Batch;
+use inference_picker::ledger::{Cursor, Sums};
+use inference_picker::load::{EndpointLoad, LoadBook};
+use inference_picker::peers::{Page, Question};
 
 use super::gateway::TICK;
+use super::shared_data::{Place, SharedData};
 
 /// What one gateway tells the others.
-pub struct Told {
-    pub gateway: usize,
-    /// Of each of its workers.
-    pub tables: Vec<LoadTable>,
-    /// What happened to prompts since it last told, and at which worker.
-    pub batches: Vec<(u64, Batch)>,
+pub type Told = Page;
+
+/// One gateway's part in it.
+pub struct Others {
+    own: u64,
+    /// How far its own journal was told.
+    told: Cursor,
+    /// What each of the others has in flight.
+    sums: HashMap<u64, Sums>,
+}
+
+impl Others {
+    pub fn new(own: u64) -> Others {
+        Others { own, told: Cursor::default(), sums: HashMap::new() }
+    }
+
+    pub fn tell(&mut self, shared: &SharedData, now_ms: u64) -> Told {
+        let mut ledger = shared.ledger.clone();
+        ledger.refresh(now_ms);
+        let question = Question::of_read(self.own, self.told);
+        let page = Page::of(&ledger, &question, |number| shared.full_chunk(number), now_ms);
+        self.told = page.end;
+        page
+    }
+
+    /// Takes over what another has told, as whoever asks does. All have the same clock.
+    pub fn hear(&mut self, told: &Told, shared: &mut SharedData, asker: &mut Place, now_ms: u64) {
+        if told.gateway == self.own {
+            return;
+        }
+        self.sums.insert(told.gateway, told.sums.clone());
+        let mut sums = Sums::new();
+        for (key, load) in self.sums.values().flatten() {
+            sums.entry(*key).or_default().replace(&EndpointLoad::IDLE, load);
+        }
+        shared.ledger.set_remote(sums, now_ms);
+        if !told.entries.is_empty() {
+            asker.member.pass_on(told.entries.clone());
+            asker.publish(shared, &mut LoadBook::default(), vec![], now_ms);
+        }
+    }
 }
 
 /// The way from each gateway to all others.

@@ -1,0 +1,68 @@
+//! A gateway's shared data: the ledger and the full chunks of its journal, which nobody else writes to in between.
+
+use std::collections::HashMap;
+
+use inference_picker::ledger::{CHUNKS_KEPT, Chunk, Heard, Ledger, Member};
+use inference_picker::load::LoadBook;
+use inference_picker::prefix::PromptEvent;
+
+pub struct SharedData {
+    pub ledger: Ledger,
+    chunks: HashMap<u64, Chunk>,
+}
+
+impl SharedData {
+    pub fn new(gateway: u64) -> SharedData {
+        SharedData { ledger: Ledger::new(gateway, 0), chunks: HashMap::new() }
+    }
+
+    pub fn ledger_bytes(&self) -> usize {
+        self.ledger.to_bytes().len()
+    }
+
+    /// The full chunk in the slot of this number.
+    pub fn full_chunk(&self, number: u64) -> Option<Chunk> {
+        self.chunks.get(&(number % CHUNKS_KEPT)).cloned()
+    }
+}
+
+/// A worker's place in it.
+pub struct Place {
+    pub member: Member,
+}
+
+impl Place {
+    pub fn new(id: u64) -> Place {
+        Place { member: Member::new(id) }
+    }
+
+    /// As the shell of a worker does.
+    pub fn read(&mut self, shared: &SharedData, loads: &mut LoadBook, now_ms: u64) -> Heard {
+        let mut ledger = shared.ledger.clone();
+        ledger.refresh(now_ms);
+        self.member.read(&ledger, loads, now_ms);
+        self.member.hear(&ledger, |number| shared.full_chunk(number))
+    }
+
+    /// As the shell of a worker does.
+    pub fn publish(
+        &mut self,
+        shared: &mut SharedData,
+        loads: &mut LoadBook,
+        events: Vec<PromptEvent>,
+        now_ms: u64,
+    ) {
+        self.member.collect(loads, events);
+        shared.ledger.refresh(now_ms);
+        loop {
+            let written = self.member.write(&mut shared.ledger, loads, now_ms);
+            self.member.written(&written);
+            if let Some(full) = written.full {
+                shared.chunks.insert(full.number % CHUNKS_KEPT, full);
+            }
+            if !self.member.has_unwritten() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! How often a root context ticks. With many workers most of them have nothing to do most of the time, and a tick of each
+//! takes several microseconds.
+
+use super::host::{self, LogLevel};
+
+/// While something is in flight, waits, or is scraped at short intervals, in milliseconds. What workers tell each other must
+/// not be older than about 20 ms for them to pick as one.
+pub const BUSY_TICK_MS: u32 = 10;
+
+/// Who scrapes endpoints without requests, in milliseconds: within this time it knows that there are some.
+pub const IDLE_SCRAPER_TICK_MS: u32 = 50;
+
+/// A worker without requests, in milliseconds: within this time it takes over a lease that has run out, and reads what others
+/// have told before that is kept no longer.
+pub const IDLE_TICK_MS: u32 = 250;
+
+/// The period that the host was told.
+#[derive(Default)]
+pub struct Ticks {
+    period_ms: Option<u32>,
+}
+
+impl Ticks {
+    /// Ticks in this time from now on, and again each time after that; the same as before is not told again.
+    pub fn set(&mut self, period_ms: u32) {
+        if self.period_ms.replace(period_ms) != Some(period_ms)
+            && let Err(error) = host::set_tick_period(period_ms)
+        {
+            host::log(LogLevel::Error, &format!("inference-picker: no tick: {error:?}"));
+        }
+    }
+}
