@@ -1,16 +1,17 @@
-//! What going by prefixes costs: cutting a prompt into blocks, and looking them up.
+//! What going by prefixes costs: cutting a prompt into blocks, looking them up, and learning those of others.
 
 #[cfg(not(target_family = "wasm"))]
 mod native {
+    use std::borrow::Cow;
     use std::hint::black_box;
     use std::net::SocketAddr;
 
-    use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
+    use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group};
     use inference_picker::ledger::{Entry, Event, entries};
     use inference_picker::load::{LoadBook, LoadId};
     use inference_picker::openai::read_request;
     use inference_picker::prefix::{
-        BLOCK_BYTES, BlockHasher, PrefixIndex, PromptBlocks, PromptEvent, PromptKey,
+        BLOCK_BYTES, BlockHash, BlockHasher, PrefixIndex, PromptBlocks, PromptEvent, PromptKey,
     };
 
     /// A chat of about so many bytes.
@@ -76,25 +77,47 @@ mod native {
         }
     }
 
+    /// So many blocks that no prompt of another number has.
+    fn new_blocks(number: u64, count: usize) -> Vec<BlockHash> {
+        let mut rng = fastrand::Rng::with_seed(number);
+        (0..count).map(|_| rng.u32(..).to_le_bytes()).collect()
+    }
+
+    /// What another worker has sent and what became of it, in an index that is full.
     fn learn(criterion: &mut Criterion) {
-        let (mut index, ids) = endpoints(4);
-        let prompt = blocks(&chat(100));
-        let mut number = 0;
-        criterion.bench_function("learn 100 KB of prompt", |bencher| {
-            bencher.iter(|| {
-                number += 1;
+        let mut group = criterion.benchmark_group("learn a prompt of another worker");
+        for (count, is_new) in [(28, true), (28, false), (400, true), (400, false)] {
+            let (mut index, ids) = endpoints(4);
+            let mut learn = |number: u64, hashes: &[BlockHash]| {
                 let key = PromptKey { worker: 0, number };
-                index.sent(key, ids[0], black_box(&prompt.hashes), 64, 0);
-                index.answered(key, 0);
-                assert_eq!(index.len(), prompt.hashes.len());
+                index.sent(key, ids[number as usize % ids.len()], hashes, 64, 0);
+                index.answered(key, 100);
+            };
+            let prompts = 1_000_000 / count as u64;
+            (0..prompts).for_each(|number| learn(number, &new_blocks(number, count)));
+            let mut number = prompts;
+            let mut next = || {
+                number += if is_new { 1 } else { 0 };
+                (number, new_blocks(number, count))
+            };
+            let name = format!("{count} {} blocks", if is_new { "new" } else { "known" });
+            group.bench_function(name, |bencher| {
+                bencher.iter_batched(
+                    &mut next,
+                    |(number, hashes)| learn(number, black_box(&hashes)),
+                    BatchSize::SmallInput,
+                );
             });
-        });
+            assert!((740_000..=1_000_000).contains(&index.len()), "{} blocks", index.len());
+            assert!(!is_new || index.cache_bytes() <= 9 * index.len(), "{} bytes", index.cache_bytes());
+        }
     }
 
     fn tell(criterion: &mut Criterion) {
         let hashes = blocks(&chat(100)).hashes;
         let address = SocketAddr::from(([10, 0, 0, 1], 8000));
-        let event = Event::Prompt(PromptEvent::Sent { number: 1, address, hashes, block_tokens: 64 });
+        let hashes = Cow::Owned(hashes);
+        let event = Event::Prompt(PromptEvent::Sent { number: 1, address, block_tokens: 64, hashes });
         let entry = Entry { worker: 1, is_remote: false, event };
         criterion.bench_function("tell workers of 100 KB of prompt, and hear it", |bencher| {
             bencher.iter(|| {

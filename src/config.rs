@@ -44,9 +44,9 @@ pub const DEFAULT_QUEUE_MAX_WAIT: Duration = Duration::from_secs(2);
 /// Requests that wait in one worker's queue.
 pub const DEFAULT_QUEUE_MAX_REQUESTS: usize = 1_000;
 
-/// Prefix blocks that are remembered for a pool: 16 million tokens, at 5 to 12 bytes a block 1 to 3 MB in each worker.
+/// Prefix blocks that are remembered for a pool: 16 million tokens, at 4 to 11 bytes a block 1 to 3 MB in each worker.
 pub const DEFAULT_PREFIX_BLOCKS_MAX: usize = 250_000;
-/// The largest value of `prefixCache.maxBlocks`: 50 to 120 MB in each worker.
+/// The largest value of `prefixCache.maxBlocks`: 40 to 110 MB in each worker, 800 MB if no prompt had more than one block.
 pub const PREFIX_BLOCKS_MAX_CEILING: usize = 10_000_000;
 
 /// The largest value of `queue.maxRequests`: every waiting request holds its body in memory.

@@ -4,6 +4,7 @@
 //! decided or learnt goes out as values. The plugin's shell joins it to the host; a simulation joins it to simulated
 //! servers.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -210,7 +211,7 @@ impl<W> Picker<W> {
             self.limits.add_if(true, Limit::JournalUnread);
             self.prefixes().for_each(|prefixes| prefixes.drop_prompts_of_others(MYSELF));
         }
-        for entry in &heard.entries {
+        for entry in heard.entries() {
             match &entry.event {
                 Event::Prompt(event) => self.hear(entry.worker, event, now_ms),
                 Event::Ended => self.lose(entry.worker),
@@ -219,10 +220,10 @@ impl<W> Picker<W> {
     }
 
     /// Takes over what has happened to a prompt at a peer.
-    pub fn hear(&mut self, peer: u64, event: &PromptEvent, now_ms: u64) {
+    pub fn hear(&mut self, peer: u64, event: &PromptEvent<'_>, now_ms: u64) {
         let key = |number: u64| PromptKey { worker: peer, number };
         match event {
-            PromptEvent::Sent { number, address, hashes, block_tokens } => {
+            PromptEvent::Sent { number, address, block_tokens, hashes } => {
                 let Some(load_id) = self.loads.known(address) else { return };
                 let mut is_left_out = false;
                 for prefixes in self.prefixes() {
@@ -251,7 +252,7 @@ impl<W> Picker<W> {
     }
 
     /// Takes out what has happened to prompts at this worker, to be told to others.
-    pub fn take_events(&mut self) -> Vec<PromptEvent> {
+    pub fn take_events(&mut self) -> Vec<PromptEvent<'static>> {
         self.events.take()
     }
 
@@ -265,7 +266,7 @@ impl<W> Picker<W> {
         self.pools.iter().any(|own| !own.queue.is_empty())
     }
 
-    fn tell(&mut self, event: PromptEvent, now_ms: u64) {
+    fn tell(&mut self, event: PromptEvent<'static>, now_ms: u64) {
         self.hear(MYSELF, &event, now_ms);
         self.events.push(event);
     }
@@ -427,7 +428,8 @@ impl<W> Picker<W> {
         };
         self.prompts += 1;
         let (number, block_tokens) = (self.prompts, prompt.tokens_in(BLOCK_BYTES));
-        let event = PromptEvent::Sent { number, address, hashes: blocks.hashes.clone(), block_tokens };
+        let hashes = Cow::Owned(blocks.hashes.clone());
+        let event = PromptEvent::Sent { number, address, block_tokens, hashes };
         sent.number = Some(number);
         self.tell(event, now_ms);
     }

@@ -2,14 +2,14 @@
 #![cfg(not(target_family = "wasm"))]
 
 use inference_picker::openai::{InferenceRequest, read_request};
-use inference_picker::prefix::{BLOCK_BYTES, BlockHasher};
+use inference_picker::prefix::{BLOCK_BYTES, BlockHash, BlockHasher};
 
 fn turn(agent: &str, number: usize) -> String {
     let file = format!("{}/tests/fixtures/agents/{agent}_{number}.json", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-fn blocks(request: &InferenceRequest<'_>) -> Vec<u32> {
+fn blocks(request: &InferenceRequest<'_>) -> Vec<BlockHash> {
     let mut hasher = BlockHasher::new(&request.model, request.cache_salt);
     request.prompt.visit(|text| hasher.push(text));
     hasher.finish().hashes.to_vec()

@@ -444,7 +444,9 @@ impl World {
         let least = eligible().map(|(_, (_, _, cost, ..))| *cost).fold(f32::INFINITY, f32::min);
         let near = eligible().filter(|(_, (_, _, cost, ..))| *cost <= least * 1.05);
         let endpoints = self.picker.pool(0).unwrap().endpoints().unwrap();
-        let score = |endpoint: usize| mix(u64::from(first_new) ^ endpoints[endpoint].address_hash);
+        let score = |endpoint: usize| {
+            mix(u64::from(u32::from_le_bytes(first_new)) ^ endpoints[endpoint].address_hash)
+        };
         near.min_by_key(|(_, (.., endpoint))| Reverse(score(*endpoint))).map(|(place, _)| place)
     }
 

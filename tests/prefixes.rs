@@ -327,7 +327,7 @@ impl LongPrompts {
     fn prompt(&self, number: usize) -> PromptBlocks {
         let hash = |block: usize| {
             let owner = if block < self.shared { 0 } else { number + 1 };
-            (owner * MAX_PROMPT_BLOCKS + block + 1) as u32
+            ((owner * MAX_PROMPT_BLOCKS + block + 1) as u32).to_le_bytes()
         };
         PromptBlocks { hashes: (0..MAX_PROMPT_BLOCKS).map(hash).collect(), bytes: 1 << 20 }
     }
@@ -391,7 +391,7 @@ fn what_was_cut_takes_room_at_the_endpoint_all_the_same() {
     (0..fit).for_each(|number| long.index.dropped(LongPrompts::key(number)));
     long.index.set_capacity(long.id, (MAX_PROMPT_BLOCKS * 64 + 64) as u64);
     long.index.answered(LongPrompts::key(fit), 0);
-    let short = PromptBlocks { hashes: vec![1; 1], bytes: 256 };
+    let short = PromptBlocks { hashes: vec![[1; 4]], bytes: 256 };
     for number in [1_000, 1_001] {
         let key = LongPrompts::key(number);
         long.index.sent(key, long.id, &short.hashes, 64, 0);

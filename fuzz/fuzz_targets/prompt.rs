@@ -42,7 +42,7 @@ fn naive_blocks(request: &InferenceRequest<'_>, text: &[u8]) -> PromptBlocks {
     let blocks = text.chunks_exact(BLOCK_BYTES).take(MAX_PROMPT_BLOCKS);
     let hashes = blocks.scan(before, |last, block| {
         *last = XxHash64::oneshot(*last, block);
-        Some(*last as u32)
+        Some((*last as u32).to_le_bytes())
     });
     PromptBlocks { hashes: hashes.collect(), bytes: text.len() }
 }

@@ -62,20 +62,20 @@ pub struct Unread {
 
 /// What has happened at a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct Entry<'a> {
     /// The worker.
     pub worker: u64,
     /// Whether it is another gateway's.
     pub is_remote: bool,
     /// What.
-    pub event: Event,
+    pub event: Event<'a>,
 }
 
 /// What can happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum Event<'a> {
     /// Something happened to a prompt.
-    Prompt(PromptEvent),
+    Prompt(PromptEvent<'a>),
     /// The worker has nothing in flight, or is gone.
     Ended,
 }
@@ -104,7 +104,7 @@ impl Journal {
     }
 
     /// Adds an entry.
-    pub fn append(&mut self, entry: &Entry) {
+    pub fn append(&mut self, entry: &Entry<'_>) {
         self.append_bytes(&entry.to_bytes());
     }
 
@@ -153,12 +153,16 @@ impl Unread {
     }
 }
 
-impl Entry {
+impl Entry<'_> {
     /// Its bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let (kind, event) = match &self.event {
-            Event::Prompt(event) => (0, postcard::to_stdvec(event).unwrap_or_default()),
-            Event::Ended => (IS_ENDED, Vec::new()),
+        let mut event = Vec::new();
+        let kind = match &self.event {
+            Event::Prompt(prompt) => {
+                prompt.write(&mut event);
+                0
+            }
+            Event::Ended => IS_ENDED,
         };
         let flags = kind | if self.is_remote { IS_REMOTE } else { 0 };
         let length = (size_of::<u8>() + size_of::<u64>() + event.len()) as u32;
@@ -193,10 +197,10 @@ fn raw_entries(mut bytes: &[u8]) -> impl Iterator<Item = Raw<'_>> {
 }
 
 /// The entries of others in these bytes; those of the worker `me` are left out unread.
-pub fn entries(bytes: &[u8], me: u64) -> impl Iterator<Item = Entry> {
+pub fn entries(bytes: &[u8], me: u64) -> impl Iterator<Item = Entry<'_>> {
     raw_entries(bytes).filter(move |raw| raw.worker != me).filter_map(|raw| {
         let event = match raw.flags & IS_ENDED {
-            0 => Event::Prompt(postcard::from_bytes(raw.event).ok()?),
+            0 => Event::Prompt(PromptEvent::read(raw.event)?),
             _ => Event::Ended,
         };
         Some(Entry { worker: raw.worker, is_remote: raw.flags & IS_REMOTE != 0, event })
@@ -223,7 +227,7 @@ mod tests {
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    fn dropped(number: u64) -> Entry {
+    fn dropped(number: u64) -> Entry<'static> {
         Entry {
             worker: number % 3 + 1,
             is_remote: false,
@@ -248,7 +252,7 @@ mod tests {
     }
 
     impl Kept {
-        fn append(&mut self, entry: &Entry) {
+        fn append(&mut self, entry: &Entry<'_>) {
             self.journal.append(entry);
             if let Some(chunk) = self.journal.close_if_full() {
                 self.chunks.borrow_mut().insert(chunk.number % CHUNKS_KEPT, chunk);

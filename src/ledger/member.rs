@@ -44,10 +44,19 @@ pub struct Written {
 /// What others have told.
 #[derive(Debug, Default)]
 pub struct Heard {
-    /// In order.
-    pub entries: Vec<Entry>,
+    /// Bytes of entries, in order.
+    pub parts: Vec<Vec<u8>>,
+    /// Who has heard it, whose own entries do not count.
+    pub me: u64,
     /// Whether more was told than was kept until it was read.
     pub is_lost: bool,
+}
+
+impl Heard {
+    /// What others have told, in order.
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.parts.iter().flat_map(|part| entries(part, self.me))
+    }
 }
 
 static IDLE: EndpointLoad = EndpointLoad::IDLE;
@@ -72,7 +81,7 @@ impl Member {
     }
 
     /// Takes in what has changed since the last time.
-    pub fn collect(&mut self, loads: &mut LoadBook, events: Vec<PromptEvent>) {
+    pub fn collect(&mut self, loads: &mut LoadBook, events: Vec<PromptEvent<'static>>) {
         self.changed.extend(loads.take_unpublished());
         let entry = |event| Entry { worker: self.id, is_remote: false, event: Event::Prompt(event) };
         self.unwritten.extend(events.into_iter().map(|event| entry(event).to_bytes()));
@@ -193,8 +202,7 @@ impl Member {
         let begin = Cursor { chunk: ledger.journal.end().chunk, offset: 0 };
         let cursor = self.cursor.get_or_insert(begin);
         let unread = ledger.journal.unread(cursor, full);
-        let others = unread.parts.iter().flat_map(|part| entries(part, self.id));
-        Heard { entries: others.collect(), is_lost: unread.is_lost }
+        Heard { parts: unread.parts, me: self.id, is_lost: unread.is_lost }
     }
 }
 

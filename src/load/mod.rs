@@ -96,7 +96,7 @@ impl Ticket {
 #[derive(Debug, Default)]
 pub struct LoadBook {
     rows: Vec<Option<Row>>,
-    ids: HashMap<SocketAddr, LoadId>,
+    ids: HashMap<SocketAddr, LoadId, FixedState>,
     keys: HashMap<EndpointKey, LoadId, FixedState>,
     /// Where this worker has requests in flight.
     busy: Vec<LoadId>,

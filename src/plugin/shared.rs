@@ -139,7 +139,7 @@ impl Exchange {
 
     /// Publishes what this worker has in flight, and what happened to prompts here. What does not succeed, because others are
     /// faster time and again, is published the next time.
-    pub fn publish(&mut self, loads: &mut LoadBook, events: Vec<PromptEvent>, now_ms: u64) {
+    pub fn publish(&mut self, loads: &mut LoadBook, events: Vec<PromptEvent<'static>>, now_ms: u64) {
         self.publish_with(loads, events, |_| {}, now_ms);
     }
 
@@ -147,7 +147,7 @@ impl Exchange {
     pub fn publish_with(
         &mut self,
         loads: &mut LoadBook,
-        events: Vec<PromptEvent>,
+        events: Vec<PromptEvent<'static>>,
         change: impl Fn(&mut Ledger),
         now_ms: u64,
     ) {
@@ -171,7 +171,7 @@ impl Exchange {
     }
 
     /// Publishes what is not published yet, and now and then that this worker is alive.
-    pub fn tick(&mut self, loads: &mut LoadBook, events: Vec<PromptEvent>, now_ms: u64) {
+    pub fn tick(&mut self, loads: &mut LoadBook, events: Vec<PromptEvent<'static>>, now_ms: u64) {
         let is_due = self.heartbeat.is_due(now_ms) && self.member.has_load();
         if is_due || !events.is_empty() || loads.has_unpublished() || self.member.has_unwritten() {
             self.publish(loads, events, now_ms);

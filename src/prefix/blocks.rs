@@ -18,11 +18,14 @@ pub const BLOCK_BYTES: usize = 256;
 /// Blocks of a prompt that are told apart: a mebibyte of text, more than models read. What follows is as if it were new.
 pub const MAX_PROMPT_BLOCKS: usize = 4_096;
 
+/// Half of a block's chained hash, the least significant byte first: as workers tell each other.
+pub type BlockHash = [u8; 4];
+
 /// The blocks of one prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PromptBlocks {
-    /// Half of the chained hash of each whole block, first block first.
-    pub hashes: Vec<u32>,
+    /// Those that are whole, first block first.
+    pub hashes: Vec<BlockHash>,
     /// All bytes of the prompt's text, those behind the last block too.
     pub bytes: usize,
 }
@@ -87,7 +90,7 @@ impl BlockHasher {
     fn end_block(&mut self, block: &[u8; BLOCK_BYTES]) {
         if self.blocks.hashes.len() < MAX_PROMPT_BLOCKS {
             self.last = XxHash64::oneshot(self.last, block);
-            self.blocks.hashes.push(self.last as u32);
+            self.blocks.hashes.push((self.last as u32).to_le_bytes());
         }
     }
 }

@@ -11,6 +11,7 @@
 
 use std::num::NonZeroU32;
 
+use super::blocks::BlockHash;
 use super::trees::{NONE, Segment, Trees};
 use crate::load::LoadId;
 
@@ -83,18 +84,18 @@ impl Cache {
 
     /// How many blocks of a prompt it holds, or is about to; and when the last of them was used, unless it is only about to be
     /// there.
-    pub fn matched(&self, trees: &Trees, hashes: &[u32]) -> (usize, Option<Use>) {
+    pub fn matched(&self, trees: &Trees, hashes: &[BlockHash]) -> (usize, Option<Use>) {
         let reached = trees.walk(self.root, hashes);
         (reached.blocks, trees.get(reached.place).and_then(|segment| segment.used))
     }
 
-    /// A prompt was sent there: it holds it, up to the block with which more than `room` would be new. To be handed back to
+    /// A prompt was sent there: it holds it, as far as there is room for what is new. To be handed back to
     /// [`Cache::answered`] or [`Cache::dropped`].
-    pub fn hold(&mut self, trees: &mut Trees, hashes: &[u32], room: usize) -> Held {
+    pub fn hold(&mut self, trees: &mut Trees, hashes: &[BlockHash]) -> Held {
         let reached = trees.walk(self.root, hashes);
         let mut place = self.split(trees, reached.place, reached.inside);
         let (_, new) = hashes.split_at_checked(reached.blocks).unwrap_or_default();
-        let new = new.get(..room).unwrap_or(new);
+        let new = new.get(..trees.room()).unwrap_or(new);
         if let Some(first) = new.first() {
             if place == self.root {
                 trees.starts.add(*first, self.id);
@@ -110,10 +111,6 @@ impl Cache {
     /// A prompt in flight was computed there: its blocks, of `block_tokens` each, and so many other tokens behind them.
     pub fn answered(&mut self, trees: &mut Trees, held: Held, block_tokens: u32, other_tokens: u32) {
         self.newest_use = self.newest_use.next();
-        if other_tokens > 0 {
-            let place = trees.add_other();
-            self.use_segment(trees, place, other_tokens);
-        }
         let mut place = held.place;
         while place != self.root
             && let Some(segment) = trees.get(place)
@@ -122,6 +119,7 @@ impl Cache {
             self.use_segment(trees, place, block_tokens);
             place = parent;
         }
+        self.add_other(trees, held.place, other_tokens);
         self.release(trees, held.place);
         self.join(trees, held.place);
         self.shrink(trees);
@@ -220,14 +218,15 @@ impl Cache {
 
     /// As many of the oldest segment's last blocks leave the list as there are too many, or all.
     fn shrink_oldest(&mut self, trees: &mut Trees) {
-        let Some(oldest) = trees.get(self.oldest) else { return };
+        let Some(oldest) = trees.get_mut(self.oldest) else { return };
+        self.tokens -= u64::from(std::mem::take(&mut oldest.other_tokens));
         let (blocks, tokens) = (oldest.blocks(), oldest.tokens);
         let blocks_over = self.cached.saturating_sub(self.cached_max);
         let tokens_over = self.tokens.saturating_sub(self.tokens_max);
         let gone = blocks_over.max(blocks_of(tokens_over, tokens, blocks));
         if gone >= blocks {
             self.drop_oldest(trees);
-        } else if oldest.dependents > 0 {
+        } else if gone > 0 && oldest.dependents > 0 {
             // In flight, so all of it stays; but what is behind is not in the list any more.
             self.split(trees, self.oldest, blocks - gone);
             self.drop_oldest(trees);
@@ -253,14 +252,18 @@ impl Cache {
         let Some(segment) = trees.get_mut(place) else { return };
         segment.used = None;
         self.cached -= segment.blocks();
-        self.tokens -= u64::from(segment.tokens);
+        self.tokens -= u64::from(segment.tokens) + u64::from(std::mem::take(&mut segment.other_tokens));
         self.remove_unneeded(trees, place);
     }
 
     /// The segment becomes the newest of the list.
     fn use_segment(&mut self, trees: &mut Trees, place: u32, block_tokens: u32) {
         let Some(segment) = trees.get_mut(place) else { return };
-        if segment.used.replace(self.newest_use).is_some() {
+        if let Some(before) = segment.used.replace(self.newest_use) {
+            segment.give_back_room();
+            if segment.other_tokens > 0 {
+                self.leave_other(trees, place, before);
+            }
             self.unlink(trees, place);
         } else {
             segment.tokens = block_tokens.saturating_mul(segment.blocks() as u32);
@@ -268,6 +271,36 @@ impl Cache {
             self.tokens += u64::from(segment.tokens);
         }
         self.link(trees, place, self.newest);
+    }
+
+    /// What is behind the last block of a prompt that was used just now takes room, too. It is kept with the segment with
+    /// which the prompt ends, as long as that is not used again.
+    fn add_other(&mut self, trees: &mut Trees, place: u32, tokens: u32) {
+        if place == self.root {
+            return self.list_other(trees, tokens, self.newest_use, self.newest);
+        }
+        if let Some(segment) = trees.get_mut(place) {
+            segment.other_tokens = tokens;
+            self.tokens += u64::from(tokens);
+        }
+    }
+
+    /// A segment is used again: what was behind its last block is as old as it was before.
+    fn leave_other(&mut self, trees: &mut Trees, place: u32, used: Use) {
+        let Some(segment) = trees.get_mut(place) else { return };
+        let (tokens, older) = (std::mem::take(&mut segment.other_tokens), segment.older);
+        self.tokens -= u64::from(tokens);
+        self.list_other(trees, tokens, used, older);
+    }
+
+    fn list_other(&mut self, trees: &mut Trees, tokens: u32, used: Use, older: u32) {
+        if tokens == 0 || trees.room() == 0 {
+            return;
+        }
+        let place = trees.add_other(tokens, used);
+        self.cached += 1;
+        self.tokens += u64::from(tokens);
+        self.link(trees, place, older);
     }
 
     fn release(&mut self, trees: &mut Trees, place: u32) {
@@ -339,8 +372,9 @@ mod tests {
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    /// Enough for any of these prompts.
-    const ROOM: usize = 100;
+    fn blocks(hashes: &[u32]) -> Vec<BlockHash> {
+        hashes.iter().map(|hash| hash.to_le_bytes()).collect()
+    }
 
     /// One endpoint.
     struct Endpoint {
@@ -350,14 +384,14 @@ mod tests {
 
     impl Endpoint {
         fn new(blocks_max: usize) -> Endpoint {
-            let mut trees = Trees::new(42);
+            let mut trees = Trees::new(1_000, 42);
             let mut cache = Cache::new(LoadBook::default().id(([10, 0, 0, 1], 8000).into()), &mut trees);
             cache.set_cached_max(&mut trees, blocks_max);
             Endpoint { trees, cache }
         }
 
         fn hold(&mut self, hashes: &[u32]) -> Held {
-            self.cache.hold(&mut self.trees, hashes, ROOM)
+            self.cache.hold(&mut self.trees, &blocks(hashes))
         }
 
         fn drop(&mut self, held: Held) {
@@ -372,7 +406,7 @@ mod tests {
 
         /// How much is held of a prompt.
         fn held(&self, hashes: &[u32]) -> usize {
-            self.cache.matched(&self.trees, hashes).0
+            self.cache.matched(&self.trees, &blocks(hashes)).0
         }
 
         #[track_caller]
@@ -381,7 +415,7 @@ mod tests {
         }
 
         fn last_use(&self, hashes: &[u32]) -> Option<Use> {
-            self.cache.matched(&self.trees, hashes).1
+            self.cache.matched(&self.trees, &blocks(hashes)).1
         }
 
         fn belie(&mut self, last: Use) {

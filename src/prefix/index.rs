@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::FixedState;
 
-use super::PromptBlocks;
 use super::cache::{Cache, Use};
 use super::in_flight::{PromptInFlight, PromptKey};
 use super::trees::Trees;
+use super::{BlockHash, PromptBlocks};
 use crate::load::LoadId;
 
 /// Of so many blocks, all but one may be cached: what is left is for prompts in flight.
@@ -20,8 +20,7 @@ const MIN_BLOCKS_FOR_ONE_IN_FLIGHT: usize = 4;
 pub struct PrefixIndex {
     caches: HashMap<LoadId, Cache, FixedState>,
     trees: Trees,
-    /// How many blocks there may be, over all endpoints; of those, cached ones.
-    held_max: usize,
+    /// How many blocks may be cached, over all endpoints.
     cached_max: usize,
     prompts: HashMap<PromptKey, PromptInFlight, FixedState>,
     prompts_max: usize,
@@ -42,8 +41,7 @@ impl PrefixIndex {
         let prompts_max = blocks_max / MIN_BLOCKS_FOR_ONE_IN_FLIGHT;
         PrefixIndex {
             caches: HashMap::default(),
-            trees: Trees::new(seed),
-            held_max: blocks_max,
+            trees: Trees::new(blocks_max, seed),
             cached_max: blocks_max - prompts_max,
             prompts: HashMap::default(),
             prompts_max,
@@ -101,7 +99,7 @@ impl PrefixIndex {
         &mut self,
         key: PromptKey,
         id: LoadId,
-        hashes: &[u32],
+        hashes: &[BlockHash],
         block_tokens: u32,
         now_ms: u64,
     ) -> bool {
@@ -109,8 +107,7 @@ impl PrefixIndex {
         if self.prompts.len() >= self.prompts_max {
             return false;
         }
-        let room = self.held_max.saturating_sub(self.trees.blocks());
-        let held = cache.hold(&mut self.trees, hashes, room);
+        let held = cache.hold(&mut self.trees, hashes);
         let cut_blocks = hashes.len() - held.blocks;
         let prompt = PromptInFlight { load_id: id, held, cut_blocks, block_tokens, sent_ms: now_ms };
         if let Some(before) = self.prompts.insert(key, prompt) {
@@ -123,9 +120,7 @@ impl PrefixIndex {
     /// A prompt has been answered where it was sent; so many other tokens take room there with it.
     pub fn answered(&mut self, key: PromptKey, other_tokens: u32) {
         let Some(prompt) = self.prompts.remove(&key) else { return };
-        // They take a block's room here, too.
-        let has_room = self.len() < self.held_max;
-        let other_tokens = if has_room { other_tokens.saturating_add(prompt.cut_tokens()) } else { 0 };
+        let other_tokens = other_tokens.saturating_add(prompt.cut_tokens());
         self.change(prompt.load_id, |cache, trees| {
             cache.answered(trees, prompt.held, prompt.block_tokens, other_tokens);
         });

@@ -11,13 +11,12 @@
 mod blocks;
 mod cache;
 mod events;
-mod hash_bytes;
 mod in_flight;
 mod index;
 mod starts;
 mod trees;
 
-pub use blocks::{BLOCK_BYTES, BlockHasher, MAX_PROMPT_BLOCKS, PromptBlocks};
+pub use blocks::{BLOCK_BYTES, BlockHash, BlockHasher, MAX_PROMPT_BLOCKS, PromptBlocks};
 pub use events::{MAX_UNTOLD_BLOCKS, PromptEvent, Untold};
 pub use in_flight::PromptKey;
 pub use index::{Match, PrefixIndex};

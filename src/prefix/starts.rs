@@ -3,6 +3,7 @@
 
 use hashbrown::HashTable;
 
+use super::blocks::BlockHash;
 use crate::hash::mix;
 use crate::load::LoadId;
 
@@ -15,7 +16,7 @@ pub(super) struct Starts {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Start {
-    hash: u32,
+    hash: BlockHash,
     id: LoadId,
 }
 
@@ -31,19 +32,19 @@ impl Starts {
     }
 
     /// The endpoints that hold a prompt's first block.
-    pub fn holders(&self, hash: u32) -> impl Iterator<Item = LoadId> {
+    pub fn holders(&self, hash: BlockHash) -> impl Iterator<Item = LoadId> {
         let same = self.table.iter_hash(scatter(hash, self.seed)).filter(move |start| start.hash == hash);
         same.map(|start| start.id)
     }
 
     /// An endpoint holds this first block, which it has not held before.
-    pub fn add(&mut self, hash: u32, id: LoadId) {
+    pub fn add(&mut self, hash: BlockHash, id: LoadId) {
         let seed = self.seed;
         self.table.insert_unique(scatter(hash, seed), Start { hash, id }, |start| scatter(start.hash, seed));
     }
 
     /// An endpoint holds this first block no more.
-    pub fn remove(&mut self, hash: u32, id: LoadId) {
+    pub fn remove(&mut self, hash: BlockHash, id: LoadId) {
         let gone = Start { hash, id };
         if let Ok(entry) = self.table.find_entry(scatter(hash, self.seed), |start| *start == gone) {
             entry.remove();
@@ -52,8 +53,8 @@ impl Starts {
 }
 
 /// Where in the table a block goes: its hash is known to clients, the seed is not.
-fn scatter(hash: u32, seed: u64) -> u64 {
-    mix(u64::from(hash) ^ seed)
+fn scatter(hash: BlockHash, seed: u64) -> u64 {
+    mix(u64::from(u32::from_le_bytes(hash)) ^ seed)
 }
 
 #[cfg(test)]
@@ -68,10 +69,10 @@ mod tests {
         let mut book = LoadBook::default();
         let ids: Vec<LoadId> = (0..100).map(|last| book.id(([10, 0, 0, last], 8000).into())).collect();
         let mut starts = Starts::new(42);
-        (1..=7).for_each(|hash| ids.iter().for_each(|id| starts.add(hash, *id)));
-        ids.iter().skip(50).for_each(|id| starts.remove(3, *id));
-        for (hash, expected) in [(1, &ids[..]), (3, &ids[..50]), (7, &ids), (8, &[])] {
-            let mut found: Vec<LoadId> = starts.holders(hash).collect();
+        (1..=7).for_each(|hash: u32| ids.iter().for_each(|id| starts.add(hash.to_le_bytes(), *id)));
+        ids.iter().skip(50).for_each(|id| starts.remove(3_u32.to_le_bytes(), *id));
+        for (hash, expected) in [(1_u32, &ids[..]), (3, &ids[..50]), (7, &ids), (8, &[])] {
+            let mut found: Vec<LoadId> = starts.holders(hash.to_le_bytes()).collect();
             found.sort_unstable();
             assert_eq!(found, expected, "{hash}");
         }

@@ -10,6 +10,7 @@
 
 use hashbrown::HashTable;
 
+use super::blocks::BlockHash;
 use super::cache::Use;
 use super::starts::Starts;
 use crate::hash::mix;
@@ -17,8 +18,8 @@ use crate::hash::mix;
 /// No segment.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// When there is room for no more segments, room is made for this part of them: to double it, as vectors do by themselves,
-/// would leave half of it empty once the list is full.
+/// When there is room for no more segments, or for no more blocks of one, room is made for this part of them: to double it, as
+/// vectors do by themselves, would leave half of it empty.
 const GROWTH: usize = 8;
 /// And for so many at least.
 const LEAST_GROWTH: usize = 16;
@@ -31,9 +32,11 @@ pub(super) struct Segment {
     /// Segments that continue it, and prompts in flight that end with it: as long as there are any, it stays.
     pub dependents: u32,
     /// Its blocks; none if it is a root, or room that something else takes.
-    pub hashes: Vec<u32>,
+    pub hashes: Vec<BlockHash>,
     /// Of all its blocks, if it was used.
     pub tokens: u32,
+    /// Of what was behind the last of them: the rest of a prompt, and its answer.
+    pub other_tokens: u32,
     /// Its neighbours by last use, if it was used; `older` links those that are free, too.
     pub newer: u32,
     pub older: u32,
@@ -42,6 +45,18 @@ pub(super) struct Segment {
 }
 
 impl Segment {
+    fn new(parent: u32, hashes: Vec<BlockHash>, older: u32) -> Segment {
+        let (dependents, tokens, other_tokens, newer, used) = (0, 0, 0, NONE, None);
+        Segment { parent, dependents, hashes, tokens, other_tokens, newer, older, used }
+    }
+
+    /// Gives back most of the memory of blocks of which it was cut.
+    pub fn give_back_room(&mut self) {
+        if self.hashes.len() < self.hashes.capacity() / 2 {
+            self.hashes.shrink_to_fit();
+        }
+    }
+
     /// How many blocks it counts for.
     pub fn blocks(&self) -> usize {
         self.hashes.len().max(1)
@@ -68,16 +83,17 @@ pub(super) struct Trees {
     /// Segments that are not in use, linked by `older`.
     free: u32,
     blocks: usize,
+    blocks_max: usize,
     seed: u64,
     /// Who holds which first block.
     pub starts: Starts,
 }
 
 impl Trees {
-    /// None. `seed` keeps clients from choosing blocks that crowd the hash tables.
-    pub fn new(seed: u64) -> Trees {
+    /// Trees without blocks, with room for so many. `seed` keeps clients from choosing blocks that crowd the hash tables.
+    pub fn new(blocks_max: usize, seed: u64) -> Trees {
         let (segments, table) = (Vec::new(), HashTable::new());
-        Trees { segments, table, free: NONE, blocks: 0, seed, starts: Starts::new(seed) }
+        Trees { segments, table, free: NONE, blocks: 0, blocks_max, seed, starts: Starts::new(seed) }
     }
 
     /// Blocks of all segments.
@@ -85,11 +101,16 @@ impl Trees {
         self.blocks
     }
 
+    /// How many more there is room for.
+    pub fn room(&self) -> usize {
+        self.blocks_max.saturating_sub(self.blocks)
+    }
+
     /// Memory taken, in bytes.
     pub fn allocated_bytes(&self) -> usize {
         let hashes: usize = self.segments.iter().map(|segment| segment.hashes.capacity()).sum();
         self.segments.capacity() * size_of::<Segment>()
-            + hashes * size_of::<u32>()
+            + hashes * size_of::<BlockHash>()
             + self.table.allocation_size()
             + self.starts.allocated_bytes()
     }
@@ -112,14 +133,18 @@ impl Trees {
         self.vacate(root);
     }
 
-    /// Adds room for something that is no block and nothing matches.
-    pub fn add_other(&mut self) -> u32 {
+    /// Adds something that is no block and nothing matches; it takes the room of one.
+    pub fn add_other(&mut self, tokens: u32, used: Use) -> u32 {
         self.blocks += 1;
-        self.occupy(NONE, Vec::new())
+        let place = self.occupy(NONE, Vec::new());
+        if let Some(segment) = self.get_mut(place) {
+            (segment.tokens, segment.used) = (tokens, Some(used));
+        }
+        place
     }
 
     /// Adds blocks behind a segment.
-    pub fn add(&mut self, parent: u32, hashes: &[u32]) -> u32 {
+    pub fn add(&mut self, parent: u32, hashes: &[BlockHash]) -> u32 {
         let place = self.occupy(parent, hashes.to_vec());
         self.blocks += hashes.len();
         self.list(place);
@@ -145,9 +170,6 @@ impl Trees {
         let Some(segment) = self.segments.get_mut(place as usize) else { return };
         self.blocks -= segment.hashes.len() - blocks;
         segment.hashes.truncate(blocks);
-        if blocks < segment.hashes.capacity() / 2 {
-            segment.hashes.shrink_to_fit();
-        }
     }
 
     /// Splits a segment behind so many blocks, of which there are fewer than all. What is behind them keeps the place, so
@@ -175,12 +197,16 @@ impl Trees {
         let Some(segment) = self.vacate(place) else { return };
         let Some(parent) = self.get_mut(segment.parent) else { return };
         parent.dependents -= 1;
-        parent.hashes.reserve_exact(segment.hashes.len());
+        parent.other_tokens = segment.other_tokens;
+        let new = segment.hashes.len();
+        if parent.hashes.capacity() - parent.hashes.len() < new {
+            parent.hashes.reserve_exact(new.max((parent.hashes.len() + new) / GROWTH));
+        }
         parent.hashes.extend_from_slice(&segment.hashes);
     }
 
     /// How far a prompt leads into the tree of this root.
-    pub fn walk(&self, root: u32, hashes: &[u32]) -> Reached {
+    pub fn walk(&self, root: u32, hashes: &[BlockHash]) -> Reached {
         let mut reached = Reached { place: root, inside: 0, blocks: 0 };
         while let Some((rest, first)) =
             hashes.get(reached.blocks..).and_then(|rest| Some((rest, rest.first()?)))
@@ -195,7 +221,7 @@ impl Trees {
         reached
     }
 
-    fn child(&self, parent: u32, first: u32) -> Option<(u32, &Segment)> {
+    fn child(&self, parent: u32, first: BlockHash) -> Option<(u32, &Segment)> {
         let is_it = |place: &u32| {
             self.get(*place).is_some_and(|it| it.parent == parent && it.hashes.first() == Some(&first))
         };
@@ -204,8 +230,8 @@ impl Trees {
     }
 
     /// A new segment takes a place, which is returned: a free one if there is one.
-    fn occupy(&mut self, parent: u32, hashes: Vec<u32>) -> u32 {
-        let new = Segment { parent, dependents: 0, hashes, tokens: 0, newer: NONE, older: NONE, used: None };
+    fn occupy(&mut self, parent: u32, hashes: Vec<BlockHash>) -> u32 {
+        let new = Segment::new(parent, hashes, NONE);
         let place = self.free;
         if let Some(segment) = self.segments.get_mut(place as usize) {
             self.free = std::mem::replace(segment, new).older;
@@ -221,9 +247,7 @@ impl Trees {
     /// The place is free.
     fn vacate(&mut self, place: u32) -> Option<Segment> {
         let older = std::mem::replace(&mut self.free, place);
-        let (parent, hashes) = (NONE, Vec::new());
-        let free = Segment { parent, dependents: 0, hashes, tokens: 0, newer: NONE, older, used: None };
-        Some(std::mem::replace(self.get_mut(place)?, free))
+        Some(std::mem::replace(self.get_mut(place)?, Segment::new(NONE, Vec::new(), older)))
     }
 
     /// A segment can be found from now on.
@@ -250,7 +274,7 @@ impl Trees {
         }
     }
 
-    fn slot(&self, parent: u32, first: u32) -> u64 {
+    fn slot(&self, parent: u32, first: BlockHash) -> u64 {
         slot(parent, first, self.seed)
     }
 }
@@ -261,13 +285,13 @@ fn slot_of(segment: &Segment, seed: u64) -> u64 {
 }
 
 /// Blocks are known to clients, the seed is not.
-fn slot(parent: u32, first: u32, seed: u64) -> u64 {
-    mix((u64::from(parent) << 32 | u64::from(first)) ^ seed)
+fn slot(parent: u32, first: BlockHash, seed: u64) -> u64 {
+    mix((u64::from(parent) << 32 | u64::from(u32::from_le_bytes(first))) ^ seed)
 }
 
 /// How many blocks two runs that begin with the same one have in common. Most of them all of the shorter one; else it is
 /// found by halving.
-fn common_start(one: &[u32], other: &[u32]) -> usize {
+fn common_start(one: &[BlockHash], other: &[BlockHash]) -> usize {
     let are_same = |last: usize| one.get(last) == other.get(last);
     let shorter = one.len().min(other.len());
     let (mut same, mut end) = (1, shorter);

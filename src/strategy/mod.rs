@@ -17,7 +17,7 @@ use best::{Contender, best};
 use crate::config::RoutingStrategy;
 use crate::load::{AdapterId, LoadBook};
 use crate::pool::{Endpoint, Freshness, Limits, Pool, Quad};
-use crate::prefix::{Match, PromptBlocks};
+use crate::prefix::{BlockHash, Match, PromptBlocks};
 
 /// Endpoints named in one pick: the best, and two for Envoy's retries.
 pub const MAX_RANKED: usize = 3;
@@ -92,7 +92,7 @@ struct Work {
     /// The least of all.
     least_tokens: f32,
     /// The prompt's first block that none of them holds.
-    first_new: Option<u32>,
+    first_new: Option<BlockHash>,
 }
 
 impl<'a> Judge<'a, '_> {

@@ -19,7 +19,7 @@ use super::Demand;
 use super::best::Contender;
 use crate::hash::mix;
 use crate::pool::{Endpoint, Pool, Quad};
-use crate::prefix::BLOCK_BYTES;
+use crate::prefix::{BLOCK_BYTES, BlockHash};
 
 /// How much more than the least an endpoint's cost may be for a prompt to go where it belongs.
 const PLACEMENT_SLACK: f32 = 1.05;
@@ -39,7 +39,7 @@ pub(super) fn home(
     quads: &[Quad],
     costs: &[f32x4],
     least_cost: f32,
-    first_new: u32,
+    first_new: BlockHash,
 ) -> Option<Contender> {
     let highest_cost = least_cost * PLACEMENT_SLACK;
     let has_near = |costs: &f32x4| costs.simd_le(f32x4::splat(highest_cost)).to_bitmask() != 0;
@@ -47,9 +47,9 @@ pub(super) fn home(
     let near = near.flat_map(|(quad, costs)| quad.present(costs.to_array()));
     let near = near.filter(|(_, cost)| *cost <= highest_cost);
     let endpoints = pool.endpoints().unwrap_or_default();
-    let score = |place: u32| {
-        endpoints.get(place as usize).map(|endpoint| mix(u64::from(first_new) ^ endpoint.address_hash))
-    };
+    let first_new = u64::from(u32::from_le_bytes(first_new));
+    let score =
+        |place: u32| endpoints.get(place as usize).map(|endpoint| mix(first_new ^ endpoint.address_hash));
     let (place, cost) = near.max_by_key(|(place, _)| score(*place))?;
     Some(Contender { cost, lot: 0, place })
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use inference_picker::load::{LoadBook, LoadId};
-use inference_picker::prefix::{BLOCK_BYTES, BlockHasher, PrefixIndex, PromptBlocks, PromptKey};
+use inference_picker::prefix::{BLOCK_BYTES, BlockHash, BlockHasher, PrefixIndex, PromptBlocks, PromptKey};
 
 pub fn address(endpoint: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, endpoint as u8], 8000))
@@ -59,7 +59,7 @@ pub struct World {
     ids: Vec<LoadId>,
     in_flight: Vec<(PromptKey, usize, PromptBlocks)>,
     /// With the number of the last answer to a prompt with it.
-    answered: HashMap<(usize, u32), u64>,
+    answered: HashMap<(usize, BlockHash), u64>,
     /// By endpoint, the number of what it has told that it does not hold.
     doubted: HashMap<usize, u64>,
     /// Whether the index has room for all blocks, so that it never forgets one by itself.
@@ -163,7 +163,7 @@ impl World {
 
     /// The longest start that is at an endpoint, by looking at one block after the other.
     pub fn naive_match(&self, endpoint: usize, blocks: &PromptBlocks) -> usize {
-        let flying = |hash: &u32| {
+        let flying = |hash: &BlockHash| {
             self.in_flight.iter().any(|(_, at, blocks)| *at == endpoint && blocks.hashes.contains(hash))
         };
         blocks
@@ -201,7 +201,7 @@ const BLOCK_TOKENS: u32 = 64;
 pub struct Tight {
     index: PrefixIndex,
     id: LoadId,
-    listed: Vec<(Option<u32>, u32)>,
+    listed: Vec<(Option<BlockHash>, u32)>,
     tokens_max: u64,
     in_flight: Vec<(PromptKey, PromptBlocks)>,
     numbers: u64,
@@ -262,8 +262,9 @@ impl Tight {
     }
 
     pub fn naive_match(&self, blocks: &PromptBlocks) -> usize {
-        let is_listed = |hash: &u32| self.listed.iter().any(|(listed, _)| *listed == Some(*hash));
-        let is_flying = |hash: &u32| self.in_flight.iter().any(|(_, blocks)| blocks.hashes.contains(hash));
+        let is_listed = |hash: &BlockHash| self.listed.iter().any(|(listed, _)| *listed == Some(*hash));
+        let is_flying =
+            |hash: &BlockHash| self.in_flight.iter().any(|(_, blocks)| blocks.hashes.contains(hash));
         blocks.hashes.iter().take_while(|hash| is_listed(hash) || is_flying(hash)).count()
     }
 }

@@ -49,7 +49,7 @@ impl Place {
         &mut self,
         shared: &mut SharedData,
         loads: &mut LoadBook,
-        events: Vec<PromptEvent>,
+        events: Vec<PromptEvent<'static>>,
         now_ms: u64,
     ) {
         self.member.collect(loads, events);
