@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::log_fields::LogFields;
 use crate::metrics::ModelServer;
 
 /// How often each endpoint's metrics are read. vLLM's gauges change at the end of a step (tens of milliseconds
@@ -177,6 +178,8 @@ pub struct Config {
     pub restore_requested_model: bool,
     /// Whether streams are asked for their usage where the client does not ask.
     pub include_usage: bool,
+    /// The fields of the access log that are published.
+    pub publish: LogFields,
     /// What keeps a user on one target of a model; `None`: nothing.
     pub sticky_by: Option<StickyBy>,
     /// The gateway's queue; `None`: nothing waits in the gateway.

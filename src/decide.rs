@@ -4,16 +4,16 @@
 //!
 //! [`prepare`] → [`admit`] → [`pick`]. A request that waits is picked later, by [`pick`] alone.
 
-use std::fmt::Write;
 use std::rc::Rc;
 
 use crate::admission::{self, Admission, DrainRate};
 use crate::config::{Config, Criticality, RoutingStrategy};
+use crate::explanation::Explanation;
 use crate::load::{AdapterId, LoadBook, LoadId, Share};
 use crate::model_sizes::ModelSizes;
 use crate::models::{self, Resolution, Turns};
 use crate::openai::{ApiError, InferenceRequest, SMALL_REQUEST_TOKENS};
-use crate::pool::{Freshness, Limits, Pool};
+use crate::pool::{Freshness, Limits, Pool, Reading};
 use crate::prefix::{BLOCK_BYTES, BlockHasher, Match, PromptBlocks};
 use crate::strategy::{Demand, Ranked, rank};
 
@@ -314,10 +314,7 @@ fn destinations(ranking: &[Ranked<'_>]) -> String {
     })
 }
 
-/// Whole numbers throughout: formatting floating-point ones costs as much as the rest of the line.
-///
-/// `DEFAULT cost=7 prompt_tokens=24 in_flight=1 waiting_tokens=24 queue=0 running=1 kv=0.02 metrics_age_ms=31`, and with
-/// PREFIX_CACHE behind the prompt's size ` matched_blocks=3/5 uncached_tokens=9`.
+/// What the line of a pick says beyond its first choice.
 fn explain(
     strategy: RoutingStrategy,
     first: &Ranked<'_>,
@@ -325,39 +322,24 @@ fn explain(
     loads: &LoadBook,
     now_ms: u64,
 ) -> String {
-    let mut line =
-        format!("{} cost={} prompt_tokens={}", strategy.name(), first.cost as u64, demand.prompt_tokens);
-    let mut written = Ok(());
+    let mut line = Explanation::new(strategy.name());
+    line.add("cost", first.cost as u64);
+    line.add("prompt_tokens", demand.prompt_tokens.into());
     if let Some(blocks) = demand.blocks {
-        written = write!(
-            line,
-            " matched_blocks={}/{} uncached_tokens={}",
-            first.matched.blocks,
-            blocks.hashes.len(),
-            first.uncached_tokens,
-        );
+        line.add_ratio("matched_blocks", first.matched.blocks as u64, blocks.hashes.len() as u64);
+        line.add("uncached_tokens", first.uncached_tokens.into());
     }
     let in_flight = loads.in_flight(first.endpoint.load_id);
-    written = written.and(write!(
-        line,
-        " in_flight={} waiting_tokens={}",
-        in_flight.requests, in_flight.waiting_tokens
-    ));
-    let reading = first.endpoint.reading();
-    let utilization = reading.and_then(|reading| reading.metrics.kv_cache_utilization).unwrap_or(0.0);
-    let kv_percent = (utilization * 100.0).round() as u32;
-    let metrics = match (reading, first.freshness) {
-        (Some(reading), Freshness::Fresh) => write!(
-            line,
-            " queue={} running={} kv={}.{:02} metrics_age_ms={}",
-            reading.metrics.waiting,
-            reading.metrics.running,
-            kv_percent / 100,
-            kv_percent % 100,
-            first.endpoint.scrape_age_ms(now_ms).unwrap_or(0),
-        ),
-        _ => write!(line, " metrics=none"),
-    };
-    debug_assert!(written.and(metrics).is_ok(), "writing to a string cannot fail");
-    line
+    line.add("in_flight", in_flight.requests.into());
+    line.add("waiting_tokens", in_flight.waiting_tokens);
+    match first.endpoint.reading().filter(|_| first.freshness == Freshness::Fresh) {
+        Some(Reading { metrics, .. }) => {
+            line.add("queue", metrics.waiting.into());
+            line.add("running", metrics.running.into());
+            line.add_hundredths("kv", metrics.kv_cache_utilization.unwrap_or(0.0));
+            line.add("metrics_age_ms", first.endpoint.scrape_age_ms(now_ms).unwrap_or(0));
+        }
+        None => line.add_word("metrics", "none"),
+    }
+    line.into_text()
 }

@@ -13,12 +13,23 @@ const NUMBER_BYTES: usize = 4;
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct HeaderPairs {
     bytes: Vec<u8>,
+    /// In their order: each is asked for a dozen times.
+    places: Vec<Place>,
+}
+
+/// Where a header stands in the bytes: its name, and its value one byte behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    name: usize,
+    name_bytes: usize,
+    value_bytes: usize,
 }
 
 impl HeaderPairs {
     /// A list as the host hands it over.
     pub fn new(bytes: Vec<u8>) -> HeaderPairs {
-        HeaderPairs { bytes }
+        let places = places(&bytes);
+        HeaderPairs { bytes, places }
     }
 
     /// The list of these names and values.
@@ -32,7 +43,7 @@ impl HeaderPairs {
             bytes.extend(text.as_bytes());
             bytes.push(0);
         }
-        HeaderPairs { bytes }
+        HeaderPairs::new(bytes)
     }
 
     /// The list as the host wants it.
@@ -42,9 +53,13 @@ impl HeaderPairs {
 
     /// The value of the header of this name, which is in small letters; of several, all, with commas between.
     pub fn value(&self, name: &str) -> Option<Cow<'_, [u8]>> {
-        let mut values = self.iter().filter(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value);
-        let first = Cow::Borrowed(values.next()?);
-        Some(values.fold(first, |all, value| Cow::Owned([&all, value].join(&b','))))
+        let mut values = self.places.iter().filter(|place| place.name_bytes == name.len());
+        let mut next = || values.by_ref().find_map(|place| self.value_at(place, name.as_bytes()));
+        let mut all = Cow::Borrowed(next()?);
+        while let Some(value) = next() {
+            all = Cow::Owned([&all, value].join(&b','));
+        }
+        Some(all)
     }
 
     /// Whether the connection is to become another protocol's, as Envoy sees it: what follows such headers is no body and
@@ -57,21 +72,29 @@ impl HeaderPairs {
                 .is_some_and(|tokens| tokens.split(|byte| *byte == b',').any(is_upgrade))
     }
 
-    fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let count = number(&self.bytes).unwrap_or(0);
-        let sizes = self.bytes.get(NUMBER_BYTES..).unwrap_or_default();
-        let texts = count.checked_mul(2 * NUMBER_BYTES).and_then(|size| sizes.split_at_checked(size));
-        let (sizes, mut texts) = texts.unwrap_or_default();
-        let mut text = move |size: &[u8]| {
-            let (text, rest) = texts.split_at_checked(number(size)?)?;
-            texts = rest.get(1..)?;
-            Some(text)
-        };
-        sizes.chunks_exact(2 * NUMBER_BYTES).map_while(move |sizes| {
-            let (name, value) = sizes.split_at_checked(NUMBER_BYTES)?;
-            Some((text(name)?, text(value)?))
-        })
+    /// The value of the header that stands here, if that is its name.
+    fn value_at(&self, place: &Place, name: &[u8]) -> Option<&[u8]> {
+        let behind = place.name + place.name_bytes;
+        self.bytes.get(place.name..behind).filter(|own| *own == name)?;
+        self.bytes.get(behind + 1..behind + 1 + place.value_bytes)
     }
+}
+
+/// Where the headers stand that are there whole.
+fn places(bytes: &[u8]) -> Vec<Place> {
+    let count = number(bytes).unwrap_or(0);
+    let sizes = bytes.get(NUMBER_BYTES..).unwrap_or_default();
+    let sizes_bytes = count.checked_mul(2 * NUMBER_BYTES).filter(|size| *size <= sizes.len()).unwrap_or(0);
+    let mut end = NUMBER_BYTES + sizes_bytes;
+    let sizes = sizes.get(..sizes_bytes).unwrap_or_default();
+    let places = sizes.chunks_exact(2 * NUMBER_BYTES).map_while(|sizes| {
+        let (name_bytes, value_bytes) = (number(sizes)?, number(sizes.get(NUMBER_BYTES..)?)?);
+        let name = end;
+        // A zero byte ends each.
+        end = name.checked_add(name_bytes)?.checked_add(value_bytes)?.checked_add(2)?;
+        (end <= bytes.len()).then_some(Place { name, name_bytes, value_bytes })
+    });
+    places.collect()
 }
 
 fn number(bytes: &[u8]) -> Option<usize> {
@@ -126,7 +149,7 @@ mod tests {
         for place in 0..4 + 16 {
             let mut bytes = pairs.bytes.clone();
             bytes[place] = 0xff;
-            assert!(HeaderPairs::new(bytes).iter().count() <= 2, "byte {place}");
+            assert!(HeaderPairs::new(bytes).places.len() <= 2, "byte {place}");
         }
     }
 }

@@ -32,6 +32,7 @@ pub(super) struct Config {
     #[serde(default)]
     pub response_model: ResponseModel,
     pub include_usage: Option<bool>,
+    pub publish: Option<Vec<String>>,
     pub sticky_by: Option<String>,
     pub queue: Option<Queue>,
     pub peers: Option<Peers>,

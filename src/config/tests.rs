@@ -1,4 +1,5 @@
 use super::*;
+use crate::log_fields::LogField;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -44,6 +45,23 @@ fn the_queue_is_off_unless_it_is_asked_for() {
     let queue = |document: &str| Config::parse(document.as_bytes()).unwrap().queue;
     assert_eq!(queue(MINIMAL), None);
     assert_eq!(queue(&with("queue", "{}")), Some(Queue { max_wait_ms: 2_000, max_requests: 1_000 }));
+}
+
+#[test]
+fn what_is_published_is_what_the_log_reads() {
+    let publish = |document: &str| Config::parse(document.as_bytes()).unwrap().publish;
+    assert_eq!(publish(MINIMAL), LogFields::all());
+    assert_eq!(publish(&with("publish", "[]")), LogFields::NONE);
+    let one = with("publish", r#"["llm_decision"]"#);
+    assert_eq!(publish(&one), LogFields::NONE.with(LogField::Decision));
+    let deferred = publish(&one.replacen('{', r#"{"pickTo":"filterState","#, 1));
+    let always = [LogField::Decision, LogField::Destinations, LogField::Model];
+    assert!(LogField::ALL.into_iter().all(|field| deferred.has(field) == always.contains(&field)));
+    refused(
+        &with("publish", r#"["llm_model","llm_first_pass"]"#),
+        "publish[1]",
+        "no field of the access log",
+    );
 }
 
 #[test]

@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::*;
+use crate::log_fields::LogField;
 
 pub(super) fn config(raw: raw::Config) -> Result<Config, ConfigError> {
     let pools = pools(raw.pools)?;
     let models = models(raw.models, &pools)?;
+    let publish = publish(raw.publish)?;
     let config = Config {
         role: match raw.role {
             raw::Role::Filter => Role::Filter,
@@ -42,6 +44,11 @@ pub(super) fn config(raw: raw::Config) -> Result<Config, ConfigError> {
         answer_models: raw.answer_models,
         restore_requested_model: matches!(raw.response_model, raw::ResponseModel::Requested),
         include_usage: raw.include_usage.unwrap_or(true),
+        publish: match raw.pick_to {
+            raw::PickTo::Header => publish,
+            // The pick itself goes that way, and routes are chosen by the model.
+            raw::PickTo::FilterState => publish.with(LogField::Destinations).with(LogField::Model),
+        },
         sticky_by: raw.sticky_by.map(sticky_by).transpose()?,
         queue: raw.queue.map(queue).transpose()?,
         peers: raw.peers.map(peers).transpose()?,
@@ -50,6 +57,16 @@ pub(super) fn config(raw: raw::Config) -> Result<Config, ConfigError> {
     };
     consistent(&config)?;
     Ok(config)
+}
+
+fn publish(names: Option<Vec<String>>) -> Result<LogFields, ConfigError> {
+    let Some(names) = names else { return Ok(LogFields::all()) };
+    names.iter().enumerate().try_fold(LogFields::NONE, |fields, (index, name)| {
+        match LogField::of_name(name) {
+            Some(field) => Ok(fields.with(field)),
+            None => refuse(&format!("publish[{index}]"), &format!("`{name}` is no field of the access log")),
+        }
+    })
 }
 
 /// What no single field can tell: whether the fields fit each other.

@@ -3,6 +3,7 @@
 
 use super::host::{self, Buffer, Headers, HostError, LogLevel};
 use crate::header_pairs::HeaderPairs;
+use crate::log_fields::{LogField, LogFields};
 use crate::scrape::ScrapeFailure;
 
 /// All headers; none where the host does not tell.
@@ -24,6 +25,13 @@ pub fn call_answer(most: usize) -> Result<Vec<u8>, ScrapeFailure> {
         Some(200) => Ok(host::buffer(Buffer::HttpCallResponseBody, most).ok().flatten().unwrap_or_default()),
         Some(other) => Err(ScrapeFailure::Status(other)),
         None => Err(ScrapeFailure::NoAnswer),
+    }
+}
+
+/// Publishes a field of the access log, if it is one of these.
+pub fn publish_if(fields: LogFields, field: LogField, value: &str) {
+    if fields.has(field) {
+        publish(field.name(), value);
     }
 }
 

@@ -327,6 +327,17 @@ pub fn now_ms() -> u64 {
     nanoseconds / 1_000_000
 }
 
+/// The time in one callback: read when it is first asked for, and once at most.
+#[derive(Debug, Default)]
+pub struct Clock(Option<u64>);
+
+impl Clock {
+    /// As [`now_ms`], when it was first asked for.
+    pub fn now_ms(&mut self) -> u64 {
+        *self.0.get_or_insert_with(now_ms)
+    }
+}
+
 /// A number that no other worker draws.
 pub fn random() -> u64 {
     let mut bytes = [0; 8];

@@ -8,12 +8,13 @@ use super::host::{self, Headers};
 use super::recorder::Recorder;
 use crate::config::Config;
 use crate::header_pairs::HeaderPairs;
+use crate::log_fields::LogField;
 use crate::openai::{ApiError, LocalReply, list_models};
 
 /// Answers with an OpenAI error object.
 pub fn refuse(recorder: &mut Recorder, error: &ApiError) -> Action {
     recorder.record(|stats| [stats.refused(error.code)]);
-    publish("llm_decision", &format!("refused: {}", error.code));
+    publish(LogField::Decision.name(), &format!("refused: {}", error.code));
     let retry_after = error.retry_after_s.map(|seconds| seconds.to_string());
     let mut headers = vec![("content-type", "application/json")];
     headers.extend(retry_after.as_deref().map(|seconds| ("retry-after", seconds)));
@@ -23,7 +24,7 @@ pub fn refuse(recorder: &mut Recorder, error: &ApiError) -> Action {
 
 /// Answers with the list of the published models.
 pub fn answer_models(config: &Config) -> Action {
-    publish("llm_decision", "answered: models");
+    publish(LogField::Decision.name(), "answered: models");
     let body = list_models(config.model_names());
     warn("the answer", host::respond(200, "models", &[("content-type", "application/json")], &body));
     Action::Pause

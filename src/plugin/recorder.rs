@@ -12,15 +12,23 @@ use crate::stats::{Kind, Measurement, Series, Stats};
 /// Time between two writings of a gauge, in milliseconds: nobody reads them more often.
 pub const GAUGE_INTERVAL_MS: u64 = 1_000;
 
+/// Series that are added up before they are written. One model has about ten.
+const MAX_UNWRITTEN: usize = 64;
+
 /// The host's statistics, by the numbers under which it knows them; as many as [`Stats`] bounds.
+///
+/// What is counted is added up here and written by [`Recorder::flush`], with each tick and whenever the last request of a
+/// worker has ended: a call of the host for each is worth ten additions.
 pub struct Recorder {
     stats: Stats,
     ids: HashMap<Series, u32, FixedState>,
+    /// What was counted and is not written yet.
+    unwritten: Vec<Measurement>,
 }
 
 impl Recorder {
     pub fn new(config: &Config) -> Recorder {
-        Recorder { stats: Stats::new(config), ids: HashMap::default() }
+        Recorder { stats: Stats::new(config), ids: HashMap::default(), unwritten: Vec::new() }
     }
 
     /// Names and labels.
@@ -31,10 +39,41 @@ impl Recorder {
     /// Records what `measure` says.
     pub fn record<M: IntoIterator<Item = Measurement>>(&mut self, measure: impl FnOnce(&mut Stats) -> M) {
         for measurement in measure(&mut self.stats) {
-            if let Err(error) = self.record_one(&measurement) {
-                let name = self.stats.name(&measurement.series);
-                host::log(LogLevel::Warn, &format!("inference-picker: cannot record {name}: {error:?}"));
+            self.write(&measurement);
+        }
+    }
+
+    /// Counts what `measure` says; what of it is no counter is recorded at once.
+    pub fn count<M: IntoIterator<Item = Measurement>>(&mut self, measure: impl FnOnce(&mut Stats) -> M) {
+        for measurement in measure(&mut self.stats) {
+            if measurement.series.statistic.definition().kind == Kind::Counter {
+                self.add(measurement);
+            } else {
+                self.write(&measurement);
             }
+        }
+    }
+
+    fn add(&mut self, measurement: Measurement) {
+        let has_room = self.unwritten.len() < MAX_UNWRITTEN;
+        match self.unwritten.iter_mut().find(|known| known.series == measurement.series) {
+            Some(known) => known.value = known.value.saturating_add(measurement.value),
+            None if has_room => self.unwritten.push(measurement),
+            None => self.write(&measurement),
+        }
+    }
+
+    /// Writes what was counted.
+    pub fn flush(&mut self) {
+        while let Some(measurement) = self.unwritten.pop() {
+            self.write(&measurement);
+        }
+    }
+
+    fn write(&mut self, measurement: &Measurement) {
+        if let Err(error) = self.record_one(measurement) {
+            let name = self.stats.name(&measurement.series);
+            host::log(LogLevel::Warn, &format!("inference-picker: cannot record {name}: {error:?}"));
         }
     }
 

@@ -53,6 +53,7 @@ impl<W> Worker<W> {
     /// Publishes what has changed, takes over what others have told if somebody waits for it, and scrapes if it is this
     /// worker's turn.
     pub fn tick(&mut self, now_ms: u64) {
+        self.recorder.flush();
         self.picker.tick(now_ms);
         for place in 0..self.snapshots.len() {
             if let Some(pool) = self.picker.pool(place) {
@@ -119,6 +120,7 @@ impl<W> Worker<W> {
 
     /// This configuration is over, and with it its pools' gauges.
     pub fn end_gauges(&mut self) {
+        self.recorder.flush();
         self.recorder.end_gauges();
         if let Some(scraping) = &mut self.scraping {
             scraping.end_gauges();
@@ -173,7 +175,7 @@ impl<W> Worker<W> {
     pub fn send(&mut self, pick: &Pick, pool: usize, now_ms: u64) -> Sent {
         let prompt = pick.prompt.as_ref().filter(|sent| sent.prompt.blocks.is_some());
         let prompt = prompt.map(|sent| (sent.prompt.tokens, sent.matched_tokens));
-        self.recorder.record(|stats| stats.picked(pool, pick.first_choice(), prompt));
+        self.recorder.count(|stats| stats.picked(pool, pick.first_choice(), prompt));
         let sent = self.picker.send(pick, now_ms);
         self.publish(now_ms);
         sent
@@ -266,6 +268,6 @@ impl<W> Worker<W> {
 
     fn count_sent(&mut self, prepared: &Prepared) {
         let labels = self.labels(prepared);
-        self.recorder.record(|stats| [stats.request_sent(labels)]);
+        self.recorder.count(|stats| [stats.request_sent(labels)]);
     }
 }

@@ -226,6 +226,7 @@ fn check_near(what: &str, shown: f64, expected: f64, tolerance: f64) {
 /// Adds to the access log what the plugin has recorded of a stream.
 pub fn log_times(envoy: &mut Configuration) {
     const FORMAT: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/access_log/0/typed_config/log_format/json_format";
+    envoy.publish_all();
     let format = envoy.at(FORMAT);
     format["ttft_ms"] = "%FILTER_STATE(wasm.llm_ttft_ms:PLAIN)%".into();
     format["duration_ms"] = "%DURATION%".into();

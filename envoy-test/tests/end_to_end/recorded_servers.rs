@@ -151,6 +151,7 @@ fn check(server: &str, names_model: bool, costs: &[(&str, Cost)]) {
         let pod = replay(&recordings);
         let gateway = Setup::new(configuration).pods(vec![]).unscraped().start_with(|envoy, _| {
             envoy.place_endpoints(&[pod]);
+            envoy.publish_all();
             for field in ["prompt_tokens", "completion_tokens", "cached_tokens"] {
                 envoy.at(LOG_FORMAT)[field] = format!("%FILTER_STATE(wasm.llm_{field}:PLAIN)%").into();
             }

@@ -127,6 +127,7 @@ fn edited(name: &str, servers: &Servers) -> Configuration {
     let mut configuration = Configuration::load(&file).unwrap();
     configuration.set_plugin_file(&plugin_file());
     configuration.place_endpoints(&servers.addresses());
+    configuration.publish_all();
     configuration.at(LOG_FORMAT)["ttft_ms"] = "%FILTER_STATE(wasm.llm_ttft_ms:PLAIN)%".into();
     configuration
 }

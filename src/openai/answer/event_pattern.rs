@@ -13,6 +13,8 @@
 use memchr::{memchr, memchr3};
 use wide::u8x16;
 
+use crate::openai::json::short_string_bytes;
+
 /// The longest event that is learnt: with its names, no server's event of one token is longer.
 const MAX_EVENT_BYTES: usize = 2_048;
 
@@ -253,7 +255,7 @@ fn word_bytes(bytes: &[u8]) -> usize {
 /// How long the string is that begins here, with its quotes, if it ends in this line.
 fn string_bytes(bytes: &[u8]) -> Option<usize> {
     let text = bytes.get(1..)?;
-    if let Some(length) = text.first_chunk().and_then(short_string) {
+    if let Some(length) = text.first_chunk().and_then(short_string_bytes) {
         return Some(length + b"\"\"".len());
     }
     let mut rest = text;
@@ -266,15 +268,6 @@ fn string_bytes(bytes: &[u8]) -> Option<usize> {
             _ => return None,
         };
     }
-}
-
-/// How long a string is that ends in this block and has no escape.
-fn short_string(block: &[u8; BLOCK_BYTES]) -> Option<usize> {
-    let bytes = u8x16::new(*block);
-    let places = |byte| bytes.simd_eq(u8x16::splat(byte));
-    let ends = (places(b'"') | places(b'\\') | places(b'\n')).to_bitmask();
-    let length = ends.trailing_zeros() as usize;
-    (block.get(length) == Some(&b'"')).then_some(length)
 }
 
 /// How long the list or object is that begins here, if it ends in this line. Brackets of the other kind need not be looked at:

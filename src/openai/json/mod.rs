@@ -4,5 +4,6 @@ mod special_bytes;
 mod string;
 mod tokens;
 
+pub(super) use special_bytes::short_string_bytes;
 pub(super) use string::{JsonString, read_string};
 pub(super) use tokens::{Bracket, JsonTokens, Token, decode_string};

@@ -5,7 +5,7 @@ use wide::u8x16;
 /// Bytes that are looked at together in long strings: as many as a number has bits.
 pub(super) const BLOCK_BYTES: usize = 64;
 /// The same where a string is likely to end: a block of its own.
-pub(super) const SHORT_BLOCK_BYTES: usize = 16;
+pub(in crate::openai) const SHORT_BLOCK_BYTES: usize = 16;
 
 /// Where this byte stands.
 pub(super) fn places_of(byte: u8, block: &[u8]) -> u64 {
@@ -16,6 +16,14 @@ pub(super) fn places_of(byte: u8, block: &[u8]) -> u64 {
 pub(super) fn string_ends(block: &[u8]) -> u64 {
     // Those bytes, and 0x22, are the ones that are at most 0x20 once the bit of two is turned over.
     places(block, |bytes| (bytes ^ u8x16::splat(2)).simd_le(u8x16::splat(b' ')))
+}
+
+/// How long a string is that ends in this block, if it has no escape and does not end its line.
+pub(in crate::openai) fn short_string_bytes(block: &[u8; SHORT_BLOCK_BYTES]) -> Option<usize> {
+    let bytes = u8x16::new(*block);
+    let ends = equal(bytes, b'"') | equal(bytes, b'\\') | equal(bytes, b'\n');
+    let length = ends.to_bitmask().trailing_zeros() as usize;
+    (block.get(length) == Some(&b'"')).then_some(length)
 }
 
 /// Where a letter stands that may be behind a backslash, but for `u`.

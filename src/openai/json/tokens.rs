@@ -6,12 +6,11 @@
 
 use memchr::{memchr2, memchr3};
 
+use super::special_bytes::{SHORT_BLOCK_BYTES, short_string_bytes};
+
 /// Bytes that are kept of a string or word: more than the longest name anybody looks for has, which is one of 27 letters,
 /// each spelled with an escape of six.
 const MAX_TEXT_BYTES: usize = 192;
-
-/// Bytes that are copied at once: most keys and words have no more.
-const SHORT_BYTES: usize = 16;
 
 /// What has just been read. What a key, string or word says is in [`JsonTokens::text`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,9 +71,9 @@ impl Text {
         let Some((_, room)) = self.bytes.split_at_mut_checked(self.length) else { return };
         let count = count.min(room.len());
         self.length += count;
-        match (room.first_chunk_mut::<SHORT_BYTES>(), bytes.first_chunk::<SHORT_BYTES>()) {
+        match (room.first_chunk_mut::<SHORT_BLOCK_BYTES>(), bytes.first_chunk::<SHORT_BLOCK_BYTES>()) {
             // Copied whole, they need no call; what is beyond the end does not count.
-            (Some(room), Some(bytes)) if count <= SHORT_BYTES => *room = *bytes,
+            (Some(room), Some(bytes)) if count <= SHORT_BLOCK_BYTES => *room = *bytes,
             _ => room.iter_mut().zip(bytes).take(count).for_each(|(room, byte)| *room = *byte),
         }
     }
@@ -271,7 +270,8 @@ impl JsonTokens {
         if std::mem::take(&mut self.escaped) {
             return (take(bytes, 1).len(), false);
         }
-        let place = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
+        let short = bytes.first_chunk().and_then(short_string_bytes);
+        let place = short.or_else(|| memchr2(b'"', b'\\', bytes)).unwrap_or(bytes.len());
         if bytes.get(place) == Some(&b'\\') {
             self.escaped = true;
             self.has_escapes = true;

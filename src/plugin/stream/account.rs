@@ -1,10 +1,11 @@
 //! What one request has cost, from its headers to its end: for the access log, and for the statistics.
 
 use super::answer_body::Answer;
-use crate::plugin::calls::publish;
+use crate::log_fields::{LogField, LogFields};
+use crate::plugin::calls::publish_if;
 use crate::plugin::host;
 use crate::plugin::worker::Worker;
-use crate::stats::{EndedAnswer, EndedRequest, RequestLabels};
+use crate::stats::{EndedAnswer, EndedRequest, ReadAnswer, RequestLabels};
 
 /// The account of one request that was to be read.
 pub struct Account {
@@ -41,26 +42,30 @@ impl Account {
     }
 
     /// The request is over. Publishes what is known of it, and has it counted. `complete`: the server has ended its answer.
-    pub fn close<W>(self, answer: &Answer, complete: bool, worker: &mut Worker<W>) {
+    pub fn close<W>(self, answer: &Answer, complete: bool, worker: &mut Worker<W>, now_ms: u64) {
         let answer = answer.ended(complete, self.first_output_ms);
         if let Some(EndedAnswer::Read(read)) = &answer {
-            if let Some(usage) = read.usage {
-                let (prompt, completion) =
-                    (usage.prompt_tokens.to_string(), usage.completion_tokens.to_string());
-                publish("llm_prompt_tokens", &prompt);
-                publish("llm_completion_tokens", &completion);
-                publish("asm.llmproxy.request_prompt_tokens", &prompt);
-                publish("asm.llmproxy.request_completion_tokens", &completion);
-                if let Some(tokens) = usage.cached_tokens {
-                    publish("llm_cached_tokens", &tokens.to_string());
-                }
-            }
-            if let Some(time_ms) = read.first_output_ms {
-                publish("llm_ttft_ms", &time_ms.to_string());
-            }
+            publish_cost(read, worker.config().publish);
         }
-        let duration_ms = host::now_ms().saturating_sub(self.started_ms);
+        let duration_ms = now_ms.saturating_sub(self.started_ms);
         let ended = EndedRequest { labels: self.labels, status: self.status, answer, duration_ms };
-        worker.recorder.record(|stats| stats.request_ended(&ended));
+        worker.recorder.count(|stats| stats.request_ended(&ended));
     }
+}
+
+/// Publishes what an answer has told of its cost.
+fn publish_cost(read: &ReadAnswer, fields: LogFields) {
+    let publish = |field: LogField, value: Option<u64>| {
+        if let Some(value) = value.filter(|_| fields.has(field)) {
+            publish_if(fields, field, &value.to_string());
+        }
+    };
+    let prompt_tokens = read.usage.map(|usage| usage.prompt_tokens.into());
+    let completion_tokens = read.usage.map(|usage| usage.completion_tokens.into());
+    publish(LogField::PromptTokens, prompt_tokens);
+    publish(LogField::CompletionTokens, completion_tokens);
+    publish(LogField::MeshPromptTokens, prompt_tokens);
+    publish(LogField::MeshCompletionTokens, completion_tokens);
+    publish(LogField::CachedTokens, read.usage.and_then(|usage| usage.cached_tokens).map(u64::from));
+    publish(LogField::TimeToFirstToken, read.first_output_ms);
 }

@@ -4,7 +4,7 @@ use super::{State, Stream};
 use crate::header_pairs::HeaderPairs;
 use crate::openai::{AnswerFailure, NotFound, is_encoded};
 use crate::plugin::calls::headers_of;
-use crate::plugin::host::{self, Buffer, Headers};
+use crate::plugin::host::{self, Buffer, Clock, Headers};
 use crate::plugin::own_answers::{OfEnvoy, announce_error};
 
 /// The status of an answer that says that something is not there: the path, or the model.
@@ -18,19 +18,20 @@ impl Stream {
         if self.is_passed_over() {
             return;
         }
+        let mut clock = Clock::default();
         let headers = headers_of(Headers::Response);
         let status = headers.value(":status").and_then(|status| str::from_utf8(&status).ok()?.parse().ok());
         let of_envoy = self.of_envoy(status, &headers);
-        self.answered(status, of_envoy.as_ref(), &headers);
+        self.answered(status, of_envoy.as_ref(), &headers, &mut clock);
         match of_envoy {
-            Some(of_envoy) => self.translate(of_envoy),
+            Some(of_envoy) => self.translate(of_envoy, &mut clock),
             None => {
                 let succeeded = matches!(status, Some(200..300));
                 self.answer.begin(self.tells_usage() && succeeded, &headers);
             }
         }
         if end_of_stream {
-            self.answer_ends();
+            self.answer_ends(&mut clock);
         }
     }
 
@@ -40,25 +41,32 @@ impl Stream {
             self.read_not_found(size);
         }
         self.answer.push(size, end_of_stream);
+        let mut clock = Clock::default();
         if self.answer.has_output() {
-            self.first_output();
+            self.first_output(&mut clock);
         }
-        self.judge(end_of_stream);
+        self.judge(end_of_stream, &mut clock);
         if end_of_stream {
-            self.close_account(true);
+            self.close_account(true, &mut clock);
         }
     }
 
     /// The server has ended the answer, and not with the last bytes of its body.
-    pub(super) fn answer_ends(&mut self) {
+    pub(super) fn answer_ends(&mut self, clock: &mut Clock) {
         self.answer.end();
-        self.judge(true);
-        self.close_account(true);
+        self.judge(true, clock);
+        self.close_account(true, clock);
     }
 
     /// The answer begins, with this status: note who gave it, and whether it is a failure. A good one counts as such
     /// with its first output: a server may send its headers, and hang then.
-    fn answered(&mut self, status: Option<u16>, of_envoy: Option<&OfEnvoy>, headers: &HeaderPairs) {
+    fn answered(
+        &mut self,
+        status: Option<u16>,
+        of_envoy: Option<&OfEnvoy>,
+        headers: &HeaderPairs,
+        clock: &mut Clock,
+    ) {
         if let Some(account) = &mut self.account {
             account.answered(status);
         }
@@ -71,7 +79,7 @@ impl Stream {
             sent.is_silent = false;
             return;
         }
-        let now_ms = host::now_ms();
+        let now_ms = clock.now_ms();
         if sent.is_pool_guessed && !sent.settle_pool(&mut worker, &served_by, now_ms) {
             sent.is_silent = false;
             return;
@@ -102,11 +110,11 @@ impl Stream {
     }
 
     /// The answer's first output is here, unless its status is an error's.
-    fn first_output(&mut self) {
+    fn first_output(&mut self, clock: &mut Clock) {
         if self.is_passed_over() || std::mem::replace(&mut self.has_output, true) {
             return;
         }
-        let now_ms = host::now_ms();
+        let now_ms = clock.now_ms();
         if let Some(account) = &mut self.account {
             account.first_output(now_ms);
         }
@@ -122,7 +130,7 @@ impl Stream {
 
     /// A status may have promised too much: an answer that says that it failed, or ends without any output, is a failure of
     /// its endpoint, unless it blames the client.
-    fn judge(&mut self, is_over: bool) {
+    fn judge(&mut self, is_over: bool, clock: &mut Clock) {
         let State::Sent(sent) = &mut *self.state.borrow_mut() else { return };
         let failure = self.answer.failure();
         if !sent.succeeded || failure.is_none() && !is_over {
@@ -133,7 +141,7 @@ impl Stream {
         if failure.is_none() && !sent.is_silent {
             return worker.picker.answer_completed(sent.pool, &sent.sent);
         }
-        let now_ms = host::now_ms();
+        let now_ms = clock.now_ms();
         sent.is_silent = false;
         sent.succeeded = failure.is_none();
         if failure.is_some_and(AnswerFailure::blames_endpoint) {
@@ -168,8 +176,8 @@ impl Stream {
     }
 
     /// Puts an error in place of the answer, when its text is here.
-    fn translate(&mut self, of_envoy: OfEnvoy) {
-        self.end();
+    fn translate(&mut self, of_envoy: OfEnvoy, clock: &mut Clock) {
+        self.end(clock);
         let reply = of_envoy.into_reply();
         self.worker.borrow_mut().recorder.record(|stats| [stats.refused(reply.code())]);
         announce_error();

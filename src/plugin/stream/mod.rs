@@ -19,13 +19,14 @@ use proxy_wasm::types::Action;
 
 use self::account::Account;
 use self::answer_body::Answer;
-use super::calls::{publish, warn};
-use super::host::{self, Headers, LogLevel};
+use super::calls::{publish_if, warn};
+use super::host::{self, Clock, Headers, LogLevel};
 use super::own_answers::refuse;
 use super::worker::Worker;
 use crate::config::PickTo;
 use crate::decide::{Decision, Pick};
 use crate::first_pass::FirstPass;
+use crate::log_fields::LogField;
 use crate::openai::{ApiError, ExpectedBody, NotFound};
 use crate::picker::{Released, Sent};
 
@@ -144,24 +145,29 @@ impl Stream {
         }
     }
 
+    /// Whether the worker has no other stream: besides those only the root context holds it.
+    fn is_last(&self) -> bool {
+        Rc::strong_count(&self.worker) <= 2
+    }
+
     /// Answers with an error.
     fn refuse(&self, error: &ApiError) -> Action {
         refuse(&mut self.worker.borrow_mut().recorder, error)
     }
 
     /// The answer is over. `complete`: it has come to its end.
-    fn close_account(&mut self, complete: bool) {
+    fn close_account(&mut self, complete: bool, clock: &mut Clock) {
         if let Some(account) = self.account.take() {
-            account.close(&self.answer, complete, &mut self.worker.borrow_mut());
+            account.close(&self.answer, complete, &mut self.worker.borrow_mut(), clock.now_ms());
         }
     }
 
     /// Gives back what the request had in flight, or its place in the queue.
-    fn end(&mut self) {
+    fn end(&mut self, clock: &mut Clock) {
         match self.state.replace(State::Idle) {
             State::Sent(mut sent) => {
                 let mut worker = self.worker.borrow_mut();
-                let now_ms = host::now_ms();
+                let now_ms = clock.now_ms();
                 if let Some(usage) = self.answer.usage_when_complete() {
                     worker.picker.answered(&mut sent.sent, sent.pool, usage, now_ms);
                 }
@@ -216,14 +222,18 @@ impl HttpContext for Stream {
 
     fn on_http_response_trailers(&mut self, _trailers: usize) -> Action {
         // With trailers the body's end is never announced.
-        self.answer_ends();
+        self.answer_ends(&mut Clock::default());
         Action::Continue
     }
 
     fn on_log(&mut self) {
         // The stream is over, however it ended.
-        self.close_account(false);
-        self.end();
+        let mut clock = Clock::default();
+        self.close_account(false, &mut clock);
+        self.end(&mut clock);
+        if self.is_last() {
+            self.worker.borrow_mut().recorder.flush();
+        }
     }
 }
 
@@ -235,10 +245,11 @@ fn act(
     decision: Decision,
     now_ms: u64,
 ) -> Action {
+    let fields = worker.borrow().config().publish;
     let pick = match decision {
         Decision::Send(pick) => pick,
         Decision::Fallback(reason) => {
-            publish("llm_decision", reason);
+            publish_if(fields, LogField::Decision, reason);
             *state.borrow_mut() = State::Unpicked;
             return Action::Continue;
         }
@@ -249,8 +260,8 @@ fn act(
     if worker.config().pick_to == PickTo::Header {
         warn(PICK_HEADER, host::set_header(Headers::Request, PICK_HEADER, &pick.destinations));
     }
-    publish("llm_dest", &pick.destinations);
-    publish("llm_decision", &pick.explanation);
+    publish_if(fields, LogField::Destinations, &pick.destinations);
+    publish_if(fields, LogField::Decision, &pick.explanation);
     let Pick { destinations, is_pool_guessed, .. } = pick;
     *state.borrow_mut() = State::Sent(SentStream {
         pool,

@@ -9,11 +9,12 @@ use crate::decide::Prepared;
 use crate::first_pass::FirstPass;
 use crate::header_pairs::HeaderPairs;
 use crate::limits::Limit;
+use crate::log_fields::LogField;
 use crate::openai::{
     ApiError, ExpectedBody, InferenceRequest, apply_edits, include_usage, is_model_list_path, model_edits,
 };
 use crate::picker::Outcome;
-use crate::plugin::calls::{headers_of, publish, warn};
+use crate::plugin::calls::{headers_of, publish, publish_if, warn};
 use crate::plugin::host::{self, Buffer, Headers};
 use crate::plugin::own_answers::answer_models;
 use crate::plugin::{FIRST_PASS, peers};
@@ -217,10 +218,11 @@ impl Stream {
 
     /// Resolves the model, unless that was done before an internal redirect, and has log and routes know it.
     fn prepare(&mut self, request: &InferenceRequest<'_>, route_pool: usize) -> Result<Prepared, ApiError> {
+        let fields = self.worker.borrow().config().publish;
         let asked = self.first_pass.as_ref().map_or(&*request.model, |first| &first.model);
         if !asked.is_empty() {
-            publish("llm_model", asked);
-            publish("asm.llmproxy.request_model", asked);
+            publish_if(fields, LogField::Model, asked);
+            publish_if(fields, LogField::MeshModel, asked);
         }
         let user = self.user_of(request);
         let mut worker = self.worker.borrow_mut();
@@ -231,7 +233,7 @@ impl Stream {
         drop(worker);
         let target = prepared.target.as_deref().unwrap_or(&prepared.model);
         if !target.is_empty() {
-            publish("llm_target_model", target);
+            publish_if(fields, LogField::TargetModel, target);
         }
         Ok(prepared)
     }

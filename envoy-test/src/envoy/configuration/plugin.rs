@@ -35,6 +35,15 @@ impl Configuration {
         assert!(edited_count > 0, "the configuration has no plugin with JSON text as its configuration");
     }
 
+    /// Has the plugin publish every field of the access log, whatever the shipped log format reads.
+    pub fn publish_all(&mut self) {
+        self.edit_plugin(|plugin| {
+            if let Some(settings) = plugin.as_object_mut() {
+                settings.remove("publish");
+            }
+        });
+    }
+
     /// Puts these endpoints in place of those of the plugin's pools, shared among them, and of their clusters. Pools
     /// that discover their endpoints have them in the cluster alone.
     pub fn place_endpoints(&mut self, endpoints: &[SocketAddr]) {
