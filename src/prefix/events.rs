@@ -136,9 +136,9 @@ impl Untold {
     pub fn push(&mut self, mut event: PromptEvent<'static>) {
         let room = MAX_UNTOLD_BLOCKS.saturating_sub(self.blocks);
         if let PromptEvent::Sent { hashes, .. } = &mut event
-            && hashes.len() > room
+            && let Some((start, [_, ..])) = hashes.split_at_checked(room)
         {
-            hashes.to_mut().truncate(room);
+            *hashes = Cow::Owned(start.to_vec());
         }
         if event.blocks() <= room {
             self.blocks += event.blocks();

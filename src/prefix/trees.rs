@@ -53,7 +53,8 @@ impl Segment {
     /// Gives back most of the memory of blocks of which it was cut.
     pub fn give_back_room(&mut self) {
         if self.hashes.len() < self.hashes.capacity() / 2 {
-            self.hashes.shrink_to_fit();
+            // Not by `shrink_to_fit`, which can panic.
+            self.hashes = self.hashes.as_slice().to_vec();
         }
     }
 
