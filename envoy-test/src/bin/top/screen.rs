@@ -193,19 +193,19 @@ mod tests {
     #[test]
     fn a_recorded_page_is_shown_as_pods_and_models() {
         let expected = "\
-http://127.0.0.1:9901   last 10 s   7.2 requests/s   0.0 refused/s   0 queued   24% cached
+http://127.0.0.1:9901   last 10 s   7.2 requests/s   0.0 refused/s   0 queued   26% cached
 
 POD              RUNNING  WAITING  KV CACHE         IN FLIGHT  TOKENS  PICKS/S  SHARE    AGE  POOL
-127.0.0.11:8000        9        0  ▇▇▇▇······  35%          9       0      3.3    25%   9 ms  vllm-llama2-7b-pool
-127.0.0.12:8000       14        0  ▇▇▇▇······  42%         14    3536      3.2    24%  47 ms  vllm-llama2-7b-pool
-127.0.0.13:8000       10        0  ▇▇▇▇······  39%         10       0      3.4    26%  22 ms  vllm-llama2-7b-pool
-127.0.0.14:8000       18        0  ▇▇▇▇▇▇····  58%         19    2059      3.3    25%   9 ms  vllm-llama2-7b-pool
+127.0.0.11:8000       14        1  ▇▇▇·······  30%         16    5942      3.4    25%  22 ms  vllm-llama2-7b-pool
+127.0.0.12:8000       15        5  ▇▇▇▇▇·····  46%         21   14706      4.3    32%   7 ms  vllm-llama2-7b-pool
+127.0.0.13:8000        6        4  ▇▇▇·······  30%         11   14241      2.7    20%  47 ms  vllm-llama2-7b-pool
+127.0.0.14:8000        9        5  ▇▇▇·······  29%         14   15032      3.2    24%   7 ms  vllm-llama2-7b-pool
 
 MODEL          REQUESTS/S  PROMPT TOKENS/S  HITS  ANSWER TOKENS/S  TTFT MEAN  TTFT P50  TTFT P90  TPOT MEAN
-sql-lora              1.0             2280   20%              100     397 ms    282 ms    558 ms      13 ms
-tiny                  2.1             4935   30%              325    1831 ms   1567 ms   2920 ms      30 ms
-tweet-summary         1.8             2915   26%              343    2284 ms   2300 ms   3020 ms      18 ms
-unknown               2.3             5780   21%              407    2084 ms   1350 ms   2920 ms      32 ms";
+sql-lora              1.1             2529   35%              165    1716 ms   2050 ms   3135 ms      25 ms
+tiny                  2.6             5596   27%              491    1873 ms   2050 ms   3000 ms      24 ms
+tweet-summary         1.2             2864   31%              210    2533 ms   2850 ms   3430 ms      23 ms
+unknown               2.3             6032   20%              484    1384 ms   1300 ms   2063 ms      31 ms";
         assert_eq!(screen(RECORDED).text(120).unwrap(), expected);
     }
 
@@ -241,7 +241,7 @@ unknown               2.3             5780   21%              407    2084 ms   1
         let text = screen(RECORDED).text(40).unwrap();
         let line = |place: usize| text.lines().nth(place).unwrap().split_whitespace().collect::<Vec<_>>();
         assert_eq!(line(2), ["POD", "RUNNING", "WAITING"], "{text}");
-        assert_eq!(line(3), ["127.0.0.11:8000", "9", "0"], "{text}");
+        assert_eq!(line(3), ["127.0.0.11:8000", "14", "1"], "{text}");
         assert_eq!(line(8), ["MODEL", "REQUESTS/S"], "{text}");
     }
 }
