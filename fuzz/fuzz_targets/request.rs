@@ -25,7 +25,10 @@ fn check(body: &[u8]) {
         return assert_eq!(request, None);
     };
     let (before, fields) = body.split_at(brace + 1);
-    let slow_body = [before, ESCAPED_FIELD, fields].concat();
+    // No comma before the end of an object in which nothing else is.
+    let is_empty = fields.trim_ascii_start().starts_with(b"}");
+    let field = ESCAPED_FIELD.strip_suffix(b",").filter(|_| is_empty).unwrap_or(ESCAPED_FIELD);
+    let slow_body = [before, field, fields].concat();
     assert_eq!(request.map(moved), read_request(&slow_body).ok().map(undigested));
 }
 
