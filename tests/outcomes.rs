@@ -179,7 +179,7 @@ impl World {
     fn ledger(&mut self) -> Ledger {
         let (mut ledger, mut member) = (Ledger::new(9, self.now_ms), Member::new(1));
         member.collect(self.picker.loads_mut(), vec![]);
-        member.write(&mut ledger, self.picker.loads(), self.now_ms);
+        member.write(&mut ledger, self.picker.loads_mut(), self.now_ms);
         ledger
     }
 

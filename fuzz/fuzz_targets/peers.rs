@@ -48,10 +48,10 @@ fn check_told(asking: &Asking, notes: Vec<inference_picker::load::MissingNote>, 
     let config = Config::parse(CONFIGURATION.as_bytes()).unwrap();
     let mut picker = Picker::<()>::new(config, fastrand::Rng::with_seed(1));
     let (mut ledger, mut asker, mut worker) = (Ledger::new(OWN, NOW_MS), Member::new(1), Member::new(2));
-    ledger.set_remote(asking.sums(NOW_MS), NOW_MS);
+    ledger.set_remote(&asking.sums(NOW_MS), NOW_MS);
     notes.into_iter().for_each(|note| ledger.note(note, true));
     asker.pass_on(entries);
-    asker.write(&mut ledger, picker.loads(), NOW_MS);
+    asker.write(&mut ledger, picker.loads_mut(), NOW_MS);
     worker.read(&ledger, picker.loads_mut(), NOW_MS);
     let heard = worker.hear(&ledger, |_| None);
     picker.hear_all(&heard, NOW_MS);

@@ -26,10 +26,9 @@ const IS_REMOTE: u8 = 1;
 const IS_ENDED: u8 = 2;
 
 /// The chunk that grows.
-#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Journal {
     number: u64,
-    #[serde(with = "serde_bytes")]
     bytes: Vec<u8>,
 }
 
@@ -93,6 +92,18 @@ impl Chunk {
 }
 
 impl Journal {
+    pub(super) fn new(number: u64, bytes: Vec<u8>) -> Journal {
+        Journal { number, bytes }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Where it ends.
     pub fn end(&self) -> Cursor {
         Cursor { chunk: self.number, offset: self.bytes.len() as u64 }
@@ -119,7 +130,7 @@ impl Journal {
             return None;
         }
         let full = Chunk { number: self.number, bytes: std::mem::take(&mut self.bytes) };
-        self.number += 1;
+        self.number = self.number.wrapping_add(1);
         Some(full)
     }
 

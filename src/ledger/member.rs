@@ -1,10 +1,11 @@
 //! One worker's part in the ledger.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::journal::{Chunk, Cursor, Entry, Event, entries};
-use super::{Ledger, Noted, Sums};
-use crate::load::{EndpointKey, EndpointLoad, LoadBook};
+use super::row::{self, AdapterRow, NoteRow, Row};
+use super::{Ledger, Sums, adapters_at};
+use crate::load::{AdapterId, EndpointKey, EndpointLoad, LoadBook};
 use crate::prefix::PromptEvent;
 
 /// See the module's documentation.
@@ -19,8 +20,22 @@ pub struct Member {
     /// Entries that were not written yet.
     unwritten: VecDeque<Vec<u8>>,
     cursor: Option<Cursor>,
+    seen: Option<Seen>,
     /// The notes that were last taken over.
-    notes: Vec<Noted>,
+    notes: Vec<NoteRow>,
+}
+
+/// The sums as they were last read or written. Where a row is the same since, so is what others have there: what this worker
+/// has changed of its own is in both.
+#[derive(Debug)]
+struct Seen {
+    gateway: u64,
+    generation: u64,
+    /// Whether this worker's own was in them.
+    has_own: bool,
+    /// Endpoints known then: of one that is new nothing was taken over.
+    endpoints: u64,
+    rows: Vec<Row>,
 }
 
 /// Where a member last wrote.
@@ -61,6 +76,9 @@ impl Heard {
 
 static IDLE: EndpointLoad = EndpointLoad::IDLE;
 
+/// Adapters in use at endpoints that are told, together; what is beyond is known by who uses it, and by scrapes.
+const MAX_ADAPTER_ROWS: usize = 4_096;
+
 impl Member {
     /// A worker that has written nothing yet. `id` tells workers apart, and is to be drawn at random.
     pub fn new(id: u64) -> Member {
@@ -71,6 +89,7 @@ impl Member {
             changed: Sums::new(),
             unwritten: VecDeque::new(),
             cursor: None,
+            seen: None,
             notes: Vec::new(),
         }
     }
@@ -124,23 +143,25 @@ impl Member {
     }
 
     /// Writes what others are to know into a ledger that was [refreshed](Ledger::refresh): as much of the entries as a chunk
-    /// has room for. Once it is where all read it, [`Member::written`] is to be called.
-    pub fn write(&self, ledger: &mut Ledger, loads: &LoadBook, now_ms: u64) -> Written {
+    /// has room for. What others have written into it since it was last read is taken over. Once it is where all read it,
+    /// [`Member::written`] is to be called.
+    pub fn write(&mut self, ledger: &mut Ledger, loads: &mut LoadBook, now_ms: u64) -> Written {
+        self.read(ledger, loads, now_ms);
         let (is_in_current, was_in_next) = self.place(ledger);
         for (key, new) in &self.changed {
             let old = self.told.get(key).unwrap_or(&IDLE);
-            if is_in_current {
-                ledger.current.replace(*key, old, new);
-            }
-            if was_in_next {
-                ledger.next.replace(*key, old, new);
-            }
+            ledger.replace(*key, is_in_current.then_some(old), was_in_next.then_some(old), new);
         }
         let joins = !was_in_next && self.own().next().is_some();
-        for (generation, is_new) in [(&mut ledger.current, !is_in_current), (&mut ledger.next, joins)] {
-            if is_new {
-                self.own().for_each(|(key, own)| generation.replace(*key, &IDLE, own));
-                generation.add_member(self.id);
+        if !is_in_current || joins {
+            for (key, own) in self.own() {
+                ledger.replace(*key, (!is_in_current).then_some(&IDLE), joins.then_some(&IDLE), own);
+            }
+        }
+        if joins {
+            ledger.next_members.push(self.id);
+            if !ledger.members.contains(&self.id) {
+                ledger.members.push(self.id);
             }
         }
         loads.missing_noted(now_ms).for_each(|note| ledger.note(note, false));
@@ -166,8 +187,8 @@ impl Member {
         unchanged.chain(&self.changed).filter(|(_, load)| !load.is_idle())
     }
 
-    /// What was written is where all read it.
-    pub fn written(&mut self, written: &Written) {
+    /// What was written into this ledger is where all read it.
+    pub fn written(&mut self, written: &Written, ledger: &Ledger) {
         for (key, load) in std::mem::take(&mut self.changed) {
             if load.is_idle() {
                 self.told.remove(&key)
@@ -179,17 +200,40 @@ impl Member {
             self.unwritten.pop_front();
         }
         self.wrote = Some(written.wrote);
+        if let Some(seen) = &mut self.seen {
+            seen.rows.clone_from(&ledger.rows);
+            seen.has_own = true;
+        }
     }
 
     /// Takes over what others have in flight, and what they have noted.
     pub fn read(&mut self, ledger: &Ledger, loads: &mut LoadBook, now_ms: u64) {
-        let (is_in_current, _) = self.place(ledger);
-        let told = |key| self.told.get(key).filter(|_| is_in_current).unwrap_or(&IDLE);
-        let local = ledger.current.sums.iter().map(|(key, sum)| (*key, sum.without(told(key))));
-        match ledger.remote(now_ms) {
-            None => loads.set_others(local),
-            Some(remote) => loads.set_others(with(local, remote).into_iter()),
+        let (has_own, _) = self.place(ledger);
+        let told = |key: &EndpointKey| self.told.get(key).filter(|_| has_own).unwrap_or(&IDLE);
+        let others = |row: &Row| {
+            let own = told(&row.key);
+            row::load(row.without(own.in_flight), without(&ledger.adapters, row.key, own))
+        };
+        let remote = ledger.remote(now_ms);
+        let is_simple = remote.is_none() && ledger.adapters.is_empty();
+        let seen = self.seen.as_ref().filter(|seen| is_simple && seen.is_before(ledger, has_own, loads));
+        match (seen, remote) {
+            (Some(seen), _) => {
+                for (key, row) in changed(&seen.rows, &ledger.rows) {
+                    loads.set_others_at(key, row.map_or(EndpointLoad::IDLE, others));
+                }
+            }
+            (None, None) => loads.set_others(ledger.rows.iter().map(|row| (row.key, others(row)))),
+            (None, Some(remote)) => {
+                let mut sums: Sums = ledger.rows.iter().map(|row| (row.key, others(row))).collect();
+                for row in &remote.rows {
+                    let load = row::load(row.in_flight(), adapters_at(&remote.adapters, row.key));
+                    sums.entry(row.key).or_default().replace(&IDLE, &load);
+                }
+                loads.set_others(sums.into_iter());
+            }
         }
+        self.seen = is_simple.then(|| Seen::of(self.seen.take(), ledger, has_own, loads));
         if self.notes != ledger.notes {
             ledger.notes.iter().for_each(|noted| loads.hear_missing(&noted.note, now_ms));
             self.notes.clone_from(&ledger.notes);
@@ -206,11 +250,113 @@ impl Member {
     }
 }
 
-/// The sums of both.
-fn with(local: impl Iterator<Item = (EndpointKey, EndpointLoad)>, remote: &Sums) -> Sums {
-    let mut sums: BTreeMap<_, _> = local.collect();
-    for (key, load) in remote {
-        sums.entry(*key).or_default().replace(&IDLE, load);
+impl Seen {
+    /// What is seen now; `before` gives its room.
+    fn of(before: Option<Seen>, ledger: &Ledger, has_own: bool, loads: &LoadBook) -> Seen {
+        let mut rows = before.map(|seen| seen.rows).unwrap_or_default();
+        rows.clone_from(&ledger.rows);
+        let Ledger { gateway, generation, .. } = *ledger;
+        Seen { gateway, generation, has_own, endpoints: loads.endpoints_added(), rows }
     }
-    sums
+
+    /// Whether nothing but rows can be another than in this ledger.
+    fn is_before(&self, ledger: &Ledger, has_own: bool, loads: &LoadBook) -> bool {
+        (self.gateway, self.generation, self.has_own) == (ledger.gateway, ledger.generation, has_own)
+            && self.endpoints == loads.endpoints_added()
+    }
+}
+
+/// The keys of rows that are not the same in both lists, each with its row in `now`, if there is one. Both are in order.
+fn changed<'a>(before: &'a [Row], now: &'a [Row]) -> impl Iterator<Item = (EndpointKey, Option<&'a Row>)> {
+    let (mut before, mut now) = (before.iter().peekable(), now.iter().peekable());
+    std::iter::from_fn(move || {
+        loop {
+            match (before.peek(), now.peek()) {
+                (Some(old), Some(new)) if old.key == new.key => {
+                    let (old, new) = (before.next()?, now.next()?);
+                    if old != new {
+                        return Some((new.key, Some(new)));
+                    }
+                }
+                (Some(old), new) if new.is_none_or(|new| old.key < new.key) => {
+                    return before.next().map(|old| (old.key, None));
+                }
+                _ => return now.next().map(|new| (new.key, Some(new))),
+            }
+        }
+    })
+}
+
+impl Ledger {
+    /// A worker says what it has at a place in place of what it had, in the generations that have that.
+    fn replace(
+        &mut self,
+        key: EndpointKey,
+        in_current: Option<&EndpointLoad>,
+        in_next: Option<&EndpointLoad>,
+        new: &EndpointLoad,
+    ) {
+        if in_current.is_none() && in_next.is_none() {
+            return;
+        }
+        let place = self.rows.binary_search_by_key(&key, |row| row.key).unwrap_or_else(|place| {
+            let mut moved = Row::new(key);
+            self.rows.iter_mut().skip(place).for_each(|row| std::mem::swap(row, &mut moved));
+            self.rows.push(moved);
+            place
+        });
+        if let Some(row) = self.rows.get_mut(place) {
+            let in_flight = |load: &EndpointLoad| load.in_flight;
+            row.replace(in_current.map(in_flight), in_next.map(in_flight), new.in_flight);
+            if row.is_idle() {
+                self.rows.retain(|row| !row.is_idle());
+            }
+        }
+        if in_current.or(in_next).is_some_and(|old| old.adapters != new.adapters) {
+            self.replace_adapters(key, in_current, in_next, new);
+        }
+    }
+
+    fn replace_adapters(
+        &mut self,
+        key: EndpointKey,
+        in_current: Option<&EndpointLoad>,
+        in_next: Option<&EndpointLoad>,
+        new: &EndpointLoad,
+    ) {
+        let told = in_current.or(in_next).unwrap_or(&IDLE);
+        for (adapter, _) in told.adapters.iter().chain(&new.adapters) {
+            if self.adapter_row(key, *adapter).is_none() && self.adapters.len() < MAX_ADAPTER_ROWS {
+                self.adapters.push(AdapterRow { key, adapter: *adapter, current: 0, next: 0 });
+            }
+        }
+        for row in self.adapters.iter_mut().filter(|row| row.key == key) {
+            let has = count(new, row.adapter);
+            if let Some(old) = in_current {
+                row.current = row.current.saturating_sub(count(old, row.adapter)).saturating_add(has);
+            }
+            if let Some(old) = in_next {
+                row.next = row.next.saturating_sub(count(old, row.adapter)).saturating_add(has);
+            }
+        }
+        self.adapters.retain(|row| !row.is_idle());
+    }
+
+    fn adapter_row(&self, key: EndpointKey, adapter: AdapterId) -> Option<&AdapterRow> {
+        self.adapters.iter().find(|row| row.key == key && row.adapter == adapter)
+    }
+}
+
+/// How many requests for an adapter are in a load.
+fn count(load: &EndpointLoad, adapter: AdapterId) -> u32 {
+    load.adapters.iter().find(|(known, _)| *known == adapter).map_or(0, |(_, count)| *count)
+}
+
+/// The adapters at an endpoint, without one worker's part.
+fn without<'a>(
+    rows: &'a [AdapterRow],
+    key: EndpointKey,
+    own: &'a EndpointLoad,
+) -> impl Iterator<Item = (AdapterId, u32)> + 'a {
+    adapters_at(rows, key).map(move |(adapter, sum)| (adapter, sum.saturating_sub(count(own, adapter))))
 }

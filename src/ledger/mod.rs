@@ -21,14 +21,16 @@
 //! where another was first.
 
 mod journal;
+mod layout;
 mod member;
+mod row;
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
-use crate::load::{EndpointKey, EndpointLoad, MissingNote};
-use crate::pool::{decode, encode};
+use crate::load::{AdapterId, EndpointKey, EndpointLoad, MissingNote};
+use crate::pool::FORMAT;
+use layout::{Reader, Writer};
+use row::{AdapterRow, NoteRow, Row};
 
 pub use journal::{CHUNKS_KEPT, Chunk, Cursor, Entry, Event, Journal, entries, local_entries};
 pub use member::{Heard, Member, Written};
@@ -49,63 +51,33 @@ pub const MAX_NOTES: usize = 256;
 /// Bytes of a ledger that are read: 65,000 endpoints with requests in flight, and the journal.
 const MAX_LEDGER_BYTES: usize = 8 << 20;
 
-/// Endpoints and queues, each with what is in flight there or waits in it; none that is idle.
+/// Endpoints, each with what is in flight there; none that is idle.
 pub type Sums = BTreeMap<EndpointKey, EndpointLoad>;
 
 /// See the module's documentation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ledger {
     gateway: u64,
     generation: u64,
     began_ms: u64,
-    current: Generation,
-    next: Generation,
+    /// By key.
+    rows: Vec<Row>,
+    adapters: Vec<AdapterRow>,
+    /// The ids of those who take part in the current generation, and in the next.
+    members: Vec<u64>,
+    next_members: Vec<u64>,
     remote: Remote,
-    notes: Vec<Noted>,
+    notes: Vec<NoteRow>,
     journal: Journal,
 }
 
-/// The sums of those who take part in them.
-#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Generation {
-    sums: Sums,
-    /// The ids of those, eight bytes each: read one by one as numbers they would cost each pick something.
-    #[serde(with = "serde_bytes")]
-    members: Vec<u8>,
-}
-
 /// What other gateways have in flight.
-#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Remote {
     heard_ms: u64,
-    sums: Sums,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Noted {
-    note: MissingNote,
-    /// Whether another gateway has noted it. What was heard is not told again.
-    is_remote: bool,
-}
-
-impl Generation {
-    fn ids(&self) -> impl Iterator<Item = u64> {
-        self.members.as_chunks().0.iter().map(|id| u64::from_le_bytes(*id))
-    }
-
-    fn add_member(&mut self, id: u64) {
-        if !self.ids().any(|known| known == id) {
-            self.members.extend(id.to_le_bytes());
-        }
-    }
-
-    fn replace(&mut self, key: EndpointKey, old: &EndpointLoad, new: &EndpointLoad) {
-        let sum = self.sums.entry(key).or_default();
-        sum.replace(old, new);
-        if sum.is_idle() {
-            self.sums.remove(&key);
-        }
-    }
+    /// By key; of each the current generation alone.
+    rows: Vec<Row>,
+    adapters: Vec<AdapterRow>,
 }
 
 impl Ledger {
@@ -115,8 +87,10 @@ impl Ledger {
             gateway,
             generation: 0,
             began_ms: now_ms,
-            current: Generation::default(),
-            next: Generation::default(),
+            rows: Vec::new(),
+            adapters: Vec::new(),
+            members: Vec::new(),
+            next_members: Vec::new(),
             remote: Remote::default(),
             notes: Vec::new(),
             journal: Journal::default(),
@@ -125,12 +99,47 @@ impl Ledger {
 
     /// Reads a ledger; `None` for bytes that are none.
     pub fn from_bytes(bytes: &[u8]) -> Option<Ledger> {
-        if bytes.len() > MAX_LEDGER_BYTES { None } else { decode(bytes) }
+        if bytes.len() > MAX_LEDGER_BYTES {
+            return None;
+        }
+        let mut reader = Reader::new(FORMAT, bytes)?;
+        let ledger = Ledger {
+            gateway: reader.word()?,
+            generation: reader.word()?,
+            began_ms: reader.word()?,
+            rows: reader.list(Row::from_words)?,
+            adapters: reader.list(AdapterRow::from_words)?,
+            members: reader.list(|[id]| id)?,
+            next_members: reader.list(|[id]| id)?,
+            remote: Remote {
+                heard_ms: reader.word()?,
+                rows: reader.list(Row::from_words)?,
+                adapters: reader.list(AdapterRow::from_words)?,
+            },
+            notes: reader.list(NoteRow::from_words)?,
+            journal: Journal::new(reader.word()?, reader.bytes()?),
+        };
+        let is_sorted = |rows: &[Row]| rows.is_sorted_by(|one, next| one.key < next.key);
+        (reader.is_at_end() && is_sorted(&ledger.rows) && is_sorted(&ledger.remote.rows)).then_some(ledger)
     }
 
     /// The bytes to write.
     pub fn to_bytes(&self) -> Vec<u8> {
-        encode(self)
+        let rows = self.rows.len() + self.remote.rows.len() + self.adapters.len() + self.notes.len();
+        let capacity = 256 + rows * size_of::<Row>() + self.journal.len();
+        let mut writer = Writer::new(FORMAT, capacity);
+        [self.gateway, self.generation, self.began_ms].into_iter().for_each(|word| writer.word(word));
+        writer.list(self.rows.iter().map(Row::words));
+        writer.list(self.adapters.iter().map(AdapterRow::words));
+        writer.list(self.members.iter().map(|id| [*id]));
+        writer.list(self.next_members.iter().map(|id| [*id]));
+        writer.word(self.remote.heard_ms);
+        writer.list(self.remote.rows.iter().map(Row::words));
+        writer.list(self.remote.adapters.iter().map(AdapterRow::words));
+        writer.list(self.notes.iter().map(NoteRow::words));
+        writer.word(self.journal.end().chunk);
+        writer.bytes(self.journal.bytes());
+        writer.finish()
     }
 
     /// Tells this gateway from others.
@@ -144,8 +153,9 @@ impl Ledger {
     }
 
     /// What this gateway's workers have in flight.
-    pub fn sums(&self) -> &Sums {
-        &self.current.sums
+    pub fn sums(&self) -> Sums {
+        let busy = self.rows.iter().filter(|row| row.current.requests > 0);
+        busy.map(|row| (row.key, row::load(row.in_flight(), adapters_at(&self.adapters, row.key)))).collect()
     }
 
     /// What workers of this gateway have noted of missing models, and is still to be told.
@@ -155,8 +165,8 @@ impl Ledger {
 
     /// How many requests wait for a pool, in all workers.
     pub fn queued(&self, pool: &str) -> u32 {
-        let queue = self.current.sums.get(&EndpointKey::of_queue(pool));
-        queue.map_or(0, |queue| queue.in_flight.requests)
+        let row = find(&self.rows, EndpointKey::of_queue(pool));
+        row.map_or(0, |row| row.current.requests)
     }
 
     /// Begins a new generation where it is time, and forgets what is told no more. That a worker has ended is told to the
@@ -167,45 +177,75 @@ impl Ledger {
         if age_ms < GENERATION_MS {
             return;
         }
-        let mut next = std::mem::take(&mut self.next);
-        self.generation = self.generation.wrapping_add(1);
+        self.turn();
         if age_ms >= 2 * GENERATION_MS {
             // Nobody has had anything in flight: who has would have written.
-            next = Generation::default();
-            self.generation = self.generation.wrapping_add(1);
+            self.turn();
         }
         self.began_ms = now_ms;
-        let before = std::mem::replace(&mut self.current, next);
-        for id in before.ids() {
-            if !self.current.ids().any(|member| member == id) {
-                self.journal.append(&Entry { worker: id, is_remote: false, event: Event::Ended });
+    }
+
+    /// The next generation takes the place of the current one. Whose the oldest requests are is said anew.
+    fn turn(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+        for row in &mut self.rows {
+            *row = Row { current: row.next, last_output_ms: row.last_output_ms, ..Row::new(row.key) };
+        }
+        self.rows.retain(|row| !row.is_idle());
+        for row in &mut self.adapters {
+            *row = AdapterRow { current: row.next, next: 0, ..*row };
+        }
+        self.adapters.retain(|row| !row.is_idle());
+        let next = std::mem::take(&mut self.next_members);
+        for worker in std::mem::replace(&mut self.members, next) {
+            if !self.members.contains(&worker) {
+                self.journal.append(&Entry { worker, is_remote: false, event: Event::Ended });
             }
         }
     }
 
     /// Takes over what other gateways have in flight, in place of what was known of that.
-    pub fn set_remote(&mut self, sums: Sums, now_ms: u64) {
-        self.remote = Remote { heard_ms: now_ms, sums };
+    pub fn set_remote(&mut self, sums: &Sums, now_ms: u64) {
+        let row = |(key, load): (&EndpointKey, &EndpointLoad)| {
+            let mut row = Row::new(*key);
+            row.replace(Some(Default::default()), None, load.in_flight);
+            row
+        };
+        let adapters =
+            sums.iter().flat_map(|(key, load)| load.adapters.iter().map(|adapter| (*key, *adapter)));
+        let adapters =
+            adapters.map(|(key, (adapter, current))| AdapterRow { key, adapter, current, next: 0 });
+        self.remote =
+            Remote { heard_ms: now_ms, rows: sums.iter().map(row).collect(), adapters: adapters.collect() };
     }
 
     /// Takes over a note. Of what is noted of the same model at the same endpoint the last one holds.
     pub fn note(&mut self, note: MissingNote, is_remote: bool) {
         let is_same =
-            |noted: &&mut Noted| noted.note.endpoint == note.endpoint && noted.note.model == note.model;
+            |noted: &&mut NoteRow| noted.note.endpoint == note.endpoint && noted.note.model == note.model;
         if let Some(noted) = self.notes.iter_mut().find(is_same) {
             if note.missing > noted.note.missing {
-                *noted = Noted { note, is_remote };
+                *noted = NoteRow { note, is_remote };
             }
         } else if self.notes.len() < MAX_NOTES {
-            self.notes.push(Noted { note, is_remote });
+            self.notes.push(NoteRow { note, is_remote });
         }
     }
 
     /// What other gateways have in flight, unless that was heard too long ago.
-    fn remote(&self, now_ms: u64) -> Option<&Sums> {
+    fn remote(&self, now_ms: u64) -> Option<&Remote> {
         let is_recent = now_ms.abs_diff(self.remote.heard_ms) < REMOTE_EXPIRES_AFTER_MS;
-        (is_recent && !self.remote.sums.is_empty()).then_some(&self.remote.sums)
+        (is_recent && !self.remote.rows.is_empty()).then_some(&self.remote)
     }
+}
+
+fn find(rows: &[Row], key: EndpointKey) -> Option<&Row> {
+    rows.get(rows.binary_search_by_key(&key, |row| row.key).ok()?)
+}
+
+/// The adapters in use at an endpoint. There are few rows, or none.
+fn adapters_at(rows: &[AdapterRow], key: EndpointKey) -> impl Iterator<Item = (AdapterId, u32)> {
+    rows.iter().filter(move |row| row.key == key).map(|row| (row.adapter, row.current))
 }
 
 #[cfg(test)]

@@ -4,9 +4,7 @@
 //! sum' = sum − what the worker had + what it has
 //! ```
 //!
-//! Counts are exact. The oldest waiting request is a hint: of several workers the one that has it says so; when it is
-//! answered, its worker says what it has next, and another that has an older one says so with its next change. So the
-//! hint is younger than the truth for some milliseconds, which moves a backlog by what an endpoint computes in that time.
+//! Counts are exact; whose request is the oldest is a hint, as in the [ledger](crate::ledger).
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +19,14 @@ impl EndpointKey {
     /// The endpoint of this address.
     pub fn of(address: std::net::SocketAddr) -> EndpointKey {
         EndpointKey(crate::hash::fnv1a(address.to_string().as_bytes()))
+    }
+
+    pub(crate) fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn from_bits(bits: u64) -> EndpointKey {
+        EndpointKey(bits)
     }
 
     /// The place of those that wait for the pool of this name.

@@ -48,6 +48,14 @@ impl AdapterId {
     pub fn of(name: &str) -> AdapterId {
         AdapterId(crate::hash::fnv1a(name.as_bytes()))
     }
+
+    pub(crate) fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn from_bits(bits: u64) -> AdapterId {
+        AdapterId(bits)
+    }
 }
 
 /// What a request adds to the load of the endpoint it is sent to.
@@ -98,6 +106,7 @@ pub struct LoadBook {
     rows: Vec<Option<Row>>,
     ids: HashMap<SocketAddr, LoadId, FixedState>,
     keys: HashMap<EndpointKey, LoadId, FixedState>,
+    added: u64,
     /// Where this worker has requests in flight.
     busy: Vec<LoadId>,
     /// Where others have some, and how often that has been heard.
@@ -115,6 +124,7 @@ impl LoadBook {
         if let Some(&id) = self.ids.get(&address) {
             return id;
         }
+        self.added += 1;
         let row = Some(Row::new(address));
         let index = self.rows.iter().position(Option::is_none).unwrap_or(self.rows.len());
         match self.rows.get_mut(index) {
@@ -323,8 +333,23 @@ impl LoadBook {
         for id in before {
             if self.row(id).is_some_and(|row| row.heard_round != self.rounds) {
                 self.hear(id, EndpointLoad::default());
+                self.forget_hearing(id);
             }
         }
+    }
+
+    /// Takes over what others have in flight on one endpoint, in place of what was known of that.
+    pub fn set_others_at(&mut self, key: EndpointKey, load: EndpointLoad) {
+        let Some(&id) = self.keys.get(&key) else { return };
+        if self.row(id).is_some_and(|row| row.heard_round != self.rounds) {
+            self.heard.push(id);
+        }
+        self.hear(id, load);
+    }
+
+    /// How many endpoints have been added, ever.
+    pub fn endpoints_added(&self) -> u64 {
+        self.added
     }
 
     /// What this worker has noted of models that endpoints do not have, for the others to hear.
@@ -386,6 +411,13 @@ impl LoadBook {
             self.unpublished.push(id);
         }
         Some(changed)
+    }
+
+    /// It is not among those where others have something.
+    fn forget_hearing(&mut self, id: LoadId) {
+        if let Some(row) = self.rows.get_mut(id.0).and_then(Option::as_mut) {
+            row.heard_round = 0;
+        }
     }
 
     /// Others have this in flight there.

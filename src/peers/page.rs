@@ -52,7 +52,7 @@ impl Page {
         Page {
             gateway: ledger.gateway(),
             now_ms,
-            sums: ledger.sums().clone(),
+            sums: ledger.sums(),
             notes: ledger.local_notes().copied().collect(),
             entries,
             end: cursor,
@@ -113,8 +113,8 @@ mod tests {
         let id = loads.id(address());
         loads.start(id, Share { tokens: 100, adapter: None, model: None, streamed: true }, 4_970);
         member.collect(&mut loads, vec![PromptEvent::Dropped { number: 1 }]);
-        let written = member.write(&mut ledger, &loads, 4_970);
-        member.written(&written);
+        let written = member.write(&mut ledger, &mut loads, 4_970);
+        member.written(&written, &ledger);
         ledger
     }
 

@@ -65,7 +65,7 @@ impl PeersAsking {
         if std::mem::take(&mut self.has_heard) {
             let (sums, notes) = (self.asking.sums(now_ms), std::mem::take(&mut self.notes));
             let change = |ledger: &mut Ledger| {
-                ledger.set_remote(sums.clone(), now_ms);
+                ledger.set_remote(&sums, now_ms);
                 notes.iter().for_each(|note| ledger.note(*note, true));
             };
             exchange.publish_with(loads, Vec::new(), change, now_ms);

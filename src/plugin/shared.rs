@@ -160,7 +160,7 @@ impl Exchange {
             if !write(&ledger_key(), &ledger.to_bytes(), version) {
                 continue;
             }
-            self.member.written(&written);
+            self.member.written(&written, &ledger);
             if let Some(full) = written.full {
                 write(&journal_key(full.number), &full.to_bytes(), None);
             }

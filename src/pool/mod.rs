@@ -17,7 +17,7 @@ pub use candidates::{Candidates, FOREIGN_PROMPT_TOKENS, Limits, Part, Quad};
 pub use discovery::{Discovered, DiscoveredEndpoint, DiscoveryError, EnvoyHost, HostHealth, read_clusters};
 pub use endpoint::{AdapterPlace, Endpoint, Freshness};
 pub use levels::{Levels, Standing};
-pub use snapshot::{EndpointReading, Reading, Snapshot, decode, encode};
+pub use snapshot::{EndpointReading, FORMAT, Reading, Snapshot, decode, encode};
 
 use crate::config;
 use crate::limits::{Limit, LimitsReached};

@@ -293,8 +293,8 @@ impl World {
     /// Has the others know what this worker has in flight.
     pub fn publish(&mut self, member: &mut Member, ledger: &mut Ledger) {
         member.collect(&mut self.loads, vec![]);
-        let written = member.write(ledger, &self.loads, NOW_MS);
-        member.written(&written);
+        let written = member.write(ledger, &mut self.loads, NOW_MS);
+        member.written(&written, ledger);
     }
 
     fn indexes(&self, decision: &Decision) -> Vec<usize> {

@@ -56,7 +56,7 @@ impl Place {
         shared.ledger.refresh(now_ms);
         loop {
             let written = self.member.write(&mut shared.ledger, loads, now_ms);
-            self.member.written(&written);
+            self.member.written(&written, &shared.ledger);
             if let Some(full) = written.full {
                 shared.chunks.insert(full.number % CHUNKS_KEPT, full);
             }

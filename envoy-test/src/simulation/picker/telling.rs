@@ -46,7 +46,7 @@ impl Others {
         for (key, load) in self.sums.values().flatten() {
             sums.entry(*key).or_default().replace(&EndpointLoad::IDLE, load);
         }
-        shared.ledger.set_remote(sums, now_ms);
+        shared.ledger.set_remote(&sums, now_ms);
         if !told.entries.is_empty() {
             asker.member.pass_on(told.entries.clone());
             asker.publish(shared, &mut LoadBook::default(), vec![], now_ms);
