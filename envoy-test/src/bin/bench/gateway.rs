@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use envoy_test::envoy::binary::plugin_file;
+use envoy_test::envoy::binary::{plugin_file, project_root};
 use envoy_test::envoy::{Configuration, Envoy, EnvoySettings};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -111,21 +111,24 @@ impl Gateway {
         Gateway::start_with(variant, endpoints, settings, None)
     }
 
-    /// The same with another build of the plugin.
+    /// The same with the plugin and the configuration of another checkout of the project, which has been built.
     pub fn start_with(
         variant: Variant,
         endpoints: &[SocketAddr],
         settings: GatewaySettings,
-        build: Option<&Path>,
+        checkout: Option<&Path>,
     ) -> Result<Gateway> {
+        let root = checkout.unwrap_or_else(|| project_root());
         let folder = tempfile::tempdir()?;
-        let mut configuration = load(variant)?;
+        let mut configuration = load(variant, root)?;
         configuration.set_endpoints(CLUSTER, endpoints);
         match variant {
             Variant::Plain => configuration.remove_plugin(),
             Variant::DoesNothing => put_nothing(&mut configuration, &folder)?,
             _ => {
-                configuration.set_plugin_file(&build.map_or_else(plugin_file, Path::to_path_buf));
+                let built =
+                    checkout.map(|root| root.join("target/wasm32-wasip1/release/inference_picker.wasm"));
+                configuration.set_plugin_file(&built.unwrap_or_else(plugin_file));
                 configuration.edit_plugin(|plugin| set_up_plugin(plugin, variant, endpoints, settings));
             }
         }
@@ -141,8 +144,8 @@ impl Gateway {
     }
 }
 
-fn load(variant: Variant) -> Result<Configuration> {
-    let mut configuration = Configuration::shipped(variant.configuration())?;
+fn load(variant: Variant, root: &Path) -> Result<Configuration> {
+    let mut configuration = Configuration::shipped_in(root, variant.configuration())?;
     configuration.at(CONNECTION_MANAGER)["access_log"] = json!([]);
     Ok(configuration)
 }

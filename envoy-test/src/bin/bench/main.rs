@@ -39,7 +39,7 @@ struct Arguments {
     /// How often each configuration has its turn.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Another build of the plugin, to be measured beside this one's in the part on workers.
+    /// Another checkout of the project, whose built plugin is measured beside this one's in the part on workers.
     #[arg(long)]
     other: Option<PathBuf>,
     /// Puts the tables into docs/benchmarks.md.

@@ -1,5 +1,5 @@
 //! What workers add: a gateway starts one for each core, and what the plugin costs must not grow with them. A request, an idle
-//! gateway and its memory with 1 to 32 workers, beside plain Envoy and, where its file is given, beside another build of the
+//! gateway and its memory with 1 to 32 workers, beside plain Envoy and, where its folder is given, beside another build of the
 //! plugin.
 
 use std::path::Path;
@@ -62,7 +62,7 @@ struct Contender {
     cost: WorkersCost,
 }
 
-/// `other` is the file of another build of the plugin.
+/// `other` is a checkout of the project with another build of the plugin.
 pub fn measure(runtime: &Runtime, rounds: usize, other: Option<&Path>) -> Result<Vec<WorkersCost>> {
     let servers = ModelServers::start(runtime, ENDPOINTS)?;
     let request = chat(TYPICAL_KILOBYTES, false);

@@ -27,7 +27,12 @@ impl Configuration {
 
     /// The one that the project ships in this folder of `filter-config/`.
     pub fn shipped(folder: &str) -> Result<Self> {
-        Self::load(&project_root().join("filter-config").join(folder).join("envoy.yaml"))
+        Self::shipped_in(project_root(), folder)
+    }
+
+    /// The same in another checkout of the project.
+    pub fn shipped_in(root: &Path, folder: &str) -> Result<Self> {
+        Self::load(&root.join("filter-config").join(folder).join("envoy.yaml"))
     }
 
     pub fn parse(yaml: &str) -> Result<Self> {
