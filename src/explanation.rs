@@ -70,7 +70,7 @@ impl Explanation {
                 break;
             }
         }
-        let (_, written) = digits.split_at(MOST_DIGITS - count);
+        let written = digits.get(MOST_DIGITS - count..).unwrap_or_default();
         self.0.push_str(str::from_utf8(written).unwrap_or_default());
     }
 }

@@ -571,14 +571,13 @@ impl World {
                 last_output_ms: self.now_ms - age_ms / 2,
             };
             let adapters = adapter.map(|adapter| (AdapterId::of(ADAPTERS[adapter]), 1)).into_iter().collect();
-            let sum = sums.entry(EndpointKey::of(address(endpoint))).or_default();
-            sum.replace(&EndpointLoad::IDLE, &EndpointLoad { in_flight, adapters });
+            sums.add(EndpointKey::of(address(endpoint)), &EndpointLoad { in_flight, adapters });
             let known = &mut self.endpoints[endpoint];
             known.others = known.others + in_flight;
         }
         // An adapter that more of the others use than before was used just now.
         for (endpoint, known) in self.endpoints.iter_mut().enumerate() {
-            let now = sums.get(&EndpointKey::of(address(endpoint))).map(|load| load.adapters.clone());
+            let now = sums.get(EndpointKey::of(address(endpoint))).map(|load| load.adapters.clone());
             let before = std::mem::replace(&mut known.others_adapters, now.unwrap_or_default());
             for (adapter, count) in known.others_adapters.clone() {
                 if !before.iter().any(|(known, before)| *known == adapter && *before >= count) {

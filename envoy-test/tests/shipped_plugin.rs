@@ -108,6 +108,7 @@ const ACCEPTED: &[(&str, &str, &str)] = &[
     ("core::slice::index::slice_index_fail", "load::LoadBook::", "the same"),
     ("core::option::unwrap_failed", "load::missing_models::", "of std: `BTreeMap`"),
     ("core::panicking::panic", "load::missing_models::", "the same"),
+    ("core::option::unwrap_failed", "ledger::member::Member::write", "the same, inlined"),
     ("core::option::unwrap_failed", "metrics::reader::Tally::", "of std: `BTreeMap`"),
     ("core::panicking::panic", "metrics::reader::Tally::", "the same"),
     ("core::slice::index::slice_index_fail", "metrics::reader::Tally::", "the same"),

@@ -1,7 +1,5 @@
 //! One worker's part in the ledger.
 
-use std::collections::VecDeque;
-
 use super::journal::{Chunk, Cursor, Entry, Event, entries};
 use super::row::{self, AdapterRow, NoteRow, Row};
 use super::{Ledger, Sums, adapters_at};
@@ -18,7 +16,7 @@ pub struct Member {
     /// What has changed since, as it is now.
     changed: Sums,
     /// Entries that were not written yet.
-    unwritten: VecDeque<Vec<u8>>,
+    unwritten: Vec<Vec<u8>>,
     cursor: Option<Cursor>,
     seen: Option<Seen>,
     /// The notes that were last taken over.
@@ -87,7 +85,7 @@ impl Member {
             wrote: None,
             told: Sums::new(),
             changed: Sums::new(),
-            unwritten: VecDeque::new(),
+            unwritten: Vec::new(),
             cursor: None,
             seen: None,
             notes: Vec::new(),
@@ -101,7 +99,7 @@ impl Member {
 
     /// Takes in what has changed since the last time.
     pub fn collect(&mut self, loads: &mut LoadBook, events: Vec<PromptEvent<'static>>) {
-        self.changed.extend(loads.take_unpublished());
+        loads.take_unpublished().into_iter().for_each(|(key, load)| self.changed.set(key, load));
         let entry = |event| Entry { worker: self.id, is_remote: false, event: Event::Prompt(event) };
         self.unwritten.extend(events.into_iter().map(|event| entry(event).to_bytes()));
     }
@@ -111,14 +109,14 @@ impl Member {
         let key = EndpointKey::of_queue(pool);
         let mut queue = EndpointLoad::default();
         queue.in_flight.requests = requests;
-        if self.changed.get(&key).or(self.told.get(&key)).unwrap_or(&IDLE) != &queue {
-            self.changed.insert(key, queue);
+        if self.changed.get(key).or(self.told.get(key)).unwrap_or(&IDLE) != &queue {
+            self.changed.set(key, queue);
         }
     }
 
     /// Adds entries that another gateway has told.
     pub fn pass_on(&mut self, entries: Vec<u8>) {
-        self.unwritten.push_back(entries);
+        self.unwritten.push(entries);
     }
 
     /// Whether there is something that others do not know yet.
@@ -148,14 +146,14 @@ impl Member {
     pub fn write(&mut self, ledger: &mut Ledger, loads: &mut LoadBook, now_ms: u64) -> Written {
         self.read(ledger, loads, now_ms);
         let (is_in_current, was_in_next) = self.place(ledger);
-        for (key, new) in &self.changed {
+        for (key, new) in self.changed.iter() {
             let old = self.told.get(key).unwrap_or(&IDLE);
-            ledger.replace(*key, is_in_current.then_some(old), was_in_next.then_some(old), new);
+            ledger.replace(key, is_in_current.then_some(old), was_in_next.then_some(old), new);
         }
         let joins = !was_in_next && self.own().next().is_some();
         if !is_in_current || joins {
             for (key, own) in self.own() {
-                ledger.replace(*key, (!is_in_current).then_some(&IDLE), joins.then_some(&IDLE), own);
+                ledger.replace(key, (!is_in_current).then_some(&IDLE), joins.then_some(&IDLE), own);
             }
         }
         if joins {
@@ -182,23 +180,18 @@ impl Member {
     }
 
     /// What it has in flight, as it is now.
-    fn own(&self) -> impl Iterator<Item = (&EndpointKey, &EndpointLoad)> {
-        let unchanged = self.told.iter().filter(|(key, _)| !self.changed.contains_key(key));
-        unchanged.chain(&self.changed).filter(|(_, load)| !load.is_idle())
+    fn own(&self) -> impl Iterator<Item = (EndpointKey, &EndpointLoad)> {
+        let unchanged = self.told.iter().filter(|(key, _)| self.changed.get(*key).is_none());
+        unchanged.chain(self.changed.iter()).filter(|(_, load)| !load.is_idle())
     }
 
     /// What was written into this ledger is where all read it.
     pub fn written(&mut self, written: &Written, ledger: &Ledger) {
-        for (key, load) in std::mem::take(&mut self.changed) {
-            if load.is_idle() {
-                self.told.remove(&key)
-            } else {
-                self.told.insert(key, load)
-            };
-        }
-        for _ in 0..written.entries {
-            self.unwritten.pop_front();
-        }
+        let changed = std::mem::take(&mut self.changed);
+        changed.into_iter().for_each(|(key, load)| self.told.set(key, load));
+        self.told.keep_busy();
+        let unwritten = std::mem::take(&mut self.unwritten);
+        self.unwritten = unwritten.into_iter().skip(written.entries).collect();
         self.wrote = Some(written.wrote);
         if let Some(seen) = &mut self.seen {
             seen.rows.clone_from(&ledger.rows);
@@ -209,9 +202,9 @@ impl Member {
     /// Takes over what others have in flight, and what they have noted.
     pub fn read(&mut self, ledger: &Ledger, loads: &mut LoadBook, now_ms: u64) {
         let (has_own, _) = self.place(ledger);
-        let told = |key: &EndpointKey| self.told.get(key).filter(|_| has_own).unwrap_or(&IDLE);
+        let told = |key: EndpointKey| self.told.get(key).filter(|_| has_own).unwrap_or(&IDLE);
         let others = |row: &Row| {
-            let own = told(&row.key);
+            let own = told(row.key);
             row::load(row.without(own.in_flight), without(&ledger.adapters, row.key, own))
         };
         let remote = ledger.remote(now_ms);
@@ -228,7 +221,7 @@ impl Member {
                 let mut sums: Sums = ledger.rows.iter().map(|row| (row.key, others(row))).collect();
                 for row in &remote.rows {
                     let load = row::load(row.in_flight(), adapters_at(&remote.adapters, row.key));
-                    sums.entry(row.key).or_default().replace(&IDLE, &load);
+                    sums.add(row.key, &load);
                 }
                 loads.set_others(sums.into_iter());
             }

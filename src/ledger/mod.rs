@@ -24,8 +24,7 @@ mod journal;
 mod layout;
 mod member;
 mod row;
-
-use std::collections::BTreeMap;
+mod sums;
 
 use crate::load::{AdapterId, EndpointKey, EndpointLoad, MissingNote};
 use crate::pool::FORMAT;
@@ -34,6 +33,7 @@ use row::{AdapterRow, NoteRow, Row};
 
 pub use journal::{CHUNKS_KEPT, Chunk, Cursor, Entry, Event, Journal, entries, local_entries};
 pub use member::{Heard, Member, Written};
+pub use sums::Sums;
 
 /// How long a generation lasts, in milliseconds: two are less than the two seconds after which nothing of a dead worker's
 /// is to count.
@@ -50,9 +50,6 @@ pub const MAX_NOTES: usize = 256;
 
 /// Bytes of a ledger that are read: 65,000 endpoints with requests in flight, and the journal.
 const MAX_LEDGER_BYTES: usize = 8 << 20;
-
-/// Endpoints, each with what is in flight there; none that is idle.
-pub type Sums = BTreeMap<EndpointKey, EndpointLoad>;
 
 /// See the module's documentation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,13 +203,13 @@ impl Ledger {
 
     /// Takes over what other gateways have in flight, in place of what was known of that.
     pub fn set_remote(&mut self, sums: &Sums, now_ms: u64) {
-        let row = |(key, load): (&EndpointKey, &EndpointLoad)| {
-            let mut row = Row::new(*key);
+        let row = |(key, load): (EndpointKey, &EndpointLoad)| {
+            let mut row = Row::new(key);
             row.replace(Some(Default::default()), None, load.in_flight);
             row
         };
         let adapters =
-            sums.iter().flat_map(|(key, load)| load.adapters.iter().map(|adapter| (*key, *adapter)));
+            sums.iter().flat_map(|(key, load)| load.adapters.iter().map(move |adapter| (key, *adapter)));
         let adapters =
             adapters.map(|(key, (adapter, current))| AdapterRow { key, adapter, current, next: 0 });
         self.remote =

@@ -258,7 +258,7 @@ fn what_other_gateways_have_is_added_until_it_was_heard_too_long_ago() {
     let in_flight = InFlight { requests: 5, waiting: 5, waiting_tokens: 50, ..InFlight::default() };
     let sums =
         [0, 1].map(|last| (EndpointKey::of(address(last)), EndpointLoad { in_flight, adapters: vec![] }));
-    ledger.set_remote(&sums.into(), 0);
+    ledger.set_remote(&sums.into_iter().collect(), 0);
     for (now_ms, expected) in [
         (REMOTE_EXPIRES_AFTER_MS - 1, [(6, 60), (5, 50), (0, 0)]),
         (REMOTE_EXPIRES_AFTER_MS, [(1, 10), (0, 0), (0, 0)]),

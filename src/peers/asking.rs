@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::{MAX_GATEWAYS, Page, Question};
 use crate::ledger::{Cursor, REMOTE_EXPIRES_AFTER_MS, Sums};
 use crate::limits::{Limit, LimitsReached};
-use crate::load::{EndpointLoad, MissingNote};
+use crate::load::MissingNote;
 use crate::pool::DiscoveredEndpoint;
 
 /// A gateway that has failed is asked again after this time, in milliseconds: one that starts is soon known, and one that
@@ -126,9 +126,7 @@ impl Asking {
                 continue;
             }
             counted.push(known.gateway);
-            for (key, load) in &known.sums {
-                sums.entry(*key).or_default().replace(&EndpointLoad::IDLE, load);
-            }
+            known.sums.iter().for_each(|(key, load)| sums.add(key, load));
         }
         sums
     }
@@ -163,7 +161,7 @@ impl Gateway {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::{EndpointKey, InFlight};
+    use crate::load::{EndpointKey, EndpointLoad, InFlight};
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -190,7 +188,7 @@ mod tests {
     fn page(gateway: u64, requests: u32, offset: u64) -> Vec<u8> {
         let in_flight = InFlight { requests, ..InFlight::default() };
         let load = EndpointLoad { in_flight, adapters: vec![] };
-        let sums = [(EndpointKey::of(address(99)), load)].into();
+        let sums = [(EndpointKey::of(address(99)), load)].into_iter().collect();
         let end = Cursor { chunk: 0, offset };
         Page { gateway, now_ms: 5_000, sums, entries: b"entries".to_vec(), end, ..Page::default() }.to_bytes()
     }
@@ -203,7 +201,7 @@ mod tests {
     }
 
     fn requests(asking: &Asking, now_ms: u64) -> u32 {
-        asking.sums(now_ms).values().map(|load| load.in_flight.requests).sum()
+        asking.sums(now_ms).iter().map(|(_, load)| load.in_flight.requests).sum()
     }
 
     #[test]

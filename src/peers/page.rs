@@ -64,7 +64,7 @@ impl Page {
         let there_ms = std::mem::replace(&mut self.now_ms, here_ms);
         // None is later than now.
         let by_clock = |time_ms: u64| here_ms.saturating_sub(there_ms.saturating_sub(time_ms));
-        for load in self.sums.values_mut().map(|load| &mut load.in_flight) {
+        for load in self.sums.iter_mut().map(|load| &mut load.in_flight) {
             if let Some(oldest) = &mut load.oldest {
                 oldest.sent_ms = by_clock(oldest.sent_ms);
             }
@@ -126,7 +126,7 @@ mod tests {
     fn what_is_told_is_what_is_read() {
         let read = Page::from_bytes(&page().to_bytes()).unwrap();
         assert_eq!(read, page());
-        let load = &read.sums[&EndpointKey::of(address())];
+        let load = read.sums.get(EndpointKey::of(address())).unwrap();
         assert_eq!((load.in_flight.requests, load.in_flight.waiting_tokens), (1, 100));
         let told: Vec<Entry> = entries(&read.entries, 0).collect();
         let event = Event::Prompt(PromptEvent::Dropped { number: 1 });
@@ -150,12 +150,12 @@ mod tests {
     fn times_are_by_the_clock_of_the_gateway_that_asks_whichever_is_ahead() {
         for here_ms in [1_000_000, 5_000, 1_000] {
             let page = page().by_clock(here_ms);
-            let load = page.sums[&EndpointKey::of(address())].in_flight;
+            let load = page.sums.get(EndpointKey::of(address())).unwrap().in_flight;
             assert_eq!(load.oldest.map(|oldest| oldest.sent_ms), Some(here_ms - 30));
             assert_eq!(load.last_output_ms, 0, "never stays never");
         }
         let from_the_future = Page { now_ms: 10, ..page() }.by_clock(800);
-        let load = from_the_future.sums[&EndpointKey::of(address())].in_flight;
+        let load = from_the_future.sums.get(EndpointKey::of(address())).unwrap().in_flight;
         assert_eq!(load.oldest.map(|oldest| oldest.sent_ms), Some(800), "none is later than now");
     }
 

@@ -237,7 +237,7 @@ fn numbers_that_cannot_be_make_nothing_fail() {
                 oldest: Some(Oldest { sent_ms: u64::MAX, tokens: u32::MAX }),
                 last_output_ms: u64::MAX,
             };
-            page.sums.values_mut().for_each(|load| load.in_flight = in_flight);
+            page.sums.iter_mut().for_each(|load| load.in_flight = in_flight);
         }),
     ];
     check_serves(&among(&pages.map(Stranger::start), &[]));

@@ -116,7 +116,7 @@ fn the_prompts_of_servers_own_apis_are_picked_by() {
             ("/", json!({"inputs": document})),
         ];
         for (path, body) in &requests {
-            gateway.send(Request::post(*path).json(body));
+            gateway.send(Request::post(path).json(body));
         }
         let lines = gateway.envoy.access_log_until(requests.len()).unwrap();
         for (line, (path, _)) in lines.iter().zip(&requests) {

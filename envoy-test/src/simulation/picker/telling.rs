@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use inference_picker::ledger::{Cursor, Sums};
-use inference_picker::load::{EndpointLoad, LoadBook};
+use inference_picker::load::LoadBook;
 use inference_picker::peers::{Page, Question};
 
 use super::gateway::TICK;
@@ -43,8 +43,8 @@ impl Others {
         }
         self.sums.insert(told.gateway, told.sums.clone());
         let mut sums = Sums::new();
-        for (key, load) in self.sums.values().flatten() {
-            sums.entry(*key).or_default().replace(&EndpointLoad::IDLE, load);
+        for (key, load) in self.sums.values().flat_map(Sums::iter) {
+            sums.add(key, load);
         }
         shared.ledger.set_remote(&sums, now_ms);
         if !told.entries.is_empty() {
