@@ -57,6 +57,7 @@ pub struct Ledger {
     gateway: u64,
     generation: u64,
     began_ms: u64,
+    snapshots: u64,
     /// By key.
     rows: Vec<Row>,
     adapters: Vec<AdapterRow>,
@@ -84,6 +85,7 @@ impl Ledger {
             gateway,
             generation: 0,
             began_ms: now_ms,
+            snapshots: 0,
             rows: Vec::new(),
             adapters: Vec::new(),
             members: Vec::new(),
@@ -104,6 +106,7 @@ impl Ledger {
             gateway: reader.word()?,
             generation: reader.word()?,
             began_ms: reader.word()?,
+            snapshots: reader.word()?,
             rows: reader.list(Row::from_words)?,
             adapters: reader.list(AdapterRow::from_words)?,
             members: reader.list(|[id]| id)?,
@@ -125,7 +128,9 @@ impl Ledger {
         let rows = self.rows.len() + self.remote.rows.len() + self.adapters.len() + self.notes.len();
         let capacity = 256 + rows * size_of::<Row>() + self.journal.len();
         let mut writer = Writer::new(FORMAT, capacity);
-        [self.gateway, self.generation, self.began_ms].into_iter().for_each(|word| writer.word(word));
+        [self.gateway, self.generation, self.began_ms, self.snapshots]
+            .into_iter()
+            .for_each(|word| writer.word(word));
         writer.list(self.rows.iter().map(Row::words));
         writer.list(self.adapters.iter().map(AdapterRow::words));
         writer.list(self.members.iter().map(|id| [*id]));
@@ -142,6 +147,16 @@ impl Ledger {
     /// Tells this gateway from others.
     pub fn gateway(&self) -> u64 {
         self.gateway
+    }
+
+    /// How many snapshots scrapers have published: as long as there are no more, those that were read are the last ones.
+    pub fn snapshots(&self) -> u64 {
+        self.snapshots
+    }
+
+    /// A scraper has published a snapshot.
+    pub fn snapshot_published(&mut self) {
+        self.snapshots = self.snapshots.wrapping_add(1);
     }
 
     /// What happened to prompts.

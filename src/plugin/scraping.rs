@@ -12,6 +12,7 @@ use super::shared::{Exchange, LeasePlace, SnapshotPlace};
 use super::ticks::{BUSY_TICK_MS, IDLE_SCRAPER_TICK_MS, IDLE_TICK_MS};
 use crate::config::{self, Config, ScrapeBy};
 use crate::interval::Interval;
+use crate::ledger::Ledger;
 use crate::load::LoadBook;
 use crate::metrics::MAX_PAGE_BYTES;
 use crate::pool::Discovered;
@@ -131,6 +132,7 @@ impl Scraping {
                     loads.id(endpoint.address);
                 }
                 pool.snapshot.write(&snapshot);
+                exchange.publish_with(loads, Vec::new(), Ledger::snapshot_published, now_ms);
             }
             pool.write_gauges(index, loads, &mut self.recorder, now_ms);
             self.recorder.record_limits(pool.scraper.limits.take());

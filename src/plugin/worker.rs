@@ -20,9 +20,11 @@ pub struct Worker<W> {
     scraping: Option<Scraping>,
     pub recorder: Recorder,
     gauges: Interval,
-    /// When snapshots are read at a pick, and when all is read without one.
+    /// When snapshots may be read at a pick, and when all is read without one.
     snapshot_reads: Interval,
     reads: Interval,
+    /// The count of published snapshots when they were read.
+    snapshots_read: Option<u64>,
     pub ticks: Ticks,
 }
 
@@ -41,6 +43,7 @@ impl<W> Worker<W> {
             gauges: Interval::new(GAUGE_INTERVAL_MS),
             snapshot_reads: Interval::new(SNAPSHOT_READ_MS),
             reads: Interval::new(IDLE_TICK_MS.into()),
+            snapshots_read: None,
             ticks: Ticks::default(),
             picker: Picker::new(config, fastrand::Rng::with_seed(host::random())),
         }
@@ -60,7 +63,10 @@ impl<W> Worker<W> {
                 self.exchange.member.set_queued(&pool.name, self.picker.queued(place) as u32);
             }
         }
-        if self.reads.is_due(now_ms) || self.picker.has_queued() {
+        if self.reads.is_due(now_ms) {
+            self.snapshots_read = None;
+            self.read(now_ms);
+        } else if self.picker.has_queued() {
             self.read(now_ms);
         } else if self.scraping.as_ref().is_some_and(Scraping::is_mine) {
             self.exchange.read(self.picker.loads_mut(), now_ms);
@@ -87,11 +93,12 @@ impl<W> Worker<W> {
 
     /// Takes over what others have in flight, what happened to their prompts, and what was scraped.
     fn read(&mut self, now_ms: u64) {
-        self.exchange.read(self.picker.loads_mut(), now_ms);
+        let published = self.exchange.read(self.picker.loads_mut(), now_ms).snapshots();
         if self.picker.learns_prefixes() {
             self.picker.hear_all(&self.exchange.hear(), now_ms);
         }
-        if self.snapshot_reads.is_due(now_ms) {
+        if self.snapshots_read != Some(published) && self.snapshot_reads.is_due(now_ms) {
+            self.snapshots_read = Some(published);
             let snapshots = self.snapshots.iter_mut().enumerate();
             self.picker.apply(snapshots.filter_map(|(pool, place)| Some((pool, place.read_new()?))));
         }

@@ -72,7 +72,7 @@ fn play_all(jobs: &[(&str, LargeScenario)]) -> Result<Vec<LargeOutcome>> {
 fn sections(seed: u64) -> [(&'static str, Vec<LargeScenario>); 3] {
     let one = Gateways::default();
     let pools = [10, 50, 200, 1_000, 2_000].map(|pods| (pods, one));
-    let workers = [1, 2, 4, 8].map(|workers| (PODS, Gateways { workers, ..one }));
+    let workers = [1, 4, 16, 64].map(|workers| (PODS, Gateways { workers, ..one }));
     let silent = [1, 2, 5, 20].map(|gateways| (PODS, Gateways { gateways, ..one }));
     let telling = [2, 5, 20]
         .map(|gateways| (PODS, Gateways { gateways, peers_ms: Some(Gateways::LATENESS_MS), ..one }));

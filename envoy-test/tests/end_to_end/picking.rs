@@ -75,6 +75,13 @@ fn a_burst_is_spread_evenly_by_four_workers() {
 }
 
 #[test]
+fn a_burst_is_spread_evenly_by_as_many_workers_as_large_machines_have_cores() {
+    for workers in [16, 32] {
+        check_burst(STOP_ITERATION, workers);
+    }
+}
+
+#[test]
 fn the_baselines_spread_a_burst_too() {
     for strategy in ["LEAST_REQUEST", "ROUND_ROBIN"] {
         let edit = |plugin: &mut Value| plugin["pools"][0]["routingStrategy"] = strategy.into();
