@@ -282,7 +282,7 @@ fn changed<'a>(before: &'a [Row], now: &'a [Row]) -> impl Iterator<Item = (Endpo
 
 impl Ledger {
     /// A worker says what it has at a place in place of what it had, in the generations that have that.
-    fn replace(
+    pub(super) fn replace(
         &mut self,
         key: EndpointKey,
         in_current: Option<&EndpointLoad>,

@@ -168,7 +168,7 @@ impl NoteRow {
     }
 }
 
-/// Adds what a worker or a gateway has to the adapters of an endpoint.
+/// A load, without adapters that nobody uses.
 pub(super) fn load(in_flight: InFlight, adapters: impl Iterator<Item = (AdapterId, u32)>) -> EndpointLoad {
     EndpointLoad { in_flight, adapters: adapters.filter(|(_, count)| *count > 0).collect() }
 }
@@ -179,4 +179,52 @@ fn both(low: u32, high: u32) -> u64 {
 
 fn halves(word: u64) -> (u32, u32) {
     (word as u32, (word >> u32::BITS) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    /// A worker's requests, each by when it was sent and its tokens, all of them waiting.
+    fn waiting(sent: &[(u64, u32)]) -> InFlight {
+        InFlight {
+            requests: sent.len() as u32,
+            waiting: sent.len() as u32,
+            waiting_tokens: sent.iter().map(|(_, tokens)| u64::from(*tokens)).sum(),
+            oldest: sent.iter().min().map(|&(sent_ms, tokens)| Oldest { sent_ms, tokens }),
+            last_output_ms: 0,
+        }
+    }
+
+    fn row(loads: &[InFlight]) -> Row {
+        let mut row = Row::new(EndpointKey::from_bits(1));
+        loads.iter().for_each(|load| row.replace(Some(InFlight::default()), None, *load));
+        row
+    }
+
+    #[test]
+    fn what_a_worker_has_is_put_in_place_of_what_it_had() {
+        let (one, other) = (waiting(&[(5, 100), (9, 10)]), waiting(&[(7, 50)]));
+        let mut sum = row(&[one, other]);
+        assert_eq!(sum.in_flight(), waiting(&[(5, 100), (9, 10), (7, 50)]));
+        assert_eq!(sum.without(one).waiting_tokens, 50);
+        let next = waiting(&[(9, 10)]);
+        sum.replace(Some(one), None, next);
+        assert_eq!(sum.oldest, Some(Oldest { sent_ms: 9, tokens: 10 }), "until the other says so");
+        sum.replace(Some(other), None, other);
+        assert_eq!(sum.oldest, Some(Oldest { sent_ms: 7, tokens: 50 }));
+        sum.replace(Some(next), None, InFlight::default());
+        sum.replace(Some(other), None, InFlight::default());
+        assert!(sum.is_idle());
+        assert_eq!(sum.oldest, None);
+    }
+
+    #[test]
+    fn what_was_never_added_cannot_make_a_sum_negative() {
+        let mut sum = row(&[waiting(&[(5, 100)])]);
+        sum.replace(Some(waiting(&[(1, 500), (2, 500)])), None, InFlight::default());
+        assert_eq!((sum.current.requests, sum.current.waiting_tokens), (0, 0));
+    }
 }

@@ -48,7 +48,7 @@ impl Sums {
     /// Adds this to what is there.
     pub fn add(&mut self, key: EndpointKey, load: &EndpointLoad) {
         let mut sum = self.get(key).cloned().unwrap_or_default();
-        sum.replace(&EndpointLoad::IDLE, load);
+        sum.add(load);
         self.set(key, sum);
     }
 

@@ -236,6 +236,25 @@ fn adapters_are_known_as_long_as_any_worker_has_a_request_for_them() {
 }
 
 #[test]
+fn adapters_are_put_in_place_of_others_and_none_is_used_less_than_never() {
+    let (sql, chat, key) = (AdapterId::of("sql"), AdapterId::of("chat"), EndpointKey::of(address(0)));
+    let load = |adapters: &[(AdapterId, u32)]| EndpointLoad {
+        in_flight: InFlight { requests: 1, ..InFlight::default() },
+        adapters: adapters.to_vec(),
+    };
+    let (mut ledger, one) = (Ledger::new(1, 0), load(&[(sql, 2)]));
+    for own in [&one, &load(&[(sql, 1)])] {
+        ledger.replace(key, Some(&EndpointLoad::IDLE), None, own);
+    }
+    let used = |ledger: &Ledger| adapters_at(&ledger.adapters, key).collect::<Vec<_>>();
+    assert_eq!(used(&ledger), [(sql, 3)]);
+    ledger.replace(key, Some(&one), None, &load(&[(chat, 1)]));
+    assert_eq!(used(&ledger), [(sql, 1), (chat, 1)]);
+    ledger.replace(key, Some(&load(&[(sql, 4), (chat, 4)])), None, &EndpointLoad::IDLE);
+    assert_eq!(used(&ledger), []);
+}
+
+#[test]
 fn what_waits_is_the_sum_of_all_workers() {
     let mut ledger = Ledger::new(1, 0);
     let mut workers = [1, 2].map(Worker::new);
