@@ -117,6 +117,12 @@ impl ModelServer {
         self.wait_until_listening(!refuse);
     }
 
+    /// The server is another process now, which was there before anybody could miss it: nothing is cached and nothing is
+    /// counted any more. Its port stays open.
+    pub fn restart(&self) {
+        self.0.engine.restart();
+    }
+
     /// The engine in its true state, and its own time.
     pub fn engine(&self) -> (Engine, Duration) {
         self.0.engine.read(|engine, _| (engine.clone(), self.0.engine.now()))

@@ -63,6 +63,13 @@ impl LiveEngine {
         Ok(Generation { engine: Arc::clone(self), id, outputs })
     }
 
+    /// Begins anew with nothing cached and nothing counted. Requests break off.
+    pub fn restart(&self) {
+        let mut state = self.catch_up();
+        let engine = Engine::new(state.engine.settings().clone());
+        *state = State { engine, statistics: Statistics::default(), listeners: HashMap::new() };
+    }
+
     pub fn set_speed(&self, speed: f64) {
         self.catch_up().engine.set_speed(speed);
     }

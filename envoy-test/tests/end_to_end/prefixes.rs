@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use envoy_test::envoy::Request;
 use envoy_test::envoy::binary::project_root;
+use envoy_test::envoy::{Protocol, Request};
+use envoy_test::model_server::engine::EngineSettings;
+use envoy_test::model_server::{MetricsPage, ServerSettings, SglangRanks};
 use serde_json::{Value, json};
 
-use crate::gateway::{ALL, BODY_MODES, Gateway, STOP_ITERATION, Setup};
+use crate::gateway::{ALL, BODY_MODES, Gateway, STOP_ITERATION, Setup, pod};
 
 /// Longer than workers take to hear of each other, which is two ticks of ten milliseconds, on a machine that is busy.
 const HEARD: Duration = Duration::from_millis(200);
@@ -233,4 +235,70 @@ fn prompts_that_share_nothing_are_spread_evenly() {
     };
     let shares = gateway.shares(&gateway.burst((0..64).map(request).collect()));
     assert!(shares.iter().all(|share| (11..=21).contains(share)), "{shares:?}");
+}
+
+/// The page and the cache of either server.
+fn vllm(engine: EngineSettings) -> (&'static str, ServerSettings) {
+    ("vllm", ServerSettings { engine, ..pod() })
+}
+
+fn sglang(engine: EngineSettings) -> (&'static str, ServerSettings) {
+    let ranks = SglangRanks { data_parallel: 1, tensor_parallel: 2 };
+    let metrics_page = MetricsPage::Sglang(ranks);
+    ("sglang", ServerSettings { metrics_page, engine: engine.with_radix_cache(), ..pod() })
+}
+
+fn in_front_of((server, pod): (&str, ServerSettings)) -> Gateway {
+    let setup = by_prefix(STOP_ITERATION).plugin(|plugin| plugin["pools"][0]["modelServer"] = server.into());
+    setup.pods(vec![pod; 4]).start()
+}
+
+/// The share of prompt tokens that pods found cached, of questions about documents some of which are asked for more often.
+/// The documents have twice as many tokens as all caches have room for.
+fn hits(kind: (&str, ServerSettings)) -> f64 {
+    let gateway = in_front_of(kind);
+    let mut random = fastrand::Rng::with_seed(7);
+    let client = gateway.client(Protocol::Http1);
+    let requests = (0..400).map(|number| {
+        let document = (random.f64() * random.f64() * 48.0) as usize;
+        let text = format!("{document}: {}", "a document of which everybody asks something. ".repeat(80));
+        let prompt = format!("{text}{number}?");
+        Request::post("/v1/completions").json(&json!({"model": "tiny", "max_tokens": 4, "prompt": prompt}))
+    });
+    for request in requests {
+        assert_eq!(client.send_blocking(request).unwrap().status, 200);
+    }
+    let (prompt, cached) = gateway.pods.servers().fold((0, 0), |(prompt, cached), pod| {
+        let counters = pod.counters();
+        (prompt + counters.prompt_tokens, cached + counters.cached_tokens)
+    });
+    cached as f64 / prompt as f64
+}
+
+#[test]
+fn as_much_is_found_in_front_of_sglang_as_in_front_of_vllm() {
+    // 6,000 tokens each, of 46,000 in all documents.
+    let engine = EngineSettings { blocks: 375, speed: 20.0, ..EngineSettings::default() };
+    let (vllm, sglang) = (hits(vllm(engine.clone())), hits(sglang(engine)));
+    assert!(vllm > 0.5, "{vllm}");
+    assert!((sglang - vllm).abs() < 0.02 * vllm, "vLLM {vllm}, SGLang {sglang}");
+}
+
+/// After a restart nothing is cached. It is noticed with the next scrape, before the counters are what they were.
+#[test]
+fn a_server_that_has_started_anew_has_nothing_cached() {
+    for (server, pod) in [vllm(EngineSettings::default()), sglang(EngineSettings::default())] {
+        let gateway = in_front_of((server, pod));
+        let (path, body) = &forms("document", "Who?")[0];
+        let first = ask(&gateway, path, body);
+        gateway.wait_until_scraped();
+        assert_eq!(ask(&gateway, path, body), first, "{server}");
+        gateway.pods.server(first).restart();
+        gateway.wait_until_scraped();
+        ask(&gateway, path, body);
+        let lines = gateway.envoy.access_log_until(3).unwrap();
+        let matched: Vec<usize> =
+            lines.iter().map(|line| matched_blocks(line["decision"].as_str().unwrap()).0).collect();
+        assert!(matched[1] > 10 && matched[2] == 0, "{server}: {matched:?}");
+    }
 }

@@ -70,12 +70,52 @@ fn the_page_of_llama_cpp_has_the_recorded_families() {
     assert_eq!(shape(&page(MetricsPage::LlamaCpp)), shape(&recorded));
 }
 
-#[test]
-fn every_line_of_sglangs_page_is_on_a_page_that_its_own_code_printed() {
+/// SGLang with one engine and this cache.
+fn sglang(engine: EngineSettings, lora_adapters: &[&str]) -> ServerSettings {
     let ranks = SglangRanks { data_parallel: 1, tensor_parallel: 1 };
-    let recorded = fixture_of("sglang-0.5.23", "metrics_one_rank.txt");
-    let recorded = shape(&recorded);
-    for line in shape(&page(MetricsPage::Sglang(ranks))) {
+    let lora_adapters = lora_adapters.iter().map(|name| name.to_string()).collect();
+    ServerSettings {
+        metrics_page: MetricsPage::Sglang(ranks),
+        engine,
+        lora_adapters,
+        ..ServerSettings::default()
+    }
+}
+
+#[tokio::test]
+async fn every_line_of_sglangs_page_is_on_a_page_that_its_own_code_printed() {
+    let recorded =
+        ["metrics_after_traffic.txt", "metrics_lora.txt"].map(|page| fixture_of("sglang-0.5.23", page));
+    let recorded: Vec<&str> = recorded.iter().flat_map(|page| shape(page)).collect();
+    let servers = start(sglang(EngineSettings::default(), &["lora-a"]));
+    let server = servers.server(0);
+    let idle = server.metrics_page();
+    assert!(!idle.contains("sglang:prompt_tokens_total"), "{idle}");
+    for _ in 0..2 {
+        post(&server, COMPLETIONS, &completion(0..100, 5)).await;
+    }
+    let busy = server.metrics_page();
+    assert!(busy.contains("sglang:cached_tokens_total{"), "{busy}");
+    for line in [shape(&idle), shape(&busy)].concat() {
         assert!(recorded.contains(&line), "{line}");
     }
+}
+
+/// What is cached for nobody in particular is not in use, and is told apart; what has ended is counted.
+#[tokio::test]
+async fn what_sglang_has_cached_can_be_evicted() {
+    let servers = start(sglang(EngineSettings::default().with_radix_cache(), &[]));
+    let server = servers.server(0);
+    for _ in 0..2 {
+        post(&server, COMPLETIONS, &completion(0..100, 5)).await;
+    }
+    let page = server.metrics_page();
+    let told = |name: &str| values(&page, &format!("sglang:{name}"));
+    let counted = ["prompt_tokens_total", "cached_tokens_total", "generation_tokens_total"].map(told);
+    // Of the second prompt all but its last token was cached.
+    assert_eq!(counted, [[200.0], [99.0], [10.0]]);
+    // The prompt and its answer, of which the last token is computed for nobody.
+    assert_eq!(told("kv_evictable_tokens"), [104.0]);
+    assert_eq!(told("kv_available_tokens"), [60_000.0 - 104.0]);
+    assert_eq!([told("kv_used_tokens"), told("token_usage")], [[0.0], [0.0]]);
 }

@@ -23,6 +23,7 @@ use std::time::Duration;
 use scheduler::Scheduler;
 use sequence::Sequence;
 
+pub use kv_blocks::Eviction;
 pub use observation::{Gauges, Output};
 pub use scheduler::CacheTotals;
 pub use sequence::{EngineRequest, RequestId};
@@ -174,6 +175,7 @@ impl Engine {
             if sequence.scheduled_tokens > 0 && sequence.finish_step() {
                 outputs.push(Output::of(&mut sequence, now));
             }
+            self.scheduler.remember_computed(&mut sequence);
             if sequence.is_finished() {
                 self.scheduler.stop_running(&mut sequence);
             } else {

@@ -34,6 +34,8 @@ pub struct Gauges {
     /// The part of `waiting` that waits for a LoRA slot.
     pub deferred: usize,
     pub kv_cache_usage: f64,
+    /// Tokens that are cached for nobody in particular, and leave when there is need of room.
+    pub evictable_tokens: usize,
     /// Adapters of unfinished requests that have had their first token. vLLM 0.32 reports no others.
     pub active_adapters: BTreeSet<String>,
 }
@@ -65,6 +67,7 @@ impl Gauges {
             waiting: waiting.len(),
             deferred: waiting.iter().filter(|sequence| sequence.deferred).count(),
             kv_cache_usage: kv_blocks.usage(),
+            evictable_tokens: kv_blocks.evictable_count() * scheduler.block_tokens(),
             active_adapters: with_output.filter_map(|sequence| sequence.adapter.clone()).collect(),
         }
     }

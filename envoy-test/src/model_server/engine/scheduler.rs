@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::kv_blocks::KvBlocks;
+use super::kv_blocks::{Eviction, KvBlocks};
 use super::lora_slots::LoraSlots;
 use super::sequence::{RequestId, Sequence};
 use super::settings::{EngineSettings, StepWork};
@@ -40,13 +40,17 @@ impl Scheduler {
         Self {
             waiting: VecDeque::new(),
             running: Vec::new(),
-            kv_blocks: KvBlocks::new(settings.blocks),
+            kv_blocks: KvBlocks::new(settings.blocks, settings.eviction),
             lora_slots: LoraSlots::new(settings.lora_slots),
             totals: CacheTotals::default(),
             step_tokens_max: settings.step_tokens_max,
             sequences_max: settings.sequences_max,
             block_tokens: settings.block_tokens,
         }
+    }
+
+    pub fn block_tokens(&self) -> usize {
+        self.block_tokens
     }
 
     /// Plans a step that starts now: sets `scheduled_tokens` of each sequence that takes part.
@@ -76,6 +80,17 @@ impl Scheduler {
         self.kv_blocks.release(&sequence.blocks);
         self.lora_slots.release(sequence.adapter.as_deref());
         sequence.start_over();
+    }
+
+    /// SGLang's cache knows of a prompt's tokens when they are computed, and of an answer's when it has ended.
+    pub fn remember_computed(&mut self, sequence: &mut Sequence) {
+        let is_due = sequence.output_tokens() <= 1 || sequence.is_finished();
+        if self.kv_blocks.eviction() == Eviction::Run && is_due {
+            let full = sequence.computed_tokens / self.block_tokens;
+            let hashes = &sequence.hashes.as_slice()[..full];
+            self.kv_blocks.remember_run(&mut sequence.blocks, hashes, sequence.remembered_blocks);
+            sequence.remembered_blocks = full;
+        }
     }
 
     fn continue_running(&mut self, work: &mut StepWork) {
@@ -146,6 +161,7 @@ impl Scheduler {
             return false;
         }
         self.kv_blocks.share(&hits);
+        sequence.remembered_blocks = hits.len();
         sequence.blocks = hits;
         sequence.computed_tokens = hit_tokens;
         hold_blocks(sequence, tokens, &mut self.kv_blocks, self.block_tokens);
@@ -175,7 +191,7 @@ fn plan(sequence: &mut Sequence, tokens: usize, work: &mut StepWork) {
     sequence.scheduled_tokens = tokens;
 }
 
-/// Gives `sequence` the blocks that `tokens` more tokens need; those that become full can be found at once.
+/// Gives `sequence` the blocks that `tokens` more tokens need; in vLLM's cache those that become full can be found at once.
 /// False, and nothing changes, if there are not enough.
 fn hold_blocks(
     sequence: &mut Sequence,
@@ -189,9 +205,10 @@ fn hold_blocks(
         return false;
     };
     sequence.blocks.extend(new_blocks);
-    let newly_full = sequence.computed_tokens / block_tokens..computed / block_tokens;
-    for index in newly_full {
-        kv_blocks.remember(sequence.blocks[index], sequence.hashes.as_slice()[index]);
+    if kv_blocks.eviction() == Eviction::Block {
+        for index in sequence.computed_tokens / block_tokens..computed / block_tokens {
+            kv_blocks.remember(sequence.blocks[index], sequence.hashes.as_slice()[index]);
+        }
     }
     true
 }

@@ -42,6 +42,8 @@ pub struct Sequence {
     /// Waits for a LoRA slot rather than for capacity.
     pub deferred: bool,
     pub blocks: Vec<BlockId>,
+    /// The first ones of these, which others may find in SGLang's cache.
+    pub remembered_blocks: usize,
     pub hashes: BlockHashes,
     tokens: Vec<u32>,
     output_tokens_max: usize,
@@ -69,6 +71,7 @@ impl Sequence {
             scheduled_tokens: 0,
             deferred: false,
             blocks: Vec::new(),
+            remembered_blocks: 0,
             hashes,
             tokens,
             output_tokens_max: request.output_tokens.max(1),
@@ -118,5 +121,6 @@ impl Sequence {
         self.computed_tokens = 0;
         self.scheduled_tokens = 0;
         self.blocks.clear();
+        self.remembered_blocks = 0;
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::kv_blocks::Eviction;
+
 /// Sizes, limits and step costs of one engine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EngineSettings {
@@ -15,6 +17,8 @@ pub struct EngineSettings {
     pub block_tokens: usize,
     /// KV-cache blocks.
     pub blocks: usize,
+    /// How a full KV cache makes room.
+    pub eviction: Eviction,
     /// LoRA adapters that may run at once (`--max-loras`); 0 refuses every adapter.
     pub lora_slots: usize,
     /// Added to the step that first runs an adapter which is not loaded.
@@ -38,6 +42,7 @@ impl Default for EngineSettings {
             block_tokens: 16,
             // 60,000 tokens of KV cache.
             blocks: 3750,
+            eviction: Eviction::Block,
             lora_slots: 0,
             lora_load_ms: 50.0,
             step_base_ms: 6.0,
@@ -51,6 +56,11 @@ impl Default for EngineSettings {
 }
 
 impl EngineSettings {
+    /// With SGLang's radix cache of as many tokens, whose pages have one token by default.
+    pub fn with_radix_cache(self) -> Self {
+        Self { block_tokens: 1, blocks: self.kv_cache_tokens(), eviction: Eviction::Run, ..self }
+    }
+
     /// Tokens the KV cache holds.
     pub fn kv_cache_tokens(&self) -> usize {
         self.blocks * self.block_tokens

@@ -78,6 +78,14 @@ impl PageSource<'_> {
         self.fixed.kv_cache_usage.unwrap_or(self.gauges().kv_cache_usage)
     }
 
+    pub fn evictable_tokens(&self) -> usize {
+        self.gauges().evictable_tokens
+    }
+
+    pub fn active_adapters(&self) -> usize {
+        self.gauges().active_adapters.len()
+    }
+
     /// Those of the engine, or of its last busy moment for as long as they linger.
     fn gauges(&self) -> &Gauges {
         let own = self.engine.gauges();
@@ -101,7 +109,7 @@ impl PageSource<'_> {
         running_adapters.is_some() || waiting_adapters.is_some() || max_lora.is_some()
     }
 
-    fn has_adapters(&self) -> bool {
+    pub fn has_adapters(&self) -> bool {
         self.engine.settings().lora_slots > 0 || self.has_fixed_adapters()
     }
 

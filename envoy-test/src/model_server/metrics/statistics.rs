@@ -14,6 +14,8 @@ pub struct Statistics {
     pub prompt_tokens: u64,
     pub generation_tokens: u64,
     pub finished_requests: u64,
+    /// Tokens of requests that have finished: what SGLang counts.
+    pub finished_tokens: FinishedTokens,
     pub aborted_requests: u64,
     /// Adapters that ran, as one label value, with the last time they did so. Nothing ever leaves.
     pub adapters_seen: BTreeMap<String, f64>,
@@ -21,6 +23,14 @@ pub struct Statistics {
     /// The gauges as they were when something ran or waited for the last time.
     pub last_busy: Option<(Gauges, Duration)>,
     steps_seen: u64,
+}
+
+/// Tokens of requests that have finished.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FinishedTokens {
+    pub prompt: u64,
+    pub cached: u64,
+    pub generation: u64,
 }
 
 impl Default for Statistics {
@@ -32,6 +42,7 @@ impl Default for Statistics {
             prompt_tokens: 0,
             generation_tokens: 0,
             finished_requests: 0,
+            finished_tokens: FinishedTokens::default(),
             aborted_requests: 0,
             adapters_seen: BTreeMap::new(),
             histograms: histograms.map(|histogram| (histogram.name(), histogram)).collect(),
@@ -93,6 +104,9 @@ impl Statistics {
 
     fn observe_last(&mut self, output: &Output) {
         self.finished_requests += 1;
+        self.finished_tokens.prompt += output.prompt_tokens as u64;
+        self.finished_tokens.cached += output.cached_tokens as u64;
+        self.finished_tokens.generation += output.output_tokens as u64;
         let tokens = output.output_tokens as f64;
         let computed = output.prompt_tokens - output.cached_tokens;
         let decoding = output.at.saturating_sub(output.first).as_secs_f64();

@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 
-use super::super::kv_blocks::KvBlocks;
+use super::super::kv_blocks::{Eviction, KvBlocks};
 use super::*;
 use crate::model_server::tokens::output_token;
 
@@ -51,8 +51,14 @@ fn random_request(random: &mut fastrand::Rng) -> EngineRequest {
 
 #[test]
 fn hits_are_those_of_a_naive_cache_while_nothing_is_evicted() {
+    for eviction in [Eviction::Block, Eviction::Run] {
+        check_hits(EngineSettings { lora_slots: 4, blocks: 100_000, eviction, ..settings() });
+    }
+}
+
+fn check_hits(settings: EngineSettings) {
     let mut random = fastrand::Rng::with_seed(7);
-    let mut engine = Engine::new(EngineSettings { lora_slots: 4, blocks: 100_000, ..settings() });
+    let mut engine = Engine::new(settings);
     let mut naive = NaiveCache::default();
     let (mut hits, mut queries) = (0, 0);
     for _ in 0..1000 {
@@ -126,7 +132,7 @@ fn the_content_freed_longest_ago_goes_first() {
 
 #[test]
 fn the_end_of_a_freed_sequence_is_evicted_before_its_start() {
-    let mut blocks = KvBlocks::new(3);
+    let mut blocks = KvBlocks::new(3, Eviction::Block);
     let held = blocks.allocate(3).unwrap();
     for (&block, hash) in held.iter().zip([1, 2, 3]) {
         blocks.remember(block, hash);
@@ -138,11 +144,75 @@ fn the_end_of_a_freed_sequence_is_evicted_before_its_start() {
 
 #[test]
 fn a_shared_block_stays_until_its_last_user_has_gone() {
-    let mut blocks = KvBlocks::new(1);
+    let mut blocks = KvBlocks::new(1, Eviction::Block);
     let held = blocks.allocate(1).unwrap();
     blocks.share(&held);
     blocks.release(&held);
     assert_eq!((blocks.free_count(), blocks.allocate(1)), (0, None));
     blocks.release(&held);
     assert_eq!((blocks.free_count(), blocks.usage()), (1, 0.0));
+}
+
+/// A cache of so many blocks without content, SGLang's.
+fn radix(count: usize) -> KvBlocks {
+    KvBlocks::new(count, Eviction::Run)
+}
+
+/// A sequence that finds what it can of these blocks, computes the others, and has ended.
+fn compute(blocks: &mut KvBlocks, hashes: &[u64]) {
+    let mut held = blocks.cached_prefix(hashes);
+    blocks.share(&held);
+    let found = held.len();
+    held.extend(blocks.allocate(hashes.len() - found).unwrap());
+    blocks.remember_run(&mut held, hashes, found);
+    blocks.release(&held);
+}
+
+/// How many of these blocks are found.
+fn found(blocks: &KvBlocks, hashes: &[u64]) -> usize {
+    blocks.cached_prefix(hashes).len()
+}
+
+#[test]
+fn a_radix_cache_drops_whole_runs_up_to_where_another_continues() {
+    let mut blocks = radix(10);
+    compute(&mut blocks, &[1, 2, 3, 4, 5, 6]);
+    compute(&mut blocks, &[1, 2, 3, 7, 8]);
+    assert_eq!((blocks.free_count(), blocks.evictable_count()), (10, 8));
+    // Two are without content; for a third, what follows the common start in the older run goes.
+    blocks.allocate(3).unwrap();
+    assert_eq!(found(&blocks, &[1, 2, 3, 4, 5, 6]), 3);
+    assert_eq!(found(&blocks, &[1, 2, 3, 7, 8]), 5);
+    assert_eq!((blocks.free_count(), blocks.evictable_count()), (7, 5));
+}
+
+#[test]
+fn a_radix_cache_keeps_what_is_in_use() {
+    let mut blocks = radix(6);
+    compute(&mut blocks, &[1, 2, 3, 4]);
+    let held = blocks.cached_prefix(&[1, 2]);
+    blocks.share(&held);
+    blocks.allocate(4).unwrap();
+    assert_eq!((found(&blocks, &[1, 2, 3, 4]), blocks.allocate(1)), (2, None));
+}
+
+#[test]
+fn who_has_computed_what_is_in_the_radix_cache_takes_what_is_there() {
+    let mut blocks = radix(6);
+    let mut held = blocks.allocate(3).unwrap();
+    compute(&mut blocks, &[1, 2]);
+    blocks.remember_run(&mut held, &[1, 2, 3], 0);
+    assert_eq!((held.as_slice(), blocks.free_count()), (blocks.cached_prefix(&[1, 2, 3]).as_slice(), 3));
+    blocks.release(&held);
+    assert_eq!((blocks.free_count(), blocks.evictable_count()), (6, 3));
+}
+
+#[test]
+fn a_radix_cache_finds_what_is_computed_and_not_what_is_planned() {
+    let settings = EngineSettings { eviction: Eviction::Run, ..settings() };
+    let mut engine = engine_with(settings, [request(0..9, 1), request(0..9, 1)]);
+    let cached: Vec<_> = finish_one_step(&mut engine).iter().map(|output| output.cached_tokens).collect();
+    assert_eq!(cached, [0, 0]);
+    engine.submit(ms(100), request(0..9, 1)).unwrap();
+    assert_eq!(run_until_idle(&mut engine)[0].cached_tokens, 8);
 }
