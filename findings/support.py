@@ -3,6 +3,7 @@
 A script ends with 0 as long as it is so, with 1 if it has changed, with 2 if it could not be tried.
 """
 
+import ast
 import http.client
 import json
 import socket
@@ -22,6 +23,18 @@ def check(what, seen, expected):
     print(f"{'seen' if holds else 'CHANGED'}: {what}: {seen}", flush=True)
     if not holds:
         sys.exit(1)
+
+
+def function_of(file, name, **names):
+    """A function of a released file as it stands there, with these for the global names that it uses: what else the file
+    imports, such as kernels, is not needed."""
+    found = [node for node in ast.walk(ast.parse(open(file).read())) if getattr(node, "name", None) == name]
+    if len(found) != 1:
+        give_up(f"{file} has {len(found)} of {name}")
+    annotations_unread = ast.parse("from __future__ import annotations").body
+    module = ast.Module(body=annotations_unread + found, type_ignores=[])
+    exec(compile(module, file, "exec"), names)
+    return names[name]
 
 
 def give_up(why):
