@@ -172,10 +172,12 @@ struct Figures {
 }
 
 impl Figures {
-    fn of(page: &EndpointMetrics) -> Figures {
-        let &EndpointMetrics {
-            waiting, running, kv_cache_utilization, prefix_cache_queries, activity, ..
-        } = page;
+    /// Of what a server counts ahead of its gauges nothing says how old these are.
+    fn of(server: ModelServer, page: &EndpointMetrics) -> Figures {
+        let &EndpointMetrics { waiting, running, kv_cache_utilization, .. } = page;
+        let counted = Some(page).filter(|_| !server.counts_ahead_of_gauges());
+        let prefix_cache_queries = counted.and_then(|page| page.prefix_cache_queries);
+        let activity = counted.and_then(|page| page.activity);
         Figures { waiting, running, kv_cache_utilization, prefix_cache_queries, activity }
     }
 }
@@ -443,7 +445,7 @@ impl Target {
         interval_ms: u64,
         now_ms: u64,
     ) {
-        let figures = Some(Figures::of(&metrics));
+        let figures = Some(Figures::of(server, &metrics));
         let stands_still = self.figures == figures;
         if !stands_still {
             (self.figures, self.changed_ms) = (figures, now_ms);
@@ -651,12 +653,19 @@ mod tests {
         pages: &[(u64, (u32, u32, u32), u32)],
         expected: (u32, u32, u32, u32),
     ) {
-        let prefix = if server == ModelServer::Sglang { "sglang:" } else { "vllm:" };
+        let prefix = match server {
+            ModelServer::Sglang => "sglang:",
+            ModelServer::Lmdeploy => "lmdeploy:",
+            _ => "vllm:",
+        };
         let mut scraper = Scraper::new(server, Schedule::new(50, 2_000), 3);
         scraper.follow(&listed([1]), 0);
         for (now_ms, (waiting, running, tokens), own) in pages {
             let names = match server {
                 ModelServer::Sglang => ["num_queue_reqs", "num_running_reqs", "token_usage"],
+                ModelServer::Lmdeploy => {
+                    ["num_requests_waiting", "num_requests_running", "gpu_cache_usage_perc"]
+                }
                 _ => ["num_requests_waiting", "num_requests_running", "kv_cache_usage_perc"],
             };
             let values = names.iter().zip([waiting.to_string(), running.to_string(), "0.5".to_owned()]);
@@ -692,6 +701,15 @@ mod tests {
         for server in [ModelServer::Vllm, ModelServer::Sglang] {
             check_believed(server, &pages, (6, 6, 10, 50));
         }
+    }
+
+    /// LMDeploy writes its gauges every ten seconds, and its counters with each token.
+    #[test]
+    fn gauges_that_are_older_than_the_counters_beside_them_are_those_of_requests_that_may_have_ended() {
+        let pages: Vec<_> =
+            (0..20).map(|turn| (turn * 500, (6, 4, turn as u32), if turn == 0 { 10 } else { 2 })).collect();
+        check_believed(ModelServer::Lmdeploy, &pages, (2, 0, 0, 50));
+        check_believed(ModelServer::Vllm, &pages, (6, 4, 8, 50));
     }
 
     #[test]

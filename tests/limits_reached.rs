@@ -107,7 +107,7 @@ fn adapters_that_are_not_remembered() {
     let mut picker = picker();
     let print = |picker: &mut Picker<()>, names: std::ops::Range<u32>| {
         let adapters = names.map(|name| name.to_string()).collect();
-        let lora = Some(LoraState { adapters, slots: 1 });
+        let lora = Some(LoraState::named(adapters, 1));
         scraped(picker, EndpointMetrics { lora, ..EndpointMetrics::default() });
     };
     print(&mut picker, 0..65_536);

@@ -140,7 +140,8 @@ fn naive_lora(samples: &[NaiveSample]) -> Option<LoraState> {
         lists.split(',').map(str::to_string).filter(|name| !name.is_empty()).collect();
     adapters.sort();
     adapters.dedup();
-    Some(LoraState { adapters, slots: newest.label("max_lora").parse().ok()? })
+    let slots_in_use = adapters.len() as u32;
+    Some(LoraState { adapters, slots: newest.label("max_lora").parse().ok()?, slots_in_use })
 }
 
 fn naive_cache(samples: &[NaiveSample]) -> Option<CacheConfig> {
@@ -152,11 +153,10 @@ fn naive_cache(samples: &[NaiveSample]) -> Option<CacheConfig> {
                 .label("kv_cache_size_tokens")
                 .parse()
                 .unwrap_or(u64::from(block_size) * u64::from(blocks));
-            Some(CacheConfig { block_size_tokens: block_size, num_blocks: blocks, capacity_tokens: tokens })
+            Some(CacheConfig { block_size_tokens: block_size, capacity_tokens: tokens })
         });
     configs.reduce(|sum, next| CacheConfig {
         block_size_tokens: sum.block_size_tokens,
-        num_blocks: sum.num_blocks + next.num_blocks,
         capacity_tokens: sum.capacity_tokens + next.capacity_tokens,
     })
 }

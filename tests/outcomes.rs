@@ -57,7 +57,7 @@ impl World {
     /// Every endpoint is scraped, and says what `edit` makes of an idle one that serves `base`.
     fn scrape(&mut self, edit: impl Fn(usize, &mut EndpointMetrics)) {
         let endpoint = |place| {
-            let lora = LoraState { adapters: vec!["known".to_owned()], slots: 4 };
+            let lora = LoraState::named(vec!["known".to_owned()], 4);
             let mut metrics = EndpointMetrics {
                 base_model: Some("base".to_owned()),
                 lora: Some(lora),

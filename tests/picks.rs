@@ -60,13 +60,10 @@ fn any_metrics() -> impl Strategy<Value = EndpointMetrics> {
     metrics.prop_map(|(kv, lora, base_model, block_tokens, is_resting)| EndpointMetrics {
         is_resting,
         kv_cache_utilization: kv,
-        lora: lora.map(|(places, slots)| LoraState { adapters: names(&places), slots }),
+        lora: lora.map(|(places, slots)| LoraState::named(names(&places), slots)),
         base_model: Some(base_model.to_owned()),
-        cache: block_tokens.map(|block_size_tokens| CacheConfig {
-            block_size_tokens,
-            num_blocks: 1_000,
-            capacity_tokens: 64_000,
-        }),
+        cache: block_tokens
+            .map(|block_size_tokens| CacheConfig { block_size_tokens, capacity_tokens: 64_000 }),
         ..EndpointMetrics::default()
     })
 }

@@ -113,7 +113,7 @@ impl Worker {
 
     /// Every endpoint is idle and has looked up so many tokens.
     fn scrape(&mut self, prefix_cache_queries: f64) {
-        let cache = CacheConfig { block_size_tokens: 16, num_blocks: 3_750, capacity_tokens: 60_000 };
+        let cache = CacheConfig { block_size_tokens: 16, capacity_tokens: 60_000 };
         let reading = |endpoint| EndpointReading {
             reading: Some(Reading {
                 scraped_ms: NOW_MS,

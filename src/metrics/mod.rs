@@ -43,7 +43,7 @@ pub struct EndpointMetrics {
     pub base_model: Option<String>,
     /// `None` if the server does not tell.
     pub cache: Option<CacheConfig>,
-    /// Tokens looked up in the prefix cache since the server started.
+    /// Tokens looked up in the prefix cache since the server started: those of prompts.
     pub prefix_cache_queries: Option<f64>,
     /// Tokens of those that were found.
     pub prefix_cache_hits: Option<f64>,
@@ -55,12 +55,23 @@ pub struct EndpointMetrics {
 }
 
 /// The LoRA adapters a server has in use.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LoraState {
-    /// Adapters with running or waiting requests, sorted, each once.
+    /// Adapters with running or waiting requests, sorted, each once. None where the server does not name them.
     pub adapters: Vec<String>,
     /// How many adapters fit in one batch.
     pub slots: u32,
+    /// How many of them have requests, named or not.
+    pub slots_in_use: u32,
+}
+
+impl LoraState {
+    /// That of a server which names them, sorted and each once.
+    pub fn named(mut adapters: Vec<String>, slots: u32) -> LoraState {
+        adapters.sort_unstable();
+        adapters.dedup();
+        LoraState { slots_in_use: adapters.len() as u32, adapters, slots }
+    }
 }
 
 /// The size of a server's KV cache, summed over its engines.
@@ -68,8 +79,6 @@ pub struct LoraState {
 pub struct CacheConfig {
     /// Tokens in one block.
     pub block_size_tokens: u32,
-    /// Blocks in the cache.
-    pub num_blocks: u32,
     /// Tokens the cache has room for, as the server counts them.
     pub capacity_tokens: u64,
 }

@@ -49,8 +49,13 @@ struct Reading<'a> {
     activity: Tally<'a>,
     awake: Tally<'a>,
     lora: Option<Sample<'a>>,
+    lora_slots: Tally<'a>,
+    lora_slots_in_use: Tally<'a>,
     base_model: Option<&'a [u8]>,
     cache: Option<CacheConfig>,
+    cache_tokens: Tally<'a>,
+    cache_blocks: Tally<'a>,
+    cache_block_tokens: Tally<'a>,
 }
 
 impl<'a> Reading<'a> {
@@ -70,12 +75,17 @@ impl<'a> Reading<'a> {
             }
             Metric::Running => self.running.add(value, engine),
             Metric::KvCacheUtilization => self.kv_cache_utilization.add(at_most_full(value), engine),
-            Metric::PrefixCacheQueries => self.prefix_cache_queries.add(value, engine),
-            Metric::PrefixCacheHits => self.prefix_cache_hits.add(value, engine),
+            Metric::PrefixCacheQueries => self.prefix_cache_queries.add(value, None),
+            Metric::PrefixCacheHits => self.prefix_cache_hits.add(value, None),
             Metric::Activity => self.activity.add(value, None),
             Metric::Awake => self.awake.add(value, engine),
             Metric::Lora => self.lora = newest(self.lora, sample),
+            Metric::LoraSlots => self.lora_slots.add(value, engine),
+            Metric::LoraSlotsInUse => self.lora_slots_in_use.add(value, engine),
             Metric::CacheConfig => self.cache = summed(self.cache.take(), sample),
+            Metric::CacheTokens => self.cache_tokens.add(value, engine),
+            Metric::CacheBlocks => self.cache_blocks.add(value, engine),
+            Metric::CacheBlockTokens => self.cache_block_tokens.add(value, engine),
         }
     }
 
@@ -83,15 +93,24 @@ impl<'a> Reading<'a> {
         Ok(EndpointMetrics {
             waiting: self.waiting.requests(server, Metric::Waiting)?,
             running: self.running.requests(server, Metric::Running)?,
-            kv_cache_utilization: self.kv_cache_utilization.mean(),
+            kv_cache_utilization: self.kv_cache_utilization.mean().map(|share| share as f32),
             base_model: self.base_model.map(Labels::unescape),
-            lora: self.lora.and_then(|sample| lora_state(sample.labels)),
-            cache: self.cache,
-            prefix_cache_queries: self.prefix_cache_queries.total(),
-            prefix_cache_hits: self.prefix_cache_hits.total(),
+            lora: self.lora.and_then(|sample| lora_state(sample.labels)).or_else(|| self.unnamed_adapters()),
+            prefix_cache_queries: self.prefix_cache_queries.counted(server),
+            prefix_cache_hits: self.prefix_cache_hits.counted(server),
             activity: self.activity.total(),
             is_resting: self.awake.total() == Some(0.0),
+            cache: self.cache.or_else(|| {
+                cache_of(self.cache_tokens.total(), self.cache_blocks.total(), self.cache_block_tokens.mean())
+            }),
         })
+    }
+
+    /// How many adapters there can be, where the page names none. A server that serves none has no slots.
+    fn unnamed_adapters(&self) -> Option<LoraState> {
+        let slots = self.lora_slots.total().filter(|slots| *slots >= 1.0)?;
+        let slots_in_use = self.lora_slots_in_use.total().unwrap_or_default();
+        Some(LoraState { adapters: Vec::new(), slots: slots as u32, slots_in_use: slots_in_use as u32 })
     }
 }
 
@@ -126,8 +145,16 @@ impl<'a> Tally<'a> {
         (self.samples() > 0 && sum.is_finite()).then_some(sum)
     }
 
-    fn mean(&self) -> Option<f32> {
-        self.total().map(|sum| (sum / self.samples() as f64) as f32)
+    fn mean(&self) -> Option<f64> {
+        self.total().map(|sum| sum / self.samples() as f64)
+    }
+
+    /// Of a counter; what a server does not print before it has counted something is none of it.
+    fn counted(&self, server: ModelServer) -> Option<f64> {
+        match self.samples() {
+            0 if server.prints_no_zero_counters() => Some(0.0),
+            _ => self.total(),
+        }
     }
 
     fn requests(&self, server: ModelServer, metric: Metric) -> Result<u32, MetricsError> {
@@ -160,11 +187,8 @@ fn lora_state(labels: Labels<'_>) -> Option<LoraState> {
         let value = labels.get(list).unwrap_or_default();
         value.split(|byte| *byte == b',').filter(|name| !name.is_empty()).take(MAX_ADAPTERS)
     };
-    let mut adapters: Vec<String> =
-        names("running_lora_adapters").chain(names("waiting_lora_adapters")).map(Labels::unescape).collect();
-    adapters.sort_unstable();
-    adapters.dedup();
-    Some(LoraState { adapters, slots: number(labels, "max_lora")? })
+    let adapters = names("running_lora_adapters").chain(names("waiting_lora_adapters")).map(Labels::unescape);
+    Some(LoraState::named(adapters.collect(), number(labels, "max_lora")?))
 }
 
 /// Adds another engine's cache. An engine that does not know its size yet prints `None` and adds nothing.
@@ -172,7 +196,6 @@ fn summed(known: Option<CacheConfig>, read: Option<Sample<'_>>) -> Option<CacheC
     match (known, read.and_then(|sample| cache_config(sample.labels))) {
         (Some(known), Some(read)) => Some(CacheConfig {
             block_size_tokens: known.block_size_tokens,
-            num_blocks: known.num_blocks.saturating_add(read.num_blocks),
             capacity_tokens: known.capacity_tokens.saturating_add(read.capacity_tokens),
         }),
         (known, read) => read.or(known),
@@ -185,7 +208,14 @@ fn cache_config(labels: Labels<'_>) -> Option<CacheConfig> {
     let num_blocks: u32 = number(labels, "num_gpu_blocks")?;
     let equal_blocks = u64::from(block_size_tokens) * u64::from(num_blocks);
     let capacity_tokens = number(labels, "kv_cache_size_tokens").unwrap_or(equal_blocks);
-    Some(CacheConfig { block_size_tokens, num_blocks, capacity_tokens })
+    Some(CacheConfig { block_size_tokens, capacity_tokens })
+}
+
+/// A cache whose sizes are values of their own: of its tokens, or of as many blocks.
+fn cache_of(tokens: Option<f64>, blocks: Option<f64>, block_tokens: Option<f64>) -> Option<CacheConfig> {
+    let block_tokens = block_tokens?;
+    let capacity_tokens = tokens.or_else(|| blocks.map(|blocks| blocks * block_tokens))? as u64;
+    Some(CacheConfig { block_size_tokens: block_tokens as u32, capacity_tokens })
 }
 
 fn number<N: std::str::FromStr>(labels: Labels<'_>, name: &str) -> Option<N> {
@@ -224,18 +254,14 @@ mod tests {
     }
 
     fn lora(adapters: &[&str], slots: u32) -> Option<LoraState> {
-        Some(LoraState { adapters: adapters.iter().map(|name| name.to_string()).collect(), slots })
+        Some(LoraState::named(adapters.iter().map(|name| name.to_string()).collect(), slots))
     }
 
     #[test]
     fn a_real_page_of_an_idle_vllm_is_read() {
         let expected = EndpointMetrics {
             kv_cache_utilization: Some(0.0),
-            cache: Some(CacheConfig {
-                block_size_tokens: 128,
-                num_blocks: 16_384,
-                capacity_tokens: 2_097_152,
-            }),
+            cache: Some(CacheConfig { block_size_tokens: 128, capacity_tokens: 2_097_152 }),
             prefix_cache_queries: Some(0.0),
             prefix_cache_hits: Some(0.0),
             activity: Some(0.0),
@@ -250,7 +276,7 @@ mod tests {
         let expected = EndpointMetrics {
             kv_cache_utilization: Some(0.033_444_816),
             lora: lora(&["lora-a"], 1),
-            cache: Some(CacheConfig { block_size_tokens: 32, num_blocks: 300, capacity_tokens: 9_600 }),
+            cache: Some(CacheConfig { block_size_tokens: 32, capacity_tokens: 9_600 }),
             prefix_cache_queries: Some(2_156.0),
             prefix_cache_hits: Some(832.0),
             activity: Some(2_849.0),
@@ -258,6 +284,86 @@ mod tests {
             ..load(7, 1)
         };
         assert_eq!(read(ModelServer::Vllm, QUEUE_LORA), Ok(expected));
+    }
+
+    /// One of the pages that a server's own code printed.
+    macro_rules! page_of {
+        ($path:literal) => {
+            include_bytes!(concat!("../../tests/fixtures/", $path))
+        };
+    }
+
+    #[test]
+    fn a_page_of_sglang_tells_the_cache_and_what_was_found_in_it() {
+        let metrics = read(ModelServer::Sglang, page_of!("sglang-0.5.23/metrics_after_traffic.txt")).unwrap();
+        let expected = EndpointMetrics {
+            // 2,784 of the tokens that are not available can be dropped: they are not in use.
+            kv_cache_utilization: Some(0.28),
+            cache: Some(CacheConfig { block_size_tokens: 16, capacity_tokens: 16_384 }),
+            prefix_cache_queries: Some(4_000.0),
+            prefix_cache_hits: Some(1_800.0),
+            activity: metrics.activity,
+            base_model: Some("tiny".into()),
+            ..load(2, 4)
+        };
+        assert_eq!(metrics, expected);
+    }
+
+    #[test]
+    fn sglangs_cache_is_that_of_all_engines_and_once_of_each() {
+        let capacity = |page: &[u8]| read(ModelServer::Sglang, page).unwrap().cache;
+        let cache = |capacity_tokens| Some(CacheConfig { block_size_tokens: 16, capacity_tokens });
+        assert_eq!(capacity(SGLANG_ONE_RANK), cache(16_384));
+        assert_eq!(capacity(SGLANG_ALL_TP_RANKS), cache(16_384));
+        assert_eq!(capacity(SGLANG_TWO_DP_RANKS), cache(32_768));
+    }
+
+    #[test]
+    fn sglang_counts_adapters_without_their_names() {
+        let lora = |page: &[u8]| read(ModelServer::Sglang, page).unwrap().lora;
+        let expected = LoraState { adapters: Vec::new(), slots: 8, slots_in_use: 1 };
+        assert_eq!(lora(page_of!("sglang-0.5.23/metrics_lora.txt")), Some(expected));
+        assert_eq!(lora(SGLANG_ONE_RANK), None);
+        let none = b"sglang:num_queue_reqs 0\nsglang:num_running_reqs 0\nsglang:lora_pool_slots_total 0\n";
+        assert_eq!(lora(none), None);
+    }
+
+    #[test]
+    fn sglang_that_has_served_nothing_yet_has_looked_nothing_up() {
+        let metrics = read(ModelServer::Sglang, SGLANG_ONE_RANK).unwrap();
+        assert_eq!((metrics.prefix_cache_queries, metrics.prefix_cache_hits), (Some(0.0), Some(0.0)));
+        let page = page_of!("sglang-0.5.23/metrics_priorities.txt");
+        let metrics = read(ModelServer::Sglang, page).unwrap();
+        assert_eq!((metrics.waiting, metrics.running), (2, 4));
+    }
+
+    #[test]
+    fn at_lmdeploy_those_wait_too_that_wait_for_a_handle() {
+        let idle = EndpointMetrics {
+            kv_cache_utilization: Some(0.0),
+            prefix_cache_queries: Some(0.0),
+            prefix_cache_hits: Some(0.0),
+            activity: Some(0.0),
+            base_model: Some("tiny".into()),
+            ..load(0, 0)
+        };
+        let busy = EndpointMetrics {
+            kv_cache_utilization: Some(0.25),
+            prefix_cache_queries: Some(1_000.0),
+            prefix_cache_hits: Some(900.0),
+            activity: Some(1.0),
+            ..EndpointMetrics { waiting: 6, running: 4, ..idle.clone() }
+        };
+        let read = |page: &[u8]| read(ModelServer::Lmdeploy, page);
+        assert_eq!(read(page_of!("lmdeploy-0.18.0/metrics_idle.txt")), Ok(idle));
+        assert_eq!(read(page_of!("lmdeploy-0.18.0/metrics_busy.txt")), Ok(busy));
+    }
+
+    #[test]
+    fn a_real_page_of_llama_cpp_counts_the_cached_tokens_of_prompts_apart() {
+        let metrics = read(ModelServer::LlamaCpp, page_of!("llama.cpp-0.3.36/metrics_busy.txt")).unwrap();
+        let counted = (metrics.prefix_cache_queries, metrics.prefix_cache_hits);
+        assert_eq!(counted, (Some(9_225.0 + 12_809.0), Some(12_809.0)));
     }
 
     /// What a page of SGLang says of (waiting, running, KV cache).
@@ -325,7 +431,9 @@ mod tests {
     #[test]
     fn every_server_is_read_by_its_own_names() {
         let read_as = |server, page: &str, kv_cache_utilization| {
-            check(server, page, Ok(EndpointMetrics { kv_cache_utilization, ..load(3, 4) }));
+            let metrics = read(server, page.as_bytes()).unwrap();
+            let told = (metrics.waiting, metrics.running, metrics.kv_cache_utilization);
+            assert_eq!(told, (3, 4, kv_cache_utilization), "{page}");
         };
         read_as(
             ModelServer::Vllm,
@@ -366,12 +474,33 @@ mod tests {
     }
 
     #[test]
+    fn a_cache_is_as_large_as_its_blocks_where_these_are_told() {
+        let cache = |server, page: &str| read(server, page.as_bytes()).unwrap().cache;
+        let expected = Some(CacheConfig { block_size_tokens: 32, capacity_tokens: 3_200 });
+        let trtllm = "trtllm_num_requests_waiting 3\ntrtllm_num_requests_running 4\n\
+                      trtllm_kv_cache_max_blocks 100\ntrtllm_kv_cache_tokens_per_block 32\n";
+        assert_eq!(cache(ModelServer::TensorrtLlm, trtllm), expected);
+        let name = "nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type";
+        let triton = format!(
+            "nv_trt_llm_request_metrics{{request_type=\"waiting\"}} 3\n\
+             nv_trt_llm_request_metrics{{request_type=\"scheduled\"}} 4\n\
+             {name}=\"max\"}} 100\n{name}=\"tokens_per\"}} 32\n{name}=\"used\"}} 7\n"
+        );
+        assert_eq!(cache(ModelServer::Triton, &triton), expected);
+        assert_eq!(cache(ModelServer::Triton, &triton.replace("tokens_per", "other")), None);
+    }
+
+    #[test]
     fn priorities_are_not_counted_beside_their_total() {
         check(
             ModelServer::Sglang,
             "sglang:num_queue_reqs{priority=\"\"} 5\nsglang:num_queue_reqs{priority=\"0\"} 2\n\
              sglang:num_queue_reqs{priority=\"1\"} 3\nsglang:num_running_reqs 1\n",
-            Ok(load(5, 1)),
+            Ok(EndpointMetrics {
+                prefix_cache_queries: Some(0.0),
+                prefix_cache_hits: Some(0.0),
+                ..load(5, 1)
+            }),
         );
     }
 
@@ -386,7 +515,7 @@ mod tests {
         );
         let expected = EndpointMetrics {
             kv_cache_utilization: Some(0.5),
-            cache: Some(CacheConfig { block_size_tokens: 16, num_blocks: 30, capacity_tokens: 480 }),
+            cache: Some(CacheConfig { block_size_tokens: 16, capacity_tokens: 480 }),
             prefix_cache_queries: Some(15.0),
             ..load(5, 5)
         };
@@ -518,8 +647,7 @@ mod tests {
 
     #[test]
     fn the_cache_capacity_is_what_the_server_says_or_its_blocks() {
-        let cache =
-            |capacity_tokens| Some(CacheConfig { block_size_tokens: 16, num_blocks: 4, capacity_tokens });
+        let cache = |capacity_tokens| Some(CacheConfig { block_size_tokens: 16, capacity_tokens });
         for (labels, expected) in [
             ("block_size=\"16\",num_gpu_blocks=\"4\",kv_cache_size_tokens=\"48\"", cache(48)),
             ("block_size=\"16\",num_gpu_blocks=\"4\",kv_cache_size_tokens=\"None\"", cache(64)),

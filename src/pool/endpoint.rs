@@ -250,7 +250,10 @@ impl Endpoint {
         running.dedup();
         // One that tells of no adapters beside others that do may yet load its first.
         let Some(lora) = self.lora() else { return AdapterPlace::FreeSlot };
-        let idle_slots = (lora.slots as usize).saturating_sub(running.len());
+        // Of adapters that the server does not name, at most one for each of others' requests runs.
+        let unnamed = self.reading().map_or(0, |reading| reading.foreign_requests as usize);
+        let in_use = (lora.slots_in_use as usize).min(running.len() + unnamed).max(running.len());
+        let idle_slots = (lora.slots as usize).saturating_sub(in_use);
         let recent = loads.recent_adapters(self.load_id).filter(|recent| !running.contains(recent));
         let mut free_slots = idle_slots;
         for idle in recent.take(idle_slots) {
@@ -454,7 +457,7 @@ mod tests {
         let mut loads = LoadBook::default();
         let address = "10.0.0.1:8000".parse().unwrap();
         let mut endpoint = Endpoint::new(address, loads.id(address));
-        let lora = LoraState { adapters: in_use.iter().map(|name| name.to_string()).collect(), slots };
+        let lora = LoraState::named(in_use.iter().map(|name| name.to_string()).collect(), slots);
         let metrics = EndpointMetrics { lora: Some(lora), ..EndpointMetrics::default() };
         endpoint.set_reading(Some(reading(metrics)));
         let mut start = |name: &&str| {
@@ -482,6 +485,28 @@ mod tests {
         check_adapter(2, &[], &["b", "b"], &[], AdapterPlace::FreeSlot);
         check_adapter(2, &["b", "c"], &["a"], &[], AdapterPlace::NoSlot);
         check_adapter(0, &[], &["a"], &[], AdapterPlace::NoSlot);
+    }
+
+    #[test]
+    fn slots_whose_adapters_are_not_named_are_in_use_as_far_as_others_have_requests() {
+        let check = |foreign_requests: u32, expected: AdapterPlace| {
+            let mut loads = LoadBook::default();
+            let address = "10.0.0.1:8000".parse().unwrap();
+            let mut endpoint = Endpoint::new(address, loads.id(address));
+            let lora = LoraState { slots: 3, slots_in_use: 2, ..LoraState::default() };
+            let metrics = EndpointMetrics { lora: Some(lora), ..EndpointMetrics::default() };
+            endpoint.set_reading(Some(Reading { foreign_requests, ..reading(metrics) }));
+            for adapter in ["b", "c"] {
+                let adapter = Some(AdapterId::of(adapter));
+                let share = Share { tokens: 1, adapter, model: adapter, streamed: true };
+                let ticket = loads.start(endpoint.load_id, share, 0);
+                loads.end(ticket, 0);
+            }
+            assert_eq!(endpoint.adapter_place(AdapterId::of("a"), &loads), expected, "{foreign_requests}");
+        };
+        check(0, AdapterPlace::FreeSlot);
+        check(2, AdapterPlace::IdleSlot);
+        check(9, AdapterPlace::IdleSlot);
     }
 
     #[test]

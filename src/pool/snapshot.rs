@@ -13,7 +13,7 @@ use crate::config::MAX_ENDPOINTS;
 use crate::metrics::EndpointMetrics;
 
 /// Changes whenever the meaning of published bytes does.
-pub const FORMAT: u8 = 5;
+pub const FORMAT: u8 = 6;
 
 /// What the scraper knows of a pool.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
@@ -96,7 +96,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn snapshot() -> Snapshot {
-        let lora = LoraState { adapters: vec!["sql-lora".into(), "tweet-summary".into()], slots: 4 };
+        let lora = LoraState::named(vec!["sql-lora".into(), "tweet-summary".into()], 4);
         let metrics =
             EndpointMetrics { waiting: 3, running: 7, lora: Some(lora), ..EndpointMetrics::default() };
         let reading = Reading {

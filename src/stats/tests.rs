@@ -23,7 +23,7 @@ fn printing(config: &Config, base_model: &str, adapters: &[&str]) -> Pool {
     let adapters = adapters.iter().map(|name| (*name).to_owned()).collect();
     let metrics = EndpointMetrics {
         base_model: Some(base_model.to_owned()),
-        lora: Some(LoraState { adapters, slots: 4 }),
+        lora: Some(LoraState::named(adapters, 4)),
         ..EndpointMetrics::default()
     };
     let reading = Reading {

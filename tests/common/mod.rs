@@ -76,7 +76,7 @@ impl Pod {
 
     pub fn adapters(self, names: &[&str], slots: u32) -> Pod {
         let adapters = names.iter().map(|name| name.to_string()).collect();
-        Pod { lora: Some(LoraState { adapters, slots }), ..self }
+        Pod { lora: Some(LoraState::named(adapters, slots)), ..self }
     }
 
     /// It has looked for so many tokens in its prefix cache since it was started.
