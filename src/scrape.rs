@@ -116,7 +116,8 @@ impl RecentPeak {
 ///
 /// ```text
 /// requests of others = what the page counts − the most that this gateway had there since its figures last changed
-/// queue              = what the page counts, but at most the queued ones of others + this gateway's in flight now
+/// queue              = what the page counts where the next request goes, but at most the queued ones of others + this
+///                      gateway's in flight now
 /// KV cache           = what the page says; nothing if it stands still, and none of the requests it counts can be there
 /// ```
 ///
@@ -148,7 +149,7 @@ impl Believed {
         let foreign_waiting = of_others(page.waiting, own.waiting);
         let is_empty = all > 0 && stood_ms > 0 && foreign_requests == 0 && in_flight.requests == 0;
         Believed {
-            waiting: page.waiting.min(foreign_waiting.saturating_add(in_flight.requests)),
+            waiting: page.next_queue.min(foreign_waiting.saturating_add(in_flight.requests)),
             foreign_waiting,
             foreign_requests,
             kv_cache_utilization: page.kv_cache_utilization.map(|share| if is_empty { 0.0 } else { share }),

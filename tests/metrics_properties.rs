@@ -5,6 +5,8 @@
 use inference_picker::metrics::{
     CacheConfig, EndpointMetrics, LoraState, Metric, MetricsError, ModelServer, read,
 };
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 /// One sample, read in the slowest way: name, labels and value, all owned.
@@ -58,28 +60,38 @@ fn naive_sample(line: &str) -> Option<NaiveSample> {
 fn naive_read(page: &str) -> Option<EndpointMetrics> {
     let samples: Vec<NaiveSample> =
         page.lines().filter(|line| !line.trim_start().starts_with('#')).filter_map(naive_sample).collect();
-    let values = |names: &[&str]| -> Vec<f64> {
-        samples
+    let total = |names: &[&str]| {
+        let values: Vec<f64> = samples
             .iter()
             .filter(|sample| names.contains(&sample.name.as_str()))
             .map(|sample| sample.value)
-            .collect()
+            .collect();
+        let is_usable = values.iter().all(|value| *value >= 0.0 && *value < f64::INFINITY);
+        (is_usable && !values.is_empty()).then(|| values.iter().sum::<f64>())
     };
-    let usable = |values: &Vec<f64>| {
-        !values.is_empty() && values.iter().all(|value| *value >= 0.0 && *value < f64::INFINITY)
+    let of_engines = |names: &[&str]| naive_engines(&samples, names, "engine", |_| true);
+    let waiting = of_engines(&["vllm:num_requests_waiting"])?;
+    let running = of_engines(&["vllm:num_requests_running"])?;
+    let shares =
+        naive_of_all_engines(&samples, &["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"], "engine");
+    let requests = |engine: &str| {
+        waiting.get(engine).copied().unwrap_or_default() + running.get(engine).copied().unwrap_or_default()
     };
-    let total = |names: &[&str]| Some(values(names)).filter(usable).map(|values| values.iter().sum::<f64>());
-    let requests =
-        |name: &str| total(&[name]).filter(|sum| *sum <= f64::from(u32::MAX)).map(|sum| sum as u32);
-    let shares = Some(values(&["vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"])).filter(usable);
+    let fewest = waiting.keys().map(|engine| requests(engine)).fold(f64::INFINITY, f64::min);
+    let next = waiting.keys().find(|engine| requests(engine) == fewest).filter(|_| waiting.len() > 1);
+    let engines = waiting.len() as u32;
+    let mean = naive_mean(&shares);
+    let next_share = next.and_then(|next| shares.get(next)).filter(|share| share.is_finite());
+    let sum = naive_requests(&waiting)?;
     Some(EndpointMetrics {
-        waiting: requests("vllm:num_requests_waiting")?,
-        running: requests("vllm:num_requests_running")?,
-        kv_cache_utilization: shares.map(|shares| {
-            (shares.iter().map(|share| share.min(1.0)).sum::<f64>() / shares.len() as f64) as f32
-        }),
+        waiting: sum,
+        running: naive_requests(&running)?,
+        engines,
+        next_queue: next.map_or(sum, |next| waiting[next] as u32),
+        kv_cache_utilization: next_share.map(|share| *share as f32).or(mean),
         base_model: naive_base_model(&samples),
-        lora: naive_lora(&samples),
+        lora: naive_lora(&samples)
+            .map(|lora| LoraState { slots: lora.slots.saturating_mul(engines), ..lora }),
         cache: naive_cache(&samples),
         prefix_cache_queries: total(&["vllm:prefix_cache_queries_total"]),
         prefix_cache_hits: total(&["vllm:prefix_cache_hits_total"]),
@@ -89,38 +101,68 @@ fn naive_read(page: &str) -> Option<EndpointMetrics> {
 }
 
 fn naive_sleeps(samples: &[NaiveSample]) -> bool {
-    let states = samples
-        .iter()
-        .filter(|sample| sample.name == "vllm:engine_sleep_state" && sample.label("sleep_state") == "awake");
-    let awake: Vec<f64> = states.map(|sample| sample.value).collect();
-    !awake.is_empty() && awake.iter().all(|value| *value == 0.0)
+    let awake = |sample: &NaiveSample| sample.label("sleep_state") == "awake";
+    let states = naive_engines(samples, &["vllm:engine_sleep_state"], "engine", awake);
+    states.is_some_and(|states| states.values().all(|value| *value == 0.0))
 }
 
-/// SGLang's sums, each engine once: the highest of what its ranks print.
-fn naive_sglang(page: &str) -> Option<(u32, u32, Option<f32>)> {
+/// What each engine prints, the highest of its ranks; NaN where a value cannot be used. Nothing is `None`.
+fn naive_values(
+    samples: &[NaiveSample],
+    names: &[&str],
+    label: &str,
+    selects: impl Fn(&NaiveSample) -> bool,
+) -> BTreeMap<String, f64> {
+    let mut engines: BTreeMap<String, f64> = BTreeMap::new();
+    let found = samples.iter().filter(|sample| names.contains(&sample.name.as_str()) && selects(sample));
+    for sample in found {
+        let is_usable = sample.value >= 0.0 && sample.value < f64::INFINITY;
+        let known = engines.entry(sample.label(label).to_owned()).or_insert(0.0);
+        let is_known_usable = !known.is_nan();
+        *known = if is_usable && is_known_usable { known.max(sample.value) } else { f64::NAN };
+    }
+    engines
+}
+
+/// The same, where all can be used and there are some.
+fn naive_engines(
+    samples: &[NaiveSample],
+    names: &[&str],
+    label: &str,
+    selects: impl Fn(&NaiveSample) -> bool,
+) -> Option<BTreeMap<String, f64>> {
+    let engines = naive_values(samples, names, label, selects);
+    (!engines.is_empty() && engines.values().all(|value| value.is_finite())).then_some(engines)
+}
+
+/// The shares that engines print, none above one.
+fn naive_of_all_engines(samples: &[NaiveSample], names: &[&str], label: &str) -> BTreeMap<String, f64> {
+    let shares = naive_values(samples, names, label, |_| true);
+    shares
+        .into_iter()
+        .map(|(engine, share)| (engine, if share.is_nan() { share } else { share.min(1.0) }))
+        .collect()
+}
+
+fn naive_mean(shares: &BTreeMap<String, f64>) -> Option<f32> {
+    let mean = shares.values().sum::<f64>() / shares.len() as f64;
+    mean.is_finite().then_some(mean as f32)
+}
+
+fn naive_requests(engines: &BTreeMap<String, f64>) -> Option<u32> {
+    let sum = engines.values().sum::<f64>();
+    (sum <= f64::from(u32::MAX)).then_some(sum as u32)
+}
+
+/// SGLang's sums and means, each engine once: (waiting, running, engines, queue of the next, KV cache).
+fn naive_sglang(page: &str) -> Option<(u32, u32, u32, u32, Option<f32>)> {
     let samples: Vec<NaiveSample> = page.lines().filter_map(naive_sample).collect();
-    let of_engines = |name: &str, total_only: bool| -> Option<Vec<f64>> {
-        let found = samples.iter().filter(|sample| sample.name == name);
-        let found: Vec<&NaiveSample> =
-            found.filter(|sample| !total_only || sample.label("priority").is_empty()).collect();
-        let mut engines: Vec<&str> = found.iter().map(|sample| sample.label("dp_rank")).collect();
-        engines.sort_unstable();
-        engines.dedup();
-        let is_usable = found.iter().all(|sample| sample.value >= 0.0 && sample.value < f64::INFINITY);
-        let highest = |engine: &&str| {
-            let ranks = found.iter().filter(|sample| sample.label("dp_rank") == *engine);
-            ranks.map(|sample| sample.value).fold(0.0, f64::max)
-        };
-        (is_usable && !engines.is_empty()).then(|| engines.iter().map(highest).collect())
-    };
-    let requests = |name: &str| {
-        let sum = of_engines(name, true)?.iter().sum::<f64>();
-        (sum <= f64::from(u32::MAX)).then_some(sum as u32)
-    };
-    let shares = of_engines("sglang:token_usage", false);
-    let mean = shares
-        .map(|shares| (shares.iter().map(|share| share.min(1.0)).sum::<f64>() / shares.len() as f64) as f32);
-    Some((requests("sglang:num_queue_reqs")?, requests("sglang:num_running_reqs")?, mean))
+    let total = |sample: &NaiveSample| sample.label("priority").is_empty();
+    let waiting = naive_engines(&samples, &["sglang:num_queue_reqs"], "dp_rank", total)?;
+    let running = naive_engines(&samples, &["sglang:num_running_reqs"], "dp_rank", total)?;
+    let shares = naive_of_all_engines(&samples, &["sglang:token_usage"], "dp_rank");
+    let (queue, engines) = (naive_requests(&waiting)?, waiting.len() as u32);
+    Some((queue, naive_requests(&running)?, engines, queue / engines, naive_mean(&shares)))
 }
 
 /// The last name that labels the queue.
@@ -302,7 +344,9 @@ proptest! {
     fn ranks_of_sglang_are_read_as_the_naive_reader_reads_them(lines in sglang_lines()) {
         let page = lines.concat() + "\n";
         let read = read(ModelServer::Sglang, page.as_bytes()).ok();
-        let read = read.map(|metrics| (metrics.waiting, metrics.running, metrics.kv_cache_utilization));
+        let read = read.map(|metrics| {
+            (metrics.waiting, metrics.running, metrics.engines, metrics.next_queue, metrics.kv_cache_utilization)
+        });
         prop_assert_eq!(read, naive_sglang(&page));
     }
 

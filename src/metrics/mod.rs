@@ -22,20 +22,22 @@ pub use reader::{MAX_ADAPTERS, MAX_PAGE_BYTES, read};
 
 /// What one scrape of a model server said.
 ///
-/// A server with several engines (data parallel) is one endpoint: its counts are sums over the engines. The ranks of one
-/// engine print the same requests again, and count once.
+/// A server with several engines (data parallel) is one endpoint: its counts are sums over the engines, and what the next
+/// request would find is that of the engine that gets it. The ranks of one engine print the same requests again, and count
+/// once.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EndpointMetrics {
     /// Requests queued.
     pub waiting: u32,
     /// Requests in the running batch.
     pub running: u32,
-    /// Share of the KV cache in use, 0..=1. `None` if the server has no such metric or an engine's value is
-    /// negative or not finite; a value above 1 counts as 1.
-    ///
-    /// Over several engines it is the mean. Engines of one server have caches of one size, so the mean is the
-    /// used share of the whole cache, which fits the summed counts and the summed capacity. The maximum would
-    /// call a server full for one full engine, while the server gives the next request to another one.
+    /// Engines that share these requests, at least 1 on every page.
+    pub engines: u32,
+    /// Requests that are queued where the next one goes: at the engine with the fewest requests, if the server gives it to
+    /// that one, else at each of them on average.
+    pub next_queue: u32,
+    /// Share of the KV cache in use where the next request goes, 0..=1. `None` if the server has no such metric or an
+    /// engine's value is negative or not finite; a value above 1 counts as 1.
     pub kv_cache_utilization: Option<f32>,
     /// `None` if the server does not serve LoRA adapters or does not tell.
     pub lora: Option<LoraState>,

@@ -195,11 +195,20 @@ impl ModelServer {
         matches!(self, Self::Sglang | Self::TensorrtLlm)
     }
 
-    /// The label that tells its engines apart, where other labels do not: samples that are alike in it are of several ranks
-    /// that work on the same requests, and each prints them again. SGLang's ranks (tensor, pipeline, context and expert
-    /// parallel) do so with `--enable-metrics-for-all-schedulers`; only data-parallel ones have requests of their own.
+    /// The label that tells its engines apart, which share the requests (data parallelism). Samples that are alike in it are
+    /// of several ranks that work on the same requests, and each prints them again: SGLang's ranks (tensor, pipeline, context
+    /// and expert parallel) do so with `--enable-metrics-for-all-schedulers`.
     pub(super) fn engine_label(self) -> Option<&'static str> {
-        (self == Self::Sglang).then_some("dp_rank")
+        match self {
+            Self::Vllm => Some("engine"),
+            Self::Sglang => Some("dp_rank"),
+            _ => None,
+        }
+    }
+
+    /// Whether it gives the next request to its engine with the fewest: vLLM. SGLang goes round them (by default).
+    pub(super) fn picks_engine_by_load(self) -> bool {
+        self == Self::Vllm
     }
 
     /// Whether its gauges can stay what they were when its last request ended, for up to half a minute: SGLang writes

@@ -1,5 +1,11 @@
 //! Reads a page in one pass: adds up what the server's row of the table selects.
 //!
+//! ```text
+//! of an engine           = the highest that its ranks print
+//! requests, cache size   = sum over the engines
+//! queue and KV cache     = of the engine with the fewest requests, if the server picks it by that; else the mean of all
+//! ```
+//!
 //! Where ranks of one engine print the same requests each, the highest value that an engine's ranks print counts: they may
 //! differ for the length of a step.
 //!
@@ -90,12 +96,18 @@ impl<'a> Reading<'a> {
     }
 
     fn finish(self, server: ModelServer) -> Result<EndpointMetrics, MetricsError> {
+        let waiting = self.waiting.requests(server, Metric::Waiting)?;
+        let engines = self.waiting.of_engines.len().max(1) as u32;
+        let next = self.next_engine(server);
+        let kv_cache_utilization = self.kv_cache_utilization.at(next).or(self.kv_cache_utilization.mean());
         Ok(EndpointMetrics {
-            waiting: self.waiting.requests(server, Metric::Waiting)?,
+            waiting,
             running: self.running.requests(server, Metric::Running)?,
-            kv_cache_utilization: self.kv_cache_utilization.mean().map(|share| share as f32),
+            engines,
+            next_queue: self.waiting.at(next).map_or(waiting / engines, |waiting| waiting as u32),
+            kv_cache_utilization: kv_cache_utilization.map(|share| share as f32),
             base_model: self.base_model.map(Labels::unescape),
-            lora: self.lora.and_then(|sample| lora_state(sample.labels)).or_else(|| self.unnamed_adapters()),
+            lora: self.named_adapters(engines).or_else(|| self.unnamed_adapters()),
             prefix_cache_queries: self.prefix_cache_queries.counted(server),
             prefix_cache_hits: self.prefix_cache_hits.counted(server),
             activity: self.activity.total(),
@@ -104,6 +116,22 @@ impl<'a> Reading<'a> {
                 cache_of(self.cache_tokens.total(), self.cache_blocks.total(), self.cache_block_tokens.mean())
             }),
         })
+    }
+
+    /// The engine to which the server gives the next request, if there are several and it goes by their load.
+    fn next_engine(&self, server: ModelServer) -> Option<&'a [u8]> {
+        let requests = |engine| {
+            self.waiting.at(Some(engine)).unwrap_or(0.0) + self.running.at(Some(engine)).unwrap_or(0.0)
+        };
+        let engines = self.waiting.of_engines.keys().copied();
+        let fewest = engines.min_by(|one, other| requests(one).total_cmp(&requests(other)));
+        fewest.filter(|_| server.picks_engine_by_load() && self.waiting.of_engines.len() > 1)
+    }
+
+    /// The adapters in use, if the page names them. It does not say on which of the engines, of which each has its own slots.
+    fn named_adapters(&self, engines: u32) -> Option<LoraState> {
+        let lora = lora_state(self.lora?.labels)?;
+        Some(LoraState { slots: lora.slots.saturating_mul(engines), ..lora })
     }
 
     /// How many adapters there can be, where the page names none. A server that serves none has no slots.
@@ -134,6 +162,11 @@ impl<'a> Tally<'a> {
         };
         let known = self.of_engines.entry(engine).or_insert(0.0);
         *known = if usable.is_nan() || known.is_nan() { f64::NAN } else { known.max(usable) };
+    }
+
+    /// What this engine adds, if that can be used.
+    fn at(&self, engine: Option<&[u8]>) -> Option<f64> {
+        self.of_engines.get(engine?).copied().filter(|value| value.is_finite())
     }
 
     fn samples(&self) -> usize {
@@ -236,14 +269,19 @@ mod tests {
         include_bytes!("../../tests/fixtures/sglang-0.5.23/metrics_two_dp_ranks.txt");
     const QUEUE_LORA: &[u8] = include_bytes!("../../tests/fixtures/vllm-0.32/metrics_queue_lora.txt");
 
-    /// Nothing but the two needed numbers.
+    /// Nothing but the two needed numbers, of one engine.
     fn load(waiting: u32, running: u32) -> EndpointMetrics {
-        EndpointMetrics { waiting, running, ..EndpointMetrics::default() }
+        EndpointMetrics { waiting, running, engines: 1, next_queue: waiting, ..EndpointMetrics::default() }
     }
 
     #[track_caller]
     fn check(server: ModelServer, page: &str, expected: Result<EndpointMetrics, MetricsError>) {
         assert_eq!(read(server, page.as_bytes()), expected, "{page}");
+    }
+
+    #[track_caller]
+    fn read_vllm(page: &str) -> EndpointMetrics {
+        read(ModelServer::Vllm, format!("{page}\n").as_bytes()).unwrap()
     }
 
     /// A vLLM page with two waiting and one running request and these lines.
@@ -352,7 +390,7 @@ mod tests {
             prefix_cache_queries: Some(1_000.0),
             prefix_cache_hits: Some(900.0),
             activity: Some(1.0),
-            ..EndpointMetrics { waiting: 6, running: 4, ..idle.clone() }
+            ..EndpointMetrics { waiting: 6, running: 4, next_queue: 6, ..idle.clone() }
         };
         let read = |page: &[u8]| read(ModelServer::Lmdeploy, page);
         assert_eq!(read(page_of!("lmdeploy-0.18.0/metrics_idle.txt")), Ok(idle));
@@ -505,21 +543,60 @@ mod tests {
     }
 
     #[test]
-    fn engines_are_added_up_and_their_cache_is_averaged() {
-        let metrics = vllm_with(
-            "vllm:num_requests_waiting{engine=\"1\"} 3\nvllm:num_requests_running{engine=\"1\"} 4\n\
+    fn engines_are_added_up_and_the_next_request_goes_to_the_one_with_the_fewest() {
+        let metrics = read_vllm(
+            "vllm:num_requests_waiting{engine=\"0\"} 2\nvllm:num_requests_running{engine=\"0\"} 1\n\
+             vllm:num_requests_waiting{engine=\"1\"} 3\nvllm:num_requests_running{engine=\"1\"} 4\n\
              vllm:kv_cache_usage_perc{engine=\"0\"} 0.25\nvllm:kv_cache_usage_perc{engine=\"1\"} 0.75\n\
+             vllm:lora_requests_info{max_lora=\"2\",running_lora_adapters=\"a\"} 1\n\
              vllm:prefix_cache_queries_total{engine=\"0\"} 10\nvllm:prefix_cache_queries_total{engine=\"1\"} 5\n\
              vllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"10\",engine=\"0\"} 1\n\
              vllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"20\",engine=\"1\"} 1",
         );
         let expected = EndpointMetrics {
-            kv_cache_utilization: Some(0.5),
+            engines: 2,
+            next_queue: 2,
+            kv_cache_utilization: Some(0.25),
+            lora: Some(LoraState { slots: 4, ..lora(&["a"], 2).unwrap() }),
             cache: Some(CacheConfig { block_size_tokens: 16, capacity_tokens: 480 }),
             prefix_cache_queries: Some(15.0),
             ..load(5, 5)
         };
         assert_eq!(metrics, expected);
+    }
+
+    #[test]
+    fn what_the_next_request_finds_is_that_of_the_engine_that_gets_it() {
+        let page = |server: ModelServer, engines: &[(u32, u32, f64)]| {
+            let (prefix, label, names) = match server {
+                ModelServer::Sglang => {
+                    ("sglang", "dp_rank", ["num_queue_reqs", "num_running_reqs", "token_usage"])
+                }
+                _ => (
+                    "vllm",
+                    "engine",
+                    ["num_requests_waiting", "num_requests_running", "kv_cache_usage_perc"],
+                ),
+            };
+            let line = |(engine, (waiting, running, kv)): (usize, &(u32, u32, f64))| {
+                let values = names.iter().zip([f64::from(*waiting), f64::from(*running), *kv]);
+                values
+                    .map(|(name, value)| format!("{prefix}:{name}{{{label}=\"{engine}\"}} {value}\n"))
+                    .collect()
+            };
+            engines.iter().enumerate().map(line).collect::<Vec<String>>().concat()
+        };
+        let check = |server, engines: &[(u32, u32, f64)], expected: (u32, u32, Option<f32>)| {
+            let metrics = read(server, page(server, engines).as_bytes()).unwrap();
+            let told = (metrics.engines, metrics.next_queue, metrics.kv_cache_utilization);
+            assert_eq!(told, expected, "{server:?} {engines:?}");
+        };
+        check(ModelServer::Vllm, &[(3, 1, 0.5)], (1, 3, Some(0.5)));
+        check(ModelServer::Vllm, &[(9, 9, 1.0), (0, 1, 0.25)], (2, 0, Some(0.25)));
+        check(ModelServer::Vllm, &[(0, 9, 0.75), (2, 1, 0.25)], (2, 2, Some(0.25)));
+        // Of none is known how full it is where one is not known; the mean of the others says nothing of it.
+        check(ModelServer::Vllm, &[(0, 9, 0.75), (2, 1, f64::NAN)], (2, 2, None));
+        check(ModelServer::Sglang, &[(9, 9, 1.0), (0, 1, 0.25)], (2, 4, Some(0.625)));
     }
 
     #[test]

@@ -271,15 +271,16 @@ impl Endpoint {
 
     /// Requests queued there, as far as can be known: those of the last scrape, and those that this gateway has sent
     /// since; where there was no queue, one in `BATCHED_OF_ONE_QUEUED` of them, because most go straight into the
-    /// batch. Those that have left the queue since are seen at the next scrape. Where metrics cannot be read all of this
-    /// gateway's are as if sent since. `None` where nothing was heard of it.
+    /// batch. Several engines share them. Those that have left the queue since are seen at the next scrape. Where metrics
+    /// cannot be read all of this gateway's are as if sent since. `None` where nothing was heard of it.
     pub fn queue_depth(&self, in_flight: InFlight, now_ms: u64, stale_after_ms: u64) -> Option<u32> {
         let reading = match self.freshness(now_ms, stale_after_ms) {
             Freshness::Fresh => self.reading()?,
             Freshness::Unreadable => return Some(in_flight.waiting / BATCHED_OF_ONE_QUEUED),
             Freshness::Stale => return None,
         };
-        let sent_since = in_flight.waiting.saturating_sub(reading.own_waiting);
+        let sent_since =
+            in_flight.waiting.saturating_sub(reading.own_waiting) / reading.metrics.engines.max(1);
         Some(match reading.waiting {
             0 => sent_since / BATCHED_OF_ONE_QUEUED,
             waiting => waiting.saturating_add(sent_since),
@@ -525,6 +526,10 @@ mod tests {
         check(0, 0, 0);
         check(0, 19, 4);
         check(1, 3, 4);
+        let metrics = EndpointMetrics { engines: 4, ..EndpointMetrics::default() };
+        endpoint.set_reading(Some(Reading { waiting: 1, ..reading(metrics) }));
+        let in_flight = InFlight { waiting: 9, ..InFlight::default() };
+        assert_eq!(endpoint.queue_depth(in_flight, 10, 500), Some(3), "engines share what is sent");
         assert_eq!(endpoint.queue_depth(InFlight::default(), 10_000, 500), None, "stale");
     }
 

@@ -9,7 +9,7 @@ use envoy_test::model_server::engine::EngineSettings;
 use envoy_test::model_server::{MetricsPage, ServerSettings, SglangRanks};
 use serde_json::{Value, json};
 
-use crate::gateway::{ALL, BODY_MODES, Gateway, STOP_ITERATION, Setup, pod};
+use crate::gateway::{ALL, BODY_MODES, Gateway, STOP_ITERATION, Setup, chat, pod, until};
 
 /// Longer than workers take to hear of each other, which is two ticks of ten milliseconds, on a machine that is busy.
 const HEARD: Duration = Duration::from_millis(200);
@@ -301,4 +301,25 @@ fn a_server_that_has_started_anew_has_nothing_cached() {
             lines.iter().map(|line| matched_blocks(line["decision"].as_str().unwrap()).0).collect();
         assert!(matched[1] > 10 && matched[2] == 0, "{server}: {matched:?}");
     }
+}
+
+/// A pod that serves at several ports has one address, and is as many endpoints, each with a load, failures and a cache of its
+/// own.
+#[test]
+fn ports_of_one_address_are_endpoints_of_their_own() {
+    let gateway = by_prefix(STOP_ITERATION).start();
+    let addresses = gateway.pods.addresses();
+    assert!(addresses.iter().all(|address| address.ip() == addresses[0].ip()), "{addresses:?}");
+    gateway.pods.server(0).set(|knobs| knobs.gauges.waiting = Some(50.0));
+    gateway.pods.server(1).set(|knobs| knobs.refuse = true);
+    until("only the others are picked", || {
+        let shares = gateway.shares(&gateway.burst(vec![chat("tiny"); 8]));
+        shares[..2] == [0, 0]
+    });
+    for (path, body) in forms("ports", "Who?") {
+        let pods: BTreeSet<usize> = (0..3).map(|_| ask(&gateway, path, &body)).collect();
+        assert!(pods.len() == 1 && pods.iter().all(|pod| *pod > 1), "{path}: {pods:?}");
+    }
+    let cached: Vec<bool> = gateway.pods.servers().map(|pod| pod.counters().cached_tokens > 0).collect();
+    assert_eq!(cached[..2], [false, false]);
 }
