@@ -18,8 +18,8 @@ const WORDS: &str = r#"null null 0 7 12 345 4294967295 4294967296 -1 1.5 1e2 tru
 /// What else events that are alike have in place of `TEXT`; all but the last two end as they begin, in a string.
 const TEXTS: [&str; 8] =
     ["a", "", "usage", "message_stop", "\\\"", "\\\\", "\",\"usage\":1,\"a\":\"", "\":{\"choices\":\""];
-/// What such events have in place of `OTHER`; all but the last three are values.
-const OTHERS: [&str; 15] = [
+/// What such events have in place of `OTHER`; all but the last four are values.
+const OTHERS: [&str; 17] = [
     "0",
     "1",
     "12",
@@ -32,17 +32,20 @@ const OTHERS: [&str; 15] = [
     r#""}]\\""#,
     r#"["]",[]]"#,
     r#"{"usage":{"prompt_tokens":9}}"#,
+    "4294967296",
+    "0123456789",
     "",
     "7:{}",
     "usage:{}",
 ];
 /// Members that have one: what says nothing, and what counts.
-const WITH_OTHER: [&str; 7] = [
+const WITH_OTHER: [&str; 8] = [
     r#""index":OTHER"#,
     r#""ids":[OTHER]"#,
     r#""id":OTHER"#,
     r#""logprobs":OTHER"#,
     r#""usage":{"prompt_tokens":OTHER}"#,
+    r#""usage":{"completion_tokens":OTHER,"total":OTHER,"input_tokens_details":{"cached_tokens":OTHER}}"#,
     r#""code":OTHER"#,
     r#""usage":OTHER"#,
 ];
@@ -123,7 +126,7 @@ fn alike(document: &str, own: &[(&str, &str)]) -> String {
 fn stream() -> impl Strategy<Value = String> {
     let line = prop_oneof![
         4 => document().prop_map(|document| format!("data: {document}")),
-        4 => (output(), own(&TEXTS[..6], &OTHERS[..12])).prop_map(|(document, own)| alike(&document, &own)),
+        4 => (output(), own(&TEXTS[..6], &OTHERS[..13])).prop_map(|(document, own)| alike(&document, &own)),
         1 => select(vec!["data: [DONE]", ": usage", "event: error", "data", "id: {\"usage\":null}", "", "data:"])
             .prop_map(str::to_owned),
     ];

@@ -11,36 +11,65 @@ pub struct Usage {
     pub cached_tokens: Option<u32>,
 }
 
-/// The counts as they are named; of each the last one read.
-#[derive(Debug, Default)]
-pub(super) struct Counts {
+/// What is counted, by the name that it has in an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Count {
     /// `prompt_tokens`: OpenAI's chat completions, completions, embeddings.
-    pub prompt: Option<u32>,
+    Prompt,
     /// `completion_tokens`.
-    pub completion: Option<u32>,
+    Completion,
     /// `input_tokens`: OpenAI's responses, and Anthropic's messages.
-    pub input: Option<u32>,
+    Input,
     /// `output_tokens`.
-    pub output: Option<u32>,
+    Output,
     /// `cached_tokens`, OpenAI's.
-    pub cached: Option<u32>,
+    Cached,
     /// `cache_read_input_tokens`, Anthropic's: `input_tokens` is without them.
-    pub cache_read: Option<u32>,
+    CacheRead,
     /// `cache_creation_input_tokens`: `input_tokens` is without them, too.
-    pub cache_creation: Option<u32>,
+    CacheCreation,
 }
 
+/// The counts, of each the last one read.
+#[derive(Debug, Default)]
+pub(super) struct Counts([Option<u32>; 7]);
+
 impl Counts {
+    /// Reads a number; says whether it is a whole one of at most 32 bits, in digits.
+    pub(super) fn set(&mut self, count: Count, number: &[u8]) -> bool {
+        let number = whole_number(number);
+        if let (Some(place), Some(_)) = (self.0.get_mut(count as usize), number) {
+            *place = number;
+        }
+        number.is_some()
+    }
+
+    /// The same of several.
+    pub(super) fn set_all<'a>(&mut self, counts: impl Iterator<Item = (Count, &'a [u8])>) {
+        counts.for_each(|(count, number)| {
+            self.set(count, number);
+        });
+    }
+
     /// `None` where the size of the prompt was not told.
     pub(super) fn usage(&self) -> Option<Usage> {
+        let read = |count: Count| self.0.get(count as usize).copied().flatten();
+        let cache_read = read(Count::CacheRead);
         let input = |input: u32| {
-            let uncached = input.saturating_add(self.cache_creation.unwrap_or(0));
-            uncached.saturating_add(self.cache_read.unwrap_or(0))
+            let uncached = input.saturating_add(read(Count::CacheCreation).unwrap_or(0));
+            uncached.saturating_add(cache_read.unwrap_or(0))
         };
         Some(Usage {
-            prompt_tokens: self.prompt.or(self.input.map(input))?,
-            completion_tokens: self.completion.or(self.output).unwrap_or(0),
-            cached_tokens: self.cached.or(self.cache_read),
+            prompt_tokens: read(Count::Prompt).or(read(Count::Input).map(input))?,
+            completion_tokens: read(Count::Completion).or(read(Count::Output)).unwrap_or(0),
+            cached_tokens: read(Count::Cached).or(cache_read),
         })
     }
+}
+
+/// A whole number of at most 32 bits, in digits.
+pub(super) fn whole_number(word: &[u8]) -> Option<u32> {
+    // `parse` would take a plus sign.
+    word.first().filter(|byte| byte.is_ascii_digit())?;
+    str::from_utf8(word).ok()?.parse().ok()
 }

@@ -6,20 +6,26 @@
 //!
 //! A server writes the same lines, model and punctuation around each piece of its answer. An event that is as one that
 //! was read but for its one string of interest says the same in other words, and is changed in the same way: only that
-//! string need be looked at. Other values may differ, too, if nothing is looked for where they stand: an id or a time of each
-//! event's own, a number by which a server counts its events, the `index` of choices that take turns, logprobs. These are
-//! found by comparing: where an event first differs from the pattern, a value of that kind may differ from then on.
+//! string need be looked at, and the numbers of its `usage`, where it tells that so far. Other values may differ, too, if nothing
+//! is looked for where they stand: an id or a time of each event's own, a number by which a server counts its events, the
+//! `index` of choices that take turns, logprobs. These are found by comparing: where an event first differs from the pattern,
+//! a value of that kind may differ from then on.
 
 use memchr::{memchr, memchr3};
 use wide::u8x16;
 
+use super::counts::Count;
 use crate::openai::json::short_string_bytes;
 
 /// The longest event that is learnt: with its names, no server's event of one token is longer.
 const MAX_EVENT_BYTES: usize = 2_048;
 
-/// Values that may differ: the text, and what else servers were seen to change from event to event.
-const MAX_VALUES: usize = 5;
+/// Values that may differ: the text, up to four numbers of the usage, and what else servers were seen to change from event
+/// to event.
+const MAX_VALUES: usize = 8;
+
+/// Digits of a count that fits 32 bits, whichever they are.
+const MAX_COUNT_DIGITS: usize = 9;
 
 /// Bytes that are compared at a time.
 const BLOCK_BYTES: usize = 16;
@@ -52,6 +58,8 @@ struct Frame {
 pub(super) enum ValueKind {
     /// The one string of interest.
     Text,
+    /// A whole number of the usage.
+    Count(Count),
     /// Any string or word: nothing is looked for there.
     Scalar,
     /// The same, or any list or object.
@@ -104,6 +112,15 @@ impl<'p, 'a> Alike<'p, 'a> {
         self.values.get(self.pattern.text).is_some_and(|text| text.end - text.start == b"\"\"".len())
     }
 
+    /// What it says of the usage, in its order.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (Count, &[u8])> {
+        let values = self.pattern.kinds.iter().zip(&self.values);
+        values.filter_map(|(kind, value)| match kind {
+            ValueKind::Count(count) => Some((*count, self.event.get(value.start..value.end)?)),
+            ValueKind::Text | ValueKind::Scalar | ValueKind::Any => None,
+        })
+    }
+
     /// All of it, as the client is to see it.
     pub(super) fn written(&self) -> impl Iterator<Item = &[u8]> {
         let frame = self.pattern.written.as_ref().unwrap_or(&self.pattern.read);
@@ -134,13 +151,14 @@ impl Value {
 
 impl EventPattern {
     /// Learns from an event, with the blank line that ends it, that goes on as `written`, if that is something else.
-    /// Nothing in it is of interest but its one text; `values` are the text and those in whose place any other would do.
+    /// Nothing in it is of interest but its one text and its counts; `values` are these and those in whose place any other
+    /// would do.
     pub(super) fn learn(&mut self, event: &[u8], written: Option<&[u8]>, values: &[Value]) {
         let mut known = [Span::default(); MAX_VALUES];
         let differs_at =
             self.compare(event, &mut known).unwrap_or_else(|difference| difference.place_in(event));
         let differs = |value: &&Value| {
-            value.kind == ValueKind::Text
+            matches!(value.kind, ValueKind::Text | ValueKind::Count(_))
                 || value.has(differs_at)
                 || known.iter().any(|known| value.has(known.start))
         };
@@ -228,6 +246,7 @@ impl ValueKind {
     /// How long the value is that begins here, if it is of this kind and ends in this line.
     fn length(self, bytes: &[u8]) -> Option<usize> {
         match (bytes.first()?, self) {
+            (_, ValueKind::Count(_)) => digits(bytes),
             (b'"', _) => string_bytes(bytes),
             (_, ValueKind::Text) => None,
             (b'{', ValueKind::Any) => bracket_bytes(bytes, b'{', b'}'),
@@ -242,6 +261,12 @@ fn same_to<'p>(bytes: &[u8], place: usize, part: &'p [u8]) -> Result<usize, Diff
     let end = place + part.len();
     let is_there = bytes.get(place..end).is_some_and(|other| is_same(part, other));
     if is_there { Ok(end) } else { Err(Difference { from: place, part }) }
+}
+
+/// How many digits there are, if they are a number that fits a count.
+fn digits(bytes: &[u8]) -> Option<usize> {
+    let length = bytes.iter().position(|byte| !byte.is_ascii_digit())?;
+    (1..=MAX_COUNT_DIGITS).contains(&length).then_some(length)
 }
 
 /// How long the word is that begins here, if a value could end behind it.
@@ -321,8 +346,13 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     /// What stands in a template for a value of each kind.
-    const PLACES: [(&str, ValueKind); 3] =
-        [("TEXT", ValueKind::Text), ("SCALAR", ValueKind::Scalar), ("ANY", ValueKind::Any)];
+    const PLACES: [(&str, ValueKind); 5] = [
+        ("TEXT", ValueKind::Text),
+        ("PROMPT", ValueKind::Count(Count::Prompt)),
+        ("COMPLETION", ValueKind::Count(Count::Completion)),
+        ("SCALAR", ValueKind::Scalar),
+        ("ANY", ValueKind::Any),
+    ];
 
     const EVENT: &str = "event: x\ndata: {\"id\":\"1\",\"delta\": TEXT,\"more\":null}\n\n";
     const EVENT_WITH_OTHERS: &str =
@@ -472,6 +502,25 @@ mod tests {
             ["\"a\nb\"", "\"\"", "1", "null"],
         ] {
             assert!(!is_known(&four, values), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_the_usage_are_told_whether_they_differ_or_not() {
+        let template = "data: {\"delta\": TEXT,\"usage\":{\"prompt\":PROMPT,\"completion\":COMPLETION}}\n\n";
+        let pattern = learnt(template, template, &[&["\"text\"", "55", "1"]]);
+        let counts = |prompt, completion| {
+            let (event, _) = event(template, &["\"\"", prompt, completion]);
+            let alike = pattern.find(event.as_bytes())?;
+            Some(alike.counts().map(|(count, number)| (count, number.to_vec())).collect::<Vec<_>>())
+        };
+        for (prompt, completion) in [("55", "1"), ("55", "2"), ("999999999", "000000001")] {
+            let told = [(Count::Prompt, prompt), (Count::Completion, completion)];
+            let told = told.map(|(count, number)| (count, number.as_bytes().to_vec()));
+            assert_eq!(counts(prompt, completion), Some(told.to_vec()));
+        }
+        for other in ["", "-1", "+1", "1.0", "1e2", "null", "\"1\"", "1234567890", " 1", "{}"] {
+            assert_eq!((counts(other, "1"), counts("1", other)), (None, None), "{other}");
         }
     }
 

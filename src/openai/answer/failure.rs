@@ -6,8 +6,8 @@
 //! - `"object":"error"` at the top, vLLM's before 0.10;
 //! - an event whose line says `event: error`, whatever its data.
 
+use super::counts::whole_number;
 use super::place::{Seen, Spot};
-use super::usage::whole_number;
 use crate::openai::json::Token;
 
 /// Status codes are below this.

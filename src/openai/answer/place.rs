@@ -1,5 +1,6 @@
 //! Where in an answer's document a token stands, and so what it means to us.
 
+use super::counts::Count;
 use crate::openai::json::Token;
 
 /// Brackets within which each place is known by itself. What is looked for deeper is output, wherever it stands there.
@@ -16,13 +17,8 @@ pub(super) enum Spot {
     Usage,
     /// Its `prompt_tokens_details` or `input_tokens_details`.
     Details,
-    Prompt,
-    Completion,
-    Input,
-    Output,
-    Cached,
-    CacheRead,
-    CacheCreation,
+    /// One of its numbers.
+    Count(Count),
     /// An object that may hold what else stands at the top: `response` and `message`, of OpenAI's responses and Anthropic's
     /// messages.
     Envelope,
@@ -66,7 +62,7 @@ impl Spot {
             Spot::Document => at_top(name),
             Spot::Envelope => in_envelope(name),
             Spot::Usage => in_usage(name),
-            Spot::Details if name == b"cached_tokens" => Spot::Cached,
+            Spot::Details if name == b"cached_tokens" => Spot::Count(Count::Cached),
             Spot::Error => in_error(name),
             Spot::Choice if name == b"delta" => Spot::ChoiceDelta,
             Spot::Choice if name == b"finish_reason" => Spot::FinishReason,
@@ -147,12 +143,12 @@ fn in_envelope(name: &[u8]) -> Spot {
 
 fn in_usage(name: &[u8]) -> Spot {
     match name {
-        b"prompt_tokens" => Spot::Prompt,
-        b"completion_tokens" => Spot::Completion,
-        b"input_tokens" => Spot::Input,
-        b"output_tokens" => Spot::Output,
-        b"cache_read_input_tokens" => Spot::CacheRead,
-        b"cache_creation_input_tokens" => Spot::CacheCreation,
+        b"prompt_tokens" => Spot::Count(Count::Prompt),
+        b"completion_tokens" => Spot::Count(Count::Completion),
+        b"input_tokens" => Spot::Count(Count::Input),
+        b"output_tokens" => Spot::Count(Count::Output),
+        b"cache_read_input_tokens" => Spot::Count(Count::CacheRead),
+        b"cache_creation_input_tokens" => Spot::Count(Count::CacheCreation),
         b"prompt_tokens_details" | b"input_tokens_details" => Spot::Details,
         _ => Spot::Other,
     }

@@ -13,7 +13,7 @@
 //! The last two may hold back what has come, replace it or take it out ([`Passage`]). All read the same: names mean the
 //! same however they are spelled, broken JSON is no error, and what is read of it is the same however the answer is cut.
 //!
-//! Events that are like the one before but for their text and a number are not walked through ([`EventPattern`]). In
+//! Events that are like the one before but for their text and some numbers are not walked through ([`EventPattern`]). In
 //! memory are a few words, what an event's pattern has, and what is held back.
 //!
 //! Not done here: a document that is spread over several `data:` lines is not put together, and lines that end with a lone CR
@@ -223,6 +223,8 @@ impl AnswerReader {
         while !rest.is_empty() {
             let Some(alike) = self.pattern.find(rest) else { return false };
             outputs += u32::from(!alike.is_empty());
+            // Read anew if another kind of event follows: the last number counts.
+            self.usage.set_all(alike.counts());
             rest = rest.get(alike.bytes()..).unwrap_or_default();
         }
         self.progress.count_alike(outputs);
@@ -244,6 +246,7 @@ impl AnswerReader {
         }
         let Some(alike) = self.pattern.find(rest) else { return false };
         self.progress.count_alike(u32::from(!alike.is_empty()));
+        self.usage.set_all(alike.counts());
         if let Some(hidden) = &mut self.hidden_usage {
             hidden.pass_event();
         }

@@ -1,5 +1,6 @@
 //! What one token says, so far as it matters to whether the next event like this one need be read in full.
 
+use super::counts::Count;
 use super::event_pattern::ValueKind;
 
 /// What a token says.
@@ -11,6 +12,8 @@ pub(super) enum Says {
     Nothing,
     /// It is output, or would be if it were not empty.
     Output,
+    /// A number of the usage, of which the last one counts.
+    Count(Count),
     /// Something that counts at most once, or in order.
     More,
 }
@@ -21,7 +24,7 @@ impl Says {
         if more { Says::More } else { self }
     }
 
-    /// Whether it matters.
+    /// Whether it matters, and not only what comes last.
     pub(super) fn is_telling(self) -> bool {
         matches!(self, Says::Output | Says::More)
     }
@@ -31,6 +34,7 @@ impl Says {
         match self {
             Says::Never(kind) => Some(kind),
             Says::Output => Some(ValueKind::Text),
+            Says::Count(count) => Some(ValueKind::Count(count)),
             Says::Nothing | Says::More => None,
         }
     }

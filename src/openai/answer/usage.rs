@@ -17,29 +17,12 @@ use crate::openai::json::Token;
 impl Counts {
     /// Reads a number where it is one of those.
     pub(super) fn see(&mut self, seen: &Seen<'_>) -> Says {
-        let count = match seen.spot {
-            Spot::Prompt => &mut self.prompt,
-            Spot::Completion => &mut self.completion,
-            Spot::Input => &mut self.input,
-            Spot::Output => &mut self.output,
-            Spot::CacheRead => &mut self.cache_read,
-            Spot::CacheCreation => &mut self.cache_creation,
-            Spot::Cached => &mut self.cached,
-            _ => return Says::Nothing,
-        };
-        if seen.token != Token::Word {
-            return Says::Nothing;
+        match (seen.spot, seen.token) {
+            (Spot::Count(count), Token::Word) if self.set(count, seen.text) => Says::Count(count),
+            (Spot::Count(_), Token::Word) => Says::More,
+            _ => Says::Nothing,
         }
-        *count = whole_number(seen.text).or(*count);
-        Says::More
     }
-}
-
-/// A whole number of at most 32 bits, in digits.
-pub(super) fn whole_number(word: &[u8]) -> Option<u32> {
-    // `parse` would take a plus sign.
-    word.first().filter(|byte| byte.is_ascii_digit())?;
-    str::from_utf8(word).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -208,6 +191,30 @@ mod tests {
             (usage(8, 2, None), 2, false),
         );
         check(AnswerFormat::Events, &stream[..stream.len() - 20], (usage(8, 1, None), 2, false));
+    }
+
+    #[test]
+    fn each_event_may_tell_it_so_far_and_the_last_one_counts() {
+        let event = |text: &str, prompt: &str, completion: &str| {
+            format!(
+                "data: {{\"choices\":[{{\"text\":\"{text}\"}}],\"usage\":{{\"prompt_tokens\":{prompt},\
+                 \"total_tokens\":{completion},\"completion_tokens\":{completion},\
+                 \"prompt_tokens_details\":{{\"cached_tokens\":4}}}}}}\n\n"
+            )
+        };
+        let told = |events: &[(&str, &str, &str)], expected| {
+            let stream: String =
+                events.iter().map(|(text, prompt, output)| event(text, prompt, output)).collect();
+            check(AnswerFormat::Events, stream, expected);
+        };
+        told(&[("a", "8", "1"), ("b", "8", "2"), ("c", "8", "3")], (usage(8, 3, 4), 3, false));
+        told(&[("a", "8", "1"), ("b", "9", "12"), ("", "7", "12")], (usage(7, 12, 4), 2, false));
+        // What is no number of 32 bits changes nothing, and nothing is taken for what came before it.
+        told(&[("a", "8", "1"), ("b", "-1", "4294967296"), ("c", "8", "null")], (usage(8, 1, 4), 3, false));
+        told(&[("a", "8", "1"), ("b", "9", "4294967295"), ("c", "8", "2")], (usage(8, 2, 4), 3, false));
+        let between = "data: {\"usage\":{\"prompt_tokens\":9}}\n\n";
+        let stream = [event("a", "8", "1"), between.to_owned(), event("b", "8", "1")].concat();
+        check(AnswerFormat::Events, stream, (usage(8, 1, 4), 2, false));
     }
 
     #[test]
