@@ -155,29 +155,40 @@ fn comparison() -> Vec<(String, Vec<Case>)> {
         ("At 70 % of the capacity".to_owned(), all_at(0.7)),
         ("At 90 % of the capacity".to_owned(), all_at(0.9)),
         ("Other pools, at 70 % of their speed".to_owned(), other_pools.collect()),
-        ("Several workers, several gateways, at 70 %".to_owned(), several_gateways()),
+        (report::SEVERAL_WORKERS.to_owned(), several(&Workload::ALL, &[1, 4, 16, 64].map(of_workers))),
+        ("Several gateways, at 70 %".to_owned(), several_gateways()),
     ]
+}
+
+/// Gateways in front of a pool at 70 %, each in front of each kind of traffic.
+fn several(workloads: &[Workload], settings: &[Gateways]) -> Vec<Case> {
+    let case = |workload, gateways| Case {
+        gateways,
+        pickers: vec![PickerKind::Default, PickerKind::PrefixCache],
+        ..Case::usual(workload, 0.7)
+    };
+    workloads
+        .iter()
+        .flat_map(|&workload| settings.iter().map(move |&setting| case(workload, setting)))
+        .collect()
+}
+
+fn of_workers(workers: usize) -> Gateways {
+    Gateways { workers, ..Gateways::default() }
 }
 
 fn several_gateways() -> Vec<Case> {
     let told = Some(Gateways::LATENESS_MS);
-    let counts =
-        [(1, 1, None), (1, 2, None), (1, 4, None), (2, 1, None), (2, 1, told), (4, 1, None), (4, 1, told)];
-    let counts = counts.map(|(gateways, workers, peers_ms)| Gateways { gateways, workers, peers_ms });
+    let settings = [(1, None), (2, None), (2, told), (4, None), (4, told)];
+    let settings = settings.map(|(gateways, peers_ms)| Gateways { gateways, workers: 1, peers_ms });
     let workloads = [
         Workload::Conversation,
         Workload::MultiTurn,
         Workload::SharedPrefixes,
         Workload::HotPrompt,
         Workload::Random,
-    ]
-    .into_iter();
-    let case = |workload, gateways| Case {
-        gateways,
-        pickers: vec![PickerKind::Default, PickerKind::PrefixCache],
-        ..Case::usual(workload, 0.7)
-    };
-    workloads.flat_map(|workload| counts.map(|gateways| case(workload, gateways))).collect()
+    ];
+    several(&workloads, &settings)
 }
 
 fn show_progress(done: usize, all: usize) {

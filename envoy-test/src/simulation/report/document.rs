@@ -14,6 +14,9 @@ use crate::simulation::picker::PickerKind;
 
 const COMMAND: &str = "make simulate-routing";
 
+/// The section whose cases are compared with one worker.
+pub const SEVERAL_WORKERS: &str = "One gateway of several workers, at 70 %";
+
 /// Cases that are shown together.
 pub struct Section {
     pub title: String,
@@ -39,7 +42,8 @@ fn markdown(section: &Section) -> String {
     let (summary, details) = (tables::first_tokens(outcomes), tables::details(outcomes));
     let with_oracle = outcomes.iter().any(|outcome| outcome.case.pickers.contains(&PickerKind::Oracle));
     let against = with_oracle.then(|| tables::against_others(outcomes, PickerKind::PrefixCache) + "\n");
-    let against = against.unwrap_or_default();
+    let with_one = (title == SEVERAL_WORKERS).then(|| tables::against_one_worker(outcomes) + "\n");
+    let against = against.or(with_one).unwrap_or_default();
     format!(
         "### {title}\n\n{summary}\n{against}<details><summary>All figures</summary>\n\n{details}\n</details>\n"
     )

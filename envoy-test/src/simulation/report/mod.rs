@@ -5,7 +5,7 @@ mod measures;
 mod plots;
 mod tables;
 
-pub use document::{Section, write};
+pub use document::{SEVERAL_WORKERS, Section, write};
 pub use measures::Measures;
 pub use plots::Timeline;
 pub use tables::{details, first_tokens};

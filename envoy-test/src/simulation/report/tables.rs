@@ -47,6 +47,24 @@ pub fn against_others(outcomes: &[Outcome], picker: PickerKind) -> String {
     table.to_string()
 }
 
+/// One line a case of several workers: how much longer, or shorter, the mean time to first token is than with one, in percent.
+/// All cases must have the same pickers.
+pub fn against_one_worker(outcomes: &[Outcome]) -> String {
+    let pickers = outcomes.first().map_or(&[][..], |outcome| &outcome.case.pickers);
+    let names = pickers.iter().map(|picker| picker.name());
+    let mut table = Table::new("first token against one worker's, mean", names);
+    for outcome in outcomes.iter().filter(|outcome| outcome.case.gateways.workers > 1) {
+        let of_one = |other: &&Outcome| {
+            other.case.gateways.workers == 1 && other.case.workload == outcome.case.workload
+        };
+        let Some(one) = outcomes.iter().find(of_one) else { continue };
+        let mean = |(_, measures): &(PickerKind, Measures)| measures.first_token_ms.mean;
+        let pairs = outcome.measures.iter().zip(&one.measures);
+        table.row(&title(&outcome.case), pairs.map(|(own, one)| percent(mean(own), mean(one))));
+    }
+    table.to_string()
+}
+
 /// `−12 %`, `+3 %`.
 fn percent(own: f64, other: f64) -> String {
     let percent = ((own / other - 1.0) * 100.0).round();
