@@ -38,7 +38,8 @@ check: ## formatting, lints and documentation only
 bench: build ## measures what the plugin costs, natively and in Envoy, and writes docs/benchmarks.md: make bench [PARTS=requests]; all takes a quarter of an hour
 	@sh envoy-test/setup/envoy.sh
 	$(if $(PARTS),,cargo bench --locked --package inference-picker --bench '*' -- --warm-up-time 1 --measurement-time 2)
-	cargo run --locked --release --package envoy-test --bin bench -- --write $(PARTS)
+	cargo build --locked --release --package lock-watch
+	cargo run --locked --release --package envoy-test --bin bench -- --write $(PARTS) $(ARGUMENTS)
 
 .PHONY: bench-overload
 bench-overload: build ## shows what each class of traffic gets from full pods, without and with the gateway's queue

@@ -41,6 +41,8 @@ pub struct EnvoySettings {
     pub log_level: &'static str,
     /// Listens where the configuration says, if these addresses are free, instead of on ports of its own.
     pub keep_addresses: bool,
+    /// What Envoy has in its environment besides ours.
+    pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl EnvoySettings {
@@ -51,6 +53,7 @@ impl EnvoySettings {
             concurrency: 2,
             log_level: "info",
             keep_addresses: false,
+            environment: Vec::new(),
         }
     }
 }
@@ -174,6 +177,7 @@ fn command(settings: &EnvoySettings, configuration_file: &Path) -> Result<Comman
     let mut command = Command::new(binary::find(settings.version)?);
     command
         .current_dir(binary::project_root())
+        .envs(settings.environment.iter().map(|(name, value)| (name, value)))
         .args(["--disable-hot-restart", "--log-level", settings.log_level])
         .args(["--concurrency", &settings.concurrency.to_string()])
         .arg("--config-path")

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use envoy_test::envoy::binary::{plugin_file, project_root};
@@ -84,17 +84,19 @@ pub enum Scraping {
 }
 
 /// What to start besides the variant; the default is what most parts measure.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct GatewaySettings {
     pub scraping: Scraping,
     pub workers: u32,
     /// `prefixCache.maxBlocks`; `None` is the plugin's own.
     pub prefix_blocks_max: Option<u64>,
+    /// What Envoy has in its environment besides ours.
+    pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Default for GatewaySettings {
     fn default() -> Self {
-        Self { scraping: Scraping::Rarely, workers: 1, prefix_blocks_max: None }
+        Self { scraping: Scraping::Rarely, workers: 1, prefix_blocks_max: None, environment: Vec::new() }
     }
 }
 
@@ -129,10 +131,12 @@ impl Gateway {
                 let built =
                     checkout.map(|root| root.join("target/wasm32-wasip1/release/inference_picker.wasm"));
                 configuration.set_plugin_file(&built.unwrap_or_else(plugin_file));
-                configuration.edit_plugin(|plugin| set_up_plugin(plugin, variant, endpoints, settings));
+                configuration.edit_plugin(|plugin| set_up_plugin(plugin, variant, endpoints, &settings));
             }
         }
-        let settings = EnvoySettings { concurrency: settings.workers, ..EnvoySettings::new(configuration) };
+        let GatewaySettings { workers, environment, .. } = settings;
+        let settings =
+            EnvoySettings { concurrency: workers, environment, ..EnvoySettings::new(configuration) };
         Ok(Gateway { envoy: Envoy::start(settings)?, variant, _folder: folder })
     }
 
@@ -162,7 +166,7 @@ fn put_nothing(configuration: &mut Configuration, folder: &TempDir) -> Result<()
     Ok(())
 }
 
-fn set_up_plugin(plugin: &mut Value, variant: Variant, endpoints: &[SocketAddr], settings: GatewaySettings) {
+fn set_up_plugin(plugin: &mut Value, variant: Variant, endpoints: &[SocketAddr], settings: &GatewaySettings) {
     let pool = &mut plugin["pools"][0];
     pool["endpoints"] = endpoints.iter().map(SocketAddr::to_string).collect();
     pool["routingStrategy"] = variant.strategy().into();

@@ -9,6 +9,7 @@
 
 mod clients;
 mod gateway;
+mod locks;
 mod memory;
 mod message;
 mod model_servers;
@@ -61,6 +62,8 @@ enum Part {
     Scraping,
     /// 1 to 32 worker threads.
     Workers,
+    /// How long 16 workers wait for each other.
+    Locks,
     /// Memory with 1,000 endpoints and a full index of prefixes.
     Memory,
     /// What `cargo bench` has left; measures nothing.
@@ -112,6 +115,7 @@ impl Part {
             Part::Saturation => self.kept(saturation::measure(runtime, rounds)?, saturation::table),
             Part::Scraping => self.kept(scraping::measure(runtime, rounds)?, scraping::table),
             Part::Workers => self.kept(workers::measure(runtime, rounds, other)?, workers::table),
+            Part::Locks => self.kept(locks::measure(runtime)?, locks::table),
             Part::Memory => self.kept(memory::measure(runtime)?, memory::table),
             Part::Natively => Ok(natively::table()?.to_string()),
         }

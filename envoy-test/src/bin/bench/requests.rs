@@ -76,7 +76,7 @@ pub fn by_number_of_endpoints(runtime: &Runtime, rounds: usize) -> Result<Vec<Re
 
 pub fn start(variants: &[Variant], servers: &ModelServers, scraping: Scraping) -> Result<Vec<Gateway>> {
     let settings = GatewaySettings { scraping, ..GatewaySettings::default() };
-    variants.iter().map(|&variant| Gateway::start(variant, &servers.addresses, settings)).collect()
+    variants.iter().map(|&variant| Gateway::start(variant, &servers.addresses, settings.clone())).collect()
 }
 
 fn requests() -> Vec<(String, Arc<[u8]>)> {

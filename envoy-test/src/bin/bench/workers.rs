@@ -119,7 +119,8 @@ impl Contender {
         (build, variant): (Build, Variant),
         other: Option<&Path>,
     ) -> Result<Contender> {
-        let settings = GatewaySettings { scraping: Scraping::EveryMs(50), workers, prefix_blocks_max: None };
+        let settings =
+            GatewaySettings { scraping: Scraping::EveryMs(50), workers, ..GatewaySettings::default() };
         let gateway = Gateway::start_with(variant, &servers.addresses, settings, other)?;
         let clients = runtime.block_on(Clients::connect_many(gateway.envoy.address(), CLIENTS))?;
         let cost = WorkersCost {
