@@ -364,6 +364,14 @@ proptest! {
     }
 
     #[test]
+    fn types_change_nothing(lines in sample_lines()) {
+        let name = |line: &str| line.trim_start().split(['{', ' ', '\t']).next().unwrap_or_default().to_owned();
+        let typed = lines.iter().map(|line| format!("# HELP {0} H.\n# TYPE {0} gauge\n{line}", name(line)));
+        let (typed, plain) = (typed.collect::<String>() + "# EOF", lines.concat());
+        prop_assert_eq!(read(ModelServer::Vllm, typed.as_bytes()), read(ModelServer::Vllm, plain.as_bytes()));
+    }
+
+    #[test]
     fn a_page_cut_within_a_line_is_never_believed(lines in sample_lines(), place in any::<prop::sample::Index>()) {
         let page = lines.concat();
         let cut = &page.as_bytes()[..place.index(page.len())];

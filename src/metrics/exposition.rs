@@ -1,4 +1,4 @@
-//! The Prometheus text format, borrowed from the page and read only as far as asked.
+//! The Prometheus text format and OpenMetrics', borrowed from the page and read only as far as asked.
 //!
 //! [`lines`] finds lines, [`after_name`] tells whether a line is a sample of a given metric, and only then does
 //! [`Sample::parse`] look at labels and value. Most lines of a page are of no interest, so most lines cost one
@@ -6,28 +6,66 @@
 //!
 //! It does not check what is not asked for: lines of other metrics may hold anything, invalid UTF-8 as well.
 
-use memchr::{memchr_iter, memchr2};
+use memchr::{memchr, memchr_iter, memchr2};
+
+/// Whether the page has its end: a line feed, or OpenMetrics' mark, which may lack one.
+pub fn is_whole(page: &[u8]) -> bool {
+    page.ends_with(b"\n") || page.ends_with(b"\n# EOF")
+}
 
 /// The lines of the page that are not comments, without their line feed and leading blanks. What follows the
 /// last line feed is not a line: nobody can know that it is whole.
-pub fn lines(page: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut start = 0;
-    let lines = memchr_iter(b'\n', page).map(move |end| {
-        let line = page.get(start..end).unwrap_or_default();
-        start = end + 1;
-        skip_blanks(line)
-    });
-    lines.filter(|line| line.first() != Some(&b'#'))
+///
+/// A family of metrics whose name is not wanted is passed over, from its `# TYPE` to where the next one begins, by one search
+/// for that: all samples of a family stand behind its type, and most lines of a page are those of histograms.
+pub fn lines(page: &[u8], is_wanted: impl Fn(&[u8]) -> bool) -> impl Iterator<Item = &[u8]> {
+    let mut rest = page;
+    std::iter::from_fn(move || {
+        loop {
+            let (line, behind) = rest.split_at_checked(memchr(b'\n', rest)? + 1)?;
+            rest = behind;
+            let line = skip_blanks(line.strip_suffix(b"\n").unwrap_or(line));
+            if line.first() != Some(&b'#') {
+                return Some(line);
+            }
+            if family(line).is_some_and(|family| !is_wanted(family)) {
+                rest = behind.get(next_family(behind)..)?;
+            }
+        }
+    })
+}
+
+/// The family whose type this comment tells.
+fn family(comment: &[u8]) -> Option<&[u8]> {
+    let text = comment.strip_prefix(b"# TYPE ")?;
+    text.split(|byte| matches!(byte, b' ' | b'\t')).next().filter(|name| !name.is_empty())
+}
+
+/// Where the next line begins that tells of a family. Other `#` are comments, or stand in labels' values.
+fn next_family(text: &[u8]) -> usize {
+    let begins = |place: &usize| {
+        let (before, line) = text.split_at_checked(*place).unwrap_or_default();
+        (before.is_empty() || before.ends_with(b"\n"))
+            && (line.starts_with(b"# HELP ") || line.starts_with(b"# TYPE "))
+    };
+    memchr_iter(b'#', text).find(begins).unwrap_or(text.len())
 }
 
 /// What follows the metric's name, if the line is a sample of that metric: the name must end there, as
 /// `num_requests_waiting` is also the beginning of `num_requests_waiting_by_reason`. The one byte behind the
-/// name is looked at first, since it rules out nearly every line.
+/// name is looked at first, since it rules out nearly every line. In OpenMetrics, names may have an underscore where the
+/// text format has a colon: Python's client prints them so.
 #[inline]
 pub fn after_name<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let (start, rest) = line.split_at_checked(name.len())?;
     let delimited = matches!(rest.first()?, b'{' | b' ' | b'\t');
-    (delimited && start == name.as_bytes()).then_some(rest)
+    (delimited && (start == name.as_bytes() || begins_alike(name, start))).then_some(rest)
+}
+
+/// Whether the name begins so, with its colons or with underscores in their place.
+pub fn begins_alike(name: &str, start: &[u8]) -> bool {
+    let alike = |(one, other): (u8, &u8)| one == *other || (one == b':' && *other == b'_');
+    start.len() <= name.len() && name.bytes().zip(start).all(alike)
 }
 
 /// One sample, without its name.
@@ -112,10 +150,12 @@ fn closing_quote(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// The value in front of an optional timestamp, with nothing behind them but the carriage return of a CRLF.
+/// The value in front of an optional timestamp, with nothing behind them but OpenMetrics' exemplar, which begins with `#`, and
+/// the carriage return of a CRLF.
 fn value(text: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(text.strip_suffix(b"\r").unwrap_or(text)).ok()?;
-    let mut words = text.split([' ', '\t']).filter(|word| !word.is_empty());
+    let words = text.split([' ', '\t']).filter(|word| !word.is_empty());
+    let mut words = words.take_while(|word| *word != "#");
     let value = words.next()?.parse().ok()?;
     let timed = words.next().is_none_or(|timestamp| timestamp.parse::<f64>().is_ok());
     (timed && words.next().is_none()).then_some(value)
@@ -157,6 +197,8 @@ mod tests {
         check("{a=\"x\"} 7\r", Some((&[("a", "x")], 7.0)));
         check(" { a = \"x\" , b=\"\" } 7", Some((&[("a", "x"), ("b", "")], 7.0)));
         check("{a=\"x\",} 7", Some((&[("a", "x")], 7.0)));
+        check(" 7 # {trace_id=\"b\"} 1 1.5", Some((&[], 7.0)));
+        check("{a=\"x\"} 7 1795322263.5 # {} 1", Some((&[("a", "x")], 7.0)));
     }
 
     #[test]
@@ -188,7 +230,6 @@ mod tests {
             " 0x1",
             " 7 x",
             " 7 1 2",
-            " 7 # {a=\"b\"} 1",
             " ü",
             "} 7",
             "{a} 7",
@@ -230,6 +271,8 @@ mod tests {
         check("queue 7", Some(" 7"));
         check("queue\t7", Some("\t7"));
         check("queue{} 7", Some("{} 7"));
+        assert_eq!(after_name(b"a_queue 7", "a:queue"), Some(&b" 7"[..]));
+        assert_eq!(after_name(b"a:queue 7", "a_queue"), None);
         for other in ["queue", "queue_size 7", "queue7", "my_queue 7", "Queue 7", "que", ""] {
             check(other, None);
         }
@@ -238,8 +281,9 @@ mod tests {
     #[test]
     fn only_finished_lines_that_are_not_comments_are_lines() {
         let check = |page: &str, expected: &[&str]| {
-            let read: Vec<_> =
-                lines(page.as_bytes()).map(|line| std::str::from_utf8(line).unwrap()).collect();
+            let read: Vec<_> = lines(page.as_bytes(), |family| family == b"a")
+                .map(|line| std::str::from_utf8(line).unwrap())
+                .collect();
             assert_eq!(read, expected, "{page:?}");
         };
         check("a 1\nb 2\n", &["a 1", "b 2"]);
@@ -247,5 +291,23 @@ mod tests {
         check("a 1\r\n\r\n\nb 2\n", &["a 1\r", "\r", "", "b 2"]);
         check("# HELP a A.\n #TYPE a gauge\n \ta 1\n", &["a 1"]);
         check("", &[]);
+        check(
+            "# HELP b B.\n# TYPE b gauge\nb 1\nb{x=\"# 3\"} 2\n# HELP a A.\n# TYPE a gauge\na 1\n",
+            &["a 1"],
+        );
+        check("# TYPE b gauge\n# TYPE a gauge\na 1\n# TYPE b gauge\nb 1\n# EOF", &["a 1"]);
+        check("# TYPE b gauge\nb 1\n# a comment within\nb 2\n#\nb 3\n# HELP c C.\nc 1\n", &["c 1"]);
+        check("# TYPE b gauge\nb 1", &[]);
+        check("# TYPE \nb 1\n# TYPE\nb 2\n", &["b 1", "b 2"]);
+    }
+
+    #[test]
+    fn a_page_has_its_end() {
+        for (page, whole) in
+            [("a 1\n", true), ("a 1\n# EOF\n", true), ("a 1\n# EOF", true), ("a 1# EOF", false)]
+        {
+            assert_eq!(is_whole(page.as_bytes()), whole, "{page:?}");
+        }
+        assert!(!is_whole(b"") && !is_whole(b"a 1"));
     }
 }

@@ -3,13 +3,19 @@
 //! [`read`] takes one scraped page and gives [`EndpointMetrics`] or the reason why the page cannot be
 //! believed. It is a function of its arguments, reads the page once and allocates only what it returns.
 //!
-//! The parts: `exposition` knows the text format, `model_server` is the one table of names, `reader` adds up
-//! what the table selects.
+//! The parts: `gzip` inflates, `exposition` knows the text format, `model_server` is the one table of names, `reader` adds up
+//! what the table selects. `load_header` reads what a
+//! server tells with an answer.
 //!
-//! What it does not do: histograms, rates, or the OpenMetrics and protobuf forms. A page that has every needed
+//! A page may be gzip, and may have the OpenMetrics form: what of that is not asked for comes where a server offers nothing
+//! else.
+//!
+//! What it does not do: histograms, rates, or the protobuf form. A page that has every needed
 //! series is believed: whether the numbers are fresh is for the caller, who knows when they were asked for.
 
 mod exposition;
+mod gzip;
+mod load_header;
 mod model_server;
 mod reader;
 
@@ -17,6 +23,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use load_header::{LOAD_FORMAT, LOAD_FORMAT_HEADER, LOAD_HEADER, ToldLoad, read_load};
 pub use model_server::{Metric, ModelServer};
 pub use reader::{MAX_ADAPTERS, MAX_PAGE_BYTES, read};
 
@@ -90,10 +97,12 @@ pub struct CacheConfig {
 pub enum MetricsError {
     /// The page is longer than [`MAX_PAGE_BYTES`].
     TooLarge {
-        /// Its length.
+        /// Its length, by its own word if it is compressed.
         bytes: usize,
     },
-    /// The page does not end with a line feed, as every whole page does. A page cut short is refused as a whole:
+    /// The page is compressed, and is not what was compressed: cut short, or altered.
+    BadGzip,
+    /// The page does not end with a line feed or `# EOF`, as every whole page does. A page cut short is refused as a whole:
     /// its last number may be the `1` of a `10`, and the series behind the cut would be missing from the sums.
     Incomplete,
     /// A needed series is not on the page.
@@ -118,8 +127,11 @@ impl fmt::Display for MetricsError {
             Self::TooLarge { bytes } => {
                 write!(f, "a page of {bytes} bytes is over the limit of {MAX_PAGE_BYTES}")
             }
+            Self::BadGzip => {
+                write!(f, "the page is compressed and cannot be inflated: cut short, or altered")
+            }
             Self::Incomplete => {
-                write!(f, "the page does not end with a line feed: cut short, or no metrics page")
+                write!(f, "the page ends with neither a line feed nor `# EOF`: cut short, or no metrics page")
             }
             Self::Missing { server, metric } => write!(f, "no {metric:?} series of {server:?} on the page"),
             Self::NotACount { server, metric } => {

@@ -14,9 +14,9 @@
 
 use std::collections::BTreeMap;
 
-use super::exposition::{Labels, Sample, after_name, lines};
+use super::exposition::{Labels, Sample, after_name, begins_alike, is_whole, lines};
 use super::model_server::{Metric, ModelServer, Series};
-use super::{CacheConfig, EndpointMetrics, LoraState, MetricsError};
+use super::{CacheConfig, EndpointMetrics, LoraState, MetricsError, gzip};
 
 /// The longest page that is read, in bytes. vLLM prints about 66 KB for each engine: room for 31 engines.
 pub const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
@@ -24,17 +24,25 @@ pub const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
 /// Adapters taken from the running list, and again from the waiting list. A server holds far fewer at a time.
 pub const MAX_ADAPTERS: usize = 256;
 
-/// Reads the metrics page of a model server.
+/// Reads the metrics page of a model server, which may be gzip.
 pub fn read(server: ModelServer, page: &[u8]) -> Result<EndpointMetrics, MetricsError> {
     if page.len() > MAX_PAGE_BYTES {
         return Err(MetricsError::TooLarge { bytes: page.len() });
     }
-    if page.last() != Some(&b'\n') {
+    if gzip::is_gzip(page) {
+        return read_plain(server, &gzip::inflate(page)?);
+    }
+    read_plain(server, page)
+}
+
+fn read_plain(server: ModelServer, page: &[u8]) -> Result<EndpointMetrics, MetricsError> {
+    if !is_whole(page) {
         return Err(MetricsError::Incomplete);
     }
     let mut reading = Reading::default();
     let (selected, engine_label) = (server.series(), server.engine_label());
-    for line in lines(page) {
+    let is_wanted = |family: &[u8]| selected.iter().any(|series| begins_alike(series.name, family));
+    for line in lines(page, is_wanted) {
         for series in selected {
             if let Some(rest) = after_name(line, series.name) {
                 reading.take(series, Sample::parse(rest), engine_label);
@@ -457,6 +465,38 @@ mod tests {
         check(&["0.0", "0.0"], true);
         check(&["0.0", "1.0"], false);
         check(&["NaN"], false);
+    }
+
+    /// As prometheus-client 0.26 prints it.
+    const OPEN_METRICS: &str = "\
+# HELP vllm:num_requests_waiting Requests waiting.
+# TYPE vllm:num_requests_waiting gauge
+vllm_num_requests_waiting{engine=\"0\",model_name=\"tiny\"} 5.0
+# HELP vllm:num_requests_running Requests running.
+# TYPE vllm:num_requests_running gauge
+vllm_num_requests_running{engine=\"0\",model_name=\"tiny\"} 3.0
+# HELP vllm:prompt_tokens Prompt \\\"tokens\\\".
+# TYPE vllm:prompt_tokens counter
+vllm_prompt_tokens_total{model_name=\"tiny\"} 7.0 # {trace_id=\"a#b\"} 7.0 1795998614.6984713
+vllm_prompt_tokens_created{model_name=\"tiny\"} 1.7959986146984594e+09
+# HELP vllm:ttft x
+# TYPE vllm:ttft histogram
+vllm_ttft_bucket{le=\"2.0\"} 1.0 # {trace_id=\"x\"} 1.5 1795998614.698552
+vllm_ttft_sum 1.5
+# EOF
+";
+
+    #[test]
+    fn open_metrics_and_gzip_say_what_the_text_says() {
+        let expected = EndpointMetrics { activity: Some(7.0), base_model: Some("tiny".into()), ..load(5, 3) };
+        check(ModelServer::Vllm, OPEN_METRICS, Ok(expected.clone()));
+        check(ModelServer::Vllm, &OPEN_METRICS.replace("vllm_", "vllm:"), Ok(expected.clone()));
+        check(ModelServer::Vllm, OPEN_METRICS.trim_end(), Ok(expected));
+        let mut gzip = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+        gzip.extend(miniz_oxide::deflate::compress_to_vec(QUEUE_LORA, 6));
+        gzip.extend([0; 4]);
+        gzip.extend((QUEUE_LORA.len() as u32).to_le_bytes());
+        assert_eq!(read(ModelServer::Vllm, &gzip), read(ModelServer::Vllm, QUEUE_LORA));
     }
 
     #[test]
