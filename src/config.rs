@@ -17,6 +17,8 @@ use crate::metrics::ModelServer;
 /// How often each endpoint's metrics are read. vLLM's gauges change at the end of a step (tens of milliseconds
 /// on a busy server), so reading faster shows nothing new.
 pub const DEFAULT_SCRAPE_INTERVAL: Duration = Duration::from_millis(50);
+/// The share of a core that scraping may take: Envoy's main thread also serves xDS and the admin.
+pub const DEFAULT_SCRAPE_BUDGET: f64 = 0.1;
 /// How long one scrape may take. A model server answers within milliseconds; one that needs half a second is
 /// treated as one that does not answer.
 pub const DEFAULT_SCRAPE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -58,6 +60,8 @@ pub const MAX_ENDPOINTS: usize = 4096;
 pub const MAX_POOLS: usize = 256;
 /// Models in one configuration.
 pub const MAX_MODELS: usize = 4096;
+/// Headers that the configuration may add to a scrape.
+pub const MAX_METRICS_HEADERS: usize = 16;
 /// Targets of one model.
 pub const MAX_TARGETS: usize = 256;
 /// Bytes of a name (pool, cluster, model): longer ones are mistakes, and names end up in logs and keys.
@@ -150,12 +154,12 @@ pub struct Config {
     pub pick_to: PickTo,
     /// Who scrapes.
     pub scrape_by: ScrapeBy,
-    /// The ORIGINAL_DST cluster through which any endpoint is reached; `None`: nothing is scraped.
+    /// The ORIGINAL_DST cluster through which any endpoint and any gateway is reached, unless a pool has one of its own.
     pub scrape_cluster: Option<String>,
     /// The cluster of Envoy's own admin listener.
     pub admin_cluster: Option<String>,
-    /// Milliseconds between two scrapes of one endpoint.
-    pub scrape_interval_ms: u64,
+    /// The share of a core that scraping may take, above 0 and at most 1.
+    pub scrape_budget: f64,
     /// Milliseconds a scrape may take.
     pub scrape_timeout_ms: u64,
     /// Age in milliseconds from which metrics are stale.
@@ -237,10 +241,36 @@ pub struct Pool {
     pub routing_strategy: RoutingStrategy,
     /// Whose metrics the endpoints print.
     pub model_server: ModelServer,
+    /// Where their metrics are, and how they are asked for.
+    pub metrics: Metrics,
+    /// Whether requests ask their endpoint to tell its load with the answer.
+    pub answers_tell_load: bool,
     /// From when on its endpoints are saturated.
     pub saturation: Saturation,
     /// Prefix blocks that are remembered for all of its endpoints together.
     pub prefix_blocks_max: usize,
+}
+
+/// Where the metrics of a pool's endpoints are, and how they are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// The ORIGINAL_DST cluster through which they are reached: the pool's own or `scrapeCluster`; `None`: they are not read.
+    pub cluster: Option<String>,
+    /// The port that has them; `None`: each endpoint's own.
+    pub port: Option<u16>,
+    /// The path of the page.
+    pub path: String,
+    /// What is added to each scrape's headers, by names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Milliseconds between two scrapes of one endpoint.
+    pub interval_ms: u64,
+}
+
+impl Metrics {
+    /// Where the endpoint at this address has its page.
+    pub fn address_of(&self, endpoint: SocketAddr) -> SocketAddr {
+        SocketAddr::new(endpoint.ip(), self.port.unwrap_or(endpoint.port()))
+    }
 }
 
 /// A published model: the spec of an InferenceModel.
@@ -289,6 +319,11 @@ impl Config {
     /// The path of the first field that is not right, and what is wrong with it.
     pub fn parse(document: &[u8]) -> Result<Config, ConfigError> {
         validate::config(raw::parse(document)?)
+    }
+
+    /// Whether the metrics of any pool are read.
+    pub fn reads_metrics(&self) -> bool {
+        self.pools.iter().any(|pool| pool.metrics.cluster.is_some())
     }
 
     /// The position of the pool behind an Envoy cluster.

@@ -210,7 +210,7 @@ pub fn admit(
 
 /// Whether the pool has no room, by its own limits.
 pub fn is_saturated(config: &Config, pool: &Pool, loads: &LoadBook, now_ms: u64) -> bool {
-    let limits = limits(config);
+    let limits = limits(config, pool);
     let Some(stale_after_ms) = limits.metrics_stale_after_ms.filter(|_| !pool.has_unnamed()) else {
         return false;
     };
@@ -275,7 +275,8 @@ fn send(
     if pool.has_unnamed() {
         return Decision::Fallback("hosts that cannot be named");
     }
-    let ranking = rank(strategy, pool, loads, demand, limits(config), now_ms, rng);
+    let limits = limits(config, pool);
+    let ranking = rank(strategy, pool, loads, demand, limits, now_ms, rng);
     let Some(first) = ranking.first() else {
         return Decision::Refuse(ApiError::no_endpoint(&pool.name));
     };
@@ -297,9 +298,11 @@ fn send(
     Decision::Send(pick)
 }
 
-fn limits(config: &Config) -> Limits {
+fn limits(config: &Config, pool: &Pool) -> Limits {
     Limits {
-        metrics_stale_after_ms: config.scrape_cluster.as_ref().map(|_| config.metrics_stale_after_ms),
+        metrics_stale_after_ms: config
+            .reads_metrics()
+            .then(|| pool.stale_after_ms(config.metrics_stale_after_ms)),
         max_consecutive_failures: config.max_consecutive_failures,
     }
 }

@@ -20,6 +20,8 @@ pub enum Limit {
     KnownAdapters,
     /// A metrics page lists as many adapters as are read of it, or more.
     PageAdapters,
+    /// Scraping keeps to its budget, so that metrics are older than they may be.
+    ScrapeBudget,
     /// Workers have told of more prompts than were kept until they were read.
     JournalUnread,
     /// There are more other gateways than are asked.
@@ -28,7 +30,7 @@ pub enum Limit {
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Limit; 10] = [
+    pub const ALL: [Limit; 11] = [
         Limit::UserBytes,
         Limit::PromptBlocks,
         Limit::PromptsInFlight,
@@ -37,6 +39,7 @@ impl Limit {
         Limit::MissingModels,
         Limit::KnownAdapters,
         Limit::PageAdapters,
+        Limit::ScrapeBudget,
         Limit::JournalUnread,
         Limit::Gateways,
     ];
@@ -52,6 +55,7 @@ impl Limit {
             Limit::MissingModels => "missing_models",
             Limit::KnownAdapters => "known_adapters",
             Limit::PageAdapters => "page_adapters",
+            Limit::ScrapeBudget => "scrape_budget",
             Limit::JournalUnread => "journal_unread",
             Limit::Gateways => "gateways",
         }

@@ -16,6 +16,7 @@ use crate::interval::Interval;
 use crate::ledger::{Event, Heard};
 use crate::limits::{Limit, LimitsReached};
 use crate::load::{AdapterId, LoadBook, LoadId, Ticket};
+use crate::metrics::ToldLoad;
 use crate::model_sizes::ModelSizes;
 use crate::models::Turns;
 use crate::openai::{ApiError, InferenceRequest, Usage};
@@ -179,12 +180,17 @@ impl<W> Picker<W> {
                 let endpoints = own.pool.endpoints().unwrap_or_default();
                 self.loads.share_speed(endpoints.iter().map(|endpoint| endpoint.load_id));
                 own.observe_drain_rate(&self.loads, now_ms);
+                own.pool.forget_told(self.config.metrics_stale_after_ms, now_ms);
             }
         }
         if self.expiry.is_due(now_ms) {
             self.prefixes().for_each(|prefixes| prefixes.expire(now_ms));
-            let silence_ms = Schedule::of(&self.config).longest_silence_ms(self.config.scrape_timeout_ms);
-            self.pools.iter_mut().for_each(|own| own.look_for_scraper(silence_ms, now_ms));
+            for (own, pool) in self.pools.iter_mut().zip(&self.config.pools) {
+                let schedule = Schedule::of(&self.config, pool);
+                let silence_ms = schedule.longest_silence_ms(self.config.scrape_timeout_ms);
+                let silence_ms = own.pool.stale_after_ms(silence_ms);
+                own.look_for_scraper(silence_ms, now_ms);
+            }
         }
         changed
     }
@@ -505,6 +511,14 @@ impl<W> Picker<W> {
     pub fn succeeded(&mut self, pool: usize, sent: &Sent, now_ms: u64) {
         if let Some(own) = self.pools.get_mut(pool) {
             own.pool.request_succeeded(sent.load_id(), sent.digest, now_ms);
+        }
+    }
+
+    /// The endpoint's answer tells its load.
+    pub fn load_told(&mut self, pool: usize, sent: &Sent, told: ToldLoad, now_ms: u64) {
+        let is_asked = self.config.pools.get(pool).is_some_and(|pool| pool.answers_tell_load);
+        if let Some(own) = self.pools.get_mut(pool).filter(|_| is_asked) {
+            own.pool.load_told(sent.load_id(), told, &self.loads, now_ms);
         }
     }
 

@@ -3,21 +3,26 @@
 //!
 //! Each endpoint has a schedule of its own and is never asked twice at once. The schedules start spread over one
 //! interval, so that the scrapes of many endpoints do not come in a burst. One without requests is asked less often: what its
-//! page says does not change until there are some.
+//! page says does not change until there are some. Where all that would take more than its share of a core, intervals are
+//! stretched: see `budget`.
 //!
 //! An endpoint that answers anything is there; only scrapes that nobody answers put it out of the candidates. What its page
 //! says of the requests of others is believed as far as this gateway's own do not explain it, see `Believed`.
+
+mod budget;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use foldhash::fast::FixedState;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::limits::{Limit, LimitsReached};
 use crate::load::InFlight;
 use crate::metrics::{self, EndpointMetrics, MAX_ADAPTERS, MetricsError, ModelServer};
-use crate::pool::{Discovered, EndpointReading, Reading, Snapshot};
+use crate::pool::{Discovered, EndpointReading, Reading, STALE_INTERVALS, Snapshot};
+
+pub use budget::{Budget, Demand, Stretch};
 
 /// Endpoints that fail are asked this many times less often: they cost a time-out each.
 const FAILING_INTERVAL_FACTOR: u64 = 4;
@@ -29,11 +34,19 @@ const IDLE_INTERVAL_FACTOR: u64 = 10;
 /// The share of the age at which metrics are stale that passes between two scrapes of an idle endpoint, at most.
 const IDLE_SHARE_OF_STALE: u64 = 4;
 
+/// The longest to which an interval is stretched to keep the budget, in milliseconds: beyond it, the budget gives way.
+const MAX_STRETCHED_INTERVAL_MS: u64 = 10_000;
+
+/// While intervals are stretched, how many times what would be due in the meantime, if they were spread evenly, is asked at
+/// once: endpoints that all begin to have requests in one moment are not asked in one moment.
+const MAX_BURST: f64 = 2.0;
+
 /// How often endpoints are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
     interval_ms: u64,
     idle_interval_ms: u64,
+    stale_after_ms: u64,
 }
 
 impl Schedule {
@@ -41,12 +54,23 @@ impl Schedule {
     pub fn new(interval_ms: u64, stale_after_ms: u64) -> Schedule {
         let idle_interval_ms = interval_ms.saturating_mul(IDLE_INTERVAL_FACTOR);
         let longest_ms = stale_after_ms / IDLE_SHARE_OF_STALE;
-        Schedule { interval_ms, idle_interval_ms: idle_interval_ms.min(longest_ms).max(interval_ms) }
+        let idle_interval_ms = idle_interval_ms.min(longest_ms).max(interval_ms);
+        Schedule { interval_ms, idle_interval_ms, stale_after_ms }
     }
 
-    /// As it is configured.
-    pub fn of(config: &Config) -> Schedule {
-        Schedule::new(config.scrape_interval_ms, config.metrics_stale_after_ms)
+    /// As it is configured for a pool.
+    pub fn of(config: &Config, pool: &config::Pool) -> Schedule {
+        Schedule::new(pool.metrics.interval_ms, config.metrics_stale_after_ms)
+    }
+
+    /// The same, stretched; none becomes longer than [`MAX_STRETCHED_INTERVAL_MS`] by it.
+    fn stretched(self, stretch: Stretch) -> Schedule {
+        let stretched = |ms: u64, by: f64| ((ms as f64 * by) as u64).min(MAX_STRETCHED_INTERVAL_MS).max(ms);
+        Schedule {
+            interval_ms: stretched(self.interval_ms, stretch.busy),
+            idle_interval_ms: stretched(self.idle_interval_ms, stretch.idle),
+            ..self
+        }
     }
 
     /// The longest from one scrape to the next, in milliseconds.
@@ -217,6 +241,12 @@ pub struct Scraper {
     schedule: Schedule,
     max_consecutive_failures: u32,
     targets: Option<Targets>,
+    /// By how much intervals are stretched, and the longest interval that was told.
+    stretch: Stretch,
+    told_interval_ms: u64,
+    /// Endpoints with requests, and without, when it was last looked at who is due, and when that was.
+    counted: (u32, u32),
+    looked_ms: u64,
     /// How often it was looked at what is in flight.
     looks: u64,
     has_unnamed: bool,
@@ -267,6 +297,10 @@ impl Scraper {
             schedule,
             max_consecutive_failures,
             targets: None,
+            stretch: Stretch::NONE,
+            told_interval_ms: 0,
+            counted: (0, 0),
+            looked_ms: 0,
             looks: 0,
             has_unnamed: false,
             changed: false,
@@ -304,21 +338,70 @@ impl Scraper {
     pub fn due(&mut self, now_ms: u64) -> Vec<SocketAddr> {
         // What is due later than any is put off was put off by a clock that has gone back since.
         let latest_ms = now_ms.saturating_add(self.schedule.longest_ms());
-        let (schedule, looks) = (self.schedule, self.looks);
+        let (schedule, looks) = (self.schedule.stretched(self.stretch), self.looks);
+        let interval_ms = self.schedule.interval_ms;
+        let most = self.most_at_once(now_ms);
+        let (mut busy, mut idle) = (0, 0);
         let is_due = |target: &&mut Target| {
-            let rest_ms = match target.is_idle(looks) {
-                true => schedule.idle_interval_ms - schedule.interval_ms,
-                false => 0,
+            let is_idle = target.is_idle(looks);
+            let (count, own_ms) = match is_idle {
+                true => (&mut idle, schedule.idle_interval_ms),
+                false => (&mut busy, schedule.interval_ms),
             };
-            target.due_ms.saturating_add(rest_ms) <= now_ms || target.due_ms > latest_ms
+            *count += 1;
+            let due_ms = target.due_ms.saturating_add(own_ms.saturating_sub(interval_ms));
+            !target.in_progress && (due_ms <= now_ms || target.due_ms > latest_ms)
         };
         let targets = self.targets.iter_mut().flat_map(|targets| &mut targets.list);
-        let due = targets.filter(|target| !target.in_progress).filter(is_due);
-        due.map(|target| {
+        let mut due: Vec<&mut Target> = targets.filter(is_due).collect();
+        due.truncate(most);
+        let due = due.into_iter().map(|target| {
             target.in_progress = true;
             target.published.address
-        })
-        .collect()
+        });
+        let due = due.collect();
+        (self.counted, self.looked_ms) = ((busy, idle), now_ms);
+        due
+    }
+
+    /// How many are asked at once at most.
+    fn most_at_once(&self, now_ms: u64) -> usize {
+        if self.stretch == Stretch::NONE {
+            return usize::MAX;
+        }
+        let Demand { busy, idle } = self.demand();
+        let per_s = busy / self.stretch.busy + idle / self.stretch.idle;
+        let passed_s = now_ms.saturating_sub(self.looked_ms) as f64 / 1e3;
+        (MAX_BURST * per_s * passed_s).ceil() as usize
+    }
+
+    /// Scrapes a second that would be made without a budget, as it was last looked at who is due.
+    pub fn demand(&self) -> Demand {
+        let (busy, idle) = self.counted;
+        let per_s = |count: u32, interval_ms: u64| f64::from(count) * 1e3 / interval_ms.max(1) as f64;
+        Demand {
+            busy: per_s(busy, self.schedule.interval_ms),
+            idle: per_s(idle, self.schedule.idle_interval_ms),
+        }
+    }
+
+    /// Stretches intervals by this from now on.
+    pub fn set_stretch(&mut self, stretch: Stretch) {
+        self.stretch = stretch;
+        self.changed |= self.is_slower_than_told();
+    }
+
+    /// Whether metrics are read less often than was told, so that they would be taken for stale.
+    pub fn is_slower_than_told(&self) -> bool {
+        self.stretch != Stretch::NONE && self.longest_interval_ms() > self.told_interval_ms
+    }
+
+    /// The longest from one scrape of an endpoint to the next that is meant now, in milliseconds.
+    fn longest_interval_ms(&self) -> u64 {
+        let (busy, idle) = self.counted;
+        let schedule = self.schedule.stretched(self.stretch);
+        let of = |count: u32, interval_ms: u64| if count > 0 { interval_ms } else { 0 };
+        of(busy, schedule.interval_ms).max(of(idle, schedule.idle_interval_ms))
     }
 
     /// What has changed is not to be told: another scrapes now.
@@ -416,7 +499,11 @@ impl Scraper {
             .targets
             .as_ref()
             .map(|targets| targets.list.iter().map(|target| target.published.clone()).collect());
-        Some(Snapshot { endpoints, has_unnamed: self.has_unnamed })
+        let interval_ms = self.longest_interval_ms();
+        let is_late = interval_ms.saturating_mul(STALE_INTERVALS) > self.schedule.stale_after_ms;
+        self.limits.add_if(is_late && self.stretch != Stretch::NONE, Limit::ScrapeBudget);
+        self.told_interval_ms = interval_ms;
+        Some(Snapshot { endpoints, has_unnamed: self.has_unnamed, interval_ms })
     }
 }
 
@@ -582,6 +669,73 @@ mod tests {
         check_next(0, idle, 500);
         check_next(1, idle, 50);
         check_next(0, PAGE, 50);
+    }
+
+    /// When each of so many busy endpoints is asked within two seconds, every 50 ms if intervals are not stretched.
+    fn asked_ms(count: u8, stretch: Stretch) -> HashMap<SocketAddr, Vec<u64>> {
+        let mut scraper = scraper(count);
+        let mut asked: HashMap<SocketAddr, Vec<u64>> = HashMap::new();
+        for now_ms in (0..2_000).step_by(10) {
+            scraper.set_stretch(stretch);
+            for address in scraper.due(now_ms) {
+                asked.entry(address).or_default().push(now_ms);
+                scraper.answered(address, Ok(PAGE), InFlight::default(), now_ms);
+            }
+        }
+        asked
+    }
+
+    #[test]
+    fn all_intervals_are_stretched_evenly() {
+        for (busy, scrapes) in [(1.0, 39..=40), (4.0, 9..=11), (16.0, 2..=3)] {
+            let asked = asked_ms(20, Stretch { busy, idle: 1.0 });
+            assert!(
+                asked.len() == 20 && asked.values().all(|times| scrapes.contains(&times.len())),
+                "{busy}"
+            );
+        }
+    }
+
+    #[test]
+    fn endpoints_that_begin_to_have_requests_in_one_moment_are_not_asked_in_one_moment() {
+        let mut scraper = scraper(100);
+        let idle: &[u8] = b"vllm:num_requests_waiting 0\nvllm:num_requests_running 0\n";
+        scraper.set_stretch(Stretch { busy: 20.0, idle: 20.0 });
+        for now_ms in (0..30_000).step_by(10) {
+            scraper.observe_in_flight(std::iter::empty());
+            for address in scraper.due(now_ms) {
+                scraper.answered(address, Ok(idle), InFlight::default(), now_ms);
+            }
+        }
+        let most = (30_000..31_100).step_by(10).map(|now_ms| {
+            let busy = (1..=100).map(|last| (address(last), in_flight(1, 1)));
+            scraper.observe_in_flight(busy);
+            let due = scraper.due(now_ms);
+            due.iter().for_each(|address| _ = scraper.answered(*address, Ok(PAGE), in_flight(1, 1), now_ms));
+            due.len()
+        });
+        let most: Vec<usize> = most.collect();
+        // 100 in a second are one in 10 ms.
+        assert!(most.iter().all(|due| *due <= 2) && most.iter().sum::<usize>() >= 100, "{most:?}");
+    }
+
+    #[test]
+    fn workers_are_told_at_once_how_long_metrics_count_and_it_is_counted_if_that_is_longer_than_configured() {
+        let mut scraper = scraper(1);
+        scraper.due(0);
+        succeed(&mut scraper, 1, InFlight::default(), 0);
+        let told = |scraper: &mut Scraper| scraper.take_snapshot().map(|snapshot| snapshot.interval_ms);
+        assert_eq!(told(&mut scraper), Some(50));
+        for (stretch, interval_ms, is_late) in [(10.0, 500, false), (30.0, 1_500, true), (1e9, 10_000, true)]
+        {
+            scraper.set_stretch(Stretch { busy: stretch, idle: 1.0 });
+            assert!(scraper.is_slower_than_told());
+            assert_eq!(told(&mut scraper), Some(interval_ms));
+            assert!(!scraper.is_slower_than_told());
+            let reached: Vec<_> = scraper.limits.take().collect();
+            assert_eq!(reached, if is_late { vec![(Limit::ScrapeBudget, 1)] } else { vec![] });
+        }
+        assert_eq!(told(&mut scraper), None);
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl World {
         };
         let reading =
             |address| EndpointReading { reading: Some(reading.clone()), ..EndpointReading::new(address) };
-        let snapshot = Snapshot { endpoints: Some(endpoints().map(reading).to_vec()), has_unnamed: false };
+        let snapshot = Snapshot { endpoints: Some(endpoints().map(reading).to_vec()), ..Snapshot::default() };
         self.picker.apply([(0, snapshot)].into_iter());
     }
 
@@ -57,7 +57,7 @@ impl World {
             |(address, scrape_failures)| EndpointReading { scrape_failures, ..EndpointReading::new(address) };
         let snapshot = Snapshot {
             endpoints: Some(endpoints().into_iter().zip([0, 3]).map(endpoint).collect()),
-            has_unnamed: false,
+            ..Snapshot::default()
         };
         self.picker.apply([(0, snapshot)].into_iter());
     }

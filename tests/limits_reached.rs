@@ -35,7 +35,7 @@ fn scraped(picker: &mut Picker<()>, metrics: EndpointMetrics) {
     };
     let address = SocketAddr::from(([10, 0, 0, 1], 8000));
     let endpoint = EndpointReading { reading: Some(reading), ..EndpointReading::new(address) };
-    picker.apply([(0, Snapshot { endpoints: Some(vec![endpoint]), has_unnamed: false })].into_iter());
+    picker.apply([(0, Snapshot { endpoints: Some(vec![endpoint]), ..Snapshot::default() })].into_iter());
 }
 
 /// A request that is answered with its usage, if it is sent.

@@ -76,7 +76,7 @@ impl World {
             EndpointReading { reading: Some(reading), ..EndpointReading::new(address(place)) }
         };
         let endpoints = Some((0..ENDPOINTS).map(endpoint).collect());
-        self.picker.apply([(0, Snapshot { endpoints, has_unnamed: false })].into_iter());
+        self.picker.apply([(0, Snapshot { endpoints, ..Snapshot::default() })].into_iter());
     }
 
     fn ask_for(&mut self, model: &str, prompt: &str) -> Asked {

@@ -527,7 +527,7 @@ impl World {
             readings.filter_map(|reading| reading.metrics.lora.as_ref()).flat_map(|lora| &lora.adapters);
         self.seen_adapters.extend(adapters.cloned());
         self.picker
-            .apply([(0, Snapshot { endpoints: Some(published.clone()), has_unnamed: false })].into_iter());
+            .apply([(0, Snapshot { endpoints: Some(published.clone()), ..Snapshot::default() })].into_iter());
         if self.endpoints.is_empty() {
             let new = |published| Known {
                 published,

@@ -129,7 +129,7 @@ impl Worker {
             }),
             ..EndpointReading::new(address(endpoint))
         };
-        let snapshot = Snapshot { endpoints: Some((0..3).map(reading).collect()), has_unnamed: false };
+        let snapshot = Snapshot { endpoints: Some((0..3).map(reading).collect()), ..Snapshot::default() };
         self.0.apply([(0, snapshot)].into_iter());
     }
 

@@ -35,7 +35,7 @@ fn scraped_late(picker: &mut Picker<()>, waiting: u32, late_ms: u64, now_ms: u64
         EndpointReading { reading: Some(reading), ..EndpointReading::new(address) }
     };
     let endpoints = Some(vec![endpoint(1, now_ms), endpoint(2, now_ms - late_ms)]);
-    picker.apply([(0, Snapshot { endpoints, has_unnamed: false })].into_iter());
+    picker.apply([(0, Snapshot { endpoints, ..Snapshot::default() })].into_iter());
 }
 
 fn scraped(picker: &mut Picker<()>, waiting: u32, now_ms: u64) {
@@ -96,7 +96,7 @@ fn scraped_beside(picker: &mut Picker<()>, second: EndpointReading) {
         foreign_requests: 0,
     };
     let first = EndpointReading { reading: Some(reading), ..endpoint(1) };
-    picker.apply([(0, Snapshot { endpoints: Some(vec![first, second]), has_unnamed: false })].into_iter());
+    picker.apply([(0, Snapshot { endpoints: Some(vec![first, second]), ..Snapshot::default() })].into_iter());
 }
 
 fn endpoint(number: u8) -> EndpointReading {
@@ -156,7 +156,7 @@ fn leave(configuration: &str, base_model: &str, models: &[&str]) -> Vec<u32> {
         };
         let address = SocketAddr::from(([10, 0, 0, 1], 8000));
         let endpoint = EndpointReading { reading: Some(reading), ..EndpointReading::new(address) };
-        [(0, Snapshot { endpoints: Some(vec![endpoint]), has_unnamed: false })].into_iter()
+        [(0, Snapshot { endpoints: Some(vec![endpoint]), ..Snapshot::default() })].into_iter()
     };
     picker.apply(scraped(50, 1_000));
     for (id, model) in (0..).zip(models) {

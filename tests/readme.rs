@@ -11,7 +11,7 @@ const README: &str = include_str!("../README.md");
 /// A document in which every field that has no default is there.
 fn complete() -> Value {
     json!({
-        "pools": [{"name": "p", "cluster": "c", "endpoints": ["10.0.0.1:8000"], "saturation": {}, "prefixCache": {}}],
+        "pools": [{"name": "p", "cluster": "c", "endpoints": ["10.0.0.1:8000"], "metrics": {}, "saturation": {}, "prefixCache": {}}],
         "queue": {},
         "peers": {"cluster": "g"},
         "scrapeCluster": "s",
@@ -93,6 +93,7 @@ fn the_table_has_every_field_and_no_other() {
     let objects = [
         "",
         "pools[].",
+        "pools[].metrics.",
         "pools[].saturation.",
         "pools[].prefixCache.",
         "models[].",

@@ -342,7 +342,7 @@ fn a_request_that_is_not_read_goes_to_the_least_loaded_endpoint_whatever_the_str
 fn without_endpoints_the_answer_is_503_and_before_discovery_envoy_balances() {
     let mut world = World::discovering(1);
     assert!(matches!(world.decide("m", 10), Decision::Fallback(_)));
-    world.apply(Snapshot { endpoints: Some(vec![]), has_unnamed: false });
+    world.apply(Snapshot { endpoints: Some(vec![]), ..Snapshot::default() });
     let Decision::Refuse(error) = world.decide("m", 10) else { panic!("not refused") };
     assert_eq!((error.status, error.code), (503, "no_endpoint"));
     world.apply(common::snapshot(&pods(3)));

@@ -24,12 +24,12 @@ fuzz_target!(|document: &[u8]| {
 fn check_config(config: &Config) {
     assert!((1..=MAX_POOLS).contains(&config.pools.len()) && config.models.len() <= MAX_MODELS);
     assert!((1..=MAX_BODY_BYTES_CEILING).contains(&config.max_body_bytes));
-    assert!(
-        config.max_consecutive_failures >= 1 && config.metrics_stale_after_ms > config.scrape_interval_ms
-    );
+    assert!(config.max_consecutive_failures >= 1);
+    let mut scraped = config.pools.iter().map(|pool| &pool.metrics);
+    assert!(scraped.all(|metrics| config.metrics_stale_after_ms > metrics.interval_ms));
     let queue = config.queue.unwrap_or(Queue { max_wait_ms: 10, max_requests: 1 });
     assert!((1..=QUEUE_MAX_REQUESTS_CEILING).contains(&queue.max_requests));
-    let intervals = [config.scrape_interval_ms, config.scrape_timeout_ms, config.metrics_stale_after_ms];
+    let intervals = [config.scrape_timeout_ms, config.metrics_stale_after_ms];
     for interval_ms in intervals.into_iter().chain([config.discovery_interval_ms, queue.max_wait_ms]) {
         assert!((MIN_INTERVAL.as_millis()..=MAX_INTERVAL.as_millis()).contains(&interval_ms.into()));
     }
@@ -44,6 +44,7 @@ fn check_config(config: &Config) {
 fn check_pool(pool: &Pool) {
     check_name(&pool.name);
     check_name(&pool.cluster);
+    check_metrics(&pool.metrics);
     if let Some(endpoints) = &pool.endpoints {
         assert!((1..=MAX_ENDPOINTS).contains(&endpoints.len()));
         check_distinct(endpoints.iter());
@@ -51,6 +52,15 @@ fn check_pool(pool: &Pool) {
     assert!((1..=PREFIX_BLOCKS_MAX_CEILING).contains(&pool.prefix_blocks_max));
     let share = pool.saturation.kv_cache_utilization;
     assert!(pool.saturation.queue_depth >= 1 && share > 0.0 && share <= 1.0);
+}
+
+fn check_metrics(metrics: &Metrics) {
+    check_name(&metrics.path);
+    assert!(metrics.path.starts_with('/') && metrics.port != Some(0));
+    assert!(u128::from(metrics.interval_ms) >= MIN_INTERVAL.as_millis());
+    assert!(metrics.headers.len() <= MAX_METRICS_HEADERS);
+    metrics.headers.iter().flat_map(|(name, value)| [name, value]).for_each(|text| check_name(text));
+    check_distinct(metrics.headers.iter().map(|(name, _)| name));
 }
 
 fn check_model(config: &Config, model: &Model) {

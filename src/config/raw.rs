@@ -1,5 +1,7 @@
 //! The document as it is written: the only place that knows its field names.
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 
 use super::{ConfigError, Criticality, RoutingStrategy};
@@ -17,6 +19,7 @@ pub(super) struct Config {
     pub scrape_cluster: Option<String>,
     pub admin_cluster: Option<String>,
     pub scrape_interval: Option<String>,
+    pub scrape_budget: Option<f64>,
     pub scrape_timeout: Option<String>,
     pub metrics_stale_after: Option<String>,
     pub discovery_interval: Option<String>,
@@ -109,9 +112,23 @@ pub(super) struct Pool {
     #[serde(default)]
     pub model_server: ModelServer,
     #[serde(default)]
+    pub metrics: Metrics,
+    #[serde(default)]
+    pub answers_tell_load: bool,
+    #[serde(default)]
     pub saturation: Saturation,
     #[serde(default)]
     pub prefix_cache: PrefixCache,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Metrics {
+    pub cluster: Option<String>,
+    pub port: Option<u16>,
+    pub path: Option<String>,
+    pub headers: Option<HashMap<String, String>>,
+    pub interval: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

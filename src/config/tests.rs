@@ -81,13 +81,77 @@ fn users_are_told_apart_by_a_header_or_by_the_bodys_field() {
 }
 
 #[test]
+fn the_scrape_budget_is_a_share_of_a_core() {
+    let budget = |document: &str| Config::parse(document.as_bytes()).unwrap().scrape_budget;
+    assert_eq!((budget(MINIMAL), budget(&with("scrapeBudget", "1"))), (0.1, 1.0));
+    for value in ["0", "-0.1", "1.01", "\"10%\""] {
+        let words = if value.starts_with('"') { "expected f64" } else { "a share of a core" };
+        refused(&with("scrapeBudget", value), "scrapeBudget", words);
+    }
+}
+
+/// The minimal document whose pool has these metrics.
+fn with_metrics(value: &str) -> String {
+    MINIMAL.replace(r#""name":"p","#, &format!(r#""name":"p","metrics":{value},"#))
+}
+
+#[test]
+fn a_pools_metrics_are_where_requests_go_unless_it_says_otherwise() {
+    let metrics = |document: &str| Config::parse(document.as_bytes()).unwrap().pools.remove(0).metrics;
+    let at = |metrics: &Metrics| metrics.address_of("[fd00::1]:8000".parse().unwrap()).to_string();
+    let usual = metrics(&with("scrapeCluster", r#""scrape""#));
+    assert_eq!((usual.cluster.as_deref(), usual.path.as_str()), (Some("scrape"), "/metrics"));
+    assert_eq!((at(&usual).as_str(), usual.interval_ms), ("[fd00::1]:8000", 50));
+    let own = r#"{"cluster":"tls","port":9400,"path":"/m?x=1","headers":{"X-B":"2 3","x-a":"1"},"interval":"80ms"}"#;
+    let own = metrics(&with_metrics(own).replacen('{', r#"{"scrapeCluster":"scrape","#, 1));
+    assert_eq!((own.cluster.as_deref(), own.path.as_str()), (Some("tls"), "/m?x=1"));
+    assert_eq!((at(&own).as_str(), own.interval_ms), ("[fd00::1]:9400", 80));
+    let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(own.headers, [header("x-a", "1"), header("x-b", "2 3")]);
+    assert_eq!(metrics(MINIMAL).cluster, None);
+    assert!(!Config::parse(MINIMAL.as_bytes()).unwrap().reads_metrics());
+    assert!(Config::parse(with_metrics(r#"{"cluster":"tls"}"#).as_bytes()).unwrap().reads_metrics());
+}
+
+#[test]
+fn metrics_that_cannot_be_asked_for_are_refused() {
+    for (metrics, field, words) in [
+        (r#"{"port":0}"#, "port", "at least 1"),
+        (r#"{"port":65536}"#, "port", "65536"),
+        (r#"{"path":"metrics"}"#, "path", "no path"),
+        (r#"{"path":"/a b"}"#, "path", "no path"),
+        (r#"{"path":""}"#, "path", "empty"),
+        (r#"{"cluster":""}"#, "cluster", "empty"),
+        (r#"{"interval":"1s"}"#, "interval", "metricsStaleAfter"),
+        (r#"{"interval":"1ms"}"#, "interval", "between"),
+        (r#"{"tls":true}"#, "tls", "`cluster`"),
+        (r#"{"headers":{"Authorization":"Bearer x"}}"#, "headers.Authorization", "credential_injector"),
+        (r#"{"headers":{"x-api-key":"x"}}"#, "headers.x-api-key", "credential_injector"),
+        (r#"{"headers":{"Host":"x"}}"#, "headers.Host", "Envoy's"),
+        (
+            r#"{"headers":{"x-envoy-original-dst-host":"1.1.1.1:1"}}"#,
+            "headers.x-envoy-original-dst-host",
+            "Envoy's",
+        ),
+        (r#"{"headers":{":path":"/"}}"#, "headers.:path", "no name"),
+        (r#"{"headers":{"x-a":"\u00fc"}}"#, "headers.x-a", "ASCII"),
+        (r#"{"headers":{"x-a":"1","X-A":"2"}}"#, "headers", "twice"),
+    ] {
+        refused(&with_metrics(metrics), &format!("pools[0].metrics.{field}"), words);
+    }
+    let many = (0..=MAX_METRICS_HEADERS).map(|number| format!(r#""x-{number}":"1""#)).collect::<Vec<_>>();
+    let many = format!(r#"{{"headers":{{{}}}}}"#, many.join(","));
+    refused(&with_metrics(&many), "pools[0].metrics.headers", "16");
+}
+
+#[test]
 fn the_minimal_document_takes_every_default() {
     let config = Config::parse(MINIMAL.as_bytes()).unwrap();
     assert_eq!(
         (config.role, config.pick_to, config.scrape_by),
         (Role::Filter, PickTo::Header, ScrapeBy::Service)
     );
-    assert_eq!(config.scrape_interval_ms, 50);
+    assert_eq!(config.pools[0].metrics.interval_ms, 50);
     assert_eq!(config.max_body_bytes, DEFAULT_MAX_BODY_BYTES);
     assert_eq!(config.pools[0].routing_strategy, RoutingStrategy::Default);
     assert_eq!(config.pools[0].model_server, ModelServer::Vllm);

@@ -8,7 +8,18 @@ use super::*;
 use crate::log_fields::LogField;
 
 pub(super) fn config(raw: raw::Config) -> Result<Config, ConfigError> {
-    let pools = pools(raw.pools)?;
+    let scraping = Scraping {
+        cluster: optional_name(raw.scrape_cluster, "scrapeCluster")?,
+        interval_ms: interval(raw.scrape_interval, "scrapeInterval", DEFAULT_SCRAPE_INTERVAL)?,
+        stale_after_ms: interval(raw.metrics_stale_after, "metricsStaleAfter", DEFAULT_METRICS_STALE_AFTER)?,
+    };
+    if scraping.stale_after_ms <= scraping.interval_ms {
+        return refuse(
+            "metricsStaleAfter",
+            "must be longer than scrapeInterval, or all metrics are always stale",
+        );
+    }
+    let pools = pools(raw.pools, &scraping)?;
     let models = models(raw.models, &pools)?;
     let publish = publish(raw.publish)?;
     let config = Config {
@@ -24,15 +35,11 @@ pub(super) fn config(raw: raw::Config) -> Result<Config, ConfigError> {
             raw::ScrapeBy::Service => ScrapeBy::Service,
             raw::ScrapeBy::Worker => ScrapeBy::Worker,
         },
-        scrape_cluster: optional_name(raw.scrape_cluster, "scrapeCluster")?,
+        scrape_cluster: scraping.cluster,
         admin_cluster: optional_name(raw.admin_cluster, "adminCluster")?,
-        scrape_interval_ms: interval(raw.scrape_interval, "scrapeInterval", DEFAULT_SCRAPE_INTERVAL)?,
+        scrape_budget: scrape_budget(raw.scrape_budget)?,
         scrape_timeout_ms: interval(raw.scrape_timeout, "scrapeTimeout", DEFAULT_SCRAPE_TIMEOUT)?,
-        metrics_stale_after_ms: interval(
-            raw.metrics_stale_after,
-            "metricsStaleAfter",
-            DEFAULT_METRICS_STALE_AFTER,
-        )?,
+        metrics_stale_after_ms: scraping.stale_after_ms,
         discovery_interval_ms: interval(
             raw.discovery_interval,
             "discoveryInterval",
@@ -59,6 +66,13 @@ pub(super) fn config(raw: raw::Config) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
+/// How metrics are read where a pool does not say otherwise.
+struct Scraping {
+    cluster: Option<String>,
+    interval_ms: u64,
+    stale_after_ms: u64,
+}
+
 fn publish(names: Option<Vec<String>>) -> Result<LogFields, ConfigError> {
     let Some(names) = names else { return Ok(LogFields::all()) };
     names.iter().enumerate().try_fold(LogFields::NONE, |fields, (index, name)| {
@@ -73,12 +87,6 @@ fn publish(names: Option<Vec<String>>) -> Result<LogFields, ConfigError> {
 fn consistent(config: &Config) -> Result<(), ConfigError> {
     if config.role == Role::Service && config.scrape_by == ScrapeBy::Worker {
         return refuse("scrapeBy", "`worker` leaves the companion service nothing to do; remove one of them");
-    }
-    if config.metrics_stale_after_ms <= config.scrape_interval_ms {
-        return refuse(
-            "metricsStaleAfter",
-            "must be longer than scrapeInterval, or all metrics are always stale",
-        );
     }
     if let Some(peers) = &config.peers {
         consistent_peers(peers, config)?;
@@ -109,7 +117,7 @@ fn consistent_peers(peers: &Peers, config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn pools(raw: Vec<raw::Pool>) -> Result<Vec<Pool>, ConfigError> {
+fn pools(raw: Vec<raw::Pool>, scraping: &Scraping) -> Result<Vec<Pool>, ConfigError> {
     between(raw.len(), 1, MAX_POOLS, "pools")?;
     let mut names = HashSet::new();
     let mut clusters = HashSet::new();
@@ -126,11 +134,89 @@ fn pools(raw: Vec<raw::Pool>) -> Result<Vec<Pool>, ConfigError> {
             name: pool.name,
             cluster: pool.cluster,
             routing_strategy: pool.routing_strategy.unwrap_or(RoutingStrategy::Default),
+            metrics: metrics(pool.metrics, pool.model_server, scraping, &at("metrics"))?,
+            answers_tell_load: pool.answers_tell_load,
             model_server: pool.model_server,
             saturation: saturation(&pool.saturation, &at("saturation"))?,
         });
     }
     Ok(pools)
+}
+
+fn metrics(
+    raw: raw::Metrics,
+    server: ModelServer,
+    scraping: &Scraping,
+    path: &str,
+) -> Result<Metrics, ConfigError> {
+    let at = |field: &str| format!("{path}.{field}");
+    let own_interval_ms = raw.interval.map(|text| duration_ms(&text, &at("interval"))).transpose()?;
+    if own_interval_ms.is_some_and(|interval_ms| scraping.stale_after_ms <= interval_ms) {
+        return refuse(
+            &at("interval"),
+            "must be shorter than metricsStaleAfter, or all metrics are always stale",
+        );
+    }
+    if raw.port == Some(0) {
+        return refuse(&at("port"), "must be at least 1");
+    }
+    if let Some(page) = &raw.path {
+        metrics_path(page, &at("path"))?;
+    }
+    Ok(Metrics {
+        cluster: optional_name(raw.cluster, &at("cluster"))?.or_else(|| scraping.cluster.clone()),
+        port: raw.port,
+        path: raw.path.unwrap_or_else(|| server.metrics_path().to_owned()),
+        headers: metrics_headers(raw.headers.unwrap_or_default(), &at("headers"))?,
+        interval_ms: own_interval_ms.unwrap_or(scraping.interval_ms),
+    })
+}
+
+fn metrics_path(text: &str, path: &str) -> Result<(), ConfigError> {
+    name(text, path)?;
+    if !text.starts_with('/') || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return refuse(path, &format!("`{text}` is no path of a URL, as in /metrics"));
+    }
+    Ok(())
+}
+
+/// Headers that hold keys: who can read the plugin's configuration could read them.
+const KEY_HEADERS: [&str; 5] = ["authorization", "proxy-authorization", "cookie", "x-api-key", "api-key"];
+/// Headers by which the plugin and Envoy say where a scrape goes, and how it is framed.
+const OWN_HEADERS: [&str; 7] =
+    ["host", "connection", "content-length", "transfer-encoding", "upgrade", "te", "accept-encoding"];
+
+fn metrics_headers(raw: HashMap<String, String>, path: &str) -> Result<Vec<(String, String)>, ConfigError> {
+    between(raw.len(), 0, MAX_METRICS_HEADERS, path)?;
+    let mut headers = Vec::with_capacity(raw.len());
+    for (header, value) in raw {
+        let (lower, path) = (header.to_ascii_lowercase(), format!("{path}.{header}"));
+        name(&header, &path)?;
+        if !is_header_name(&header) {
+            return refuse(&path, "is no name of a header");
+        }
+        if KEY_HEADERS.contains(&lower.as_str()) {
+            return refuse(&path, "is a key: have the scrape cluster add it, by Envoy's credential_injector");
+        }
+        if OWN_HEADERS.contains(&lower.as_str()) || lower.starts_with("x-envoy-") {
+            return refuse(&path, "is Envoy's to set");
+        }
+        header_value(&value, &path)?;
+        headers.push((lower, value));
+    }
+    headers.sort_unstable();
+    match headers.windows(2).find(|pair| matches!(pair, [(one, _), (other, _)] if one == other)) {
+        Some([(name, _), ..]) => refuse(path, &format!("`{name}` is there twice")),
+        _ => Ok(headers),
+    }
+}
+
+fn header_value(value: &str, path: &str) -> Result<(), ConfigError> {
+    name(value, path)?;
+    if !value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        return refuse(path, "has a value with other characters than ASCII's");
+    }
+    Ok(())
 }
 
 fn endpoints(raw: &[String], path: &str) -> Result<Vec<SocketAddr>, ConfigError> {
@@ -164,6 +250,14 @@ fn saturation(raw: &raw::Saturation, path: &str) -> Result<Saturation, ConfigErr
         );
     }
     Ok(Saturation { queue_depth, kv_cache_utilization })
+}
+
+fn scrape_budget(raw: Option<f64>) -> Result<f64, ConfigError> {
+    let share = raw.unwrap_or(DEFAULT_SCRAPE_BUDGET);
+    if !(share > 0.0 && share <= 1.0) {
+        return refuse("scrapeBudget", &format!("{share} is not above 0 and at most 1, a share of a core"));
+    }
+    Ok(share)
 }
 
 fn prefix_blocks_max(raw: &raw::PrefixCache, path: &str) -> Result<usize, ConfigError> {
@@ -250,10 +344,11 @@ fn weight(raw: Option<i64>, some_weighted: bool, path: &str) -> Result<u32, Conf
 }
 
 fn interval(raw: Option<String>, path: &str, default: Duration) -> Result<u64, ConfigError> {
-    let Some(text) = raw else {
-        return Ok(default.as_millis() as u64);
-    };
-    let duration = humantime::parse_duration(&text).or_else(|error| {
+    raw.map_or(Ok(default.as_millis() as u64), |text| duration_ms(&text, path))
+}
+
+fn duration_ms(text: &str, path: &str) -> Result<u64, ConfigError> {
+    let duration = humantime::parse_duration(text).or_else(|error| {
         refuse(path, &format!("`{text}` is not a duration such as \"50ms\" or \"2s\": {error}"))
     })?;
     if !(MIN_INTERVAL..=MAX_INTERVAL).contains(&duration) {

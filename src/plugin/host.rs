@@ -321,10 +321,15 @@ pub fn respond(status: u32, details: &str, headers: &[(&str, &str)], body: &[u8]
 
 /// Milliseconds of the host's monotonic clock, the same in every thread of the proxy.
 pub fn now_ms() -> u64 {
+    now_us() / 1_000
+}
+
+/// Microseconds of the same clock.
+pub fn now_us() -> u64 {
     const MONOTONIC: u32 = 1;
     let mut nanoseconds = 0;
     let _ = unsafe { imports::clock_time_get(MONOTONIC, 0, &mut nanoseconds) };
-    nanoseconds / 1_000_000
+    nanoseconds / 1_000
 }
 
 /// The time in one callback: read when it is first asked for, and once at most.

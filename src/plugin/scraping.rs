@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::calls::call_answer;
 use super::discovery::Discovery;
-use super::host::{self, LogLevel};
+use super::host::{self, HostResult, LogLevel};
 use super::peers::PeersAsking;
 use super::recorder::{GAUGE_INTERVAL_MS, Recorder};
 use super::shared::{Exchange, LeasePlace, SnapshotPlace};
@@ -16,7 +16,7 @@ use crate::ledger::Ledger;
 use crate::load::LoadBook;
 use crate::metrics::MAX_PAGE_BYTES;
 use crate::pool::Discovered;
-use crate::scrape::{News, Schedule, ScrapeFailure, Scraper};
+use crate::scrape::{Budget, Demand, News, Schedule, ScrapeFailure, Scraper};
 
 /// The companion service: it scrapes, and knows the workers' loads so that it can tell theirs from others'.
 pub struct Service {
@@ -51,17 +51,17 @@ impl Service {
 
 /// Scraping and discovery of all pools.
 pub struct Scraping {
-    scrape_cluster: Option<String>,
     timeout_ms: u64,
     pools: Vec<PoolScraping>,
     calls: HashMap<u32, Call>,
+    budget: Budget,
     recorder: Recorder,
     peers: Option<PeersAsking>,
 }
 
 struct PoolScraping {
     name: String,
-    metrics_path: &'static str,
+    metrics: config::Metrics,
     lease: Option<LeasePlace>,
     /// Whether this one scrapes the pool.
     is_mine: bool,
@@ -88,10 +88,10 @@ enum Call {
 impl Scraping {
     pub fn new(config: &Config, me: u64) -> Scraping {
         Scraping {
-            scrape_cluster: config.scrape_cluster.clone(),
             timeout_ms: config.scrape_timeout_ms,
             pools: config.pools.iter().map(|pool| PoolScraping::new(config, pool, me)).collect(),
             calls: HashMap::new(),
+            budget: Budget::new(config.scrape_budget),
             recorder: Recorder::new(config),
             peers: PeersAsking::new(config, me),
         }
@@ -119,6 +119,9 @@ impl Scraping {
             peers.tick(exchange, loads, now_ms);
             self.recorder.record_limits(peers.limits().take());
         }
+        let started_us = host::now_us();
+        self.stretch(now_ms);
+        let (may_publish, mut publishing_us) = (self.budget.allows_snapshot(now_ms), 0);
         for index in 0..self.pools.len() {
             let Some(pool) = self.pools.get_mut(index) else {
                 return;
@@ -127,26 +130,38 @@ impl Scraping {
                 continue;
             }
             pool.scraper.observe_in_flight(loads.all_in_flight());
-            if let Some(snapshot) = pool.scraper.take_snapshot() {
-                for endpoint in snapshot.endpoints.iter().flatten() {
-                    loads.id(endpoint.address);
-                }
-                pool.snapshot.write(&snapshot);
-                exchange.publish_with(loads, Vec::new(), Ledger::snapshot_published, now_ms);
+            if may_publish || pool.scraper.is_slower_than_told() {
+                publishing_us += pool.publish(exchange, loads, now_ms);
             }
             pool.write_gauges(index, loads, &mut self.recorder, now_ms);
             self.recorder.record_limits(pool.scraper.limits.take());
             self.discover(index, now_ms);
             self.scrape(index, loads, now_ms);
         }
+        if publishing_us > 0 {
+            self.budget.snapshot_written(publishing_us, now_ms);
+        }
+        self.budget.spend(host::now_us().saturating_sub(started_us));
+    }
+
+    /// Has all pools keep to the budget.
+    fn stretch(&mut self, now_ms: u64) {
+        let mut demand = Demand::default();
+        let mine = || self.pools.iter().filter(|pool| pool.is_mine);
+        mine().for_each(|pool| demand += pool.scraper.demand());
+        let stretch = self.budget.stretch(demand, now_ms);
+        self.pools.iter_mut().for_each(|pool| pool.scraper.set_stretch(stretch));
     }
 
     /// A call has been answered, or has failed; calls of others are not known here. Whether other endpoints are listed since.
     pub fn answered(&mut self, token: u32, exchange: &mut Exchange, loads: &LoadBook, now_ms: u64) -> bool {
         match self.calls.remove(&token) {
             Some(Call::Scrape(index, address, called_ms)) => {
+                let started_us = host::now_us();
                 let page = call_answer(MAX_PAGE_BYTES + 1);
                 self.scraped(index, address, page, called_ms, loads, now_ms);
+                self.budget.count_scrape();
+                self.budget.spend(host::now_us().saturating_sub(started_us));
                 false
             }
             Some(Call::Discovery(index)) => self.discovered(index, now_ms),
@@ -184,14 +199,11 @@ impl Scraping {
     }
 
     fn scrape(&mut self, index: usize, loads: &mut LoadBook, now_ms: u64) {
-        let (Some(pool), Some(cluster)) = (self.pools.get_mut(index), &self.scrape_cluster) else {
-            return;
-        };
+        let Some(pool) = self.pools.get_mut(index) else { return };
+        let Some(cluster) = &pool.metrics.cluster else { return };
         let mut failed = Vec::new();
         for address in pool.scraper.due(now_ms) {
-            let text = address.to_string();
-            let destination = [("x-envoy-original-dst-host", text.as_str())];
-            match host::http_get(cluster, pool.metrics_path, &text, &destination, self.timeout_ms) {
+            match scrape(cluster, &pool.metrics, address, self.timeout_ms) {
                 Ok(token) => {
                     self.calls.insert(token, Call::Scrape(index, address, now_ms));
                 }
@@ -241,13 +253,13 @@ impl Scraping {
 impl PoolScraping {
     fn new(config: &Config, pool: &config::Pool, me: u64) -> PoolScraping {
         let mut scraper =
-            Scraper::new(pool.model_server, Schedule::of(config), config.max_consecutive_failures);
+            Scraper::new(pool.model_server, Schedule::of(config, pool), config.max_consecutive_failures);
         if let Some(endpoints) = &pool.endpoints {
             scraper.follow(&Discovered::at(endpoints.iter().copied()), host::now_ms());
         }
         PoolScraping {
             name: pool.name.clone(),
-            metrics_path: pool.model_server.metrics_path(),
+            metrics: pool.metrics.clone(),
             lease: (config.scrape_by == ScrapeBy::Worker).then(|| LeasePlace::new(config, pool, me)),
             is_mine: false,
             snapshot: SnapshotPlace::new(config, pool),
@@ -291,6 +303,18 @@ impl PoolScraping {
         is_mine
     }
 
+    /// Tells workers what was scraped, if they have not been told; the time that has taken, in microseconds.
+    fn publish(&mut self, exchange: &mut Exchange, loads: &mut LoadBook, now_ms: u64) -> u64 {
+        let started_us = host::now_us();
+        let Some(snapshot) = self.scraper.take_snapshot() else { return 0 };
+        for endpoint in snapshot.endpoints.iter().flatten() {
+            loads.id(endpoint.address);
+        }
+        self.snapshot.write(&snapshot);
+        exchange.publish_with(loads, Vec::new(), Ledger::snapshot_published, now_ms);
+        host::now_us().saturating_sub(started_us)
+    }
+
     /// Writes what is believed of each endpoint, once in a while; of those that have gone, that nothing is there.
     fn write_gauges(&mut self, place: usize, loads: &LoadBook, recorder: &mut Recorder, now_ms: u64) {
         if !self.gauges.is_due(now_ms) {
@@ -320,6 +344,20 @@ impl PoolScraping {
             host::log(LogLevel::Warn, &message);
         }
     }
+}
+
+/// Asks for an endpoint's page through this cluster; gives the call's token.
+fn scrape(
+    cluster: &str,
+    metrics: &config::Metrics,
+    endpoint: SocketAddr,
+    timeout_ms: u64,
+) -> HostResult<u32> {
+    let address = metrics.address_of(endpoint).to_string();
+    let destination = ("x-envoy-original-dst-host", address.as_str());
+    let configured = metrics.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let headers: Vec<(&str, &str)> = std::iter::once(destination).chain(configured).collect();
+    host::http_get(cluster, &metrics.path, &address, &headers, timeout_ms)
 }
 
 fn report(pool: &str, address: SocketAddr, news: &News) {

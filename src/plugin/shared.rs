@@ -195,13 +195,13 @@ fn full_chunk(number: u64) -> Option<Chunk> {
 
 /// The pool, as its scraper knows it. The companion service has a configuration of its own, and goes by the names alone.
 fn pool_key(config: &config::Config, pool: &config::Pool) -> String {
-    let config::Pool { name, cluster, endpoints, model_server, .. } = pool;
+    let config::Pool { name, cluster, endpoints, model_server, metrics, .. } = pool;
     let names = format!("{name}/{cluster}");
     match config.scrape_by {
         config::ScrapeBy::Service => names,
         config::ScrapeBy::Worker => {
-            let clusters = (&config.scrape_cluster, &config.admin_cluster);
-            let scraped = format!("{endpoints:?} {model_server:?} {clusters:?}");
+            let admin_cluster = &config.admin_cluster;
+            let scraped = format!("{endpoints:?} {model_server:?} {metrics:?} {admin_cluster:?}");
             format!("{names}/{}", slot(&names, fnv1a(scraped.as_bytes())))
         }
     }

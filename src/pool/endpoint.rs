@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::{EndpointReading, EnvoyHost, HostHealth, Limits, Reading, Standing};
 use crate::hash::fnv1a;
 use crate::load::{AdapterId, InFlight, LoadBook, LoadId};
-use crate::metrics::LoraState;
+use crate::metrics::{LoraState, ToldLoad};
 
 /// Milliseconds an endpoint stays out after requests to it failed in a row; doubled each time it fails again.
 const FIRST_EJECTION_MS: u64 = 1_000;
@@ -96,6 +96,8 @@ pub struct Endpoint {
     /// When it last answered a request of this worker.
     answered_ms: Option<u64>,
     reading: Option<Reading>,
+    /// What its last answer told of the load of others, and when.
+    told: Option<(Foreign, u64)>,
     adapters: Vec<AdapterId>,
     restarted: bool,
 }
@@ -120,6 +122,7 @@ impl Endpoint {
             ejected_until_ms: 0,
             answered_ms: None,
             reading: None,
+            told: None,
             adapters: Vec::new(),
             restarted: false,
         }
@@ -145,10 +148,28 @@ impl Endpoint {
         self.reading.as_ref()
     }
 
-    /// What its last good scrape said of the load that others are, if that can be believed; else that there is none.
+    /// What its last good scrape said of the load that others are, if that can be believed; else what an answer told; else that
+    /// there is none.
     pub(super) fn foreign(&self, freshness: Freshness) -> Foreign {
         let believed = self.reading().filter(|_| freshness == Freshness::Fresh);
-        believed.map_or(Foreign::default(), Foreign::of)
+        let told = || self.told.map_or(Foreign::default(), |(foreign, _)| foreign);
+        believed.map_or_else(told, Foreign::of)
+    }
+
+    /// An answer tells its load, where this gateway has so much in flight there. How many run there it does not tell.
+    pub(super) fn load_told(&mut self, told: ToldLoad, in_flight: InFlight, now_ms: u64) {
+        let waiting = told.waiting.saturating_sub(in_flight.waiting);
+        let foreign = Foreign { waiting, requests: waiting, kv_cache_utilization: told.kv_cache_utilization };
+        self.told = Some((foreign, now_ms));
+    }
+
+    /// Forgets what an answer told so long ago; whether there was any.
+    pub(super) fn forget_told(&mut self, stale_after_ms: u64, now_ms: u64) -> bool {
+        let is_stale = self.told.is_some_and(|(_, told_ms)| now_ms.abs_diff(told_ms) >= stale_after_ms);
+        if is_stale {
+            self.told = None;
+        }
+        is_stale
     }
 
     /// How far its numbers can be believed at `now_ms`.

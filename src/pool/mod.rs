@@ -22,9 +22,17 @@ pub use snapshot::{EndpointReading, FORMAT, Reading, Snapshot, decode, encode};
 use crate::config;
 use crate::limits::{Limit, LimitsReached};
 use crate::load::{AdapterId, LoadBook, LoadId};
+use crate::metrics::ToldLoad;
 use crate::prefix::PrefixIndex;
 
 use failed_prompts::FailedPrompts;
+
+/// How many intervals between scrapes metrics last at least: where those are stretched to keep a budget, metrics that are as new
+/// as they can be are not taken for old.
+pub const STALE_INTERVALS: u64 = 2;
+
+/// The longest that is believed of such an interval, in milliseconds.
+const MAX_INTERVAL_MS: u64 = 10_000;
 
 /// Adapters that are remembered; a pod could load more only by printing names that are none.
 const MAX_KNOWN_ADAPTERS: usize = 65_536;
@@ -52,6 +60,8 @@ pub struct Pool {
     is_flat: bool,
     /// Whether its cluster has hosts that cannot be named.
     has_unnamed: bool,
+    /// Between two scrapes of an endpoint, in milliseconds, by the scraper's word.
+    interval_ms: u64,
     /// Whether the scraper has told something since that was last asked.
     is_heard: bool,
     /// Whether any endpoint tells of adapters.
@@ -86,6 +96,7 @@ impl Pool {
             broken_prompts: FailedPrompts::default(),
             is_flat: true,
             has_unnamed: false,
+            interval_ms: 0,
             is_heard: false,
             serves_adapters: false,
             known_adapters: HashSet::new(),
@@ -130,6 +141,11 @@ impl Pool {
         let endpoints = self.endpoints().unwrap_or_default();
         let levels = Levels::of(endpoints, self.is_flat, now_ms, max_failures);
         endpoints.iter().filter(move |endpoint| levels.level(endpoint, now_ms, max_failures).is_some())
+    }
+
+    /// For how long its metrics count and its scraper may be silent, in milliseconds, where that is configured so.
+    pub fn stale_after_ms(&self, configured_ms: u64) -> u64 {
+        configured_ms.max(self.interval_ms * STALE_INTERVALS)
     }
 
     /// Whether its cluster has hosts that cannot be named, so that the balancing is Envoy's.
@@ -318,6 +334,7 @@ impl Pool {
             return false;
         };
         self.has_unnamed = snapshot.has_unnamed && self.discovered;
+        self.interval_ms = snapshot.interval_ms.min(MAX_INTERVAL_MS);
         self.is_heard = true;
         self.candidates.outdate();
         let changed = self.discovered && self.follow(&readings, loads);
@@ -332,6 +349,19 @@ impl Pool {
         self.learn_adapters(loads);
         self.learn_caches();
         changed
+    }
+
+    /// An answer of the endpoint of this load tells what it has to do; it counts from when the answer's request has ended.
+    pub fn load_told(&mut self, load_id: LoadId, told: ToldLoad, loads: &LoadBook, now_ms: u64) {
+        self.note(load_id, |endpoint| endpoint.load_told(told, loads.in_flight(load_id), now_ms));
+    }
+
+    /// Forgets what answers told so long ago.
+    pub fn forget_told(&mut self, stale_after_ms: u64, now_ms: u64) {
+        let endpoints = self.endpoints.iter_mut().flatten();
+        if endpoints.fold(false, |any, endpoint| endpoint.forget_told(stale_after_ms, now_ms) || any) {
+            self.candidates.outdate();
+        }
     }
 
     /// Whether the scraper has told something since that was last asked.

@@ -13,7 +13,7 @@ use crate::config::MAX_ENDPOINTS;
 use crate::metrics::EndpointMetrics;
 
 /// Changes whenever the meaning of published bytes does.
-pub const FORMAT: u8 = 7;
+pub const FORMAT: u8 = 8;
 
 /// What the scraper knows of a pool.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub endpoints: Option<Vec<EndpointReading>>,
     /// Whether its cluster has hosts that cannot be named: picks among the others would leave these without requests.
     pub has_unnamed: bool,
+    /// The longest from one scrape of an endpoint to the next that is meant, in milliseconds.
+    pub interval_ms: u64,
 }
 
 /// What the scraper knows of one endpoint.
@@ -111,7 +113,7 @@ mod tests {
         let read = EndpointReading { reading: Some(reading), ..endpoint("10.0.0.1:8000") };
         let host = EnvoyHost { health: HostHealth::Degraded, priority: 1, name: Some("envoy://l/x".into()) };
         let unread = EndpointReading { host, unreadable_ms: Some(7), ..endpoint("[fd00::1]:8000") };
-        Snapshot { endpoints: Some(vec![read, unread]), has_unnamed: true }
+        Snapshot { endpoints: Some(vec![read, unread]), has_unnamed: true, ..Snapshot::default() }
     }
 
     #[test]

@@ -36,7 +36,7 @@ fn printing(config: &Config, base_model: &str, adapters: &[&str]) -> Pool {
     };
     let address = "1.1.1.1:1".parse().unwrap();
     let endpoint = EndpointReading { reading: Some(reading), ..EndpointReading::new(address) };
-    pool.apply(Snapshot { endpoints: Some(vec![endpoint]), has_unnamed: false }, &mut loads);
+    pool.apply(Snapshot { endpoints: Some(vec![endpoint]), ..Snapshot::default() }, &mut loads);
     pool
 }
 

@@ -190,7 +190,7 @@ pub fn snapshot(pods: &[Pod]) -> Snapshot {
         unreadable_ms: pod.unreadable.then_some(NOW_MS - 10),
         reading: pod.reading(),
     };
-    Snapshot { endpoints: Some(pods.iter().enumerate().map(reading).collect()), has_unnamed: false }
+    Snapshot { endpoints: Some(pods.iter().enumerate().map(reading).collect()), ..Snapshot::default() }
 }
 
 /// One worker with one pool.

@@ -25,6 +25,8 @@ pub const MODELS: &str = "models";
 pub const OBSERVED: &str = "observed";
 /// The one whose gateways know each other.
 pub const GATEWAYS: &str = "gateways";
+/// The one whose pods have their metrics elsewhere, by TLS and for a key.
+pub const PROTECTED_METRICS: &str = "protected-metrics";
 /// One for each body mode.
 pub const BODY_MODES: [&str; 2] = [STOP_ITERATION, DEFERRED];
 

@@ -2,8 +2,9 @@
 
 use super::{State, Stream};
 use crate::header_pairs::HeaderPairs;
+use crate::metrics::{LOAD_HEADER, read_load};
 use crate::openai::{AnswerFailure, NotFound, is_encoded};
-use crate::plugin::calls::headers_of;
+use crate::plugin::calls::{headers_of, warn};
 use crate::plugin::host::{self, Buffer, Clock, Headers};
 use crate::plugin::own_answers::{OfEnvoy, announce_error};
 
@@ -23,6 +24,9 @@ impl Stream {
         let status = headers.value(":status").and_then(|status| str::from_utf8(&status).ok()?.parse().ok());
         let of_envoy = self.of_envoy(status, &headers);
         self.answered(status, of_envoy.as_ref(), &headers, &mut clock);
+        if self.asks_for_load && headers.value(LOAD_HEADER).is_some() {
+            warn(LOAD_HEADER, host::remove_header(Headers::Response, LOAD_HEADER));
+        }
         match of_envoy {
             Some(of_envoy) => self.translate(of_envoy, &mut clock),
             None => {
@@ -98,6 +102,9 @@ impl Stream {
         }
         if status == Some(NOT_FOUND) && self.account.is_some() {
             sent.not_found = Some(NotFound::new(is_encoded(headers.value("content-encoding").as_deref())));
+        }
+        if let Some(told) = headers.value(LOAD_HEADER).and_then(|value| read_load(&value)) {
+            worker.picker.load_told(sent.pool, &sent.sent, told, now_ms);
         }
         sent.succeeded = matches!(status, Some(200..300));
         if !sent.succeeded {

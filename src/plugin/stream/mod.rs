@@ -47,6 +47,8 @@ pub struct Stream {
     first_pass: Option<FirstPass>,
     /// Whether the route that was found may not be the one it gets: the client had the header by which routes are chosen.
     is_misrouted: bool,
+    /// Whether the endpoint is asked to tell its load, and the client did not ask.
+    asks_for_load: bool,
     /// Whether the request announced its length.
     has_length: bool,
     /// Who asks, by the header that tells users apart.
@@ -137,6 +139,7 @@ impl Stream {
             expected: None,
             first_pass: None,
             is_misrouted: false,
+            asks_for_load: false,
             has_length: false,
             user: None,
             account: None,

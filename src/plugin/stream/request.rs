@@ -10,6 +10,7 @@ use crate::first_pass::FirstPass;
 use crate::header_pairs::HeaderPairs;
 use crate::limits::Limit;
 use crate::log_fields::LogField;
+use crate::metrics::{LOAD_FORMAT, LOAD_FORMAT_HEADER};
 use crate::openai::{
     ApiError, ExpectedBody, InferenceRequest, apply_edits, include_usage, is_model_list_path, model_edits,
 };
@@ -51,6 +52,7 @@ impl Stream {
         let headers = headers_of(Headers::Request);
         CHOICES.iter().filter(|name| headers.value(name).is_some()).for_each(unchoose);
         self.is_misrouted = headers.value(MODEL_HEADER).is_some();
+        self.ask_for_load(pool, &headers);
         self.expected = self.expected_body(&headers, end_of_stream);
         if self.expected.is_some() {
             if headers.ask_for_upgrade() {
@@ -62,6 +64,16 @@ impl Stream {
             return answer_models(self.worker.borrow().config());
         }
         self.pass_unread(pool)
+    }
+
+    /// Has the endpoint tell its load with the answer, where that is configured and the client does not ask itself.
+    fn ask_for_load(&mut self, pool: usize, headers: &HeaderPairs) {
+        let is_configured =
+            self.worker.borrow().config().pools.get(pool).is_some_and(|pool| pool.answers_tell_load);
+        self.asks_for_load = is_configured && headers.value(LOAD_FORMAT_HEADER).is_none();
+        if self.asks_for_load {
+            warn(LOAD_FORMAT_HEADER, host::set_header(Headers::Request, LOAD_FORMAT_HEADER, LOAD_FORMAT));
+        }
     }
 
     /// What the body is to be read as, if it is to be read.

@@ -40,7 +40,7 @@ struct Arguments {
     /// How often each configuration has its turn.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Another checkout of the project, whose built plugin is measured beside this one's in the part on workers.
+    /// Another checkout of the project, whose built plugin is measured beside this one's in the parts on workers and on scraping.
     #[arg(long)]
     other: Option<PathBuf>,
     /// Puts the tables into docs/benchmarks.md.
@@ -113,7 +113,7 @@ impl Part {
                 self.kept(requests::by_number_of_endpoints(runtime, rounds)?, requests::growth_tables)
             }
             Part::Saturation => self.kept(saturation::measure(runtime, rounds)?, saturation::table),
-            Part::Scraping => self.kept(scraping::measure(runtime, rounds)?, scraping::table),
+            Part::Scraping => self.kept(scraping::measure(runtime, rounds, other)?, scraping::table),
             Part::Workers => self.kept(workers::measure(runtime, rounds, other)?, workers::table),
             Part::Locks => self.kept(locks::measure(runtime)?, locks::table),
             Part::Memory => self.kept(memory::measure(runtime)?, memory::table),

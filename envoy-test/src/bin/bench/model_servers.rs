@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
@@ -30,17 +31,37 @@ const PACE: Duration = Duration::from_millis(2);
 /// A page of a busy vLLM with adapters, 66 KB.
 const METRICS: &str = include_str!("../../../../tests/fixtures/vllm-0.32/metrics_queue_lora.txt");
 /// That server had requests queued and a small KV cache; these have neither, so that no pod seems better than the others.
-const BUSY: &str = "vllm:num_requests_";
+const REQUESTS: &str = "vllm:num_requests_";
 const SMALL_CACHE: &str = r#"kv_cache_size_tokens="9600""#;
 const LARGE_CACHE: &str = r#"kv_cache_size_tokens="9600000""#;
 
 /// The answers to requests, one for all servers and connections.
 static ANSWERED: LazyLock<Vec<u8>> = LazyLock::new(|| response("application/json", ANSWER));
-static SCRAPED: LazyLock<Vec<u8>> = LazyLock::new(|| response("text/plain", &idle_page()));
+static IDLE: LazyLock<Vec<u8>> = LazyLock::new(|| response("text/plain", &page(Page::Idle)));
+static BUSY: LazyLock<Vec<u8>> = LazyLock::new(|| response("text/plain", &page(Page::Busy)));
 
-fn idle_page() -> String {
+/// What servers say of their load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Page {
+    /// Nothing runs.
+    Idle,
+    /// As much as was recorded: others' requests.
+    Busy,
+}
+
+impl Page {
+    fn response(self) -> &'static [u8] {
+        match self {
+            Page::Idle => &IDLE,
+            Page::Busy => &BUSY,
+        }
+    }
+}
+
+fn page(page: Page) -> String {
     let idle = |line: &str| match line.rsplit_once(' ') {
-        Some((name, _)) if line.starts_with(BUSY) => format!("{name} 0.0\n"),
+        Some((name, _)) if page == Page::Idle && line.starts_with(REQUESTS) => format!("{name} 0.0\n"),
         _ => format!("{line}\n"),
     };
     METRICS.lines().map(idle).collect::<String>().replace(SMALL_CACHE, LARGE_CACHE)
@@ -76,13 +97,18 @@ pub struct ModelServers {
 impl ModelServers {
     /// Starts so many servers, each on an address of its own, until the runtime ends.
     pub fn start(runtime: &Runtime, count: u32) -> Result<ModelServers> {
+        ModelServers::start_with(runtime, count, Page::Idle)
+    }
+
+    /// The same, with this page.
+    pub fn start_with(runtime: &Runtime, count: u32, page: Page) -> Result<ModelServers> {
         let counters = Arc::new(Counters::default());
         let mut addresses = Vec::new();
         for index in 0..count {
             let ip = Ipv4Addr::from(u32::from(FIRST_ADDRESS) + index);
             let listener = runtime.block_on(TcpListener::bind((ip, 0))).context("starting model servers")?;
             addresses.push(listener.local_addr()?);
-            runtime.spawn(accept(listener, counters.clone()));
+            runtime.spawn(accept(listener, page, counters.clone()));
         }
         Ok(ModelServers { addresses, counters })
     }
@@ -107,16 +133,16 @@ impl Counts {
     }
 }
 
-async fn accept(listener: TcpListener, counters: Arc<Counters>) {
+async fn accept(listener: TcpListener, page: Page, counters: Arc<Counters>) {
     let Ok(address) = listener.local_addr() else { return };
     let own_name: Arc<str> = address.to_string().into();
     while let Ok((stream, _)) = listener.accept().await {
         // A connection that breaks is seen by the client, which fails for want of an answer.
-        tokio::spawn(serve(stream, own_name.clone(), counters.clone()));
+        tokio::spawn(serve(stream, own_name.clone(), page, counters.clone()));
     }
 }
 
-async fn serve(stream: TcpStream, own_name: Arc<str>, counters: Arc<Counters>) -> Result<()> {
+async fn serve(stream: TcpStream, own_name: Arc<str>, page: Page, counters: Arc<Counters>) -> Result<()> {
     let mut stream = MessageStream::new(stream)?;
     while let Some(request) = stream.next().await? {
         let scrapes = count(&counters, &request, &own_name);
@@ -125,7 +151,7 @@ async fn serve(stream: TcpStream, own_name: Arc<str>, counters: Arc<Counters>) -
             let asks = body.contains(r#""include_usage":true"#);
             stream_events(&stream, asks).await?;
         } else {
-            stream.write(if scrapes { &SCRAPED } else { &ANSWERED }).await?;
+            stream.write(if scrapes { page.response() } else { &ANSWERED }).await?;
         }
     }
     Ok(())

@@ -33,7 +33,7 @@ const IDLE_ROUND: Duration = Duration::from_secs(3);
 /// Which plugin stands in the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Build {
+pub enum Build {
     /// None.
     Plain,
     /// This one.

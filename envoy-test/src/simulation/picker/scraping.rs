@@ -24,8 +24,8 @@ pub struct Scraping {
 impl Scraping {
     pub fn new(config: &Config) -> Scraping {
         let addresses = config.pools[0].endpoints.iter().flatten().copied();
-        let mut scraper =
-            Scraper::new(ModelServer::Vllm, Schedule::of(config), config.max_consecutive_failures);
+        let schedule = Schedule::of(config, &config.pools[0]);
+        let mut scraper = Scraper::new(ModelServer::Vllm, schedule, config.max_consecutive_failures);
         scraper.follow(&Discovered::at(addresses.clone()), 0);
         let mut loads = LoadBook::default();
         for address in addresses {
