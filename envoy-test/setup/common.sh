@@ -67,3 +67,8 @@ build_tool() {
     cargo install --quiet --locked --debug "$2" --version "$3" --bin "$4" --root "$1" ||
         fail "cargo could not install $2 $3; check the network, then run it again"
 }
+
+# edition FILE: its name and another number whenever it changes, so that what was made from it is made anew.
+edition() {
+    echo "$(basename "$1") $(cksum <"$1" | cut -d ' ' -f 1)"
+}

@@ -1,5 +1,5 @@
-//! The setting that `make run` and `make top` show: the plugin in a real Envoy, in front of simulated model servers or
-//! the user's own, and requests of all kinds.
+//! The setting that `make run` and `make top` show: the plugin in a real Envoy, in front of simulated model servers, real
+//! ones or the user's own, and requests of all kinds.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use crate::envoy::binary::plugin_file;
 use crate::envoy::{Client, Configuration, Envoy, EnvoySettings, Request};
 use crate::model_server::{ModelServers, ServerSettings};
 use anyhow::{Context, Result, bail};
+use inference_picker::metrics::ModelServer;
 use serde_json::json;
 
 /// Where the simulated servers are, if nothing else is there: as in the configurations.
@@ -40,9 +41,23 @@ pub fn configuration(folder: &str, endpoints: &[SocketAddr]) -> Result<Configura
     Ok(configuration)
 }
 
+/// The same for model servers of this kind.
+pub fn configuration_for(
+    server: ModelServer,
+    folder: &str,
+    endpoints: &[SocketAddr],
+) -> Result<Configuration> {
+    let mut configuration = configuration(folder, endpoints)?;
+    configuration.edit_plugin(|plugin| {
+        let pools = plugin["pools"].as_array_mut().into_iter().flatten();
+        pools.for_each(|pool| pool["modelServer"] = json!(server));
+    });
+    Ok(configuration)
+}
+
 /// Starts an Envoy on such a configuration, where it says if `keep_addresses` is set and the addresses are free.
-pub fn start_envoy(folder: &str, endpoints: &[SocketAddr], keep_addresses: bool) -> Result<Envoy> {
-    let mut settings = EnvoySettings::new(configuration(folder, endpoints)?);
+pub fn start_envoy(configuration: Configuration, keep_addresses: bool) -> Result<Envoy> {
+    let mut settings = EnvoySettings::new(configuration);
     settings.keep_addresses = keep_addresses;
     Envoy::start(settings)
 }

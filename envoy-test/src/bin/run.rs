@@ -1,19 +1,21 @@
-//! `make run`: the plugin in a real Envoy, in front of simulated model servers or the user's own. Sends a mixed
-//! burst, prints one line a request, and stays up until Ctrl-C.
+//! `make run`: the plugin in a real Envoy, in front of simulated model servers, real ones of llama.cpp, or the user's
+//! own. Sends a mixed burst, prints one line a request, and stays up until Ctrl-C.
 
 use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Parser;
 use envoy_test::demonstration::{
-    STATISTICS_INTERVAL, WARM_UP, models, request, simulated_servers, start_envoy,
+    STATISTICS_INTERVAL, WARM_UP, configuration_for, models, request, simulated_servers, start_envoy,
 };
 use envoy_test::envoy::blocking::wait_for;
 use envoy_test::envoy::{Client, Envoy, Protocol};
 use envoy_test::model_server::ModelServers;
+use envoy_test::real_server::{RealServer, llama_cpp};
 use envoy_test::statistics::{Overview, Page};
+use inference_picker::metrics::ModelServer;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,9 +26,12 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Runs the plugin in a real Envoy and shows what it picks.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Model servers to use in place of simulated ones: ip:port,ip:port
+    /// Model servers of yours: ip:port,ip:port
     #[arg(long, value_delimiter = ',')]
     endpoints: Vec<SocketAddr>,
+    /// What kind of model server they are. Without any, vllm is simulated, and llama.cpp started.
+    #[arg(long, default_value = "vllm", value_parser = parse_server)]
+    server: ModelServer,
     /// A folder of filter-config/.
     #[arg(long, default_value = "stop-iteration")]
     configuration: String,
@@ -38,13 +43,55 @@ struct Arguments {
     once: bool,
 }
 
+/// Its name is that of the configuration.
+fn parse_server(name: &str) -> Result<ModelServer, serde_json::Error> {
+    serde_json::from_value(json!(name))
+}
+
+/// The model servers behind the gateway.
+enum Servers {
+    Simulated(ModelServers),
+    Started(Vec<RealServer>),
+    Yours(Vec<SocketAddr>),
+}
+
+impl Servers {
+    fn start(arguments: &Arguments) -> Result<Servers> {
+        Ok(match arguments.server {
+            _ if !arguments.endpoints.is_empty() => Servers::Yours(arguments.endpoints.clone()),
+            ModelServer::Vllm => Servers::Simulated(simulated_servers()?),
+            ModelServer::LlamaCpp => Servers::Started(llama_cpp::start()?),
+            _ => {
+                bail!("only vllm is simulated, and only llama.cpp started; name servers of yours (ENDPOINTS)")
+            }
+        })
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        match self {
+            Servers::Simulated(servers) => servers.addresses(),
+            Servers::Started(servers) => servers.iter().map(RealServer::address).collect(),
+            Servers::Yours(addresses) => addresses.clone(),
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Servers::Simulated(_) => "simulated",
+            Servers::Started(_) => "llama.cpp",
+            Servers::Yours(_) => "yours",
+        }
+    }
+}
+
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let simulated = if arguments.endpoints.is_empty() { Some(simulated_servers()?) } else { None };
-    let endpoints = simulated.as_ref().map_or(arguments.endpoints.clone(), ModelServers::addresses);
-    println!("model servers  {}", if simulated.is_some() { "simulated" } else { "yours" });
+    let servers = Servers::start(&arguments)?;
+    let endpoints = servers.addresses();
+    println!("model servers  {}", servers.kind());
     endpoints.iter().for_each(|endpoint| println!("               http://{endpoint}"));
-    let envoy = start_envoy(&arguments.configuration, &endpoints, !arguments.free_ports)?;
+    let configuration = configuration_for(arguments.server, &arguments.configuration, &endpoints)?;
+    let envoy = start_envoy(configuration, !arguments.free_ports)?;
     println!("gateway        http://{}", envoy.address());
     sleep(WARM_UP);
     let client = Client::new(envoy.address(), Protocol::Http1);

@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 
 use crate::gateway::{four_pods, texts, until};
-use envoy_test::model_server::ModelServers;
+use envoy_test::model_server::{MetricsPage, ModelServers, ServerSettings};
 use rustix::process::{Pid, Signal, kill_process};
 
 fn run(arguments: &[&str]) -> Command {
@@ -61,6 +61,30 @@ fn it_runs_in_front_of_the_users_own_servers() {
     );
     assert_eq!(requests(&said).len(), 24, "{said}");
     assert_eq!(pods.servers().map(|pod| pod.counters().requests_for("tiny")).sum::<u64>(), 24);
+}
+
+/// Without their metrics it would pick by what is in flight alone, and say so.
+#[test]
+fn it_is_told_of_which_kind_the_users_servers_are() {
+    let pods = four_pods().into_iter();
+    let pods = pods.map(|pod| ServerSettings { metrics_page: MetricsPage::LlamaCpp, ..pod });
+    let pods = ModelServers::start(pods.collect()).unwrap();
+    let endpoints = texts(&pods.addresses()).join(",");
+    let said = said(run(&["--once", "--endpoints", &endpoints, "--server", "llama.cpp"]).spawn().unwrap());
+    assert!(said.starts_with("model servers  yours\n"), "{said}");
+    assert!(
+        requests(&said).iter().all(|words| words.iter().any(|word| word.starts_with("running="))),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_kind_of_server_that_it_cannot_start_needs_endpoints() {
+    for (server, why) in [("sglang", "name servers of yours"), ("nobody", "unknown variant")] {
+        let output = run(&["--once", "--server", server]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(why), "{server}: {said}");
+    }
 }
 
 #[test]

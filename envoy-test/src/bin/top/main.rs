@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use envoy_test::demonstration::{WARM_UP, models, simulated_servers, start_envoy, varied_request};
+use envoy_test::demonstration::{
+    WARM_UP, configuration, models, simulated_servers, start_envoy, varied_request,
+};
 use envoy_test::envoy::{Client, Load, Protocol};
 use ratatui::crossterm::event::{Event, KeyCode, KeyModifiers, poll, read};
 
@@ -55,7 +57,7 @@ fn main() -> Result<()> {
         return show(&arguments, admin);
     }
     let servers = simulated_servers()?;
-    let envoy = start_envoy(&arguments.configuration, &servers.addresses(), false)?;
+    let envoy = start_envoy(configuration(&arguments.configuration, &servers.addresses())?, false)?;
     sleep(WARM_UP);
     let client = Client::new(envoy.address(), Protocol::Http1);
     let models = models(&client)?;

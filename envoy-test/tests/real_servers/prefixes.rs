@@ -8,6 +8,7 @@ use envoy_test::envoy::Request;
 use serde_json::json;
 
 use crate::gateway::Gateway;
+use crate::picking::SCRAPE_TIME;
 use crate::servers::MODEL;
 
 /// Longer than workers take to hear of each other.
@@ -47,14 +48,15 @@ pub fn a_document_stays_with_the_server_that_has_it_cached(gateway: &Gateway) {
         assert_eq!(served_by.len(), 1, "document {document}: {:?}", gateway.log(QUESTIONS));
         servers.extend(served_by);
     }
-    assert_eq!(servers.len(), 2, "one server has all documents");
+    assert!(servers.len() > 1, "one server has all documents");
     let cached_tokens = (gateway.servers.cached_tokens() - before) as u64;
     assert!(cached_tokens * 10 >= prompt_tokens * 8, "{cached_tokens} of {prompt_tokens} tokens were cached");
 }
 
 /// As Claude Code sends it: a system prompt that begins with a block which is another one with every request.
 fn coding_turn(gateway: &Gateway, session: usize, turn: usize) -> Request {
-    let header = format!("x-anthropic-billing-header: cc_version=2.1.0; cch={:08x};", fastrand::u32(..));
+    let header =
+        format!("x-anthropic-billing-header: cc_version=2.1.0; cch={:05x};", fastrand::u32(..1 << 20));
     let name = format!("{} session {session}", gateway.configuration);
     let instructions = format!("{name} {}", "You write programs, and this is how. ".repeat(40));
     let system = json!([{"type": "text", "text": header}, {"type": "text", "text": instructions}]);
@@ -68,28 +70,55 @@ fn coding_turn(gateway: &Gateway, session: usize, turn: usize) -> Request {
     Request::post("/v1/messages").json(&body)
 }
 
-/// vLLM drops the block, so its cache has all of a turn but its end; and so has the plugin, so every turn of a session
-/// goes where the last one went.
+/// vLLM drops the block and llama.cpp writes over what changes in it, so their caches have all of a turn but its end. The
+/// plugin leaves it out as well, so every turn of a session goes where the last one went.
 pub fn a_coding_session_stays_with_its_server_whatever_its_billing_header(gateway: &Gateway) {
-    let (hits, queries) = (gateway.servers.cached_tokens(), gateway.servers.queried_tokens());
+    let (hits, queries) = (gateway.servers.cached_tokens(), gateway.servers.prompt_tokens());
     let (mut first_hits, mut first_queries) = (0, 0);
     for session in 0..DOCUMENTS {
         let mut served_by = BTreeSet::new();
         for turn in 0..QUESTIONS {
-            let before = (gateway.servers.cached_tokens(), gateway.servers.queried_tokens());
+            let before = (gateway.servers.cached_tokens(), gateway.servers.prompt_tokens());
             let answer = gateway.send(coding_turn(gateway, session, turn));
             assert_eq!(answer.status, 200, "{}", answer.text());
             served_by.extend(gateway.served_by(1));
             if turn == 0 {
                 first_hits += gateway.servers.cached_tokens() - before.0;
-                first_queries += gateway.servers.queried_tokens() - before.1;
+                first_queries += gateway.servers.prompt_tokens() - before.1;
             }
             sleep(HEARD);
         }
         assert_eq!(served_by.len(), 1, "session {session}: {:?}", gateway.log(QUESTIONS));
     }
     let hits = gateway.servers.cached_tokens() - hits - first_hits;
-    let queries = gateway.servers.queried_tokens() - queries - first_queries;
+    let queries = gateway.servers.prompt_tokens() - queries - first_queries;
     eprintln!("    of later turns' {queries} prompt tokens the servers found {hits} in their caches");
     assert!(hits * 10 >= queries * 9, "{hits} of {queries} tokens were cached");
+}
+
+/// How many blocks of a prompt the plugin took to be cached where it sent it.
+fn matched_blocks(gateway: &Gateway) -> usize {
+    let line = &gateway.log(1)[0];
+    let decision = line["decision"].as_str().unwrap_or_default();
+    let matched = decision.split(' ').find_map(|field| field.strip_prefix("matched_blocks="));
+    let matched = matched.and_then(|ratio| ratio.split('/').next()?.parse().ok());
+    matched.unwrap_or_else(|| panic!("no blocks: {line}"))
+}
+
+/// Its counters have fallen, and the plugin forgets what it had.
+pub fn a_server_that_was_started_again_is_known_to_have_nothing_cached(gateway: &Gateway) {
+    let ask = |number| {
+        assert_eq!(gateway.send(question(gateway, DOCUMENTS, number)).status, 200);
+        sleep(HEARD);
+        matched_blocks(gateway)
+    };
+    ask(0);
+    let cached = ask(1);
+    assert!(cached > 0);
+    sleep(SCRAPE_TIME);
+    let index = gateway.served_by(1)[0];
+    gateway.servers.kill(index);
+    gateway.servers.start_again(index);
+    sleep(SCRAPE_TIME);
+    assert_eq!((ask(2), ask(3)), (0, cached), "{}", gateway.known());
 }

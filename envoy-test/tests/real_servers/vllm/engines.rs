@@ -2,13 +2,14 @@
 
 use std::thread::sleep;
 
+use super::VLLM;
 use crate::gateway::{Gateway, completion};
 use crate::picking::{SCRAPE_TIME, number, occupy};
-use crate::servers::{MODEL, RUNNING_MAX};
+use crate::servers::MODEL;
 use crate::until;
 
 /// More than one engine runs at once, fewer than both do.
-const OCCUPIED: usize = RUNNING_MAX + 2;
+const OCCUPIED: usize = VLLM.running_max + 2;
 
 pub fn what_both_engines_run_and_queue_is_added_up(gateway: &Gateway) {
     let page = gateway.servers.page(0);
@@ -22,6 +23,6 @@ pub fn what_both_engines_run_and_queue_is_added_up(gateway: &Gateway) {
     let told = |name| number(line["decision"].as_str().unwrap(), name);
     assert_eq!((told("running"), told("queue")), (Some(OCCUPIED as f64), Some(0.0)), "{line}");
     drop(requests);
-    until("the server is idle again", || gateway.servers.in_progress(0) == 0);
+    until("the server is idle again", || gateway.servers.busy_with(0) == 0);
     sleep(SCRAPE_TIME);
 }

@@ -3,15 +3,25 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use envoy_test::demonstration::STATISTICS_INTERVAL;
 use envoy_test::envoy::binary::{plugin_file, project_root};
 use envoy_test::envoy::{Client, Configuration, Envoy, EnvoySettings, Protocol, Request, Response};
+use envoy_test::statistics::Page;
 use serde_json::{Value, json};
 
-use crate::apis::ALIAS;
 use crate::servers::{MODEL, Servers};
+use crate::vllm::alias::ALIAS;
 
-/// Where the access log's fields are, which get the time to the first token.
+/// Where the access log's fields are.
 const LOG_FORMAT: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/access_log/0/typed_config/log_format/json_format";
+
+/// Fields that the configurations do not log, and the plugin's names for them.
+const LOGGED: [(&str, &str); 4] = [
+    ("ttft_ms", "llm_ttft_ms"),
+    ("prompt_tokens", "llm_prompt_tokens"),
+    ("completion_tokens", "llm_completion_tokens"),
+    ("cached_tokens", "llm_cached_tokens"),
+];
 
 /// From when on metrics say nothing any more. Servers that compute on a processor which others use as well may be silent for
 /// longer than the half second that is usual, and one that is silent is passed over whatever runs there.
@@ -53,7 +63,10 @@ impl<'a> Gateway<'a> {
         edit: impl FnMut(&mut Value),
     ) -> Gateway<'a> {
         let mut edited = edited(configuration, servers);
-        edited.edit_plugin(|plugin| plugin["metricsStaleAfter"] = METRICS_STALE_AFTER.into());
+        edited.edit_plugin(|plugin| {
+            plugin["metricsStaleAfter"] = METRICS_STALE_AFTER.into();
+            plugin["pools"][0]["modelServer"] = servers.kind.name.into();
+        });
         edited.edit_plugin(edit);
         let settings = EnvoySettings::new(edited);
         let envoy = Envoy::start(settings).unwrap();
@@ -101,18 +114,21 @@ impl<'a> Gateway<'a> {
         self.log(count).iter().map(|line| self.index(line["upstream"].as_str().unwrap_or_default())).collect()
     }
 
-    /// What the plugin knows of the servers, what it has said of them, and what they say of their requests and adapters.
+    /// What the plugin knows of the servers, what it has said of them, and what they say of their requests.
     pub fn known(&self) -> String {
         let gauges = self.envoy.admin_get("/stats?filter=inference_picker_(endpoint|scrape)").unwrap();
         let said = self.envoy.log_text();
         let said = said.lines().filter(|line| line.contains("inference-picker:"));
-        let pages: Vec<String> = (0..2).map(|server| self.servers.page(server)).collect();
-        let told = pages.iter().flat_map(|page| page.lines()).filter(|line| {
-            ["vllm:num_requests", "vllm:lora_requests_info", "vllm:kv_cache_usage"]
-                .iter()
-                .any(|name| line.starts_with(name))
-        });
-        gauges.lines().chain(said).chain(told).collect::<Vec<_>>().join("\n")
+        let known = gauges.lines().chain(said).map(str::to_owned);
+        known.chain(self.servers.told()).collect::<Vec<_>>().join("\n")
+    }
+
+    /// What the plugin says of one server in its statistics.
+    pub fn gauge(&self, name: &str, index: usize) -> Option<usize> {
+        let address = self.servers.addresses()[index].to_string();
+        let page = Page::of(&self.envoy).unwrap();
+        page.sum(&format!("inference_picker_endpoint_{name}"), &[("endpoint", &address)])
+            .map(|value| value as usize)
     }
 
     fn index(&self, address: &str) -> usize {
@@ -126,9 +142,12 @@ fn edited(name: &str, servers: &Servers) -> Configuration {
     let file = project_root().join("filter-config").join(name).join("envoy.yaml");
     let mut configuration = Configuration::load(&file).unwrap();
     configuration.set_plugin_file(&plugin_file());
-    configuration.place_endpoints(&servers.addresses());
+    configuration.place_endpoints(servers.addresses());
+    configuration.set_statistics_interval(STATISTICS_INTERVAL);
     configuration.publish_all();
-    configuration.at(LOG_FORMAT)["ttft_ms"] = "%FILTER_STATE(wasm.llm_ttft_ms:PLAIN)%".into();
+    for (field, name) in LOGGED {
+        configuration.at(LOG_FORMAT)[field] = format!("%FILTER_STATE(wasm.{name}:PLAIN)%").into();
+    }
     configuration
 }
 

@@ -6,17 +6,18 @@ use std::process::Command;
 use envoy_test::envoy::binary::project_root;
 use serde_json::Value;
 
+use super::ENVIRONMENT;
 use crate::gateway::Gateway;
-use crate::servers::{ENVIRONMENT, MODEL};
+use crate::servers::MODEL;
 
 const REQUESTS: usize = 12;
 /// What it tells of a run that does not depend on how fast anything was.
 const COUNTS: [&str; 4] = ["completed", "failed", "total_input_tokens", "total_output_tokens"];
 
 pub fn vllms_own_benchmark_counts_the_same_with_and_without_the_gateway(gateway: &Gateway) {
-    let before = gateway.servers.completed();
+    let before = gateway.servers.generated_tokens();
     let through = bench(gateway.address());
-    let served = gateway.servers.completed();
+    let served = gateway.servers.generated_tokens();
     let direct = bench(gateway.servers.addresses()[0]);
     for count in COUNTS {
         assert_eq!(through[count], direct[count], "{count}: {through:#} {direct:#}");

@@ -1,0 +1,143 @@
+//! vLLM's claims: two servers on the processor, with a tiny model and two LoRA adapters.
+
+mod adapters;
+pub mod alias;
+mod answers;
+mod bench_serve;
+mod engines;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use envoy_test::envoy::binary::project_root;
+use envoy_test::real_server::{RealServer, command};
+use serde_json::json;
+
+use crate::gateway::Gateway;
+use crate::servers::{Kind, MODEL, Servers};
+use crate::{
+    CONFIGURATIONS, answers as any_answers, apis, check_all, claims, failing_server, picking, prefixes,
+    verbatim,
+};
+
+/// Where they listen. Other addresses than the simulated servers of `make run` have, so both can run.
+const ADDRESSES: [&str; 2] = ["127.0.0.21:8000", "127.0.0.22:8000"];
+pub const ADAPTERS: [&str; 2] = ["lora-a", "lora-b"];
+
+const VLLM: Kind = Kind {
+    name: "vllm",
+    models: &[MODEL, ADAPTERS[0], ADAPTERS[1]],
+    running_max: 4,
+    long_prompt_words: 1_200,
+    anew: || json!({}),
+    explained: &["queue", "running", "kv", "metrics_age_ms"],
+    running: "vllm:num_requests_running",
+    waiting: "vllm:num_requests_waiting",
+    generated_tokens: "vllm:generation_tokens_total",
+    prompt_tokens: &["vllm:prefix_cache_queries_total"],
+    cached_tokens: "vllm:prefix_cache_hits_total",
+};
+
+/// On the processor, one thread each, loopback only, and without asking anybody outside.
+pub const ENVIRONMENT: [(&str, &str); 8] = [
+    ("VLLM_HOST_IP", "127.0.0.1"),
+    ("VLLM_LOOPBACK_IP", "127.0.0.1"),
+    ("VLLM_CPU_KVCACHE_SPACE", "1"),
+    ("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
+    ("OMP_NUM_THREADS", "1"),
+    ("VLLM_NO_USAGE_STATS", "1"),
+    ("DO_NOT_TRACK", "1"),
+    ("HF_HUB_OFFLINE", "1"),
+];
+
+#[test]
+#[ignore = "needs two real vLLM servers: make test-vllm"]
+fn the_plugin_serves_in_front_of_two_real_vllm_servers() {
+    let servers = Servers::new(&VLLM, ADDRESSES.map(|address| start(address, 1)).into());
+    let mut failed = Vec::new();
+    for configuration in CONFIGURATIONS {
+        let gateway = Gateway::start(configuration, &servers);
+        failed.extend(check_all(
+            &gateway,
+            claims![
+                any_answers::a_chat_is_answered,
+                any_answers::a_completion_is_answered,
+                any_answers::the_models_are_the_servers_own,
+                any_answers::a_body_that_is_not_json_is_refused_by_the_gateway,
+                answers::a_stream_ends_with_its_mark_and_tells_usage_only_if_asked,
+                answers::what_vllm_refuses_is_told_in_its_own_words,
+                picking::a_burst_is_spread_over_all_servers_and_their_own_counters_agree,
+                apis::a_request_without_a_model_is_the_servers_to_judge,
+                apis::tokens_are_counted_as_the_server_counts_them,
+                apis::the_first_output_of_responses_and_messages_is_logged,
+                verbatim::a_whole_answer_is_the_servers_own_byte_by_byte,
+                verbatim::a_stream_is_the_servers_own_byte_by_byte,
+                verbatim::the_log_has_the_usage_that_the_server_tells,
+                picking::the_log_says_which_server_was_picked_and_by_which_metrics,
+                picking::a_server_runs_what_it_has_room_for_and_one_with_a_queue_is_avoided,
+                adapters::an_adapters_request_goes_to_the_server_that_runs_it,
+                adapters::an_adapter_that_nobody_asked_for_in_between_is_still_where_it_ran,
+            ],
+        ));
+        let gateway = Gateway::with_strategy("PREFIX_CACHE", configuration, &servers);
+        failed.extend(check_all(
+            &gateway,
+            claims![
+                prefixes::a_document_stays_with_the_server_that_has_it_cached,
+                prefixes::a_coding_session_stays_with_its_server_whatever_its_billing_header,
+            ],
+        ));
+        let gateway = Gateway::with_alias(configuration, &servers);
+        failed.extend(check_all(&gateway, claims![alias::an_alias_is_resolved_where_tokens_are_counted]));
+    }
+    let gateway = Gateway::start("stop-iteration", &servers);
+    failed.extend(check_all(
+        &gateway,
+        claims![bench_serve::vllms_own_benchmark_counts_the_same_with_and_without_the_gateway,],
+    ));
+    failed.extend(failing_server::check_all(&servers));
+    assert_eq!(failed, Vec::<String>::new());
+}
+
+#[test]
+#[ignore = "needs a real vLLM server: make test-vllm"]
+fn two_engines_behind_one_port_are_one_server() {
+    let servers = Servers::new(&VLLM, vec![start(ADDRESSES[0], 2)]);
+    let mut failed = Vec::new();
+    for configuration in CONFIGURATIONS {
+        let gateway = Gateway::start(configuration, &servers);
+        failed.extend(check_all(&gateway, claims![engines::what_both_engines_run_and_queue_is_added_up]));
+    }
+    assert_eq!(failed, Vec::<String>::new());
+}
+
+/// Starts one with so many engines behind its port, each with a cache and a queue of its own.
+fn start(address: &str, engines: usize) -> RealServer {
+    let address: SocketAddr = address.parse().unwrap();
+    let installed = project_root().join(".build/real-vllm");
+    let log = installed.join(format!("server-{}.log", address.ip()));
+    RealServer::start(address, start_command(&installed, address, engines), log)
+        .expect("vLLM is started; `make test-vllm` installs it first")
+}
+
+/// Few requests at a time and few KV-cache blocks, so that a handful of requests makes a queue and fills the cache.
+fn start_command(installed: &Path, address: SocketAddr, engines: usize) -> Command {
+    let models = installed.join("models");
+    let adapters = ADAPTERS.map(|name| format!("{name}={}", models.join(name).display()));
+    let mut command = command(&installed.join("python/bin/python"));
+    command
+        .args(["-m", "vllm.entrypoints.openai.api_server"])
+        .args(["--host", &address.ip().to_string(), "--port", &address.port().to_string()])
+        .arg("--model")
+        .arg(models.join(MODEL))
+        .args(["--served-model-name", MODEL, "--load-format", "dummy", "--enforce-eager"])
+        .args(["--max-num-seqs", &VLLM.running_max.to_string()])
+        .args(["--block-size", "32", "--num-gpu-blocks-override", "300"])
+        .args(["--enable-lora", "--max-loras", "1", "--lora-modules"])
+        .args(adapters)
+        .args(["--data-parallel-size", &engines.to_string()])
+        .envs(ENVIRONMENT)
+        .current_dir(installed);
+    command
+}
