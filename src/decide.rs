@@ -45,6 +45,8 @@ pub struct Prompt {
     pub estimated_tokens: u32,
     /// The same as far as the model's tokens are known, at least 1.
     pub tokens: u32,
+    /// What it has whatever the model's tokens are; 0 where that is not known.
+    pub least_tokens: u32,
     /// Tells it from others, as [`InferenceRequest::digest`].
     pub digest: u64,
     /// Its blocks, if its pool's strategy goes by prefixes.
@@ -167,6 +169,7 @@ fn prepared(
         model: model.to_owned(),
         estimated_tokens: request.prompt_tokens,
         tokens: sizes.prompt_tokens(model, request.prompt_tokens),
+        least_tokens: request.least_tokens,
         digest: request.digest,
         blocks: by_prefix.then(|| blocks(request, model)),
     };
@@ -191,7 +194,7 @@ fn blocks(request: &InferenceRequest<'_>, model: &str) -> PromptBlocks {
 /// Whether a prepared request is sent now, or waits. `others_wait`: for this pool, so that there is room for them first.
 ///
 /// # Errors
-/// 429 for a request that gives way.
+/// 400 for a prompt that surely fits nowhere, and 429 for a request that gives way.
 pub fn admit(
     config: &Config,
     pool: &Pool,
@@ -201,6 +204,10 @@ pub fn admit(
     others_wait: bool,
     now_ms: u64,
 ) -> Result<Admission, ApiError> {
+    let longest_tokens = pool.longest_context_tokens().filter(|_| !prepared.is_pool_guessed);
+    if let Some(longest_tokens) = longest_tokens.filter(|longest| prepared.prompt.least_tokens > *longest) {
+        return Err(ApiError::prompt_too_long(&pool.name, longest_tokens));
+    }
     let saturated = others_wait || is_saturated(config, pool, loads, now_ms);
     match admission::admit(prepared.criticality, saturated, config.queue.is_some()) {
         Admission::Shed => Err(ApiError::saturated(&pool.name, drain_rate.retry_after_s())),

@@ -93,6 +93,7 @@ fn naive_read(page: &str) -> Option<EndpointMetrics> {
         lora: naive_lora(&samples)
             .map(|lora| LoraState { slots: lora.slots.saturating_mul(engines), ..lora }),
         cache: naive_cache(&samples),
+        context_tokens: None,
         prefix_cache_queries: total(&["vllm:prefix_cache_queries_total"]),
         prefix_cache_hits: total(&["vllm:prefix_cache_hits_total"]),
         activity: total(&["vllm:prompt_tokens_total", "vllm:generation_tokens_total"]),

@@ -45,6 +45,30 @@ fn an_adapters_requests_go_where_it_is_loaded_then_to_a_free_slot() {
     check(&[loaded, free, full], "m", 2);
 }
 
+/// With these pods, a prompt of so many tokens may go to those at `expected` and to no other.
+fn check_contexts(pods: &[Pod], prompt_tokens: usize, expected: &[usize]) {
+    for strategy in ["DEFAULT", "LEAST_REQUEST", "ROUND_ROBIN", "RANDOM", "PREFIX_CACHE"] {
+        let mut world = World::new(strategy, pods, 1);
+        let mut picked: Vec<usize> = (0..40).flat_map(|_| world.pick("m", prompt_tokens)).collect();
+        picked.sort_unstable();
+        picked.dedup();
+        assert_eq!(picked, expected, "{strategy}, {prompt_tokens}: {pods:?}");
+    }
+}
+
+#[test]
+fn a_prompt_goes_where_it_fits() {
+    let pods = [Pod::idle().context(4_096), Pod::queue(9).context(8_192), Pod::idle().context(4_096)];
+    check_contexts(&pods, 4_096, &[0, 1, 2]);
+    check_contexts(&pods, 4_097, &[1]);
+    check_contexts(&pods, 8_192, &[1]);
+    // By its estimate it fits nowhere. That may be wrong, and then the longest is the one.
+    check_contexts(&pods, 60_000, &[1]);
+    // Who does not tell may take any.
+    check_contexts(&[Pod::idle().context(4_096), Pod::idle()], 5_000, &[1]);
+    check_contexts(&[Pod::idle().context(4_096).unhealthy(), Pod::idle().context(2_048)], 4_000, &[1]);
+}
+
 #[test]
 fn a_target_that_is_configured_is_no_adapter_where_no_pod_tells_of_any() {
     let mut world = World::new("DEFAULT", &vec![Pod::idle(); 8], 1);

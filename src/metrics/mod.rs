@@ -52,6 +52,8 @@ pub struct EndpointMetrics {
     pub base_model: Option<String>,
     /// `None` if the server does not tell.
     pub cache: Option<CacheConfig>,
+    /// Tokens that a prompt and its answer may have. `None` if the server does not tell.
+    pub context_tokens: Option<u32>,
     /// Tokens looked up in the prefix cache since the server started: those of prompts.
     pub prefix_cache_queries: Option<f64>,
     /// Tokens of those that were found.

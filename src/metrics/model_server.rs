@@ -56,6 +56,8 @@ pub enum Metric {
     CacheBlocks,
     /// Tokens in one block of it.
     CacheBlockTokens,
+    /// Tokens that a prompt and its answer may have.
+    ContextTokens,
     /// A number that changes while the server works.
     Activity,
     /// 1 for an engine that takes requests, 0 for one that sleeps.
@@ -85,8 +87,9 @@ const fn labelled(metric: Metric, name: &'static str, label: &'static str, value
 }
 
 use Metric::{
-    Activity, Awake, CacheBlockTokens, CacheBlocks, CacheConfig, CacheTokens, KvCacheUtilization, Lora,
-    LoraSlots, LoraSlotsInUse, PrefixCacheHits, PrefixCacheQueries, Running, Waiting,
+    Activity, Awake, CacheBlockTokens, CacheBlocks, CacheConfig, CacheTokens, ContextTokens,
+    KvCacheUtilization, Lora, LoraSlots, LoraSlotsInUse, PrefixCacheHits, PrefixCacheQueries, Running,
+    Waiting,
 };
 
 const VLLM: &[Series] = &[
@@ -112,6 +115,7 @@ const SGLANG: &[Series] = &[
     named(KvCacheUtilization, "sglang:token_usage"),
     named(CacheTokens, "sglang:max_total_num_tokens"),
     named(CacheBlockTokens, "sglang:page_size"),
+    named(ContextTokens, "sglang:context_len"),
     // Both counted when a request ends, by the one process that tokenizes.
     named(PrefixCacheQueries, "sglang:prompt_tokens_total"),
     named(PrefixCacheHits, "sglang:cached_tokens_total"),

@@ -70,6 +70,7 @@ struct Reading<'a> {
     cache_tokens: Tally<'a>,
     cache_blocks: Tally<'a>,
     cache_block_tokens: Tally<'a>,
+    context_tokens: Tally<'a>,
 }
 
 impl<'a> Reading<'a> {
@@ -100,6 +101,7 @@ impl<'a> Reading<'a> {
             Metric::CacheTokens => self.cache_tokens.add(value, engine),
             Metric::CacheBlocks => self.cache_blocks.add(value, engine),
             Metric::CacheBlockTokens => self.cache_block_tokens.add(value, engine),
+            Metric::ContextTokens => self.context_tokens.add(value, engine),
         }
     }
 
@@ -118,6 +120,7 @@ impl<'a> Reading<'a> {
             lora: self.named_adapters(engines).or_else(|| self.unnamed_adapters()),
             prefix_cache_queries: self.prefix_cache_queries.counted(server),
             prefix_cache_hits: self.prefix_cache_hits.counted(server),
+            context_tokens: self.context_tokens.mean().map(|tokens| tokens as u32),
             activity: self.activity.total(),
             is_resting: self.awake.total() == Some(0.0),
             cache: self.cache.or_else(|| {
@@ -346,6 +349,7 @@ mod tests {
             // 2,784 of the tokens that are not available can be dropped: they are not in use.
             kv_cache_utilization: Some(0.28),
             cache: Some(CacheConfig { block_size_tokens: 16, capacity_tokens: 16_384 }),
+            context_tokens: Some(8_192),
             prefix_cache_queries: Some(4_000.0),
             prefix_cache_hits: Some(1_800.0),
             activity: metrics.activity,

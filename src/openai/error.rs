@@ -48,6 +48,15 @@ impl ApiError {
         ApiError::bad_request(message.to_owned(), None, "upgrade_not_served")
     }
 
+    /// 400: more tokens than any model server of the pool takes.
+    pub fn prompt_too_long(pool: &str, longest_tokens: u32) -> ApiError {
+        let message = format!(
+            "The prompt is too long: with its answer it may have {longest_tokens} tokens, the longest context of a model \
+             server of pool `{pool}`; send less."
+        );
+        ApiError::bad_request(message, None, "context_length_exceeded")
+    }
+
     /// 404: no such model here.
     pub fn unknown_model(model: &str) -> ApiError {
         let message = format!("The model `{model}` does not exist here. GET /v1/models lists the models.");

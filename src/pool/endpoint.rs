@@ -238,6 +238,11 @@ impl Endpoint {
         (cache.capacity_tokens > 0).then_some(cache.capacity_tokens)
     }
 
+    /// Tokens that a prompt and its answer may have there, if its metrics tell; that does not grow stale.
+    pub fn context_tokens(&self) -> Option<u32> {
+        self.reading()?.metrics.context_tokens.filter(|tokens| *tokens > 0)
+    }
+
     /// Tokens in one block of its prefix cache; 1 where its metrics do not tell.
     pub fn cache_block_tokens(&self) -> u32 {
         let cache = self.reading().and_then(|reading| reading.metrics.cache.as_ref());

@@ -70,6 +70,7 @@ pub struct Pool {
     /// The endpoints' base models, by the ids that adapters of their names would have.
     base_models: HashSet<AdapterId>,
     prefixes: Option<PrefixIndex>,
+    contexts: Contexts,
     /// Which limits were reached.
     pub limits: LimitsReached,
 }
@@ -101,6 +102,7 @@ impl Pool {
             serves_adapters: false,
             known_adapters: HashSet::new(),
             base_models: HashSet::new(),
+            contexts: Contexts::default(),
             prefixes: by_prefix.then(|| PrefixIndex::new(config.prefix_blocks_max, seed)),
             limits: LimitsReached::default(),
         };
@@ -151,6 +153,25 @@ impl Pool {
     /// Whether its cluster has hosts that cannot be named, so that the balancing is Envoy's.
     pub fn has_unnamed(&self) -> bool {
         self.has_unnamed
+    }
+
+    /// The longest prompt that any endpoint takes, in tokens; `None` if one may take any.
+    pub fn longest_context_tokens(&self) -> Option<u32> {
+        self.contexts.longest_tokens
+    }
+
+    /// The places in the list of the candidates whose context is too short for a prompt of so many tokens, while that of others
+    /// is not. If it is too short everywhere: of those whose context is not the longest.
+    pub fn too_short(&self, prompt_tokens: u32) -> Vec<usize> {
+        if self.contexts.shortest_tokens.is_none_or(|shortest| prompt_tokens <= shortest) {
+            return Vec::new();
+        }
+        let context = |endpoint: &Endpoint| endpoint.context_tokens().unwrap_or(u32::MAX);
+        let endpoints = self.endpoints.iter().flatten().enumerate();
+        let candidates = endpoints.filter(|(place, _)| self.candidates.freshness(*place).is_some());
+        let longest = candidates.clone().map(|(_, endpoint)| context(endpoint)).max().unwrap_or(0);
+        let needed = prompt_tokens.min(longest);
+        candidates.filter(|(_, endpoint)| context(endpoint) < needed).map(|(place, _)| place).collect()
     }
 
     /// The places in the list of the candidates that do not have this model, as far as is known: none, if none of them has it.
@@ -348,6 +369,7 @@ impl Pool {
         self.learn_restarts(loads);
         self.learn_adapters(loads);
         self.learn_caches();
+        self.contexts = Contexts::of(self.endpoints.as_deref().unwrap_or_default());
         changed
     }
 
@@ -463,6 +485,26 @@ impl Pool {
             if let Some(reading) = by_address.remove(&endpoint.address()) {
                 endpoint.read(reading);
             }
+        }
+    }
+}
+
+/// How long prompts may be.
+#[derive(Debug, Default, Clone, Copy)]
+struct Contexts {
+    /// The least that an endpoint takes, if any tells.
+    shortest_tokens: Option<u32>,
+    /// The most that one takes, if there are some and all tell.
+    longest_tokens: Option<u32>,
+}
+
+impl Contexts {
+    fn of(endpoints: &[Endpoint]) -> Contexts {
+        let told = endpoints.iter().map(Endpoint::context_tokens);
+        let all: Option<Vec<u32>> = told.clone().collect();
+        Contexts {
+            shortest_tokens: told.flatten().min(),
+            longest_tokens: all.and_then(|tokens| tokens.into_iter().max()),
         }
     }
 }

@@ -69,9 +69,21 @@ pub fn rank<'a>(
     rng: &mut fastrand::Rng,
 ) -> Vec<Ranked<'a>> {
     pool.update_candidates(loads, limits, now_ms);
-    let lacking = demand.model.map(|model| pool.lacking(model, loads, now_ms)).unwrap_or_default();
-    let judge = Judge { strategy, pool, loads, demand, lacking, now_ms };
+    let passed_over = passed_over(pool, loads, demand, now_ms);
+    let judge = Judge { strategy, pool, loads, demand, passed_over, now_ms };
     judge.rank(rng.u32(..))
+}
+
+/// The places of candidates that are not picked: they do not have the model, or too short a context; never all of them.
+fn passed_over(pool: &Pool, loads: &LoadBook, demand: Demand<'_>, now_ms: u64) -> Vec<usize> {
+    let lacking = demand.model.map(|model| pool.lacking(model, loads, now_ms)).unwrap_or_default();
+    let mut passed_over = pool.too_short(demand.prompt_tokens);
+    if passed_over.is_empty() {
+        return lacking;
+    }
+    passed_over.retain(|place| !lacking.contains(place));
+    passed_over.extend(&lacking);
+    if passed_over.len() < pool.candidates().count() { passed_over } else { lacking }
 }
 
 /// All by which candidates are judged for a request.
@@ -80,8 +92,8 @@ struct Judge<'a, 'b> {
     pool: &'a Pool,
     loads: &'b LoadBook,
     demand: Demand<'b>,
-    /// The places of candidates that are not picked, as they do not have the model.
-    lacking: Vec<usize>,
+    /// The places of candidates that are not picked.
+    passed_over: Vec<usize>,
     now_ms: u64,
 }
 
@@ -123,7 +135,7 @@ impl<'a> Judge<'a, '_> {
     fn costs(&self, work: &Work) -> Vec<f32x4> {
         let candidates = self.pool.candidates();
         let mut costs = self.costs_by_strategy(candidates.quads(), work);
-        self.lacking.iter().for_each(|place| candidates.write(&mut costs, *place, f32::INFINITY));
+        self.passed_over.iter().for_each(|place| candidates.write(&mut costs, *place, f32::INFINITY));
         costs
     }
 
@@ -180,7 +192,7 @@ impl<'a> Judge<'a, '_> {
         let candidates = self.pool.candidates();
         let endpoint = self.pool.endpoints().and_then(|endpoints| endpoints.get(place));
         let Some((endpoint, freshness)) = endpoint.zip(candidates.freshness(place)) else { return false };
-        if self.lacking.contains(&place) {
+        if self.passed_over.contains(&place) {
             return false;
         }
         let adapter_tokens = default::adapter_tokens(endpoint, freshness, self.demand, self.loads);

@@ -25,6 +25,7 @@ pub struct Pod {
     kv: f32,
     lora: Option<LoraState>,
     prefix_cache_queries: Option<f64>,
+    context_tokens: Option<u32>,
     foreign: Option<u32>,
     scraped_ms: Option<u64>,
     scrape_failures: u32,
@@ -52,6 +53,7 @@ impl Pod {
             kv: 0.0,
             lora: None,
             prefix_cache_queries: None,
+            context_tokens: None,
             foreign: None,
             scraped_ms,
             scrape_failures: 0,
@@ -77,6 +79,11 @@ impl Pod {
     pub fn adapters(self, names: &[&str], slots: u32) -> Pod {
         let adapters = names.iter().map(|name| name.to_string()).collect();
         Pod { lora: Some(LoraState::named(adapters, slots)), ..self }
+    }
+
+    /// It takes prompts of so many tokens, with their answers.
+    pub fn context(self, tokens: u32) -> Pod {
+        Pod { context_tokens: Some(tokens), ..self }
     }
 
     /// It has looked for so many tokens in its prefix cache since it was started.
@@ -159,6 +166,7 @@ impl Pod {
             kv_cache_utilization,
             base_model: Some("m".to_owned()),
             lora: self.lora.clone(),
+            context_tokens: self.context_tokens,
             prefix_cache_queries: self.prefix_cache_queries,
             is_resting: self.resting,
             ..Default::default()

@@ -51,6 +51,10 @@ struct Arguments {
     /// Part of the usual KV cache that each pod has.
     #[arg(long, default_value_t = 1.0)]
     kv_share: f64,
+
+    /// Engines that cache as SGLang's do, and print its page.
+    #[arg(long)]
+    radix_cache: bool,
     /// Workers in each gateway.
     #[arg(long, default_value_t = 1)]
     workers: usize,
@@ -97,8 +101,8 @@ impl Arguments {
     }
 
     fn case(&self, workload: Workload, load: f64) -> Case {
-        let Arguments { pods, slow_pod, engine_speed, kv_share, .. } = *self;
-        let pool = PoolSettings { pods, slow_pod, engine_speed, kv_share };
+        let Arguments { pods, slow_pod, engine_speed, kv_share, radix_cache, .. } = *self;
+        let pool = PoolSettings { pods, slow_pod, engine_speed, kv_share, radix_cache };
         let usual = Case::with_pool(workload, load, pool);
         Case {
             rate_per_s: self.rate.unwrap_or(usual.rate_per_s),

@@ -91,7 +91,8 @@ impl Server {
         let models = self.models();
         let model = models.first();
         self.engine.read(|engine, statistics| {
-            show(&PageSource { engine, statistics, fixed: &fixed, model, now: self.engine.now() })
+            let (context_tokens, now) = (self.settings.context_tokens, self.engine.now());
+            show(&PageSource { engine, statistics, fixed: &fixed, model, context_tokens, now })
         })
     }
 

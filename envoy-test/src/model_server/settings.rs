@@ -20,6 +20,8 @@ pub struct ServerSettings {
     /// Tokens in each event of a stream (`--stream-interval`): the first token is told at once, whatever this is.
     pub stream_interval: usize,
     pub metrics_page: MetricsPage,
+    /// Tokens that a prompt and its answer may have, as SGLang's page tells (`--context-length`).
+    pub context_tokens: usize,
     pub dialect: Dialect,
 }
 
@@ -42,6 +44,7 @@ impl Default for ServerSettings {
             engine: EngineSettings::default(),
             stream_interval: 1,
             metrics_page: MetricsPage::Vllm { engines: 1 },
+            context_tokens: 8_192,
             dialect: Dialect::default(),
         }
     }

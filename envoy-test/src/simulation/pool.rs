@@ -16,11 +16,13 @@ pub struct PoolSettings {
     pub engine_speed: f64,
     /// The part of the usual 60,000 tokens that each KV cache holds.
     pub kv_share: f64,
+    /// Whether the engines cache as SGLang's do, and print its page.
+    pub radix_cache: bool,
 }
 
 impl Default for PoolSettings {
     fn default() -> Self {
-        Self { pods: 4, slow_pod: false, engine_speed: 1.0, kv_share: 1.0 }
+        Self { pods: 4, slow_pod: false, engine_speed: 1.0, kv_share: 1.0, radix_cache: false }
     }
 }
 
@@ -37,11 +39,12 @@ impl PoolSettings {
     fn engine(&self, index: usize) -> EngineSettings {
         let usual = EngineSettings::default();
         let slowness = if self.slow_pod && index == 0 { SLOWNESS } else { 1.0 };
-        EngineSettings {
+        let settings = EngineSettings {
             speed: usual.speed * self.engine_speed / slowness,
             blocks: (usual.blocks as f64 * self.kv_share) as usize,
             lora_slots: DEFAULT_LORA_SLOTS,
             ..usual
-        }
+        };
+        if self.radix_cache { settings.with_radix_cache() } else { settings }
     }
 }

@@ -211,3 +211,18 @@ fn pods_of_another_speed_than_is_assumed_are_used_as_well() {
         assert!(default < oracle * 1.1, "{engine_speed}: {default} {oracle}");
     }
 }
+
+/// SGLang's cache drops whole runs, and its page says what of it is known.
+#[test]
+fn as_much_is_found_in_sglangs_caches_as_in_vllms() {
+    for workload in [Workload::MultiTurn, Workload::SharedPrefixes] {
+        let hits = |radix_cache| {
+            let pool = PoolSettings { radix_cache, kv_share: 0.5, ..PoolSettings::default() };
+            let case = Case::with_pool(workload, 0.7, pool);
+            let record = simulate(&case.scenario(PickerKind::PrefixCache, 1_000, 1)).unwrap();
+            Measures::of(&record).cache_hit_share
+        };
+        let (vllm, sglang) = (hits(false), hits(true));
+        assert!((sglang - vllm).abs() < 0.02 * vllm, "{}: {vllm} {sglang}", workload.name());
+    }
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::gateway::{BODY_MODES, DEFERRED, Gateway, STOP_ITERATION, Setup, chat, chat_with, pod};
 use envoy_test::envoy::{Configuration, Protocol, RawConnection, Request, Response};
-use envoy_test::model_server::FixedGauges;
+use envoy_test::model_server::{FixedGauges, MetricsPage, ServerSettings, SglangRanks};
 use serde_json::{Value, json};
 
 /// A gateway whose pod at 1 is idle and whose others are busy.
@@ -238,4 +238,39 @@ fn many_requests_on_one_connection_are_each_picked() {
     });
     assert!(answers.iter().all(|answer| answer.status == 200));
     assert_eq!(completed(&gateway), 20);
+}
+
+/// Two pods with a short context and two with a longer one, as SGLang tells.
+fn of_two_contexts(configuration: &str) -> Gateway {
+    let metrics_page = MetricsPage::Sglang(SglangRanks { data_parallel: 1, tensor_parallel: 1 });
+    let contexts = [1_000, 4_000, 1_000, 4_000];
+    let pods = contexts.map(|context_tokens| ServerSettings { metrics_page, context_tokens, ..pod() });
+    let setup = Setup::new(configuration).pods(pods.to_vec());
+    setup.plugin(|plugin| plugin["pools"][0]["modelServer"] = "sglang".into()).start()
+}
+
+#[test]
+fn a_prompt_goes_to_pods_that_take_it_and_is_refused_where_it_surely_fits_nowhere() {
+    for configuration in BODY_MODES {
+        let gateway = of_two_contexts(configuration);
+        let completion = |prompt: Value| {
+            Request::post("/v1/completions")
+                .json(&json!({"model": "tiny", "max_tokens": 2, "prompt": prompt}))
+        };
+        let ids = |count: usize| json!((0..count).collect::<Vec<_>>());
+        let shares = |prompt: Value| gateway.shares(&gateway.burst(vec![completion(prompt); 16]));
+        assert!(shares("word".into()).iter().all(|share| *share > 0), "{configuration}");
+        for prompt in [ids(2_000), "word".repeat(2_000).into()] {
+            let shares = shares(prompt);
+            assert_eq!([shares[0], shares[2]], [0, 0], "{configuration}: {shares:?}");
+        }
+        let refused = gateway.send(completion(ids(4_001)));
+        let error = refused.json().unwrap()["error"].clone();
+        assert_eq!((refused.status, &error["code"]), (400, &json!("context_length_exceeded")), "{error}");
+        assert!(error["message"].as_str().unwrap().contains("4000 tokens"), "{error}");
+        // What only the tokenizer knows is left to the servers, and so are several prompts.
+        for prompt in ["word ".repeat(8_000).into(), json!([ids(2_500), ids(2_500)])] {
+            assert_eq!(gateway.send(completion(prompt)).status, 200, "{configuration}");
+        }
+    }
 }

@@ -20,6 +20,8 @@ pub(super) struct Fields<'a> {
     pub stream_options: Option<Range<usize>>,
     pub cache_salt: Option<&'a [u8]>,
     pub prompt_parts: PromptParts<'a>,
+    /// Whether the server may cut the prompt to what fits.
+    pub may_be_cut: bool,
     pub own_prompt: OwnPrompt<'a>,
 }
 
@@ -38,6 +40,21 @@ impl<'a> Fields<'a> {
         self.prompt.merge(size);
         self.prompt_parts.files = files;
         self.prompt_parts.text = text;
+    }
+
+    /// Tokens that the prompt has at least: as many as it has ids, if it is a list of these; else by its text. 0 if there may
+    /// be several prompts (a list of texts or of lists), or it need not be computed as a whole.
+    pub(super) fn least_tokens(&self) -> u32 {
+        let PromptParts { tools, system, files, text, .. } = &self.prompt_parts;
+        let is_alone = [tools, system].iter().all(|part| part.json.is_empty());
+        let is_own = [files, text].iter().any(|part| !part.json.is_empty());
+        let within_list = self.prompt_parts.turns.json.strip_prefix(b"[").map(<[u8]>::trim_ascii_start);
+        match within_list.map(|list| list.first()) {
+            _ if self.may_be_cut || is_own => 0,
+            None | Some(Some(b'{')) => self.prompt.least_tokens(),
+            Some(Some(b'0'..=b'9')) if is_alone => self.prompt.numbers(),
+            Some(_) => 0,
+        }
     }
 
     /// Takes a field for the part of the prompt that it is.
@@ -79,6 +96,9 @@ pub(super) enum Key {
     InputExtra,
     /// What stands behind that place.
     InputSuffix,
+    /// How much of a prompt is computed that is too long.
+    #[serde(alias = "truncation", alias = "truncate")]
+    TruncatePromptTokens,
     #[serde(other)]
     Other,
 }

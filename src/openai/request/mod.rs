@@ -49,6 +49,8 @@ pub struct InferenceRequest<'a> {
     pub stream: bool,
     /// The prompt's size in estimated tokens, at least 1.
     pub prompt_tokens: u32,
+    /// Tokens that the prompt has whatever the tokenizer is; 0 where that is not known, as of several prompts in one request.
+    pub least_tokens: u32,
     /// The raw text of `user`, if it is a string: who asks, to tell users apart and for nothing else.
     pub user: Option<&'a str>,
     /// Where the value of `stream_options` stands in the body, if it is there: the last one, as in the servers.
@@ -90,6 +92,7 @@ fn read(body: &[u8], is_own: bool) -> Result<InferenceRequest<'_>, ApiError> {
         Ok(name) => (name, None),
         Err(error) => (Cow::default(), Some(error)),
     };
+    let least_tokens = fields.least_tokens();
     let mut request = InferenceRequest {
         model,
         unnamed,
@@ -97,6 +100,7 @@ fn read(body: &[u8], is_own: bool) -> Result<InferenceRequest<'_>, ApiError> {
         is_form: false,
         stream: fields.stream,
         prompt_tokens: fields.prompt.tokens(),
+        least_tokens,
         user: fields.user.filter(|user| user.starts_with('"')),
         stream_options: fields.stream_options,
         cache_salt: fields.cache_salt.unwrap_or_default(),
@@ -165,6 +169,31 @@ mod tests {
     use super::*;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn what_a_prompt_has_at_least_is_known_of_one_prompt_that_is_not_cut() {
+        let check = |fields: &str, expected: u32| {
+            let body = format!(r#"{{"model":"m",{fields}}}"#);
+            assert_eq!(read_request(body.as_bytes()).unwrap().least_tokens, expected, "{fields:.60}");
+            assert_eq!(parse::read_fields(body.as_bytes()).unwrap().least_tokens(), expected, "{fields:.60}");
+        };
+        let text = "a".repeat(12_800);
+        check(&format!(r#""prompt":"{text}""#), 100);
+        check(&format!(r#""messages":[{{"role":"","content":"{text}"}}]"#), 100);
+        check(&format!(r#""instructions":"{text}","input":"{text}""#), 200);
+        check(r#""prompt":[1, 2, 3]"#, 3);
+        check(r#""prompt":[ 1,2]"#, 2);
+        check(r#""prompt":"Once""#, 0);
+        check(r#""prompt":[]"#, 0);
+        // Several prompts, of which each may fit; and numbers beside others.
+        check(&format!(r#""prompt":["{text}","{text}"]"#), 0);
+        check(r#""prompt":[[1,2,3],[4,5]]"#, 0);
+        check(r#""tools":[7],"prompt":[1,2]"#, 0);
+        // Or the server cuts it.
+        for cut in [r#""truncate_prompt_tokens":100"#, r#""truncation":"auto""#, r#""truncate":true"#] {
+            check(&format!(r#""prompt":"{text}",{cut}"#), 0);
+        }
+    }
 
     fn check(body: &str, model: &str, stream: bool, prompt_tokens: u32) {
         let request = read_request(body.as_bytes()).unwrap_or_else(|error| panic!("{body}: {error:?}"));

@@ -55,6 +55,10 @@ impl<'de> Visitor<'de> for FieldsVisitor<'de> {
                     size.add(part);
                     fields.add_prompt(key, size, PromptPart::of(part, size));
                 }
+                Key::TruncatePromptTokens => {
+                    map.next_value::<IgnoredAny>()?;
+                    fields.may_be_cut = true;
+                }
                 Key::Other => {
                     map.next_value::<IgnoredAny>()?;
                 }

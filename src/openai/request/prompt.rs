@@ -13,6 +13,10 @@ use crate::openai::json::{JsonString, read_string};
 /// English text and code have about four bytes to a token.
 pub(super) const BYTES_PER_TOKEN: usize = 4;
 
+/// No token of a tokenizer in use stands for more of a prompt's text, on the whole: those of the longest runs of blanks and
+/// dashes have 128, those of words a tenth of this.
+const MOST_BYTES_PER_TOKEN: usize = 128;
+
 /// An image or a sound costs a model a few hundred tokens.
 pub(super) const MEDIA_TOKENS: usize = 512;
 
@@ -49,6 +53,16 @@ impl PromptSize {
         let text = self.text_bytes.div_ceil(BYTES_PER_TOKEN);
         let tokens = text + self.numbers + self.media_parts * MEDIA_TOKENS;
         u32::try_from(tokens).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Tokens that its text has, whatever the tokenizer is.
+    pub(super) fn least_tokens(&self) -> u32 {
+        u32::try_from(self.text_bytes / MOST_BYTES_PER_TOKEN).unwrap_or(u32::MAX)
+    }
+
+    /// Its numbers, which are tokens where they are the prompt.
+    pub(super) fn numbers(&self) -> u32 {
+        u32::try_from(self.numbers).unwrap_or(u32::MAX)
     }
 
     /// Whether the plain form of its text is the text itself, but for white space and escapes.

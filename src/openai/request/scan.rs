@@ -40,6 +40,7 @@ pub(super) fn read_fields(body: &[u8]) -> Option<Fields<'_>> {
             Key::StreamOptions => fields.stream_options = Some(span),
             Key::User => fields.user = text(span),
             Key::CacheSalt => fields.cache_salt = body.get(span),
+            Key::TruncatePromptTokens => fields.may_be_cut = true,
             Key::Other => {}
             Key::Tools | Key::System | Key::Messages | Key::Text | Key::InputExtra | Key::InputSuffix => {
                 let json = body.get(span).unwrap_or_default();

@@ -22,6 +22,7 @@ pub struct PageSource<'a> {
     /// Shown in place of the engine's own gauges.
     pub fixed: &'a FixedGauges,
     pub model: &'a str,
+    pub context_tokens: usize,
     /// The engine's time.
     pub now: Duration,
 }

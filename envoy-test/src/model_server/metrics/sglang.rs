@@ -97,6 +97,7 @@ fn value_of(source: &PageSource, ranks: SglangRanks, engine: usize, value: &str)
         "$waiting" => share(source.waiting(), engine, engines),
         "$kv_cache_usage" => source.kv_cache_usage(),
         "$kv_cache_tokens" => tokens,
+        "$context_tokens" => source.context_tokens as f64,
         "$block_tokens" => settings.block_tokens as f64,
         "$blocks" => (settings.blocks / engines) as f64,
         "$kv_used_tokens" => used_tokens,

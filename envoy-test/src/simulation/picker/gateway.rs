@@ -24,7 +24,7 @@ use super::shared_data::{Place, SharedData};
 use super::telling::{Others, Telling, Told};
 use super::watch::{Seen, State, Watch};
 use super::{Gateways, Picker, Request};
-use crate::model_server::engine::{Engine, Output};
+use crate::model_server::engine::{Engine, Eviction, Output};
 
 /// The plugin's own tick.
 pub(super) const TICK: Duration = Duration::from_millis(10);
@@ -69,8 +69,8 @@ struct Worker {
 }
 
 impl CorePicker {
-    pub fn new(strategy: &str, pods: usize, gateways: Gateways, mut rng: Rng) -> CorePicker {
-        let config = configuration(strategy, pods);
+    pub fn new(strategy: &str, engines: &[Engine], gateways: Gateways, mut rng: Rng) -> CorePicker {
+        let config = configuration(strategy, engines);
         let telling = gateways.peers_ms.map(|lateness_ms| Telling::new(Duration::from_millis(lateness_ms)));
         let gateway = |index| {
             let first_id = (index * gateways.workers) as u64 + 1;
@@ -89,8 +89,8 @@ impl CorePicker {
     }
 
     /// The same, watched.
-    pub fn watched(strategy: &str, pods: usize, gateways: Gateways, rng: Rng) -> CorePicker {
-        CorePicker { watch: Some(Watch::default()), ..CorePicker::new(strategy, pods, gateways, rng) }
+    pub fn watched(strategy: &str, engines: &[Engine], gateways: Gateways, rng: Rng) -> CorePicker {
+        CorePicker { watch: Some(Watch::default()), ..CorePicker::new(strategy, engines, gateways, rng) }
     }
 
     /// What picking took, if it was watched.
@@ -274,11 +274,16 @@ fn milliseconds(time: Duration) -> u64 {
 }
 
 /// Nothing is shed or held back: what is compared is picks.
-fn configuration(strategy: &str, pods: usize) -> Config {
-    let endpoints: Vec<_> = (0..pods).map(|pod| address_of(pod).to_string()).collect();
+fn configuration(strategy: &str, engines: &[Engine]) -> Config {
+    let endpoints: Vec<_> = (0..engines.len()).map(|pod| address_of(pod).to_string()).collect();
+    let server = match engines.first().map(|engine| engine.settings().eviction) {
+        Some(Eviction::Run) => "sglang",
+        _ => "vllm",
+    };
     let document = json!({
         "scrapeCluster": "pods",
-        "pools": [{"name": "pool", "cluster": "pool", "endpoints": endpoints, "routingStrategy": strategy}],
+        "pools": [{"name": "pool", "cluster": "pool", "modelServer": server, "endpoints": endpoints,
+            "routingStrategy": strategy}],
     });
     Config::parse(document.to_string().as_bytes()).expect("the configuration is valid")
 }

@@ -110,7 +110,7 @@ impl PickerKind {
         match self {
             PickerKind::EndpointPicker => Box::new(endpoint_picker::EndpointPicker::new(engines, rng)),
             PickerKind::Oracle => Box::new(oracle::Oracle::new(rng)),
-            _ => Box::new(gateway::CorePicker::new(self.name(), engines.len(), gateways, rng)),
+            _ => Box::new(gateway::CorePicker::new(self.name(), engines, gateways, rng)),
         }
     }
 }

@@ -1,16 +1,15 @@
-//! A gateway's companion service: the core's scraper, for which the engines print their gauges as vLLM does.
+//! A gateway's companion service: the core's scraper, for which the engines print their gauges as vLLM does, or SGLang.
 
 use std::time::Duration;
 
 use inference_picker::config::Config;
 use inference_picker::load::LoadBook;
-use inference_picker::metrics::ModelServer;
 use inference_picker::pool::{Discovered, Snapshot};
 use inference_picker::scrape::{Schedule, Scraper};
 
 use super::gateway::{TICK, pod_at};
 use super::shared_data::{Place, SharedData};
-use crate::model_server::engine::Engine;
+use crate::model_server::engine::{Engine, Eviction};
 
 /// What the companion service keeps.
 pub struct Scraping {
@@ -25,7 +24,8 @@ impl Scraping {
     pub fn new(config: &Config) -> Scraping {
         let addresses = config.pools[0].endpoints.iter().flatten().copied();
         let schedule = Schedule::of(config, &config.pools[0]);
-        let mut scraper = Scraper::new(ModelServer::Vllm, schedule, config.max_consecutive_failures);
+        let mut scraper =
+            Scraper::new(config.pools[0].model_server, schedule, config.max_consecutive_failures);
         scraper.follow(&Discovered::at(addresses.clone()), 0);
         let mut loads = LoadBook::default();
         for address in addresses {
@@ -50,8 +50,34 @@ impl Scraping {
     }
 }
 
-/// What the core reads of vLLM's page.
+/// What the core reads of a server's page.
 fn metrics_page(engine: &Engine) -> String {
+    match engine.settings().eviction {
+        Eviction::Block => page_of_vllm(engine),
+        Eviction::Run => page_of_sglang(engine),
+    }
+}
+
+fn page_of_sglang(engine: &Engine) -> String {
+    let (gauges, cache, settings) = (engine.gauges(), engine.cache_totals(), engine.settings());
+    format!(
+        "sglang:num_queue_reqs {}\nsglang:num_running_reqs {}\nsglang:token_usage {}\n\
+         sglang:prompt_tokens_total {}\nsglang:cached_tokens_total {}\n\
+         sglang:max_total_num_tokens {}\nsglang:page_size {}\n\
+         sglang:lora_pool_slots_total {}\nsglang:lora_pool_slots_used {}\n",
+        gauges.waiting,
+        gauges.running,
+        gauges.kv_cache_usage,
+        cache.prefix_queried_tokens,
+        cache.prefix_hit_tokens,
+        settings.kv_cache_tokens(),
+        settings.block_tokens,
+        settings.lora_slots,
+        gauges.active_adapters.len(),
+    )
+}
+
+fn page_of_vllm(engine: &Engine) -> String {
     let (gauges, cache, settings) = (engine.gauges(), engine.cache_totals(), engine.settings());
     let adapters: Vec<&str> = gauges.active_adapters.iter().map(String::as_str).collect();
     format!(
@@ -73,7 +99,7 @@ fn metrics_page(engine: &Engine) -> String {
 
 #[cfg(test)]
 mod tests {
-    use inference_picker::metrics::read;
+    use inference_picker::metrics::{ModelServer, read};
 
     use super::*;
     use crate::model_server::engine::{EngineRequest, EngineSettings};

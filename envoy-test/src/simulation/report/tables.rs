@@ -105,7 +105,7 @@ fn detail_cells(measures: &Measures) -> [String; 9] {
 
 /// `conversation, 24.0/s, 2 gateways`: the traffic, and what is unusual.
 fn title(case: &Case) -> String {
-    let PoolSettings { pods, slow_pod, engine_speed, kv_share } = case.pool;
+    let PoolSettings { pods, slow_pod, engine_speed, kv_share, radix_cache } = case.pool;
     let usual = PoolSettings::default();
     let mut title = format!("{}, {:.1}/s", case.workload.name(), case.rate_per_s);
     let mut add = |unusual: bool, text: String| {
@@ -118,6 +118,7 @@ fn title(case: &Case) -> String {
     add(slow_pod, "one pod three times slower".to_owned());
     add(engine_speed != usual.engine_speed, format!("engines {engine_speed} times as fast"));
     add(kv_share != usual.kv_share, format!("KV cache of {:.0} %", kv_share * 100.0));
+    add(radix_cache, "SGLang's cache".to_owned());
     add(case.gateways.workers > 1, format!("{} workers", case.gateways.workers));
     add(case.gateways.gateways > 1, format!("{} gateways", case.gateways.gateways));
     if let Some(lateness_ms) = case.gateways.peers_ms {
