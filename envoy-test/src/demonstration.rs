@@ -74,10 +74,11 @@ pub fn models(client: &Client) -> Result<Vec<String>> {
     Ok(models)
 }
 
-/// The request number `index`: chats and completions, short and long, streamed and not, for every model in turn.
-pub fn request(index: usize, models: &[String]) -> Request {
+/// The request number `index`: chats and completions, short and longer by so many sentences, streamed and not, for every
+/// model in turn.
+pub fn request(index: usize, models: &[String], sentences: usize) -> Request {
     let model = &models[index % models.len()];
-    let prompt = "Tell me about load balancing. ".repeat(1 + 40 * (index % 3));
+    let prompt = "Tell me about load balancing. ".repeat(1 + sentences * (index % 3));
     let stream = index % 2 == 1;
     if index % 4 < 2 {
         let messages = json!([{"role": "user", "content": prompt}]);

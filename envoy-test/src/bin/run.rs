@@ -21,6 +21,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Requests in the burst.
 const BURST: usize = 24;
+/// By how many sentences some of them are longer than others.
+const SENTENCES: usize = 40;
+/// The same for servers that compute on this processor, with a model to which every letter is a token.
+const SENTENCES_ON_A_PROCESSOR: usize = 8;
 /// How often the access log is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Runs the plugin in a real Envoy and shows what it picks.
@@ -100,7 +104,9 @@ fn main() -> Result<()> {
     let before = envoy.access_log_until(1)?.len();
     let statistics_before = Page::of(&envoy)?;
     print_header();
-    let answers = client.burst_blocking((0..BURST).map(|index| request(index, &models)).collect())?;
+    let sentences = if matches!(servers, Servers::Started(_)) { SENTENCES_ON_A_PROCESSOR } else { SENTENCES };
+    let burst = (0..BURST).map(|index| request(index, &models, sentences));
+    let answers = client.burst_blocking(burst.collect())?;
     let failed: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
     let printed = print_lines(&envoy, before, BURST - failed.len())?;
     failed.iter().for_each(|error| println!("no answer: {error:#}"));

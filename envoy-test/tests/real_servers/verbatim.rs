@@ -7,9 +7,10 @@ use crate::apis::requests;
 use crate::gateway::Gateway;
 
 /// What differs between any two answers: names, dates, and how long things took.
-const CHANCE: [&str; 12] = [
+const CHANCE: [&str; 13] = [
     "id",
     "item_id",
+    "sequence_number",
     "created",
     "created_at",
     "completed_at",
@@ -22,7 +23,7 @@ const CHANCE: [&str; 12] = [
     "system_fingerprint",
 ];
 /// Where a chunk has its piece of the text.
-const PIECES: [&str; 2] = ["/choices/0/delta/content", "/choices/0/text"];
+const PIECES: [&str; 4] = ["/choices/0/delta/content", "/choices/0/text", "/delta", "/delta/text"];
 
 /// The answer to a request through the gateway, and one that a server gave directly.
 ///
