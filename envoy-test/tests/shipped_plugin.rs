@@ -112,6 +112,7 @@ const ACCEPTED: &[(&str, &str, &str)] = &[
     ("core::option::unwrap_failed", "metrics::reader::Tally::", "of std: `BTreeMap`"),
     ("core::panicking::panic", "metrics::reader::Tally::", "the same"),
     ("core::slice::index::slice_index_fail", "metrics::reader::Tally::", "the same"),
+    ("core::option::unwrap_failed", "metrics::reader::read_plain", "the same, inlined from `Tally`"),
     ("core::panicking::panic", "queue::", "of std: `BTreeMap`"),
     ("core::option::unwrap_failed", "plugin::stream::request::", "the same, inlined from `queue`"),
     ("core::panicking::panic", "plugin::stream::request::", "the same"),

@@ -160,8 +160,7 @@ impl Scraping {
                 let started_us = host::now_us();
                 let page = call_answer(MAX_PAGE_BYTES + 1);
                 self.scraped(index, address, page, called_ms, loads, now_ms);
-                self.budget.count_scrape();
-                self.budget.spend(host::now_us().saturating_sub(started_us));
+                self.budget.answered(host::now_us().saturating_sub(started_us));
                 false
             }
             Some(Call::Discovery(index)) => self.discovered(index, now_ms),
@@ -201,8 +200,12 @@ impl Scraping {
     fn scrape(&mut self, index: usize, loads: &mut LoadBook, now_ms: u64) {
         let Some(pool) = self.pools.get_mut(index) else { return };
         let Some(cluster) = &pool.metrics.cluster else { return };
-        let mut failed = Vec::new();
-        for address in pool.scraper.due(now_ms) {
+        let due = pool.scraper.due(now_ms);
+        if due.is_empty() {
+            return;
+        }
+        let (started_us, mut failed) = (host::now_us(), Vec::new());
+        for address in due {
             match scrape(cluster, &pool.metrics, address, self.timeout_ms) {
                 Ok(token) => {
                     self.calls.insert(token, Call::Scrape(index, address, now_ms));
@@ -210,6 +213,7 @@ impl Scraping {
                 Err(_) => failed.push(address),
             }
         }
+        self.budget.asked(host::now_us().saturating_sub(started_us));
         for address in failed {
             self.scraped(index, address, Err(ScrapeFailure::NoAnswer), now_ms, loads, now_ms);
         }
