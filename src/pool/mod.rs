@@ -380,8 +380,9 @@ impl Pool {
 
     /// Forgets what answers told so long ago.
     pub fn forget_told(&mut self, stale_after_ms: u64, now_ms: u64) {
-        let endpoints = self.endpoints.iter_mut().flatten();
-        if endpoints.fold(false, |any, endpoint| endpoint.forget_told(stale_after_ms, now_ms) || any) {
+        let forget = |endpoint: &mut Endpoint| endpoint.forget_told(stale_after_ms, now_ms);
+        let forgotten = self.endpoints.iter_mut().flatten().map(forget).filter(|forgot| *forgot).count();
+        if forgotten > 0 {
             self.candidates.outdate();
         }
     }
