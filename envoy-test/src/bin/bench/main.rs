@@ -40,7 +40,8 @@ struct Arguments {
     /// How often each configuration has its turn.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Another checkout of the project, whose built plugin is measured beside this one's in the parts on workers and on scraping.
+    /// Another checkout of the project, whose built plugin is measured beside this one's in the parts on workers, scraping and
+    /// memory.
     #[arg(long)]
     other: Option<PathBuf>,
     /// Puts the tables into docs/benchmarks.md.
@@ -116,7 +117,7 @@ impl Part {
             Part::Scraping => self.kept(scraping::measure(runtime, rounds, other)?, scraping::table),
             Part::Workers => self.kept(workers::measure(runtime, rounds, other)?, workers::table),
             Part::Locks => self.kept(locks::measure(runtime)?, locks::table),
-            Part::Memory => self.kept(memory::measure(runtime)?, memory::table),
+            Part::Memory => self.kept(memory::measure(runtime, other)?, memory::table),
             Part::Natively => Ok(natively::table()?.to_string()),
         }
     }

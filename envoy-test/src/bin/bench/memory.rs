@@ -1,5 +1,6 @@
 //! The memory of Envoy's process with many endpoints: what the plugin, one worker more, and a full index of prefixes add.
 
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use crate::model_servers::ModelServers;
 use crate::requests::post;
 
 const ENDPOINTS: u32 = 1_000;
+/// Each has an index of its own.
+const SEVERAL_WORKERS: u32 = 4;
 /// By default, and four times that.
 const BLOCKS_MAX: [u64; 2] = [250_000, 1_000_000];
 /// Each prompt: 250 blocks, of which an endpoint's part of the smaller index is full.
@@ -38,52 +41,58 @@ pub struct Memory {
     pub variant: Variant,
     pub workers: u32,
     pub blocks_max: Option<u64>,
+    /// Whether it is the other build of the plugin.
+    pub is_other: bool,
     /// Blocks of prompts that the worker holds.
     pub blocks: u64,
     pub bytes: u64,
 }
 
-pub fn measure(runtime: &Runtime) -> Result<Vec<Memory>> {
+/// `other` is a checkout of the project with another build of the plugin.
+pub fn measure(runtime: &Runtime, other: Option<&Path>) -> Result<Vec<Memory>> {
     let servers = ModelServers::start(runtime, ENDPOINTS)?;
     let without_index = [
         (Variant::Plain, 1),
-        (Variant::Plain, 2),
+        (Variant::Plain, SEVERAL_WORKERS),
         (Variant::DoesNothing, 1),
+        (Variant::DoesNothing, SEVERAL_WORKERS),
         (Variant::Default, 1),
-        (Variant::Default, 2),
+        (Variant::Default, SEVERAL_WORKERS),
     ]
     .map(|(variant, workers)| (variant, workers, None));
-    let with_index = BLOCKS_MAX.map(|blocks_max| (Variant::PrefixCache, 1, Some(blocks_max)));
-    let cases = without_index.into_iter().chain(with_index);
-    cases
-        .map(|(variant, workers, blocks_max)| Memory::of(runtime, &servers, variant, workers, blocks_max))
-        .collect()
+    let with_index = [(1, BLOCKS_MAX[0]), (SEVERAL_WORKERS, BLOCKS_MAX[0]), (1, BLOCKS_MAX[1])];
+    let with_index =
+        with_index.map(|(workers, blocks_max)| (Variant::PrefixCache, workers, Some(blocks_max)));
+    let own = without_index.into_iter().chain(with_index).map(|case| (case, None));
+    let of_other = other.into_iter().flat_map(|other| with_index.map(|case| (case, Some(other))));
+    own.chain(of_other).map(|(case, other)| Memory::of(runtime, &servers, case, other)).collect()
 }
 
 impl Memory {
     fn of(
         runtime: &Runtime,
         servers: &ModelServers,
-        variant: Variant,
-        workers: u32,
-        blocks_max: Option<u64>,
+        (variant, workers, blocks_max): (Variant, u32, Option<u64>),
+        other: Option<&Path>,
     ) -> Result<Memory> {
         let settings =
             GatewaySettings { workers, prefix_blocks_max: blocks_max, ..GatewaySettings::default() };
-        let gateway = Gateway::start(variant, &servers.addresses, settings)?;
+        let gateway = Gateway::start_with(variant, &servers.addresses, settings, other)?;
         sleep(SCRAPE_WAIT);
         runtime.block_on(fill(&gateway, blocks_max.unwrap_or(BLOCKS_MAX[0])))?;
         gateway.check_that_it_runs()?;
         sleep(GAUGE_WAIT);
         let page = Page::of(&gateway.envoy)?;
         let blocks = page.sum(BLOCKS, &[]).unwrap_or_default() as u64;
-        Ok(Memory { variant, workers, blocks_max, blocks, bytes: gateway.envoy.memory_bytes()? })
+        let (is_other, bytes) = (other.is_some(), gateway.envoy.memory_bytes()?);
+        Ok(Memory { variant, workers, blocks_max, is_other, blocks, bytes })
     }
 
     fn name(&self) -> String {
         let workers = if self.workers > 1 { format!(", {} workers", self.workers) } else { String::new() };
         let index = self.blocks_max.map_or(String::new(), |most| format!(", `maxBlocks` {}", grouped(most)));
-        format!("{}{workers}{index}", self.variant.name())
+        let other = if self.is_other { ", the other build" } else { "" };
+        format!("{}{workers}{index}{other}", self.variant.name())
     }
 }
 
@@ -107,25 +116,39 @@ async fn fill(gateway: &Gateway, blocks_max: u64) -> Result<()> {
 }
 
 pub fn table(held: &[Memory]) -> Table {
-    let mut table = Table::new("with 1,000 endpoints", ["blocks held", "memory", "more than plain Envoy"]);
+    let columns = ["blocks held", "memory", "more than plain Envoy", "each further worker"];
+    let mut table = Table::new("with 1,000 endpoints", columns);
     for own in held {
         let plain = held.iter().find(|other| other.variant == Variant::Plain && other.workers == own.workers);
         let more = own.bytes as f64 - plain.map_or(0.0, |plain| plain.bytes as f64);
         let more =
             if own.variant == Variant::Plain { String::new() } else { format!("{:+.1} MB", more / 1e6) };
         let blocks = if own.blocks == 0 { String::new() } else { grouped(own.blocks) };
-        table.row(&own.name(), [blocks, format!("{:.1} MB", own.bytes as f64 / 1e6), more]);
+        let further =
+            further_worker(held, own).map_or(String::new(), |bytes| format!("{:+.1} MB", bytes / 1e6));
+        table.row(&own.name(), [blocks, format!("{:.1} MB", own.bytes as f64 / 1e6), more, further]);
     }
     if let Some(bytes) = bytes_a_block(held) {
-        table
-            .row("a million blocks more", ["1,000,000".to_owned(), String::new(), format!("{bytes:+.1} MB")]);
+        let cells = ["1,000,000".to_owned(), String::new(), format!("{bytes:+.1} MB"), String::new()];
+        table.row("a million blocks more", cells);
     }
     table
 }
 
-/// By the difference of the two indexes.
+/// What each worker but the first has added, where there are several.
+fn further_worker(held: &[Memory], own: &Memory) -> Option<f64> {
+    let is_alone = |other: &&Memory| {
+        let is_same =
+            (other.variant, other.blocks_max, other.is_other) == (own.variant, own.blocks_max, own.is_other);
+        is_same && other.workers == 1
+    };
+    let alone = held.iter().find(is_alone).filter(|_| own.workers > 1)?;
+    Some((own.bytes as f64 - alone.bytes as f64) / f64::from(own.workers - 1))
+}
+
+/// By the difference of two indexes of one worker.
 fn bytes_a_block(held: &[Memory]) -> Option<f64> {
-    let mut indexes = held.iter().filter(|own| own.blocks > 0);
+    let mut indexes = held.iter().filter(|own| own.blocks > 0 && own.workers == 1 && !own.is_other);
     let (small, large) = (indexes.next()?, indexes.next()?);
     Some((large.bytes as f64 - small.bytes as f64) / (large.blocks as f64 - small.blocks as f64))
 }

@@ -1,6 +1,6 @@
 //! What workers add: a gateway starts one for each core, and what the plugin costs must not grow with them. A request, an idle
-//! gateway and its memory with 1 to 32 workers, beside plain Envoy and, where its folder is given, beside another build of the
-//! plugin.
+//! gateway and its memory with 1 to 32 workers, beside plain Envoy, a plugin that does nothing and, where its folder is given,
+//! another build of the plugin.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ const IDLE_ROUND: Duration = Duration::from_secs(3);
 pub enum Build {
     /// None.
     Plain,
-    /// This one.
+    /// This one, or the one that does nothing.
     Own,
     /// The other one.
     Other,
@@ -92,7 +92,8 @@ fn cases(has_other: bool) -> Vec<(Build, Variant)> {
     let builds = if has_other { vec![Build::Own, Build::Other] } else { vec![Build::Own] };
     let picking =
         builds.into_iter().flat_map(|build| [(build, Variant::Default), (build, Variant::PrefixCache)]);
-    std::iter::once((Build::Plain, Variant::Plain)).chain(picking).collect()
+    let floor = [(Build::Plain, Variant::Plain), (Build::Own, Variant::DoesNothing)];
+    floor.into_iter().chain(picking).collect()
 }
 
 /// Nobody sends anything to any of them.
