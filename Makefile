@@ -86,12 +86,12 @@ test-istio: build ## tests the deployments for Istio with istiod's own generator
 .PHONY: bench-faults
 bench-faults: build ## lets one thing after the other go wrong under load, and writes docs/reliability.md; takes three minutes
 	@sh envoy-test/setup/envoy.sh
-	cargo run --locked --package envoy-test --bin faults -- --write
+	cargo run --locked --package envoy-test --bin faults -- --write $(ARGUMENTS)
 
 .PHONY: soak
 soak: build ## high load with churn for ten minutes, or SECONDS=120: what clients see, what memory Envoy holds, what is left
 	@sh envoy-test/setup/envoy.sh
-	cargo run --locked --release --package envoy-test --bin soak -- $(if $(SECONDS),--seconds $(SECONDS))
+	cargo run --locked --release --package envoy-test --bin soak -- $(if $(SECONDS),--seconds $(SECONDS)) $(ARGUMENTS)
 
 .PHONY: dashboard-picture
 dashboard-picture: build ## draws docs/dashboard.svg, the dashboard's main panels, from a real run; takes two minutes

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use envoy_test::document::write_section;
 use envoy_test::envoy::binary::project_root;
-use envoy_test::faults::{BY_CLIENTS, CLIENTS, Fault, GATEWAY, METRICS, Outcome, PATIENCE, PODS};
+use envoy_test::faults::{BY_CLIENTS, CLIENTS, Fault, GATEWAY, METRICS, Outcome, PATIENCE, PODS, WORKERS};
 
 const DOCUMENT: &str = "docs/reliability.md";
 const HEAD: &str = "| fault | lasted | requests | failed before the answer | broke off | sent to the pod meanwhile | last failure |\n\
@@ -19,6 +19,9 @@ struct Arguments {
     /// Only faults whose name has this in it.
     #[arg(long, default_value = "")]
     only: String,
+    /// Workers of the gateway.
+    #[arg(long, default_value_t = WORKERS)]
+    workers: u32,
 }
 
 fn main() -> Result<()> {
@@ -30,7 +33,7 @@ fn main() -> Result<()> {
         .flatten()
         .filter(|fault| fault.name.contains(&arguments.only))
     {
-        let outcome = fault.run().with_context(|| fault.name)?;
+        let outcome = fault.run(arguments.workers).with_context(|| fault.name)?;
         let row = row(fault, &outcome);
         print!("{row}");
         table.push_str(&row);

@@ -102,7 +102,7 @@ pub const GATEWAY: &[Fault] = &[
     Fault {
         little_memory: true,
         ..of(
-            "the plugin ends in one of two workers",
+            "the plugin ends in one worker",
             Happening::ToGateway(end_a_worker, |_| Ok(())),
             Promise::NoFailureLaterThan(Duration::ZERO),
         )

@@ -22,6 +22,8 @@ use crate::model_server::Knobs;
 
 /// Clients, each of which sends one request after the other.
 pub const CLIENTS: usize = 8;
+/// Workers of the gateway, unless others are asked for.
+pub const WORKERS: u32 = 2;
 /// How long a client waits for an answer, of which the longest takes a tenth of a second where nothing is wrong.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 /// How long all is well before the fault begins, and after it has ended.
@@ -86,8 +88,8 @@ pub struct Outcome {
 
 impl Fault {
     /// Starts pods and an Envoy, sends, and lets the fault happen.
-    pub fn run(&self) -> Result<Outcome> {
-        let mut stage = Stage::start(self.configuration, self.little_memory, self.prepare)?;
+    pub fn run(&self, workers: u32) -> Result<Outcome> {
+        let mut stage = Stage::start(workers, self.configuration, self.little_memory, self.prepare)?;
         let load = Load { client: stage.client(), clients: CLIENTS, patience: PATIENCE, request: &chat };
         let mut times = (Duration::ZERO, Duration::ZERO, 0);
         let mut done = Ok(());

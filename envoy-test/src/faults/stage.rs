@@ -37,9 +37,10 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts it on this configuration of `filter-config/`, with a last edit; the plugin may be one of which a large body
-    /// is the end.
+    /// Starts it with so many workers on this configuration of `filter-config/`, with a last edit; the plugin may be one of
+    /// which a large body is the end.
     pub fn start(
+        workers: u32,
         configuration: &str,
         little_memory: bool,
         edit: impl FnOnce(&mut Configuration),
@@ -61,7 +62,8 @@ impl Stage {
         edit(&mut configuration);
         let listener = PushedListener::take(&mut configuration)?;
         // So that another Envoy can take the place of this one.
-        let settings = EnvoySettings { keep_addresses: true, ..EnvoySettings::new(configuration) };
+        let settings =
+            EnvoySettings { concurrency: workers, keep_addresses: true, ..EnvoySettings::new(configuration) };
         let mut stage = Stage { pods, listener, settings, envoy: None, way_to_admin, admin, _plugin: folder };
         stage.restore_the_way_to_admin()?;
         stage.start_envoy()?;

@@ -5,11 +5,12 @@ use std::time::Duration;
 use crate::gateway::{BODY_MODES, Gateway, STOP_ITERATION, Setup, WORKER_SCRAPING, chat, until};
 use envoy_test::envoy::blocking::wait_for;
 use envoy_test::envoy::{Protocol, RawConnection};
-use envoy_test::faults::{BY_CLIENTS, Fault, GATEWAY, METRICS, PODS, WayToAdmin};
+use envoy_test::faults::{BY_CLIENTS, Fault, GATEWAY, METRICS, PODS, WORKERS, WayToAdmin};
 use envoy_test::load::Load;
 
 fn check(faults: &[Fault]) {
-    let problems: Vec<String> = faults.iter().filter_map(|fault| fault.run().unwrap().problem).collect();
+    let problems: Vec<String> =
+        faults.iter().filter_map(|fault| fault.run(WORKERS).unwrap().problem).collect();
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 

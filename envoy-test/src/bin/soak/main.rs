@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Parser;
 use envoy_test::envoy::Request;
-use envoy_test::faults::{STOP_ITERATION, Stage};
+use envoy_test::faults::{STOP_ITERATION, Stage, WORKERS};
 use envoy_test::load::Load;
 use serde_json::json;
 
@@ -25,11 +25,15 @@ struct Arguments {
     /// How long it lasts, in seconds.
     #[arg(long, default_value_t = 600)]
     seconds: u64,
+    /// Workers of the gateway.
+    #[arg(long, default_value_t = WORKERS)]
+    workers: u32,
 }
 
 fn main() -> Result<()> {
-    let lasts = Duration::from_secs(Arguments::parse().seconds);
-    let mut stage = Stage::start(STOP_ITERATION, false, |_| ())?;
+    let Arguments { seconds, workers } = Arguments::parse();
+    let lasts = Duration::from_secs(seconds);
+    let mut stage = Stage::start(workers, STOP_ITERATION, false, |_| ())?;
     let client = stage.client();
     let load = Load { client, clients: CLIENTS, patience: PATIENCE, request: &request };
     let leaving = Load { client, clients: LEAVING_CLIENTS, patience: SHORT_PATIENCE, request: &long_answer };
