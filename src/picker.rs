@@ -174,6 +174,7 @@ impl<W> Picker<W> {
 
     /// Time has passed; whether what is in flight has changed with it.
     pub fn tick(&mut self, now_ms: u64) -> bool {
+        self.hear_failures();
         let changed = self.loads.assume_outputs(now_ms);
         if self.learning.is_due(now_ms) {
             for own in &mut self.pools {
@@ -246,6 +247,23 @@ impl<W> Picker<W> {
         }
     }
 
+    /// Takes over what other workers have noted of failures in a row.
+    fn hear_failures(&mut self) {
+        let limit = self.config.max_consecutive_failures;
+        for (load_id, failures) in self.loads.take_heard_failures() {
+            self.pools.iter_mut().for_each(|own| own.pool.hear_failures(load_id, failures, limit));
+        }
+    }
+
+    /// Has others hear what this worker has noted of failures in a row.
+    fn tell_failures(&mut self) {
+        for own in &mut self.pools {
+            for (load_id, failures) in own.pool.take_failures() {
+                self.loads.note_failures(load_id, failures);
+            }
+        }
+    }
+
     /// A worker has nothing in flight, or is gone: no more is heard of its prompts in flight.
     fn lose(&mut self, peer: u64) {
         self.prefixes().for_each(|prefixes| prefixes.drop_prompts_of(peer));
@@ -257,8 +275,9 @@ impl<W> Picker<W> {
         self.limits.take().chain(of_pools)
     }
 
-    /// Takes out what has happened to prompts at this worker, to be told to others.
+    /// Takes out what has happened to prompts at this worker, to be told to others. Failures are then among the loads.
     pub fn take_events(&mut self) -> Vec<PromptEvent<'static>> {
+        self.tell_failures();
         self.events.take()
     }
 
@@ -322,6 +341,7 @@ impl<W> Picker<W> {
         waiter: impl FnOnce() -> W,
         now_ms: u64,
     ) -> Outcome {
+        self.hear_failures();
         let Some(own) = self.pools.get_mut(prepared.pool) else { return Outcome::Decided(NO_POOL) };
         let others_wait = !own.queue.is_empty();
         let admitted = decide::admit(
@@ -364,6 +384,7 @@ impl<W> Picker<W> {
     }
 
     fn pick_unread(&mut self, pool: usize, now_ms: u64) -> Decision {
+        self.hear_failures();
         let Some(own) = self.pools.get_mut(pool) else { return NO_POOL };
         decide::pick_unread(&self.config, &mut own.pool, &self.loads, now_ms, &mut self.rng)
     }
@@ -523,9 +544,9 @@ impl<W> Picker<W> {
     }
 
     /// The endpoint's answer has come to its end.
-    pub fn answer_completed(&mut self, pool: usize, sent: &Sent) {
+    pub fn answer_completed(&mut self, pool: usize, sent: &Sent, now_ms: u64) {
         if let Some(own) = self.pools.get_mut(pool) {
-            own.pool.answer_completed(sent.load_id(), sent.digest);
+            own.pool.answer_completed(sent.load_id(), sent.digest, now_ms);
         }
     }
 

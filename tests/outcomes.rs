@@ -128,7 +128,7 @@ impl World {
 
     /// Its answer, which had output, comes to its end.
     fn complete(&mut self, asked: Asked) {
-        self.picker.answer_completed(0, &asked.sent);
+        self.picker.answer_completed(0, &asked.sent, self.now_ms);
         self.picker.end(asked.sent, self.now_ms);
     }
 
@@ -291,6 +291,78 @@ fn all_workers_of_all_gateways_know_what_one_of_them_was_told() {
     far.now_ms += 1_000;
     far.scrape(|_, _| ());
     assert!(!far.seen("other").is_disjoint(&[0, 1].into()), "they are asked again");
+}
+
+/// Workers that share a ledger; each reads it ahead of a request and writes it behind.
+struct Workers {
+    workers: Vec<(World, Member)>,
+    ledger: Ledger,
+    now_ms: u64,
+}
+
+impl Workers {
+    fn new(count: u64) -> Workers {
+        let worker = |id| (World::new("DEFAULT"), Member::new(id));
+        let workers: Vec<(World, Member)> = (1..=count).map(worker).collect();
+        Workers { workers, ledger: Ledger::new(9, 100_000), now_ms: 100_000 }
+    }
+
+    /// One of them asks, and `outcome` is what comes of it at the endpoint.
+    fn ask(&mut self, place: usize, outcome: impl FnOnce(&mut World, Asked, usize)) -> usize {
+        let count = self.workers.len();
+        let (world, member) = &mut self.workers[place % count];
+        world.now_ms = self.now_ms;
+        // Endpoints are asked in turn, whoever asks.
+        world.asked = self.now_ms as u32;
+        self.ledger.refresh(self.now_ms);
+        member.read(&self.ledger, world.picker.loads_mut(), self.now_ms);
+        let asked = world.ask("base");
+        let first = asked.first();
+        outcome(world, asked, first);
+        let events = world.picker.take_events();
+        member.collect(world.picker.loads_mut(), events);
+        let written = member.write(&mut self.ledger, world.picker.loads_mut(), world.now_ms);
+        member.written(&written, &self.ledger);
+        self.now_ms = world.now_ms;
+        first
+    }
+
+    /// So many requests, each at the next worker; how many of them endpoint 0 got, which does this with them.
+    fn ask_many(&mut self, count: usize, outcome: fn(&mut World, Asked)) -> usize {
+        let ask = |place| {
+            self.ask(place, |world, asked, first| match first {
+                0 => outcome(world, asked),
+                _ => {
+                    world.begin(&asked);
+                    world.complete(asked);
+                }
+            })
+        };
+        (0..count).map(ask).filter(|first| *first == 0).count()
+    }
+}
+
+#[test]
+fn workers_count_the_failures_of_an_endpoint_together() {
+    for count in [1, 2, 16] {
+        for outcome in [World::fail, |world: &mut World, asked: Asked| {
+            world.begin(&asked);
+            world.break_off(asked);
+        }] {
+            let mut workers = Workers::new(count);
+            // All of it takes less time than the first ejection.
+            assert_eq!(workers.ask_many(100, outcome), 3, "{count} workers");
+            workers.now_ms += 1_000;
+            let tried = workers.ask_many(20, outcome);
+            assert_eq!(tried, 1, "{count} workers: one request tries it, and not one of each");
+            workers.now_ms += 2_000;
+            let complete = |world: &mut World, asked: Asked| {
+                world.begin(&asked);
+                world.complete(asked);
+            };
+            assert!(workers.ask_many(100, complete) > 5, "{count} workers: it is there again");
+        }
+    }
 }
 
 /// Requests for these models in turn, each prompt another, all retried elsewhere when endpoint 0 comes first; who then gets

@@ -3,7 +3,7 @@
 use super::journal::{Chunk, Cursor, Entry, Event, entries};
 use super::row::{self, AdapterRow, NoteRow, Row};
 use super::{Ledger, Sums, adapters_at};
-use crate::load::{AdapterId, EndpointKey, EndpointLoad, LoadBook};
+use crate::load::{AdapterId, EndpointKey, EndpointLoad, FailureNote, LoadBook};
 use crate::prefix::PromptEvent;
 
 /// See the module's documentation.
@@ -21,6 +21,7 @@ pub struct Member {
     seen: Option<Seen>,
     /// The notes that were last taken over.
     notes: Vec<NoteRow>,
+    failures: Vec<FailureNote>,
 }
 
 /// The sums as they were last read or written. Where a row is the same since, so is what others have there: what this worker
@@ -89,6 +90,7 @@ impl Member {
             cursor: None,
             seen: None,
             notes: Vec::new(),
+            failures: Vec::new(),
         }
     }
 
@@ -163,6 +165,7 @@ impl Member {
             }
         }
         loads.missing_noted(now_ms).for_each(|note| ledger.note(note, false));
+        loads.failures_noted(now_ms).for_each(|note| ledger.note_failures(note));
         let mut entries = 0;
         for entry in &self.unwritten {
             if ledger.journal.is_full() {
@@ -230,6 +233,10 @@ impl Member {
         if self.notes != ledger.notes {
             ledger.notes.iter().for_each(|noted| loads.hear_missing(&noted.note, now_ms));
             self.notes.clone_from(&ledger.notes);
+        }
+        if self.failures != ledger.failures {
+            ledger.failures.iter().for_each(|note| loads.hear_failures(note, now_ms));
+            self.failures.clone_from(&ledger.failures);
         }
     }
 

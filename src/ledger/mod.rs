@@ -26,10 +26,10 @@ mod member;
 mod row;
 mod sums;
 
-use crate::load::{AdapterId, EndpointKey, EndpointLoad, MissingNote};
+use crate::load::{AdapterId, EndpointKey, EndpointLoad, FailureNote, MissingNote};
 use crate::pool::FORMAT;
 use layout::{Reader, Writer};
-use row::{AdapterRow, NoteRow, Row};
+use row::{AdapterRow, NoteRow, Row, failure_from_words, failure_words};
 
 pub use journal::{CHUNKS_KEPT, Chunk, Cursor, Entry, Event, Journal, entries, local_entries};
 pub use member::{Heard, Member, Written};
@@ -45,7 +45,7 @@ pub const HEARTBEAT_MS: u64 = 300;
 /// What other gateways have in flight does not count when it was not heard for this long, in milliseconds.
 pub const REMOTE_EXPIRES_AFTER_MS: u64 = 2_000;
 
-/// Notes of missing models that are told at a time; there are few, and each is told for a second.
+/// Notes of missing models that are told at a time, and of failures; there are few, and each is told for a second.
 pub const MAX_NOTES: usize = 256;
 
 /// Bytes of a ledger that are read: 65,000 endpoints with requests in flight, and the journal.
@@ -66,6 +66,8 @@ pub struct Ledger {
     next_members: Vec<u64>,
     remote: Remote,
     notes: Vec<NoteRow>,
+    /// Requests that fail in a row, by workers of this gateway alone: another may have another way to an endpoint.
+    failures: Vec<FailureNote>,
     journal: Journal,
 }
 
@@ -92,6 +94,7 @@ impl Ledger {
             next_members: Vec::new(),
             remote: Remote::default(),
             notes: Vec::new(),
+            failures: Vec::new(),
             journal: Journal::default(),
         }
     }
@@ -117,6 +120,7 @@ impl Ledger {
                 adapters: reader.list(AdapterRow::from_words)?,
             },
             notes: reader.list(NoteRow::from_words)?,
+            failures: reader.list(failure_from_words)?,
             journal: Journal::new(reader.word()?, reader.bytes()?),
         };
         let is_sorted = |rows: &[Row]| rows.is_sorted_by(|one, next| one.key < next.key);
@@ -125,7 +129,11 @@ impl Ledger {
 
     /// The bytes to write.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let rows = self.rows.len() + self.remote.rows.len() + self.adapters.len() + self.notes.len();
+        let rows = self.rows.len()
+            + self.remote.rows.len()
+            + self.adapters.len()
+            + self.notes.len()
+            + self.failures.len();
         let capacity = 256 + rows * size_of::<Row>() + self.journal.len();
         let mut writer = Writer::new(FORMAT, capacity);
         [self.gateway, self.generation, self.began_ms, self.snapshots]
@@ -139,6 +147,7 @@ impl Ledger {
         writer.list(self.remote.rows.iter().map(Row::words));
         writer.list(self.remote.adapters.iter().map(AdapterRow::words));
         writer.list(self.notes.iter().map(NoteRow::words));
+        writer.list(self.failures.iter().map(failure_words));
         writer.word(self.journal.end().chunk);
         writer.bytes(self.journal.bytes());
         writer.finish()
@@ -185,6 +194,7 @@ impl Ledger {
     /// others.
     pub fn refresh(&mut self, now_ms: u64) {
         self.notes.retain(|noted| noted.note.is_told(now_ms));
+        self.failures.retain(|note| note.is_told(now_ms));
         let age_ms = now_ms.abs_diff(self.began_ms);
         if age_ms < GENERATION_MS {
             return;
@@ -241,6 +251,16 @@ impl Ledger {
             }
         } else if self.notes.len() < MAX_NOTES {
             self.notes.push(NoteRow { note, is_remote });
+        }
+    }
+
+    /// Takes over a note of failures. Of what is noted of the same endpoint the last one holds.
+    pub fn note_failures(&mut self, note: FailureNote) {
+        let is_same = |noted: &&mut FailureNote| noted.endpoint == note.endpoint;
+        if let Some(noted) = self.failures.iter_mut().find(is_same) {
+            noted.failures = noted.failures.max(note.failures);
+        } else if self.failures.len() < MAX_NOTES {
+            self.failures.push(note);
         }
     }
 

@@ -1,7 +1,9 @@
 //! The ledger's rows, and their bytes: numbers of eight bytes in little-endian order, so that one is read and written at once,
 //! whatever it holds.
 
-use crate::load::{AdapterId, EndpointKey, EndpointLoad, InFlight, Missing, MissingNote, Oldest};
+use crate::load::{
+    AdapterId, EndpointKey, EndpointLoad, FailureNote, Failures, InFlight, Missing, MissingNote, Oldest,
+};
 
 /// What stands for the time of none.
 const NEVER: u64 = u64::MAX;
@@ -166,6 +168,20 @@ impl NoteRow {
         let (endpoint, model) = (EndpointKey::from_bits(endpoint), AdapterId::from_bits(model));
         NoteRow { note: MissingNote { endpoint, model, missing }, is_remote: is_remote != 0 }
     }
+}
+
+/// Words of a note of failures.
+pub(super) const FAILURE_WORDS: usize = 3;
+
+pub(super) fn failure_words(note: &FailureNote) -> [u64; FAILURE_WORDS] {
+    let Failures { noted_ms, requests, answers } = note.failures;
+    [note.endpoint.to_bits(), noted_ms, both(requests, answers)]
+}
+
+pub(super) fn failure_from_words([endpoint, noted_ms, failures]: [u64; FAILURE_WORDS]) -> FailureNote {
+    let (requests, answers) = halves(failures);
+    let endpoint = EndpointKey::from_bits(endpoint);
+    FailureNote { endpoint, failures: Failures { noted_ms, requests, answers } }
 }
 
 /// A load, without adapters that nobody uses.

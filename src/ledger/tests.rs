@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::*;
-use crate::load::{AdapterId, InFlight, LoadBook, LoadId, Missing, Share, Ticket};
+use crate::load::{AdapterId, FailureNote, Failures, InFlight, LoadBook, LoadId, Missing, Share, Ticket};
 use crate::prefix::PromptEvent;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -308,6 +308,23 @@ fn the_last_note_of_a_model_at_an_endpoint_holds_and_few_are_kept() {
     assert_eq!(ledger.notes.len(), MAX_NOTES);
     ledger.refresh(5_000);
     assert_eq!(ledger.notes, []);
+}
+
+#[test]
+fn so_does_the_last_note_of_failures_at_an_endpoint() {
+    let mut ledger = Ledger::new(1, 0);
+    let note = |place: usize, noted_ms, requests| FailureNote {
+        endpoint: EndpointKey::from_bits(place as u64),
+        failures: Failures { noted_ms, requests, answers: 1 },
+    };
+    ledger.note_failures(note(1, 100, 1));
+    ledger.note_failures(note(1, 50, 2));
+    assert_eq!(ledger.failures, [note(1, 100, 1)]);
+    (0..2 * MAX_NOTES).for_each(|place| ledger.note_failures(note(place, 200, 3)));
+    assert_eq!((ledger.failures.len(), ledger.failures[0]), (MAX_NOTES, note(1, 200, 3)));
+    assert_eq!(Ledger::from_bytes(&ledger.to_bytes()).as_ref(), Some(&ledger));
+    ledger.refresh(5_000);
+    assert_eq!(ledger.failures, []);
 }
 
 #[test]

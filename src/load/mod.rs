@@ -14,6 +14,7 @@
 
 mod changes;
 mod endpoint_load;
+mod failures;
 mod in_flight;
 mod missing_models;
 mod recent_adapters;
@@ -29,6 +30,8 @@ use crate::decayed_ratio::DecayedRatio;
 
 use changes::Changes;
 pub use endpoint_load::{EndpointKey, EndpointLoad};
+use failures::NotedFailures;
+pub use failures::{FailureNote, Failures};
 pub use in_flight::{InFlight, Oldest};
 use missing_models::MissingModels;
 pub use missing_models::{Missing, MissingNote};
@@ -116,6 +119,7 @@ pub struct LoadBook {
     unpublished: Vec<LoadId>,
     changes: Changes,
     missing: MissingModels,
+    failures: NotedFailures,
 }
 
 impl LoadBook {
@@ -368,6 +372,29 @@ impl LoadBook {
         }
     }
 
+    /// This worker has noted how many requests to an endpoint have failed in a row.
+    pub fn note_failures(&mut self, id: LoadId, failures: Failures) {
+        self.failures.note(id, failures);
+    }
+
+    /// What this worker has noted of failures, for the others to hear.
+    pub fn failures_noted(&self, now_ms: u64) -> impl Iterator<Item = FailureNote> {
+        let noted = self.failures.told(now_ms);
+        noted.filter_map(|(id, failures)| Some(FailureNote { endpoint: self.row(id)?.key, failures }))
+    }
+
+    /// Another worker has noted this of failures.
+    pub fn hear_failures(&mut self, note: &FailureNote, now_ms: u64) {
+        if let Some(&id) = self.keys.get(&note.endpoint) {
+            self.failures.hear(id, note.failures, now_ms);
+        }
+    }
+
+    /// What others have noted of failures since this was last asked.
+    pub fn take_heard_failures(&mut self) -> impl Iterator<Item = (LoadId, Failures)> {
+        self.failures.take_heard()
+    }
+
     /// Forgets the endpoints that are gone and have nothing of this worker's in flight.
     pub fn keep_only(&mut self, known: impl Fn(&SocketAddr) -> bool) {
         for slot in &mut self.rows {
@@ -382,7 +409,9 @@ impl LoadBook {
             }
         }
         let rows = &self.rows;
-        self.missing.keep_only(|id| rows.get(id.0).is_some_and(Option::is_some));
+        let is_known = |id: LoadId| rows.get(id.0).is_some_and(Option::is_some);
+        self.missing.keep_only(is_known);
+        self.failures.keep_only(is_known);
     }
 
     fn row(&self, id: LoadId) -> Option<&Row> {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{EndpointReading, EnvoyHost, HostHealth, Limits, Reading, Standing};
 use crate::hash::fnv1a;
-use crate::load::{AdapterId, InFlight, LoadBook, LoadId};
+use crate::load::{AdapterId, Failures, InFlight, LoadBook, LoadId};
 use crate::metrics::{LoraState, ToldLoad};
 
 /// Milliseconds an endpoint stays out after requests to it failed in a row; doubled each time it fails again.
@@ -93,6 +93,8 @@ pub struct Endpoint {
     /// The one model of which all of these were, if that is all that is known of them.
     failed_model: Option<AdapterId>,
     ejected_until_ms: u64,
+    /// When one of these was last noted.
+    failures_noted_ms: u64,
     /// When it last answered a request of this worker.
     answered_ms: Option<u64>,
     reading: Option<Reading>,
@@ -120,6 +122,7 @@ impl Endpoint {
             broken_ms: None,
             failed_model: None,
             ejected_until_ms: 0,
+            failures_noted_ms: 0,
             answered_ms: None,
             reading: None,
             told: None,
@@ -213,6 +216,26 @@ impl Endpoint {
     /// How many requests to it have failed in a row, and until when it is left alone for that.
     pub(super) fn request_failures(&self) -> (u32, u64) {
         (self.failures(), self.ejected_until_ms)
+    }
+
+    /// What others are to know of its failures, which have just changed. Nothing where it may be that it does not have a model.
+    pub(super) fn note_failures(&mut self, now_ms: u64) -> Option<Failures> {
+        self.failures_noted_ms = now_ms;
+        let failures =
+            Failures { noted_ms: now_ms, requests: self.request_failures, answers: self.broken_answers };
+        self.failed_model.is_none().then_some(failures)
+    }
+
+    /// Takes over what another worker has noted of its failures, if that is news.
+    pub(super) fn hear_failures(&mut self, heard: Failures, max_consecutive_failures: u32) {
+        if heard.noted_ms < self.failures_noted_ms {
+            return;
+        }
+        self.failures_noted_ms = heard.noted_ms;
+        self.request_failures = heard.requests;
+        self.broken_answers = heard.answers;
+        self.failed_model = None;
+        self.rest(heard.noted_ms, max_consecutive_failures);
     }
 
     /// Of the failures of either kind those that are more: an output says nothing of answers that break off behind it.

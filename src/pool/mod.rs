@@ -21,7 +21,7 @@ pub use snapshot::{EndpointReading, FORMAT, Reading, Snapshot, decode, encode};
 
 use crate::config;
 use crate::limits::{Limit, LimitsReached};
-use crate::load::{AdapterId, LoadBook, LoadId};
+use crate::load::{AdapterId, Failures, LoadBook, LoadId};
 use crate::metrics::ToldLoad;
 use crate::prefix::PrefixIndex;
 
@@ -55,6 +55,8 @@ pub struct Pool {
     failed_prompts: FailedPrompts,
     /// Those whose answers broke off.
     broken_prompts: FailedPrompts,
+    /// What has changed of endpoints' failures, and was not taken yet to be told to others.
+    failures: Vec<(LoadId, Failures)>,
     discovered: bool,
     /// Whether Envoy makes no difference between the endpoints but by their health.
     is_flat: bool,
@@ -95,6 +97,7 @@ impl Pool {
             candidates: Candidates::new(config.routing_strategy),
             failed_prompts: FailedPrompts::default(),
             broken_prompts: FailedPrompts::default(),
+            failures: Vec::new(),
             is_flat: true,
             has_unnamed: false,
             interval_ms: 0,
@@ -201,9 +204,14 @@ impl Pool {
     }
 
     /// Lets the endpoint of this load note how a request there went.
-    pub fn note<T>(&mut self, load_id: LoadId, note: impl FnOnce(&mut Endpoint) -> T) -> Option<T> {
+    pub fn note<T>(
+        &mut self,
+        load_id: LoadId,
+        now_ms: u64,
+        note: impl FnOnce(&mut Endpoint) -> T,
+    ) -> Option<T> {
         let place = self.place(load_id)?;
-        self.note_at(place, note)
+        self.note_at(place, now_ms, note)
     }
 
     /// The place behind which somebody's turn is, where the endpoints of a level take turns.
@@ -224,19 +232,19 @@ impl Pool {
 
     /// A request is sent to the endpoint at this place in the list.
     pub fn picked(&mut self, place: usize, now_ms: u64, max_consecutive_failures: u32) {
-        self.note_at(place, |endpoint| endpoint.request_sent(now_ms, max_consecutive_failures));
+        self.note_at(place, now_ms, |endpoint| endpoint.request_sent(now_ms, max_consecutive_failures));
     }
 
     /// A request was answered by the endpoint of this load; `prompt` is the digest of what was asked, if it was read.
     pub fn request_succeeded(&mut self, load_id: LoadId, prompt: Option<u64>, now_ms: u64) {
         prompt.iter().for_each(|prompt| self.failed_prompts.answered(*prompt));
-        self.note(load_id, |endpoint| endpoint.request_succeeded(now_ms));
+        self.note(load_id, now_ms, |endpoint| endpoint.request_succeeded(now_ms));
     }
 
     /// An answer of the endpoint of this load has come to its end.
-    pub fn answer_completed(&mut self, load_id: LoadId, prompt: Option<u64>) {
+    pub fn answer_completed(&mut self, load_id: LoadId, prompt: Option<u64>, now_ms: u64) {
         prompt.iter().for_each(|prompt| self.broken_prompts.answered(*prompt));
-        self.note(load_id, Endpoint::answer_completed);
+        self.note(load_id, now_ms, Endpoint::answer_completed);
     }
 
     /// An answer has failed after its first output, to a request that was sent at `sent_ms`: as [`Pool::request_failed`].
@@ -277,7 +285,7 @@ impl Pool {
         max_consecutive_failures: u32,
         note: impl FnOnce(&mut Endpoint),
     ) -> Option<String> {
-        self.note(load_id, |endpoint| {
+        self.note(load_id, now_ms, |endpoint| {
             note(endpoint);
             let is_left_alone = !endpoint.is_candidate(now_ms, max_consecutive_failures);
             is_left_alone.then(|| endpoint.text().to_owned())
@@ -296,7 +304,7 @@ impl Pool {
     ) -> bool {
         let note =
             |endpoint: &mut Endpoint| endpoint.request_passed_over(model, now_ms, max_consecutive_failures);
-        self.blame(load_id, prompt) && self.note(load_id, note).unwrap_or(false)
+        self.blame(load_id, prompt) && self.note(load_id, now_ms, note).unwrap_or(false)
     }
 
     /// Whether the endpoint is to blame for this prompt's failure, as far as is known.
@@ -304,14 +312,32 @@ impl Pool {
         prompt.is_none_or(|prompt| self.failed_prompts.failed(prompt, load_id))
     }
 
-    fn note_at<T>(&mut self, place: usize, note: impl FnOnce(&mut Endpoint) -> T) -> Option<T> {
+    fn note_at<T>(&mut self, place: usize, now_ms: u64, note: impl FnOnce(&mut Endpoint) -> T) -> Option<T> {
         let endpoint = self.endpoints.as_mut()?.get_mut(place)?;
         let before = endpoint.request_failures();
         let noted = note(endpoint);
         if endpoint.request_failures() != before {
+            let load_id = endpoint.load_id;
             self.candidates.outdate();
+            self.failures.retain(|(other, _)| *other != load_id);
+            self.failures.extend(endpoint.note_failures(now_ms).map(|failures| (load_id, failures)));
         }
         Some(noted)
+    }
+
+    /// Takes out what has changed of endpoints' failures in a row, to be told to others.
+    pub fn take_failures(&mut self) -> Vec<(LoadId, Failures)> {
+        std::mem::take(&mut self.failures)
+    }
+
+    /// Takes over what another worker has noted of failures, where the endpoint is one of this pool's.
+    pub fn hear_failures(&mut self, load_id: LoadId, heard: Failures, max_consecutive_failures: u32) {
+        let place = self.place(load_id);
+        let endpoint = place.and_then(|place| self.endpoints.as_mut()?.get_mut(place));
+        if let Some(endpoint) = endpoint {
+            endpoint.hear_failures(heard, max_consecutive_failures);
+            self.candidates.outdate();
+        }
     }
 
     /// The endpoint of this address as Envoy prints it.
@@ -375,7 +401,7 @@ impl Pool {
 
     /// An answer of the endpoint of this load tells what it has to do; it counts from when the answer's request has ended.
     pub fn load_told(&mut self, load_id: LoadId, told: ToldLoad, loads: &LoadBook, now_ms: u64) {
-        self.note(load_id, |endpoint| endpoint.load_told(told, loads.in_flight(load_id), now_ms));
+        self.note(load_id, now_ms, |endpoint| endpoint.load_told(told, loads.in_flight(load_id), now_ms));
     }
 
     /// Forgets what answers told so long ago.

@@ -290,7 +290,7 @@ impl World {
     pub fn fail_request(&mut self, index: usize) {
         let load_id = self.loads.id(address(index));
         let limit = self.config.max_consecutive_failures;
-        self.pool.note(load_id, |endpoint| endpoint.request_failed(NOW_MS, limit)).unwrap();
+        self.pool.note(load_id, NOW_MS, |endpoint| endpoint.request_failed(NOW_MS, limit)).unwrap();
     }
 
     /// Reads what other workers have in flight.

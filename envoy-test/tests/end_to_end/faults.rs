@@ -5,18 +5,29 @@ use std::time::Duration;
 use crate::gateway::{BODY_MODES, Gateway, STOP_ITERATION, Setup, WORKER_SCRAPING, chat, until};
 use envoy_test::envoy::blocking::wait_for;
 use envoy_test::envoy::{Protocol, RawConnection};
-use envoy_test::faults::{BY_CLIENTS, Fault, GATEWAY, METRICS, PODS, WORKERS, WayToAdmin};
+use envoy_test::faults::{BY_CLIENTS, Fault, GATEWAY, METRICS, PODS, Promise, WORKERS, WayToAdmin};
 use envoy_test::load::Load;
 
 fn check(faults: &[Fault]) {
+    check_with(WORKERS, faults);
+}
+
+fn check_with<'a>(workers: u32, faults: impl IntoIterator<Item = &'a Fault>) {
     let problems: Vec<String> =
-        faults.iter().filter_map(|fault| fault.run(WORKERS).unwrap().problem).collect();
+        faults.into_iter().filter_map(|fault| fault.run(workers).unwrap().problem).collect();
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
 #[test]
 fn pods_that_die_fail_or_hang_under_load_cost_no_more_than_was_promised() {
     check(PODS);
+}
+
+/// Each of sixteen workers by itself would send such a pod as many requests as two do together, and more.
+#[test]
+fn many_workers_send_no_more_to_a_pod_that_fails() {
+    let is_bounded = |fault: &&Fault| matches!(fault.promise, Promise::AtMostPerSecond(_));
+    check_with(16, PODS.iter().filter(is_bounded));
 }
 
 #[test]

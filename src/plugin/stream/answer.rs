@@ -145,10 +145,10 @@ impl Stream {
         }
         let mut worker = self.worker.borrow_mut();
         sent.is_over = is_over;
-        if failure.is_none() && !sent.is_silent {
-            return worker.picker.answer_completed(sent.pool, &sent.sent);
-        }
         let now_ms = clock.now_ms();
+        if failure.is_none() && !sent.is_silent {
+            return worker.picker.answer_completed(sent.pool, &sent.sent, now_ms);
+        }
         sent.is_silent = false;
         sent.succeeded = failure.is_none();
         if failure.is_some_and(AnswerFailure::blames_endpoint) {

@@ -1,0 +1,143 @@
+//! Failures in a row at endpoints, as workers tell each other. Each worker by itself would send an endpoint that fails as many
+//! requests as lead to its ejection: a gateway of sixteen workers sixteen times as many as one of one.
+//!
+//! Of what is said of an endpoint, what was noted last holds, be it one failure more, an answer that ends them, or a request
+//! that is sent to try it. A worker's next failure counts on from there.
+
+use std::collections::BTreeMap;
+
+use super::{EndpointKey, LoadId};
+
+/// How long what was noted is told to others, in milliseconds: until all have read it that are there.
+const TOLD_FOR_MS: u64 = 1_000;
+
+/// How many requests to an endpoint have failed in a row, as of when that was noted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Failures {
+    /// When, in milliseconds of the host's clock.
+    pub noted_ms: u64,
+    /// Requests that were not answered.
+    pub requests: u32,
+    /// Answers that broke off.
+    pub answers: u32,
+}
+
+/// The same of one endpoint, for others to hear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FailureNote {
+    /// Where.
+    pub endpoint: EndpointKey,
+    /// What was noted.
+    pub failures: Failures,
+}
+
+impl FailureNote {
+    /// Whether it is still to be told to others.
+    pub fn is_told(&self, now_ms: u64) -> bool {
+        now_ms.abs_diff(self.failures.noted_ms) < TOLD_FOR_MS
+    }
+}
+
+#[derive(Debug)]
+struct Noted {
+    failures: Failures,
+    /// Whether this worker has noted it itself.
+    own: bool,
+}
+
+/// What was last noted, by endpoint.
+#[derive(Debug, Default)]
+pub(super) struct NotedFailures {
+    noted: BTreeMap<LoadId, Noted>,
+    /// Of which others have noted something that was not taken over yet.
+    heard: Vec<LoadId>,
+}
+
+impl NotedFailures {
+    /// This worker has noted this.
+    pub fn note(&mut self, id: LoadId, failures: Failures) {
+        self.noted.insert(id, Noted { failures, own: true });
+    }
+
+    /// Another worker has noted this.
+    pub fn hear(&mut self, id: LoadId, failures: Failures, now_ms: u64) {
+        let before = self.noted.get(&id).map(|noted| noted.failures);
+        // What was noted by a clock that has gone back since holds no longer.
+        let is_news = before.is_none_or(|before| failures > before || before.noted_ms > now_ms);
+        if !is_news || failures.noted_ms > now_ms {
+            return;
+        }
+        self.noted.insert(id, Noted { failures, own: false });
+        if !self.heard.contains(&id) {
+            self.heard.push(id);
+        }
+    }
+
+    /// What others have noted since this was last asked.
+    pub fn take_heard(&mut self) -> impl Iterator<Item = (LoadId, Failures)> {
+        let heard = std::mem::take(&mut self.heard);
+        heard.into_iter().filter_map(|id| Some((id, self.noted.get(&id)?.failures)))
+    }
+
+    /// What is to be told to others.
+    pub fn told(&self, now_ms: u64) -> impl Iterator<Item = (LoadId, Failures)> {
+        let is_told =
+            move |noted: &Noted| noted.own && now_ms.abs_diff(noted.failures.noted_ms) < TOLD_FOR_MS;
+        let told = self.noted.iter().filter(move |(_, noted)| is_told(noted));
+        told.map(|(id, noted)| (*id, noted.failures))
+    }
+
+    /// Forgets the endpoints that are gone.
+    pub fn keep_only(&mut self, known: impl Fn(LoadId) -> bool) {
+        self.noted.retain(|id, _| known(*id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const HERE: LoadId = LoadId(3);
+
+    fn failures(noted_ms: u64, requests: u32) -> Failures {
+        Failures { noted_ms, requests, answers: 0 }
+    }
+
+    /// What is taken over of what was heard, one after the other.
+    fn check(own: Option<Failures>, heard: &[Failures], taken: Option<Failures>) {
+        const NOW_MS: u64 = 10_000;
+        let mut noted = NotedFailures::default();
+        own.into_iter().for_each(|own| noted.note(HERE, own));
+        heard.iter().for_each(|failures| noted.hear(HERE, *failures, NOW_MS));
+        assert_eq!(noted.take_heard().next(), taken.map(|failures| (HERE, failures)), "{own:?} {heard:?}");
+        assert_eq!(noted.take_heard().count(), 0);
+    }
+
+    #[test]
+    fn what_was_noted_last_holds() {
+        let news = failures(9_000, 2);
+        check(None, &[news], Some(news));
+        check(None, &[news, failures(8_999, 5)], Some(news));
+        check(Some(failures(8_999, 5)), &[news], Some(news));
+        check(Some(failures(9_000, 1)), &[news], Some(news));
+        check(Some(failures(9_001, 0)), &[news], None);
+        check(Some(news), &[news], None);
+        check(None, &[failures(10_001, 9)], None);
+        check(Some(failures(10_001, 9)), &[news], Some(news));
+    }
+
+    #[test]
+    fn only_what_this_worker_has_noted_is_told_and_only_for_a_second() {
+        let mut noted = NotedFailures::default();
+        noted.note(HERE, failures(5_000, 1));
+        noted.hear(LoadId(4), failures(5_000, 1), 5_000);
+        let told = |noted: &NotedFailures, now_ms| noted.told(now_ms).collect::<Vec<_>>();
+        assert_eq!(told(&noted, 5_999), [(HERE, failures(5_000, 1))]);
+        assert_eq!(told(&noted, 6_000), []);
+        noted.note(HERE, failures(6_000, 2));
+        noted.keep_only(|id| id != HERE);
+        assert_eq!(told(&noted, 6_000), []);
+    }
+}
