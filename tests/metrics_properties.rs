@@ -388,7 +388,7 @@ proptest! {
             let metric = Metric::Waiting;
             let expected = match server {
                 // Prints nothing until it is used.
-                ModelServer::Tgi => Ok(EndpointMetrics::default()),
+                ModelServer::Tgi => Ok(EndpointMetrics { engines: 1, ..EndpointMetrics::default() }),
                 _ => Err(MetricsError::Missing { server, metric }),
             };
             prop_assert_eq!(read(server, &page), expected);
