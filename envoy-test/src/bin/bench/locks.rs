@@ -60,7 +60,7 @@ pub struct LocksCost {
     variant: Variant,
     requests: u64,
     seconds: f64,
-    /// The mutex for which threads waited longest; nothing where none waited.
+    /// The mutex for which threads waited longest; nothing without the plugin, and where none waited.
     shared: Locks,
     others: Locks,
     /// Of the shared one, while nothing was in flight.
@@ -91,7 +91,7 @@ impl LocksCost {
         let (before, started) = (read(&file)?, Instant::now());
         let requests = send(runtime, servers, variant, &mut clients, LOAD)?;
         let (after, seconds) = (read(&file)?, started.elapsed().as_secs_f64());
-        let (address, shared, others) = split(&before, &after);
+        let (address, shared, others) = split(&before, &after, variant.picks());
         sleep(REST);
         let (idle, idle_since) = (read(&file)?, Instant::now());
         sleep(REST);
@@ -159,13 +159,14 @@ fn locks_of(mutexes: &HashMap<u64, Locks>, address: u64) -> u64 {
     mutexes.get(&address).map_or(0, |locks| locks.locks)
 }
 
-/// What was counted in between: of the mutex for which threads waited longest, and its address; of all others.
-fn split(before: &HashMap<u64, Locks>, after: &HashMap<u64, Locks>) -> (u64, Locks, Locks) {
+/// What was counted in between: of the mutex for which threads waited longest, and its address, if that of shared data is there;
+/// of all others.
+fn split(before: &HashMap<u64, Locks>, after: &HashMap<u64, Locks>, is_there: bool) -> (u64, Locks, Locks) {
     let counted = |(address, locks): (&u64, &Locks)| {
         (*address, locks.since(before.get(address).copied().unwrap_or_default()))
     };
     let all: Vec<(u64, Locks)> = after.iter().map(counted).collect();
-    let waited = all.iter().filter(|(_, locks)| locks.waits > 0);
+    let waited = all.iter().filter(|(_, locks)| is_there && locks.waits > 0);
     let (address, shared) = waited.max_by_key(|(_, locks)| locks.waited_ns).copied().unwrap_or_default();
     let others = all.iter().filter(|(other, _)| *other != address).map(|(_, locks)| *locks);
     (address, shared, others.fold(Locks::default(), Locks::plus))
