@@ -4,12 +4,15 @@
 use std::path::{Path, PathBuf};
 
 const PAGE: &str = include_str!("../docs/compatibility.md");
-/// The tests that need real servers, and the files that list those of a kind, by the column that it has.
+/// The tests that need real servers; the files that list those of a kind, by the column that it has; and the file that lists
+/// what all kinds have in common, of which each calls both lists.
 const REAL_TESTS: &str = "envoy-test/tests/real_servers";
 const REAL_TESTS_LISTS: [(&str, &str); 2] = [
     ("vLLM", include_str!("../envoy-test/tests/real_servers/vllm/mod.rs")),
     ("llama.cpp", include_str!("../envoy-test/tests/real_servers/llama_cpp/mod.rs")),
 ];
+const SHARED_REAL_TESTS: &str = include_str!("../envoy-test/tests/real_servers/main.rs");
+const SHARED_LISTS: [&str; 2] = ["check_shared(&gateway)", "check_shared_prefixes(&gateway)"];
 const REPLAYED: &str = include_str!("../envoy-test/tests/end_to_end/recorded_servers.rs");
 
 fn root() -> PathBuf {
@@ -40,7 +43,7 @@ fn links(cell: &str) -> impl Iterator<Item = &str> {
 }
 
 /// A recording is replayed if its folder is, and it has a request or is a page of metrics; a claim is run if it is in the
-/// list of the column's servers.
+/// list of the column's servers, or in one that they share.
 fn check_target(place: &str, target: &str) {
     let (file, claim) = target.split_once('#').unwrap_or((target, ""));
     let path = root().join("docs").join(file);
@@ -51,7 +54,10 @@ fn check_target(place: &str, target: &str) {
         assert!(text.contains(&format!("pub fn {claim}(")), "{place}: {target} is no test");
         let column = place.rsplit(", ").next().unwrap();
         let (_, list) = REAL_TESTS_LISTS.iter().find(|(server, _)| column.starts_with(server)).unwrap();
-        assert!(list.contains(&format!("{module}::{claim}")), "{place}: {target} is not run");
+        let is_listed = |list: &str| list.contains(&format!("{module}::{claim}"));
+        let runs_shared = SHARED_LISTS.iter().all(|call| list.contains(call));
+        let is_run = is_listed(list) || runs_shared && is_listed(SHARED_REAL_TESTS);
+        assert!(is_run, "{place}: {target} is not run");
     } else {
         check_recording(place, &path);
     }

@@ -36,6 +36,40 @@ macro_rules! claims {
 }
 pub(crate) use claims;
 
+/// What every kind of server is tried with in each configuration; the sentences of claims that do not hold. The burst comes
+/// before long prompts.
+fn check_shared(gateway: &Gateway) -> Vec<String> {
+    check_all(
+        gateway,
+        claims![
+            answers::a_chat_is_answered,
+            answers::a_completion_is_answered,
+            answers::the_models_are_the_servers_own,
+            answers::a_body_that_is_not_json_is_refused_by_the_gateway,
+            picking::a_burst_is_spread_over_all_servers_and_their_own_counters_agree,
+            apis::a_request_without_a_model_is_the_servers_to_judge,
+            apis::tokens_are_counted_as_the_server_counts_them,
+            apis::the_first_output_of_responses_and_messages_is_logged,
+            verbatim::a_whole_answer_is_the_servers_own_byte_by_byte,
+            verbatim::a_stream_is_the_servers_own_byte_by_byte,
+            verbatim::the_log_has_the_usage_that_the_server_tells,
+            picking::the_log_says_which_server_was_picked_and_by_which_metrics,
+            picking::a_server_runs_what_it_has_room_for_and_one_with_a_queue_is_avoided,
+        ],
+    )
+}
+
+/// The same, with a gateway that goes by prefixes.
+fn check_shared_prefixes(gateway: &Gateway) -> Vec<String> {
+    check_all(
+        gateway,
+        claims![
+            prefixes::a_document_stays_with_the_server_that_has_it_cached,
+            prefixes::a_coding_session_stays_with_its_server_whatever_its_billing_header,
+        ],
+    )
+}
+
 /// Tries all of them, and returns the sentences of those that do not hold.
 fn check_all(gateway: &Gateway, claims: &[(&str, Claim)]) -> Vec<String> {
     let check = |(name, claim): &(&str, Claim)| {

@@ -16,10 +16,7 @@ use serde_json::json;
 
 use crate::gateway::Gateway;
 use crate::servers::{Kind, MODEL, Servers};
-use crate::{
-    CONFIGURATIONS, answers as any_answers, apis, check_all, claims, failing_server, picking, prefixes,
-    verbatim,
-};
+use crate::{CONFIGURATIONS, check_all, check_shared, check_shared_prefixes, claims, failing_server};
 
 /// Where they listen. Other addresses than the simulated servers of `make run` have, so both can run.
 const ADDRESSES: [&str; 2] = ["127.0.0.21:8000", "127.0.0.22:8000"];
@@ -58,36 +55,18 @@ fn the_plugin_serves_in_front_of_two_real_vllm_servers() {
     let mut failed = Vec::new();
     for configuration in CONFIGURATIONS {
         let gateway = Gateway::start(configuration, &servers);
+        failed.extend(check_shared(&gateway));
         failed.extend(check_all(
             &gateway,
             claims![
-                any_answers::a_chat_is_answered,
-                any_answers::a_completion_is_answered,
-                any_answers::the_models_are_the_servers_own,
-                any_answers::a_body_that_is_not_json_is_refused_by_the_gateway,
                 answers::a_stream_ends_with_its_mark_and_tells_usage_only_if_asked,
                 answers::what_vllm_refuses_is_told_in_its_own_words,
-                picking::a_burst_is_spread_over_all_servers_and_their_own_counters_agree,
-                apis::a_request_without_a_model_is_the_servers_to_judge,
-                apis::tokens_are_counted_as_the_server_counts_them,
-                apis::the_first_output_of_responses_and_messages_is_logged,
-                verbatim::a_whole_answer_is_the_servers_own_byte_by_byte,
-                verbatim::a_stream_is_the_servers_own_byte_by_byte,
-                verbatim::the_log_has_the_usage_that_the_server_tells,
-                picking::the_log_says_which_server_was_picked_and_by_which_metrics,
-                picking::a_server_runs_what_it_has_room_for_and_one_with_a_queue_is_avoided,
                 adapters::an_adapters_request_goes_to_the_server_that_runs_it,
                 adapters::an_adapter_that_nobody_asked_for_in_between_is_still_where_it_ran,
             ],
         ));
         let gateway = Gateway::with_strategy("PREFIX_CACHE", configuration, &servers);
-        failed.extend(check_all(
-            &gateway,
-            claims![
-                prefixes::a_document_stays_with_the_server_that_has_it_cached,
-                prefixes::a_coding_session_stays_with_its_server_whatever_its_billing_header,
-            ],
-        ));
+        failed.extend(check_shared_prefixes(&gateway));
         let gateway = Gateway::with_alias(configuration, &servers);
         failed.extend(check_all(&gateway, claims![alias::an_alias_is_resolved_where_tokens_are_counted]));
     }
