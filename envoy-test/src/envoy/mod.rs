@@ -29,5 +29,5 @@ pub use configuration::Configuration;
 pub use instructions::Instructions;
 pub use load::Load;
 pub use ports::free_address;
-pub use process::{Envoy, EnvoySettings, appended, validate};
+pub use process::{Envoy, EnvoySettings, appended, log_tail, validate};
 pub use pushed_listener::PushedListener;

@@ -130,10 +130,7 @@ impl Envoy {
     }
 
     fn log_tail(&self) -> String {
-        let log = self.log_text();
-        let lines: Vec<&str> = log.lines().collect();
-        let first = lines.len().saturating_sub(LOG_TAIL_LINES);
-        lines[first..].join("\n")
+        log_tail(&self.log_text())
     }
 
     fn ends_within(&mut self, limit: Duration) -> bool {
@@ -157,6 +154,13 @@ impl Drop for Envoy {
             let _ = self.child.wait();
         }
     }
+}
+
+/// The last lines of a log, for an error to show.
+pub fn log_tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    let first = lines.len().saturating_sub(LOG_TAIL_LINES);
+    lines[first..].join("\n")
 }
 
 /// A new file for what a program writes. It appends: Envoy opens /dev/stdout, which is the same file, a second time.

@@ -15,14 +15,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::envoy::{Client, Protocol, Request, appended};
+use crate::envoy::{Client, Protocol, Request, appended, log_tail};
 
 /// Half a minute for vLLM on an idle machine of two cores; minutes where it is busy.
 const START_LIMIT: Duration = Duration::from_secs(600);
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(15);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// How much of a server's log an error shows.
-const LOG_TAIL_LINES: usize = 30;
 
 /// Runs a program that is killed, with all processes it has started, once the shell's standard input closes: when whoever
 /// holds its other end closes it or ends, in whatever way. So no server is ever left behind.
@@ -93,9 +91,7 @@ impl RealServer {
 
     fn log_tail(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        let tail = lines.get(lines.len().saturating_sub(LOG_TAIL_LINES)..).unwrap_or_default();
-        format!("\n{}\n{}\n", self.log.display(), tail.join("\n"))
+        format!("\n{}\n{}\n", self.log.display(), log_tail(&log))
     }
 }
 
