@@ -6,10 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{EndpointKey, LoadId};
-
-/// How long what was noted is told to others, in milliseconds: until all have read it that are there.
-const TOLD_FOR_MS: u64 = 1_000;
+use super::{EndpointKey, LoadId, is_told};
 
 /// How many requests to an endpoint have failed in a row, as of when that was noted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +31,7 @@ pub struct FailureNote {
 impl FailureNote {
     /// Whether it is still to be told to others.
     pub fn is_told(&self, now_ms: u64) -> bool {
-        now_ms.abs_diff(self.failures.noted_ms) < TOLD_FOR_MS
+        is_told(self.failures.noted_ms, now_ms)
     }
 }
 
@@ -81,9 +78,8 @@ impl NotedFailures {
 
     /// What is to be told to others.
     pub fn told(&self, now_ms: u64) -> impl Iterator<Item = (LoadId, Failures)> {
-        let is_told =
-            move |noted: &Noted| noted.own && now_ms.abs_diff(noted.failures.noted_ms) < TOLD_FOR_MS;
-        let told = self.noted.iter().filter(move |(_, noted)| is_told(noted));
+        let is_own = move |noted: &Noted| noted.own && is_told(noted.failures.noted_ms, now_ms);
+        let told = self.noted.iter().filter(move |(_, noted)| is_own(noted));
         told.map(|(id, noted)| (*id, noted.failures))
     }
 

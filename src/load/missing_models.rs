@@ -15,14 +15,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AdapterId, EndpointKey, LoadId};
+use super::{AdapterId, EndpointKey, LoadId, is_told};
 
 /// How long an endpoint that does not have a model is not asked for it, in milliseconds; doubled each time it says so again.
 const FIRST_PAUSE_MS: u64 = 1_000;
 /// The longest it is not asked, in milliseconds. Loading an adapter is seldom more urgent, and a restart is seen.
 const MAX_PAUSE_MS: u64 = 30_000;
-/// How long what was noted is told to others, in milliseconds: until all have read it that are there.
-const TOLD_FOR_MS: u64 = 1_000;
 /// Models at endpoints that are remembered. Clients can name as many models that nobody has as they like.
 pub(super) const MAX_MISSING_MODELS: usize = 1_024;
 
@@ -47,9 +45,9 @@ pub struct MissingNote {
 }
 
 impl MissingNote {
-    /// Whether it is still to be told to others, who all read what was told well within that time.
+    /// Whether it is still to be told to others.
     pub fn is_told(&self, now_ms: u64) -> bool {
-        now_ms.abs_diff(self.missing.noted_ms) < TOLD_FOR_MS
+        is_told(self.missing.noted_ms, now_ms)
     }
 }
 
@@ -152,8 +150,8 @@ impl MissingModels {
 
     /// What is to be told to others.
     pub fn told(&self, now_ms: u64) -> impl Iterator<Item = (LoadId, AdapterId, Missing)> {
-        let is_told = move |noted: &Noted| noted.own && now_ms.abs_diff(noted.missing.noted_ms) < TOLD_FOR_MS;
-        let told = self.noted.iter().filter(move |(_, noted)| is_told(noted));
+        let is_own = move |noted: &Noted| noted.own && is_told(noted.missing.noted_ms, now_ms);
+        let told = self.noted.iter().filter(move |(_, noted)| is_own(noted));
         told.map(|((model, load_id), noted)| (*load_id, *model, noted.missing))
     }
 

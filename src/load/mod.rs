@@ -103,6 +103,14 @@ impl Ticket {
     }
 }
 
+/// How long what a worker has noted is told to others, in milliseconds: until all have read it that are there.
+const TOLD_FOR_MS: u64 = 1_000;
+
+/// Whether what was noted then is still to be told to others, who all read what was told well within that time.
+fn is_told(noted_ms: u64, now_ms: u64) -> bool {
+    now_ms.abs_diff(noted_ms) < TOLD_FOR_MS
+}
+
 /// The load of every endpoint as one worker knows it.
 #[derive(Debug, Default)]
 pub struct LoadBook {
