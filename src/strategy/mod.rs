@@ -78,9 +78,6 @@ pub fn rank<'a>(
 fn passed_over(pool: &Pool, loads: &LoadBook, demand: Demand<'_>, now_ms: u64) -> Vec<usize> {
     let lacking = demand.model.map(|model| pool.lacking(model, loads, now_ms)).unwrap_or_default();
     let mut passed_over = pool.too_short(demand.prompt_tokens);
-    if passed_over.is_empty() {
-        return lacking;
-    }
     passed_over.retain(|place| !lacking.contains(place));
     passed_over.extend(&lacking);
     if passed_over.len() < pool.candidates().count() { passed_over } else { lacking }
