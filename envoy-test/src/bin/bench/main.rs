@@ -7,6 +7,7 @@
 //! It prints a table for each part and writes every round to `target/bench/`; with `--write` the tables go into
 //! `docs/benchmarks.md`. Every round checks its answers and that the plugin picked (or that nobody did).
 
+mod builds;
 mod clients;
 mod gateway;
 mod locks;

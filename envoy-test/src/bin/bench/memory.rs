@@ -13,6 +13,7 @@ use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 
+use crate::builds::Build;
 use crate::gateway::{Gateway, GatewaySettings, Variant};
 use crate::message::MessageStream;
 use crate::model_servers::ModelServers;
@@ -41,8 +42,7 @@ pub struct Memory {
     pub variant: Variant,
     pub workers: u32,
     pub blocks_max: Option<u64>,
-    /// Whether it is the other build of the plugin.
-    pub is_other: bool,
+    pub build: Build,
     /// Blocks of prompts that the worker holds.
     pub blocks: u64,
     pub bytes: u64,
@@ -63,9 +63,10 @@ pub fn measure(runtime: &Runtime, other: Option<&Path>) -> Result<Vec<Memory>> {
     let with_index = [(1, BLOCKS_MAX[0]), (SEVERAL_WORKERS, BLOCKS_MAX[0]), (1, BLOCKS_MAX[1])];
     let with_index =
         with_index.map(|(workers, blocks_max)| (Variant::PrefixCache, workers, Some(blocks_max)));
-    let own = without_index.into_iter().chain(with_index).map(|case| (case, None));
-    let of_other = other.into_iter().flat_map(|other| with_index.map(|case| (case, Some(other))));
-    own.chain(of_other).map(|(case, other)| Memory::of(runtime, &servers, case, other)).collect()
+    let without_index = without_index.map(|case| (case, (Build::Own, None)));
+    let with_index = Build::measured(other).flat_map(|build| with_index.map(|case| (case, build)));
+    let cases = without_index.into_iter().chain(with_index);
+    cases.map(|(case, build)| Memory::of(runtime, &servers, case, build)).collect()
 }
 
 impl Memory {
@@ -73,26 +74,25 @@ impl Memory {
         runtime: &Runtime,
         servers: &ModelServers,
         (variant, workers, blocks_max): (Variant, u32, Option<u64>),
-        other: Option<&Path>,
+        (build, checkout): (Build, Option<&Path>),
     ) -> Result<Memory> {
         let settings =
             GatewaySettings { workers, prefix_blocks_max: blocks_max, ..GatewaySettings::default() };
-        let gateway = Gateway::start_with(variant, &servers.addresses, settings, other)?;
+        let gateway = Gateway::start_with(variant, &servers.addresses, settings, checkout)?;
         sleep(SCRAPE_WAIT);
         runtime.block_on(fill(&gateway, blocks_max.unwrap_or(BLOCKS_MAX[0])))?;
         gateway.check_that_it_runs()?;
         sleep(GAUGE_WAIT);
         let page = Page::of(&gateway.envoy)?;
         let blocks = page.sum(BLOCKS, &[]).unwrap_or_default() as u64;
-        let (is_other, bytes) = (other.is_some(), gateway.envoy.memory_bytes()?);
-        Ok(Memory { variant, workers, blocks_max, is_other, blocks, bytes })
+        let bytes = gateway.envoy.memory_bytes()?;
+        Ok(Memory { variant, workers, blocks_max, build, blocks, bytes })
     }
 
     fn name(&self) -> String {
         let workers = if self.workers > 1 { format!(", {} workers", self.workers) } else { String::new() };
         let index = self.blocks_max.map_or(String::new(), |most| format!(", `maxBlocks` {}", grouped(most)));
-        let other = if self.is_other { ", the other build" } else { "" };
-        format!("{}{workers}{index}{other}", self.variant.name())
+        format!("{}{workers}{index}{}", self.variant.name(), self.build.suffix())
     }
 }
 
@@ -139,7 +139,7 @@ pub fn table(held: &[Memory]) -> Table {
 fn further_worker(held: &[Memory], own: &Memory) -> Option<f64> {
     let is_alone = |other: &&Memory| {
         let is_same =
-            (other.variant, other.blocks_max, other.is_other) == (own.variant, own.blocks_max, own.is_other);
+            (other.variant, other.blocks_max, other.build) == (own.variant, own.blocks_max, own.build);
         is_same && other.workers == 1
     };
     let alone = held.iter().find(is_alone).filter(|_| own.workers > 1)?;
@@ -148,7 +148,7 @@ fn further_worker(held: &[Memory], own: &Memory) -> Option<f64> {
 
 /// By the difference of two indexes of one worker.
 fn bytes_a_block(held: &[Memory]) -> Option<f64> {
-    let mut indexes = held.iter().filter(|own| own.blocks > 0 && own.workers == 1 && !own.is_other);
+    let mut indexes = held.iter().filter(|own| own.blocks > 0 && own.workers == 1 && own.build == Build::Own);
     let (small, large) = (indexes.next()?, indexes.next()?);
     Some((large.bytes as f64 - small.bytes as f64) / (large.blocks as f64 - small.blocks as f64))
 }

@@ -13,10 +13,10 @@ use envoy_test::table::Table;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
+use crate::builds::Build;
 use crate::gateway::{Gateway, GatewaySettings, Scraping, Variant};
 use crate::model_servers::{ModelServers, Page};
 use crate::rounds::median;
-use crate::workers::Build;
 
 /// Endpoints, what they say, and milliseconds between two scrapes of each.
 const CASES: [(u32, Page, &[u64]); 6] = [
@@ -61,8 +61,7 @@ pub fn measure(runtime: &Runtime, rounds: usize, other: Option<&Path>) -> Result
         let servers = ModelServers::start_with(runtime, endpoints, page)?;
         let idle = start(&servers, Scraping::Never, None)?;
         for &interval_ms in intervals_ms {
-            for build in std::iter::once(Build::Own).chain(other.map(|_| Build::Other)) {
-                let checkout = other.filter(|_| build == Build::Other);
+            for (build, checkout) in Build::measured(other) {
                 let scraping = start(&servers, Scraping::EveryMs(interval_ms), checkout)?;
                 sleep(WARM_UP);
                 let rounds = (0..rounds).map(|_| Round::measure(&idle, &scraping));
@@ -175,9 +174,8 @@ impl ScrapingCost {
             Page::Idle => "idle",
             Page::Busy => "busy",
         };
-        let other = if self.build == Build::Other { ", the other build" } else { "" };
         let (endpoints, interval_ms) = (grouped(self.endpoints.into()), grouped(self.interval_ms));
-        format!("{endpoints} {load}, {interval_ms} ms{other}")
+        format!("{endpoints} {load}, {interval_ms} ms{}", self.build.suffix())
     }
 }
 

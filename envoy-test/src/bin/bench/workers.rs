@@ -13,6 +13,7 @@ use envoy_test::table::Table;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
+use crate::builds::Build;
 use crate::clients::Clients;
 use crate::gateway::{Gateway, GatewaySettings, Scraping, Variant};
 use crate::model_servers::ModelServers;
@@ -29,18 +30,6 @@ const BATCH: u64 = 1_024;
 /// Until what was in flight is over, and nothing is known to change.
 const REST: Duration = Duration::from_secs(2);
 const IDLE_ROUND: Duration = Duration::from_secs(3);
-
-/// Which plugin stands in the way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Build {
-    /// None.
-    Plain,
-    /// This one, or the one that does nothing.
-    Own,
-    /// The other one.
-    Other,
-}
 
 /// What one Envoy costs; a value for each round.
 #[derive(Debug, Serialize)]
@@ -68,9 +57,8 @@ pub fn measure(runtime: &Runtime, rounds: usize, other: Option<&Path>) -> Result
     let request = chat(TYPICAL_KILOBYTES, false);
     let mut contenders = Vec::new();
     for workers in WORKERS {
-        for (build, variant) in cases(other.is_some()) {
-            let other = other.filter(|_| build == Build::Other);
-            contenders.push(Contender::start(runtime, &servers, &request, workers, (build, variant), other)?);
+        for case in cases(other) {
+            contenders.push(Contender::start(runtime, &servers, &request, workers, case)?);
         }
     }
     for _ in 0..rounds {
@@ -88,12 +76,13 @@ pub fn measure(runtime: &Runtime, rounds: usize, other: Option<&Path>) -> Result
     Ok(contenders.into_iter().map(|contender| contender.cost).collect())
 }
 
-fn cases(has_other: bool) -> Vec<(Build, Variant)> {
-    let builds = if has_other { vec![Build::Own, Build::Other] } else { vec![Build::Own] };
-    let picking =
-        builds.into_iter().flat_map(|build| [(build, Variant::Default), (build, Variant::PrefixCache)]);
-    let floor = [(Build::Plain, Variant::Plain), (Build::Own, Variant::DoesNothing)];
-    floor.into_iter().chain(picking).collect()
+/// Plain Envoy and a plugin that does nothing, and each build of the plugin that picks.
+fn cases(other: Option<&Path>) -> impl Iterator<Item = (Variant, Build, Option<&Path>)> {
+    let floor = [Variant::Plain, Variant::DoesNothing].map(|variant| (variant, Build::Own, None));
+    let picking = Build::measured(other).flat_map(|(build, checkout)| {
+        [Variant::Default, Variant::PrefixCache].map(|variant| (variant, build, checkout))
+    });
+    floor.into_iter().chain(picking)
 }
 
 /// Nobody sends anything to any of them.
@@ -117,12 +106,11 @@ impl Contender {
         servers: &ModelServers,
         request: &Arc<[u8]>,
         workers: u32,
-        (build, variant): (Build, Variant),
-        other: Option<&Path>,
+        (variant, build, checkout): (Variant, Build, Option<&Path>),
     ) -> Result<Contender> {
         let settings =
             GatewaySettings { scraping: Scraping::EveryMs(50), workers, ..GatewaySettings::default() };
-        let gateway = Gateway::start_with(variant, &servers.addresses, settings, other)?;
+        let gateway = Gateway::start_with(variant, &servers.addresses, settings, checkout)?;
         let clients = runtime.block_on(Clients::connect_many(gateway.envoy.address(), CLIENTS))?;
         let cost = WorkersCost {
             workers,
@@ -182,7 +170,7 @@ pub fn table(costs: &[WorkersCost]) -> Table {
         let growth =
             first.zip(self::plain(costs, 1)).map_or(1.0, |(first, plain)| added / first.added(plain));
         let more = first.filter(|_| Some(&cost.workers) == WORKERS.last());
-        let is_plain = cost.build == Build::Plain;
+        let is_plain = cost.variant == Variant::Plain;
         let unless_plain = |text: String| if is_plain { String::new() } else { text };
         let cells = [
             cost.request(),
@@ -200,7 +188,7 @@ pub fn table(costs: &[WorkersCost]) -> Table {
 }
 
 fn plain(costs: &[WorkersCost], workers: u32) -> Option<&WorkersCost> {
-    costs.iter().find(|cost| cost.build == Build::Plain && cost.workers == workers)
+    costs.iter().find(|cost| cost.variant == Variant::Plain && cost.workers == workers)
 }
 
 impl WorkersCost {
@@ -209,8 +197,7 @@ impl WorkersCost {
     }
 
     fn name(&self) -> String {
-        let other = if self.build == Build::Other { ", the other build" } else { "" };
-        format!("{}{other}", self.variant.name())
+        format!("{}{}", self.variant.name(), self.build.suffix())
     }
 
     /// Instructions where they were counted, else processor time.
