@@ -63,7 +63,8 @@ impl LiveEngine {
         Ok(Generation { engine: Arc::clone(self), id, outputs })
     }
 
-    /// Begins anew with nothing cached and nothing counted. Requests break off.
+    /// Begins anew with nothing cached and nothing counted, as vLLM 0.32 and llama.cpp 0.3.36 were seen to do when they were
+    /// killed and started again. Requests break off.
     pub fn restart(&self) {
         let mut state = self.catch_up();
         let engine = Engine::new(state.engine.settings().clone());

@@ -6,7 +6,8 @@
 //!
 //! SGLang's radix cache is the same with three differences ([`Eviction::Run`]): what was remembered at once is a run, and
 //! leaves as a whole, from its end to where another sequence continues from it; blocks without content are used up before;
-//! who has computed what is there already takes the block that is there.
+//! who has computed what is there already takes the block that is there. So it is read in SGLang 0.5.23's
+//! `srt/mem_cache/radix_cache.py` and `allocator/base.py`; that server was not run.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};

@@ -82,7 +82,8 @@ impl Scheduler {
         sequence.start_over();
     }
 
-    /// SGLang's cache knows of a prompt's tokens when they are computed, and of an answer's when it has ended.
+    /// SGLang's cache knows of a prompt's tokens when they are computed, and of an answer's, as a run of its own, when it has
+    /// ended (read in 0.5.23).
     pub fn remember_computed(&mut self, sequence: &mut Sequence) {
         let is_due = sequence.output_tokens() <= 1 || sequence.is_finished();
         if self.kv_blocks.eviction() == Eviction::Run && is_due {

@@ -58,6 +58,7 @@ fn metrics_page(engine: &Engine) -> String {
     }
 }
 
+/// Of SGLang 0.5.23. Tokens are counted here when a request is scheduled; there, when it has ended.
 fn page_of_sglang(engine: &Engine) -> String {
     let (gauges, cache, settings) = (engine.gauges(), engine.cache_totals(), engine.settings());
     format!(
