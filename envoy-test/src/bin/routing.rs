@@ -133,7 +133,7 @@ fn write_comparison(repetition: Repetition) -> Result<()> {
         let record = simulate(&hot_prompt.scenario(picker, repetition.requests, repetition.first_seed))?;
         Ok(Timeline::new(picker.name(), &record))
     };
-    let timelines = [PickerKind::EndpointPicker, PickerKind::PrefixCache].map(timeline);
+    let timelines = [PickerKind::DefaultWeights, PickerKind::PrefixCache].map(timeline);
     let timelines = timelines.into_iter().collect::<Result<Vec<_>>>()?;
     report::write(&project_root().join("docs"), &sections, &timelines)
 }

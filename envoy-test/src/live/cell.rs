@@ -78,7 +78,7 @@ impl Cell {
             adapters: traffic.adapters(),
             chooser: column.chooser(&servers, &watch, seed),
             watch,
-            watch_interval: (column == Column::EndpointPicker).then(|| scrape_interval(SPEED)),
+            watch_interval: column.watches_pods().then(|| scrape_interval(SPEED)),
         };
         play.run(column.name(), Some(&servers))
     }

@@ -11,30 +11,34 @@ use super::pods::PodsWatch;
 use crate::model_server::engine::{Engine, EngineRequest, EngineSettings, Gauges};
 use crate::model_server::tokens::tokens_of;
 use crate::model_server::{ModelServer, ModelServers};
-use crate::simulation::picker::endpoint_picker::EndpointPicker;
+use crate::simulation::picker::default_weights::DefaultWeights;
+use crate::simulation::picker::guide_schedule::{Figures, GuideSchedule};
 use crate::simulation::picker::oracle::{earliest, first_output};
 
-/// Picks a pod for each request.
+/// Picks a pod for each request; a key names a request until its answer has begun.
 pub trait Chooser: Send {
-    fn choose(&mut self, prompt: &str, adapter: Option<&str>) -> SocketAddr;
+    fn choose(&mut self, key: usize, prompt: &str, adapter: Option<&str>) -> SocketAddr;
+
+    /// The answer has begun, or there will be none.
+    fn begun(&mut self, _key: usize) {}
 }
 
-/// The formula of the Gateway API's reference endpoint picker, on metrics that the watch reads at its own interval.
+/// The reference endpoint picker's default weights, on metrics that the watch reads at its own interval.
 /// A pod whose metrics cannot be read is left out, as one that is not ready would be.
-pub struct EndpointPickerChooser {
-    picker: EndpointPicker,
+pub struct DefaultWeightsChooser {
+    picker: DefaultWeights,
     watch: Arc<PodsWatch>,
 }
 
-impl EndpointPickerChooser {
-    pub fn new(watch: Arc<PodsWatch>, seed: u64) -> EndpointPickerChooser {
+impl DefaultWeightsChooser {
+    pub fn new(watch: Arc<PodsWatch>, seed: u64) -> DefaultWeightsChooser {
         let engines = vec![Engine::new(EngineSettings::default()); watch.addresses().len()];
-        EndpointPickerChooser { picker: EndpointPicker::new(&engines, Rng::with_seed(seed)), watch }
+        DefaultWeightsChooser { picker: DefaultWeights::new(&engines, Rng::with_seed(seed)), watch }
     }
 }
 
-impl Chooser for EndpointPickerChooser {
-    fn choose(&mut self, prompt: &str, _adapter: Option<&str>) -> SocketAddr {
+impl Chooser for DefaultWeightsChooser {
+    fn choose(&mut self, _key: usize, prompt: &str, _adapter: Option<&str>) -> SocketAddr {
         let pods = self.watch.pods();
         for (place, pod) in pods.iter().enumerate() {
             let Some(metrics) = &pod.latest else { continue };
@@ -48,6 +52,35 @@ impl Chooser for EndpointPickerChooser {
         }
         let picked = self.picker.choose(&tokens_of(prompt.as_bytes()), |pod| pods[pod].latest.is_some());
         self.watch.addresses()[picked]
+    }
+}
+
+/// The schedule of llm-d's guide. It needs no metrics, but leaves out a pod whose metrics cannot be read.
+pub struct GuideScheduleChooser {
+    schedule: GuideSchedule,
+    watch: Arc<PodsWatch>,
+}
+
+impl GuideScheduleChooser {
+    pub fn new(watch: Arc<PodsWatch>, seed: u64) -> GuideScheduleChooser {
+        let engines = vec![Engine::new(EngineSettings::default()); watch.addresses().len()];
+        GuideScheduleChooser {
+            schedule: GuideSchedule::new(&engines, Figures::GUIDE, Rng::with_seed(seed)),
+            watch,
+        }
+    }
+}
+
+impl Chooser for GuideScheduleChooser {
+    fn choose(&mut self, key: usize, prompt: &str, _adapter: Option<&str>) -> SocketAddr {
+        let pods = self.watch.pods();
+        let prompt = tokens_of(prompt.as_bytes());
+        let picked = self.schedule.choose(key, &prompt, |pod| pods[pod].latest.is_some());
+        self.watch.addresses()[picked]
+    }
+
+    fn begun(&mut self, key: usize) {
+        self.schedule.begun(key);
     }
 }
 
@@ -109,7 +142,7 @@ impl Sent {
 }
 
 impl Chooser for Oracle {
-    fn choose(&mut self, prompt: &str, adapter: Option<&str>) -> SocketAddr {
+    fn choose(&mut self, _key: usize, prompt: &str, adapter: Option<&str>) -> SocketAddr {
         let request = EngineRequest {
             prompt: tokens_of(prompt.as_bytes()),
             output_tokens: 1,

@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::chooser::{Chooser, EndpointPickerChooser, Oracle};
+use super::chooser::{Chooser, DefaultWeightsChooser, GuideScheduleChooser, Oracle};
 use super::pods::PodsWatch;
 use crate::envoy::binary::plugin_file;
 use crate::envoy::{Configuration, Envoy, EnvoySettings};
@@ -30,8 +30,10 @@ pub enum Column {
     RoundRobin,
     /// Envoy's own least request, without the plugin.
     LeastRequest,
-    /// The weighted scores of the Gateway API's reference endpoint picker.
-    EndpointPicker,
+    /// The reference endpoint picker of the Gateway API with the default weights of its binary.
+    DefaultWeights,
+    /// The same with the schedule that llm-d's guide recommends.
+    GuideSchedule,
     /// The plugin with DEFAULT.
     Default,
     /// The plugin with PREFIX_CACHE.
@@ -41,10 +43,11 @@ pub enum Column {
 }
 
 impl Column {
-    pub const ALL: [Column; 6] = [
+    pub const ALL: [Column; 7] = [
         Column::RoundRobin,
         Column::LeastRequest,
-        Column::EndpointPicker,
+        Column::DefaultWeights,
+        Column::GuideSchedule,
         Column::Default,
         Column::PrefixCache,
         Column::Oracle,
@@ -54,11 +57,17 @@ impl Column {
         match self {
             Column::RoundRobin => "Envoy ROUND_ROBIN",
             Column::LeastRequest => "Envoy LEAST_REQUEST",
-            Column::EndpointPicker => "endpoint picker",
+            Column::DefaultWeights => "endpoint picker, default weights",
+            Column::GuideSchedule => "endpoint picker, guide's schedule",
             Column::Default => "DEFAULT",
             Column::PrefixCache => "PREFIX_CACHE",
             Column::Oracle => "oracle",
         }
+    }
+
+    /// Whether it goes by the pods' metrics, or at least by whether they can be read, and reads them here.
+    pub fn watches_pods(self) -> bool {
+        matches!(self, Column::DefaultWeights | Column::GuideSchedule)
     }
 
     /// Whether the plugin picks.
@@ -121,7 +130,8 @@ impl Column {
         seed: u64,
     ) -> Option<Box<dyn Chooser>> {
         match self {
-            Column::EndpointPicker => Some(Box::new(EndpointPickerChooser::new(Arc::clone(watch), seed))),
+            Column::DefaultWeights => Some(Box::new(DefaultWeightsChooser::new(Arc::clone(watch), seed))),
+            Column::GuideSchedule => Some(Box::new(GuideScheduleChooser::new(Arc::clone(watch), seed))),
             Column::Oracle => Some(Box::new(Oracle::new(servers, seed))),
             _ => None,
         }

@@ -1,5 +1,6 @@
 //! Sends the requests of a kind of traffic to a gateway, looks at the pods meanwhile, and measures what came of it.
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -111,6 +112,7 @@ impl Play {
             chooser: self.chooser.map(Mutex::new),
             speed: self.speed,
             started_at,
+            sent: AtomicUsize::new(0),
         });
         tokio::select! {
             answers = sender.play_all(sessions) => answers,

@@ -1,6 +1,7 @@
 //! Sends requests when they are due, whether or not those before them were answered, and tells what came of each.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -29,6 +30,8 @@ pub struct Sender {
     /// By how much the pauses between turns are shorter than the traffic says.
     pub speed: f64,
     pub started_at: Instant,
+    /// Requests sent; numbers them.
+    pub sent: AtomicUsize,
 }
 
 /// What came of a request.
@@ -68,8 +71,12 @@ impl Sender {
             prompt += &request::text_of(&turn.text);
             sleep_until(self.started_at + due).await;
             let sent = self.started_at.elapsed();
-            let asked = self.ask(&prompt, &turn, session.adapter.as_deref());
+            let key = self.sent.fetch_add(1, Ordering::Relaxed);
+            let asked = self.ask(key, &prompt, &turn, session.adapter.as_deref());
             let asked = timeout(PATIENCE, asked).await.context("no answer in time").flatten();
+            if asked.is_err() {
+                self.begun(key);
+            }
             let told = asked.map(|(told, said)| {
                 prompt += &said.text;
                 told
@@ -82,18 +89,27 @@ impl Sender {
         answers
     }
 
-    async fn ask(&self, prompt: &str, turn: &Turn, adapter: Option<&str>) -> Result<(Told, Said)> {
+    async fn ask(
+        &self,
+        key: usize,
+        prompt: &str,
+        turn: &Turn,
+        adapter: Option<&str>,
+    ) -> Result<(Told, Said)> {
         let body = request::body(adapter.unwrap_or(&self.model), prompt, turn.output_tokens);
         let mut request =
             self.gateway.post("/v1/completions").header("content-type", "application/json").body(body);
-        if let Some(chooser) = &self.chooser {
-            let picked = chooser.lock().unwrap_or_else(PoisonError::into_inner).choose(prompt, adapter);
+        if let Some(mut chooser) = self.chooser() {
+            let picked = chooser.choose(key, prompt, adapter);
             request = request.header(PICK_HEADER, picked.to_string());
         }
         let mut stream = self.gateway.client().open(request).await?;
         let (mut answer, mut first_output) = (Vec::new(), None);
         while let Some(chunk) = stream.next_chunk().await? {
-            first_output.get_or_insert_with(|| self.started_at.elapsed());
+            if first_output.is_none() {
+                first_output = Some(self.started_at.elapsed());
+                self.begun(key);
+            }
             answer.extend_from_slice(&chunk.data);
         }
         let ended = self.started_at.elapsed();
@@ -103,5 +119,15 @@ impl Sender {
         ensure!(said.is_whole, "the answer broke off");
         let first_output = first_output.unwrap_or(ended);
         Ok((Told { first_output, ended, output_tokens: said.output_tokens }, said))
+    }
+
+    fn chooser(&self) -> Option<MutexGuard<'_, Box<dyn Chooser>>> {
+        self.chooser.as_ref().map(|chooser| chooser.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn begun(&self, key: usize) {
+        if let Some(mut chooser) = self.chooser() {
+            chooser.begun(key);
+        }
     }
 }

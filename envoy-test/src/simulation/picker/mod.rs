@@ -1,9 +1,11 @@
 //! Who picks: the routing core with each of its strategies, and others to compare it with.
 
-pub(crate) mod endpoint_picker;
+pub(crate) mod default_weights;
 mod gateway;
+pub(crate) mod guide_schedule;
 pub(crate) mod oracle;
 mod scraping;
+mod sent_blocks;
 mod shared_data;
 mod telling;
 mod watch;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 pub use gateway::CorePicker;
+use guide_schedule::{Figures, GuideSchedule};
 pub use watch::{Seen, State};
 
 use crate::model_server::engine::{Engine, Output};
@@ -77,19 +80,25 @@ pub enum PickerKind {
     Default,
     /// The core's PREFIX_CACHE.
     PrefixCache,
-    /// The weighted scores of the Gateway API's reference endpoint picker.
-    EndpointPicker,
+    /// The reference endpoint picker of the Gateway API with the default weights of its binary.
+    DefaultWeights,
+    /// The same with the schedule that llm-d's guide recommends.
+    GuideSchedule,
+    /// The same, with figures that suit the pool in place of the guide's.
+    TunedGuideSchedule,
     /// Knows every engine's true state, and takes the earliest first token.
     Oracle,
 }
 
 impl PickerKind {
-    pub const ALL: [PickerKind; 6] = [
+    pub const ALL: [PickerKind; 8] = [
         PickerKind::RoundRobin,
         PickerKind::LeastRequest,
         PickerKind::Default,
         PickerKind::PrefixCache,
-        PickerKind::EndpointPicker,
+        PickerKind::DefaultWeights,
+        PickerKind::GuideSchedule,
+        PickerKind::TunedGuideSchedule,
         PickerKind::Oracle,
     ];
 
@@ -99,7 +108,9 @@ impl PickerKind {
             PickerKind::LeastRequest => "LEAST_REQUEST",
             PickerKind::Default => "DEFAULT",
             PickerKind::PrefixCache => "PREFIX_CACHE",
-            PickerKind::EndpointPicker => "endpoint picker",
+            PickerKind::DefaultWeights => "endpoint picker, default weights",
+            PickerKind::GuideSchedule => "endpoint picker, guide's schedule",
+            PickerKind::TunedGuideSchedule => "endpoint picker, guide's schedule tuned",
             PickerKind::Oracle => "oracle",
         }
     }
@@ -108,7 +119,9 @@ impl PickerKind {
     pub fn build(self, engines: &[Engine], gateways: Gateways, seed: u64) -> Box<dyn Picker> {
         let rng = fastrand::Rng::with_seed(seed);
         match self {
-            PickerKind::EndpointPicker => Box::new(endpoint_picker::EndpointPicker::new(engines, rng)),
+            PickerKind::DefaultWeights => Box::new(default_weights::DefaultWeights::new(engines, rng)),
+            PickerKind::GuideSchedule => Box::new(GuideSchedule::new(engines, Figures::GUIDE, rng)),
+            PickerKind::TunedGuideSchedule => Box::new(GuideSchedule::new(engines, Figures::POOL, rng)),
             PickerKind::Oracle => Box::new(oracle::Oracle::new(rng)),
             _ => Box::new(gateway::CorePicker::new(self.name(), engines, gateways, rng)),
         }

@@ -23,8 +23,8 @@ pub fn first_tokens(outcomes: &[Outcome]) -> String {
 
 /// One line a case: how much less, or more, one picker's times are than the others', in percent.
 pub fn against_others(outcomes: &[Outcome], picker: PickerKind) -> String {
-    const OTHERS: [PickerKind; 3] =
-        [PickerKind::Oracle, PickerKind::EndpointPicker, PickerKind::LeastRequest];
+    const OTHERS: [PickerKind; 4] =
+        [PickerKind::Oracle, PickerKind::GuideSchedule, PickerKind::DefaultWeights, PickerKind::LeastRequest];
     let columns =
         OTHERS.map(|other| format!("{}: first token, mean | p90 | end to end, mean | ", other.name()));
     let rule = "--:|".repeat(3 * OTHERS.len());

@@ -1,5 +1,5 @@
-//! The reference endpoint picker of the Gateway API's inference extension, as far as its picks go: a weighted sum of
-//! scores from 0 to 1, of which the highest wins.
+//! The reference endpoint picker of the Gateway API's inference extension with the default weights of its binary, as far as
+//! its picks go: a weighted sum of scores from 0 to 1, of which the highest wins.
 //!
 //! ```text
 //! score  = 2 × queue + 2 × KV cache + 3 × prefix
@@ -9,15 +9,13 @@
 //! ```
 //!
 //! Queues and utilization are as of the last scrape: what has been sent since does not count. Which blocks are where is
-//! remembered from its own picks: for each pod the last ones used, as many as its cache has.
+//! remembered from its own picks ([`SentBlocks`]).
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use fastrand::Rng;
-use lru::LruCache;
 
+use super::sent_blocks::{SentBlocks, block_hashes};
 use super::{Picker, Request};
 use crate::model_server::engine::{Engine, Gauges};
 
@@ -26,34 +24,23 @@ const KV_CACHE_WEIGHT: f64 = 2.0;
 const PREFIX_WEIGHT: f64 = 3.0;
 
 const SCRAPE_INTERVAL: Duration = Duration::from_millis(50);
-/// Tokens of a block: as in the engines' caches.
-const BLOCK_TOKENS: usize = 16;
-/// Blocks of a prompt that are looked at.
-const PROMPT_BLOCKS_MAX: usize = 256;
-
-pub struct EndpointPicker {
-    pods: Vec<Pod>,
+pub struct DefaultWeights {
+    /// Of each pod, as last scraped.
+    gauges: Vec<Gauges>,
+    sent: SentBlocks,
     next_scrape: Duration,
     rng: Rng,
 }
 
-struct Pod {
-    gauges: Gauges,
-    blocks: LruCache<u64, ()>,
-}
-
-impl EndpointPicker {
-    pub fn new(engines: &[Engine], rng: Rng) -> EndpointPicker {
-        let pod = |engine: &Engine| {
-            let blocks = NonZeroUsize::new(engine.settings().blocks).unwrap_or(NonZeroUsize::MIN);
-            Pod { gauges: Gauges::default(), blocks: LruCache::new(blocks) }
-        };
-        EndpointPicker { pods: engines.iter().map(pod).collect(), next_scrape: Duration::ZERO, rng }
+impl DefaultWeights {
+    pub fn new(engines: &[Engine], rng: Rng) -> DefaultWeights {
+        let gauges = vec![Gauges::default(); engines.len()];
+        DefaultWeights { gauges, sent: SentBlocks::new(engines), next_scrape: Duration::ZERO, rng }
     }
 
     /// Takes over what was scraped of a pod.
     pub fn observe(&mut self, pod: usize, gauges: Gauges) {
-        self.pods[pod].gauges = gauges;
+        self.gauges[pod] = gauges;
     }
 
     /// The best of the pods that are there; of all, if none is.
@@ -67,36 +54,27 @@ impl EndpointPicker {
         let highest = pods.iter().map(|&pod| scores[pod]).fold(f64::MIN, f64::max);
         pods.retain(|&pod| scores[pod] == highest);
         let picked = self.rng.choice(pods).unwrap_or_default();
-        for block in blocks {
-            self.pods[picked].blocks.put(block, ());
-        }
+        self.sent.note(picked, blocks);
         picked
     }
 
     fn scores(&self, blocks: &[u64]) -> Vec<f64> {
-        let queues = || self.pods.iter().map(|pod| pod.gauges.waiting);
+        let queues = || self.gauges.iter().map(|gauges| gauges.waiting);
         let (shortest, longest) = (queues().min().unwrap_or(0), queues().max().unwrap_or(0));
-        let score = |pod: &Pod| {
+        let score = |(pod, gauges): (usize, &Gauges)| {
             let queue = match longest - shortest {
                 0 => 1.0,
-                range => (longest - pod.gauges.waiting) as f64 / range as f64,
+                range => (longest - gauges.waiting) as f64 / range as f64,
             };
             QUEUE_WEIGHT * queue
-                + KV_CACHE_WEIGHT * (1.0 - pod.gauges.kv_cache_usage)
-                + PREFIX_WEIGHT * pod.prefix_share(blocks)
+                + KV_CACHE_WEIGHT * (1.0 - gauges.kv_cache_usage)
+                + PREFIX_WEIGHT * self.sent.share(pod, blocks)
         };
-        self.pods.iter().map(score).collect()
+        self.gauges.iter().enumerate().map(score).collect()
     }
 }
 
-impl Pod {
-    fn prefix_share(&self, blocks: &[u64]) -> f64 {
-        let known = blocks.iter().take_while(|block| self.blocks.contains(block)).count();
-        known as f64 / blocks.len().max(1) as f64
-    }
-}
-
-impl Picker for EndpointPicker {
+impl Picker for DefaultWeights {
     fn pick(&mut self, request: &Request<'_>, _engines: &[Engine], _now: Duration) -> usize {
         self.choose(request.prompt, |_| true)
     }
@@ -107,22 +85,8 @@ impl Picker for EndpointPicker {
 
     fn tick(&mut self, engines: &[Engine], _now: Duration) {
         self.next_scrape += SCRAPE_INTERVAL;
-        for (pod, engine) in self.pods.iter_mut().zip(engines) {
-            pod.gauges = engine.gauges().clone();
-        }
+        self.gauges = engines.iter().map(|engine| engine.gauges().clone()).collect();
     }
-}
-
-/// Of each full block, with all before it.
-fn block_hashes(prompt: &[u32]) -> Vec<u64> {
-    let mut parent = 0;
-    let hashes = prompt.chunks_exact(BLOCK_TOKENS).take(PROMPT_BLOCKS_MAX).map(|block| {
-        let mut hasher = DefaultHasher::new();
-        (parent, block).hash(&mut hasher);
-        parent = hasher.finish();
-        parent
-    });
-    hashes.collect()
 }
 
 #[cfg(test)]
@@ -134,14 +98,14 @@ mod tests {
         vec![Engine::new(EngineSettings::default()); 4]
     }
 
-    fn pick(picker: &mut EndpointPicker, prompt: &[u32], engines: &[Engine]) -> usize {
+    fn pick(picker: &mut DefaultWeights, prompt: &[u32], engines: &[Engine]) -> usize {
         picker.pick(&Request { key: 0, prompt, adapter: None }, engines, Duration::ZERO)
     }
 
     #[test]
     fn a_prompt_goes_where_its_start_went() {
         let engines = engines();
-        let mut picker = EndpointPicker::new(&engines, Rng::with_seed(1));
+        let mut picker = DefaultWeights::new(&engines, Rng::with_seed(1));
         let prompt: Vec<u32> = (0..320).collect();
         let first = pick(&mut picker, &prompt, &engines);
         for length in [320, 160, 48] {
@@ -152,7 +116,7 @@ mod tests {
     #[test]
     fn queues_count_as_of_the_last_scrape() {
         let mut engines = engines();
-        let mut picker = EndpointPicker::new(&engines, Rng::with_seed(1));
+        let mut picker = DefaultWeights::new(&engines, Rng::with_seed(1));
         for engine in &mut engines[..3] {
             let request =
                 EngineRequest { prompt: vec![1; 40_000], output_tokens: 1, adapter: None, cache_salt: None };
