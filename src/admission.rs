@@ -1,10 +1,10 @@
 //! Whether a request is sent, waits, or is refused, by how much it matters and how full its pool is.
 //!
-//! | | pool has room | saturated | saturated, with a queue |
-//! |---|---|---|---|
-//! | Critical | send | send | send |
-//! | Standard | send | send | wait |
-//! | Sheddable | send | shed | shed |
+//! | priority | criticality | pool has room | saturated | saturated, with a queue |
+//! |---|---|---|---|---|
+//! | 100 and above | Critical: 100 | send | send | send |
+//! | 0 to 99 | Standard: 0 | send | send | wait, the higher ones first |
+//! | below 0 | Sheddable: -1 | send | shed | shed |
 //!
 //! An endpoint is saturated when its queue or its KV cache is as full as the pool's limits say; a pool is when every
 //! endpoint is that may be picked and answers scrapes: those are picked first. One whose metrics cannot be read is judged
@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 
-use crate::config::{Criticality, Saturation};
+use crate::config::{CRITICAL_PRIORITY, STANDARD_PRIORITY, Saturation};
 use crate::load::LoadBook;
 use crate::pool::{Endpoint, Freshness, Pool};
 
@@ -28,13 +28,13 @@ pub enum Admission {
 }
 
 /// Decides by the table above.
-pub fn admit(criticality: Criticality, saturated: bool, queue: bool) -> Admission {
-    match criticality {
+pub fn admit(priority: i32, saturated: bool, queue: bool) -> Admission {
+    match priority {
         _ if !saturated => Admission::Send,
-        Criticality::Critical => Admission::Send,
-        Criticality::Standard if queue => Admission::Wait,
-        Criticality::Standard => Admission::Send,
-        Criticality::Sheddable => Admission::Shed,
+        CRITICAL_PRIORITY.. => Admission::Send,
+        STANDARD_PRIORITY.. if queue => Admission::Wait,
+        STANDARD_PRIORITY.. => Admission::Send,
+        _ => Admission::Shed,
     }
 }
 
@@ -119,20 +119,25 @@ impl DrainRate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Criticality;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
     fn critical_requests_are_always_sent_and_sheddable_ones_give_way_first() {
         use Admission::*;
-        use Criticality::*;
-        for (criticality, room, full, full_with_queue) in
-            [(Critical, Send, Send, Send), (Standard, Send, Send, Wait), (Sheddable, Send, Shed, Shed)]
-        {
-            assert_eq!(admit(criticality, false, false), room, "{criticality:?}");
-            assert_eq!(admit(criticality, false, true), room, "{criticality:?}");
-            assert_eq!(admit(criticality, true, false), full, "{criticality:?}");
-            assert_eq!(admit(criticality, true, true), full_with_queue, "{criticality:?}");
+        for (priority, full, full_with_queue) in [
+            (i32::MAX, Send, Send),
+            (Criticality::Critical.priority(), Send, Send),
+            (99, Send, Wait),
+            (Criticality::Standard.priority(), Send, Wait),
+            (Criticality::Sheddable.priority(), Shed, Shed),
+            (i32::MIN, Shed, Shed),
+        ] {
+            assert_eq!(admit(priority, false, false), Send, "{priority}");
+            assert_eq!(admit(priority, false, true), Send, "{priority}");
+            assert_eq!(admit(priority, true, false), full, "{priority}");
+            assert_eq!(admit(priority, true, true), full_with_queue, "{priority}");
         }
     }
 

@@ -68,6 +68,19 @@ pub const MAX_TARGETS: usize = 256;
 pub const MAX_NAME_BYTES: usize = 1024;
 /// The largest value of `maxBodyBytes`: a body is held in the worker's memory while it is read.
 pub const MAX_BODY_BYTES_CEILING: usize = 256 << 20;
+/// Objectives in one configuration.
+pub const MAX_OBJECTIVES: usize = 4096;
+/// Tenants that the configuration may name, each with counters of its own.
+pub const MAX_TENANTS: usize = 256;
+
+/// The priority of a model that is `Critical`, and the least that is sent to a full pool. Others wait behind each other
+/// by priority; what is below 0 is shed.
+pub const CRITICAL_PRIORITY: i32 = 100;
+/// The priority of a model that is `Standard`, and of a request that names no objective, or one that is unknown.
+pub const STANDARD_PRIORITY: i32 = 0;
+/// The priority of a model that is `Sheddable`.
+pub const SHEDDABLE_PRIORITY: i32 = -1;
+
 /// The shortest interval or timeout: the worker's tick is not finer.
 pub const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// The longest interval or timeout.
@@ -145,6 +158,17 @@ pub enum Criticality {
     Sheddable,
 }
 
+impl Criticality {
+    /// The priority that it stands for.
+    pub fn priority(self) -> i32 {
+        match self {
+            Criticality::Critical => CRITICAL_PRIORITY,
+            Criticality::Standard => STANDARD_PRIORITY,
+            Criticality::Sheddable => SHEDDABLE_PRIORITY,
+        }
+    }
+}
+
 /// A valid configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -188,6 +212,12 @@ pub struct Config {
     pub sticky_by: Option<StickyBy>,
     /// The gateway's queue; `None`: nothing waits in the gateway.
     pub queue: Option<Queue>,
+    /// What requests may name to say how much they matter.
+    pub objectives: Vec<Objective>,
+    /// Whether the headers are believed by which clients name their objective and their tenant.
+    pub trust_headers: bool,
+    /// How tenants share the queue; `None`: they are not told apart.
+    pub fairness: Option<Fairness>,
     /// The other gateways in front of the same pools; `None`: they are not known.
     pub peers: Option<Peers>,
 }
@@ -199,6 +229,37 @@ pub struct Peers {
     pub cluster: String,
     /// Milliseconds between two questions to one gateway.
     pub interval_ms: u64,
+}
+
+/// How much requests matter that name it: an InferenceObjective.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Objective {
+    /// The name that requests give.
+    pub name: String,
+    /// The place of its pool; `None`: it is every pool's.
+    pub pool: Option<usize>,
+    /// Higher is more important.
+    pub priority: i32,
+}
+
+/// How tenants share the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fairness {
+    /// What tells one tenant from another.
+    pub by: TenantBy,
+    /// The tenants that are counted by name.
+    pub tenants: Vec<String>,
+}
+
+/// What tells one tenant from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TenantBy {
+    /// The header of the Gateway API's inference gateways, where headers are trusted.
+    FairnessId,
+    /// The value of this header, in lower case.
+    Header(String),
+    /// The field `user` of the body.
+    User,
 }
 
 /// What tells one user from another.
@@ -249,6 +310,8 @@ pub struct Pool {
     pub saturation: Saturation,
     /// Prefix blocks that are remembered for all of its endpoints together.
     pub prefix_blocks_max: usize,
+    /// Where models go for which the pool has no entry of its own, by weight; empty: under the name asked for.
+    pub default_targets: Vec<Target>,
 }
 
 /// Where the metrics of a pool's endpoints are, and how they are asked for.
@@ -331,6 +394,19 @@ impl Config {
         self.pools.iter().position(|pool| pool.cluster.as_bytes() == cluster)
     }
 
+    /// The priority of a request for the pool at `pool` that names this objective.
+    pub fn priority_of(&self, objective: &str, pool: usize) -> i32 {
+        let mut of_name = self.objectives.iter().filter(|known| known.name == objective);
+        let found = of_name.find(|known| known.pool.is_none_or(|of| of == pool));
+        found.map_or(STANDARD_PRIORITY, |known| known.priority)
+    }
+
+    /// Whether requests may be sent under another model's name.
+    pub fn rewrites_models(&self) -> bool {
+        self.models.iter().any(|model| !model.targets.is_empty())
+            || self.pools.iter().any(|pool| !pool.default_targets.is_empty())
+    }
+
     /// Whether clients can ask for a model of this name by configuration, which then says its pool.
     pub fn publishes(&self, name: &str) -> bool {
         self.models_named(name).next().is_some()
@@ -348,12 +424,13 @@ impl Config {
     }
 
     /// The position of the model of this name that a request gets whose route leads to the pool at `route_pool`: that
-    /// pool's own, and otherwise the first one.
+    /// pool's own, and otherwise the first one, unless that pool has a default for what it does not name.
     pub fn place_of_model(&self, name: &str, route_pool: usize) -> Option<usize> {
         let mut of_name = self.models.iter().enumerate().filter(|(_, model)| model.name == name).peekable();
         let (first, _) = *of_name.peek()?;
         let own = of_name.find(|(_, model)| model.pool == route_pool);
-        Some(own.map_or(first, |(place, _)| place))
+        let has_default = self.pools.get(route_pool).is_some_and(|pool| !pool.default_targets.is_empty());
+        own.map(|(place, _)| place).or((!has_default).then_some(first))
     }
 }
 

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use crate::admission::{self, Admission, DrainRate};
-use crate::config::{Config, Criticality, RoutingStrategy};
+use crate::config::{Config, RoutingStrategy};
 use crate::explanation::Explanation;
 use crate::load::{AdapterId, LoadBook, LoadId, Share};
 use crate::model_sizes::ModelSizes;
@@ -28,12 +28,14 @@ pub struct Prepared {
     pub model: String,
     /// The model to send in its place; `None`: the same.
     pub target: Option<String>,
-    /// How much it matters.
-    pub criticality: Criticality,
+    /// How much it matters; higher is more important.
+    pub priority: i32,
     /// The prompt.
     pub prompt: Rc<Prompt>,
     /// Whether the answer is streamed.
     pub streamed: bool,
+    /// Who shares the queue with others, where tenants are told apart.
+    pub tenant: Option<String>,
 }
 
 /// A prompt as it will be computed.
@@ -178,9 +180,10 @@ fn prepared(
         is_pool_guessed: false,
         model: asked.to_owned(),
         target: resolution.target.map(str::to_owned),
-        criticality: resolution.criticality,
+        priority: resolution.priority,
         prompt: Rc::new(prompt),
         streamed: request.stream,
+        tenant: None,
     }
 }
 
@@ -209,7 +212,7 @@ pub fn admit(
         return Err(ApiError::prompt_too_long(&pool.name, longest_tokens));
     }
     let saturated = others_wait || is_saturated(config, pool, loads, now_ms);
-    match admission::admit(prepared.criticality, saturated, config.queue.is_some()) {
+    match admission::admit(prepared.priority, saturated, config.queue.is_some()) {
         Admission::Shed => Err(ApiError::saturated(&pool.name, drain_rate.retry_after_s())),
         admission => Ok(admission),
     }

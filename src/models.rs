@@ -2,7 +2,8 @@
 //!
 //! A name may stand for a model in each of several pools, each with targets of its own. The route decides among them: a
 //! route that splits traffic over two pools is a canary of pools. Where the route's pool has no model of the name, the
-//! first pool that has one serves it.
+//! first pool that has one serves it. A pool may have default targets, which are for every model that it does not name
+//! itself: then no other pool is asked.
 //!
 //! The targets of a pool's model take turns by smooth weighted round robin: at each request every target's credit grows by its
 //! weight, the one with the most credit is taken and pays the sum of all weights. Over any `sum` requests each
@@ -12,13 +13,16 @@
 //! `score = −weight ÷ ln(hash(user, target))`, the hash as a fraction of one. Each target's share of the users is that
 //! of its weight, and when weights change only those users move who must.
 
-use crate::config::{Config, Criticality, Model, Target};
+use crate::config::{Config, STANDARD_PRIORITY, Target};
 use crate::hash::fnv1a;
 
 /// Where each model's targets stand in their turn.
 #[derive(Debug)]
 pub struct Turns {
-    credits: Vec<Vec<i64>>,
+    /// Of each model.
+    models: Vec<Vec<i64>>,
+    /// Of each pool's default targets.
+    defaults: Vec<Vec<i64>>,
 }
 
 /// What becomes of the model asked for.
@@ -27,20 +31,23 @@ pub struct Resolution<'a> {
     /// The name under which it goes to the servers; `None`: the one asked for.
     pub target: Option<&'a str>,
     /// How much it matters.
-    pub criticality: Criticality,
+    pub priority: i32,
     /// The place of the pool that serves it.
     pub pool: usize,
 }
 
 /// A model that is not published: where such are let through, it goes as asked to where its route leads.
 fn unpublished(route_pool: usize) -> Resolution<'static> {
-    Resolution { target: None, criticality: Criticality::Standard, pool: route_pool }
+    Resolution { target: None, priority: STANDARD_PRIORITY, pool: route_pool }
 }
 
 impl Turns {
     /// Nobody has had a turn.
     pub fn new(config: &Config) -> Turns {
-        Turns { credits: config.models.iter().map(|model| vec![0; model.targets.len()]).collect() }
+        Turns {
+            models: config.models.iter().map(|model| vec![0; model.targets.len()]).collect(),
+            defaults: config.pools.iter().map(|pool| vec![0; pool.default_targets.len()]).collect(),
+        }
     }
 
     /// What becomes of the model asked for on a route to the pool at `route_pool`; takes a turn, unless `user` decides.
@@ -53,20 +60,38 @@ impl Turns {
         user: Option<&[u8]>,
     ) -> Option<Resolution<'a>> {
         let place = config.place_of_model(asked, route_pool);
-        let found = place.and_then(|place| Some((config.models.get(place)?, self.credits.get_mut(place)?)));
+        let found = place.and_then(|place| Some((config.models.get(place)?, self.models.get_mut(place)?)));
         let Some((model, credits)) = found else {
+            return self.unnamed(config, asked, route_pool, user);
+        };
+        let target = target(&model.targets, credits, user).filter(|name| *name != model.name);
+        Some(Resolution { target, priority: model.criticality.priority(), pool: model.pool })
+    }
+
+    /// What becomes of a model that has no entry.
+    fn unnamed<'a>(
+        &mut self,
+        config: &'a Config,
+        asked: &str,
+        route_pool: usize,
+        user: Option<&[u8]>,
+    ) -> Option<Resolution<'a>> {
+        let defaults = config.pools.get(route_pool).map(|pool| &pool.default_targets);
+        let found = defaults.filter(|targets| !targets.is_empty()).zip(self.defaults.get_mut(route_pool));
+        let Some((targets, credits)) = found else {
             return (!config.reject_unknown_models).then_some(unpublished(route_pool));
         };
-        let target = match user {
-            Some(user) => target_of_user(model, user),
-            None => next_target(model, credits),
-        };
-        Some(Resolution {
-            target: target.map(|target| target.name.as_str()).filter(|name| *name != model.name),
-            criticality: model.criticality,
-            pool: model.pool,
-        })
+        let target = target(targets, credits, user).filter(|name| *name != asked);
+        Some(Resolution { target, ..unpublished(route_pool) })
     }
+}
+
+fn target<'a>(targets: &'a [Target], credits: &mut [i64], user: Option<&[u8]>) -> Option<&'a str> {
+    let target = match user {
+        Some(user) => target_of_user(targets, user),
+        None => next_target(targets, credits),
+    };
+    target.map(|target| target.name.as_str())
 }
 
 /// What becomes of the model asked for, but for its target; nobody takes a turn.
@@ -74,15 +99,15 @@ pub fn unturned(config: &Config, asked: &str, route_pool: usize) -> Resolution<'
     let found = config.place_of_model(asked, route_pool).and_then(|place| config.models.get(place));
     found.map_or(unpublished(route_pool), |model| Resolution {
         target: None,
-        criticality: model.criticality,
+        priority: model.criticality.priority(),
         pool: model.pool,
     })
 }
 
-fn next_target<'a>(model: &'a Model, credits: &mut [i64]) -> Option<&'a Target> {
-    let sum: i64 = model.targets.iter().map(|target| i64::from(target.weight)).sum();
+fn next_target<'a>(targets: &'a [Target], credits: &mut [i64]) -> Option<&'a Target> {
+    let sum: i64 = targets.iter().map(|target| i64::from(target.weight)).sum();
     let mut richest: Option<(&Target, &mut i64)> = None;
-    for (target, credit) in model.targets.iter().zip(credits).filter(|(target, _)| target.weight > 0) {
+    for (target, credit) in targets.iter().zip(credits).filter(|(target, _)| target.weight > 0) {
         *credit += i64::from(target.weight);
         if richest.as_ref().is_none_or(|(_, most)| *credit > **most) {
             richest = Some((target, credit));
@@ -93,19 +118,20 @@ fn next_target<'a>(model: &'a Model, credits: &mut [i64]) -> Option<&'a Target> 
     Some(target)
 }
 
-fn target_of_user<'a>(model: &'a Model, user: &[u8]) -> Option<&'a Target> {
+fn target_of_user<'a>(targets: &'a [Target], user: &[u8]) -> Option<&'a Target> {
     let score = |target: &Target| {
         let hash = fnv1a(&[user, &[0], target.name.as_bytes()].concat());
         // Above zero and below one, so that the logarithm is finite and below zero.
         let fraction = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
         -f64::from(target.weight) / fraction.ln()
     };
-    model.targets.iter().max_by(|one, other| score(one).total_cmp(&score(other)))
+    targets.iter().max_by(|one, other| score(one).total_cmp(&score(other)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{CRITICAL_PRIORITY, SHEDDABLE_PRIORITY};
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -181,7 +207,7 @@ mod tests {
             {"modelName":"same","poolRef":{"name":"p"},"targetModels":[{"name":"same"}]}"#;
         let config = config(&format!(r#""models":[{models}]"#));
         let mut turns = Turns::new(&config);
-        let found = Resolution { target: None, criticality: Criticality::Sheddable, pool: 1 };
+        let found = Resolution { target: None, priority: SHEDDABLE_PRIORITY, pool: 1 };
         assert_eq!(turns.resolve(&config, "m", 0, None), Some(found));
         assert_eq!(turns.resolve(&config, "same", 0, None).unwrap().target, None);
         assert_eq!(turns.resolve(&config, "nope", 0, None), None);
@@ -204,12 +230,40 @@ mod tests {
         let mut turns = Turns::new(&config);
         let mut resolve = |route_pool| {
             let found = turns.resolve(&config, "m", route_pool, None).unwrap();
-            (found.pool, found.criticality, found.target.unwrap())
+            (found.pool, found.priority, found.target.unwrap())
         };
-        assert_eq!(resolve(0), (0, Criticality::Standard, "a"));
-        assert_eq!(resolve(1), (1, Criticality::Critical, "new"));
-        assert_eq!(resolve(2), (1, Criticality::Critical, "new"));
-        assert_eq!(resolve(usize::MAX), (1, Criticality::Critical, "new"));
+        assert_eq!(resolve(0), (0, STANDARD_PRIORITY, "a"));
+        assert_eq!(resolve(1), (1, CRITICAL_PRIORITY, "new"));
+        assert_eq!(resolve(2), (1, CRITICAL_PRIORITY, "new"));
+        assert_eq!(resolve(usize::MAX), (1, CRITICAL_PRIORITY, "new"));
+    }
+
+    #[test]
+    fn a_pools_default_targets_are_for_every_model_that_it_does_not_name() {
+        let document = r#"{"pools":[{"name":"p","cluster":"c","endpoints":["1.1.1.1:1"],
+            "defaultTargets":[{"name":"a","weight":3},{"name":"b","weight":1}]},
+            {"name":"q","cluster":"d","endpoints":["1.1.1.1:2"]}],
+            "models":[{"modelName":"m","poolRef":{"name":"p"},"targetModels":[{"name":"own"}]},
+            {"modelName":"n","criticality":"Critical","poolRef":{"name":"q"}}]}"#;
+        let config = Config::parse(document.as_bytes()).unwrap();
+        let mut turns = Turns::new(&config);
+        let mut resolve = |asked, route_pool| turns.resolve(&config, asked, route_pool, None);
+        assert_eq!(resolve("m", 0).unwrap().target, Some("own"), "exact before generic");
+        let picks: Vec<_> = (0..40).map(|_| resolve("anything", 0).unwrap().target.unwrap()).collect();
+        assert!(picks.windows(4).all(|window| window.iter().filter(|pick| **pick == "b").count() == 1));
+        let of_other_pool = resolve("n", 0).unwrap();
+        assert_eq!(
+            (of_other_pool.pool, of_other_pool.priority),
+            (0, STANDARD_PRIORITY),
+            "the pool is the route's"
+        );
+        assert_eq!(resolve("anything", 1), None, "another pool's defaults are not for this one");
+        let served: Vec<_> = (0..4).map(|_| resolve("a", 0).unwrap().target).collect();
+        assert_eq!(
+            served.iter().filter(|target| target.is_none()).count(),
+            3,
+            "what is called so already stays"
+        );
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::models::Turns;
 use crate::openai::{ApiError, InferenceRequest, Usage};
 use crate::pool::{Endpoint, Pool, Snapshot};
 use crate::prefix::{BLOCK_BYTES, PrefixIndex, PromptBlocks, PromptEvent, PromptKey, Untold};
-use crate::queue::Queue;
+use crate::queue::{Place, Queue};
 use crate::scrape::Schedule;
 
 /// One worker's knowledge. `W` is how a request that waits is reached later.
@@ -107,6 +107,9 @@ const LEARNING_INTERVAL_MS: u64 = 100;
 /// Time between two looks for prompts of which nothing is heard, in milliseconds.
 const EXPIRY_INTERVAL_MS: u64 = 1_000;
 
+/// Times `queue.maxRequests` that may wait until those have been refused whose places were taken.
+const MAX_DISPLACING_SHARE: usize = 2;
+
 /// A route leads to a pool that is configured; should it not, Envoy balances.
 const NO_POOL: Decision = Decision::Fallback("no such pool");
 
@@ -118,7 +121,7 @@ impl<W> Picker<W> {
         for (place, configured) in config.pools.iter().enumerate() {
             let mut pool = Pool::new(configured, &mut loads, rng.u64(..));
             let models = config.models.iter().filter(|model| model.pool == place);
-            let targets = models.flat_map(|model| &model.targets);
+            let targets = models.flat_map(|model| &model.targets).chain(&configured.default_targets);
             pool.expect_adapters(targets.map(|target| target.name.as_str()));
             pools.push(PickerPool {
                 pool,
@@ -356,14 +359,14 @@ impl<W> Picker<W> {
         let max_requests = self.config.queue.map_or(0, |queue| queue.max_requests);
         match admitted {
             Err(error) => Outcome::Decided(Decision::Refuse(error)),
-            Ok(Admission::Wait) if own.queue.len() < max_requests => {
-                let lane = own.has_lane(&self.config, &prepared.model).then_some(prepared.model.as_str());
-                own.queue.push(lane, id, (prepared.clone(), waiter()), now_ms);
+            Ok(Admission::Wait) if own.has_room(max_requests, prepared.priority) => {
+                let place = own.place_in_queue(&self.config, prepared);
+                own.queue.push(place, id, (prepared.clone(), waiter()), now_ms);
                 Outcome::Waits
             }
             Ok(Admission::Wait) => {
                 self.limits.add_if(true, Limit::QueuedRequests);
-                Outcome::Decided(Decision::Refuse(own.timed_out()))
+                Outcome::Decided(Decision::Refuse(own.queue_full()))
             }
             Ok(_) => Outcome::Decided(self.pick(prepared, now_ms)),
         }
@@ -412,8 +415,15 @@ impl<W> Picker<W> {
     /// The next request that need not wait any longer, with what was decided: its pool has room, or it has waited too
     /// long.
     pub fn released(&mut self, now_ms: u64) -> Option<Released<W>> {
-        let max_wait_ms = self.config.queue?.max_wait_ms;
+        let crate::config::Queue { max_wait_ms, max_requests } = self.config.queue?;
         for own in &mut self.pools {
+            if own.queue.len() > max_requests
+                && let Some((id, (prepared, waiter))) = own.queue.pop_lowest()
+            {
+                self.limits.add_if(true, Limit::QueuedRequests);
+                let decision = Decision::Refuse(own.queue_full());
+                return Some(Released { id, waiter, decision, prepared });
+            }
             if let Some((id, (prepared, waiter))) = own.queue.expired(max_wait_ms, now_ms) {
                 let decision = Decision::Refuse(own.timed_out());
                 return Some(Released { id, waiter, decision, prepared });
@@ -630,6 +640,28 @@ fn was_held(matched_tokens: u32, cached_tokens: u32) -> bool {
 impl<W> PickerPool<W> {
     fn timed_out(&self) -> ApiError {
         ApiError::queue_timed_out(&self.pool.name, self.drain_rate.retry_after_s())
+    }
+
+    fn queue_full(&self) -> ApiError {
+        ApiError::queue_full(&self.pool.name, self.drain_rate.retry_after_s())
+    }
+
+    /// Whether a request of this priority may wait. In a full queue it takes the place of one of a lower priority, which is
+    /// refused by [`Picker::released`]: until then there may be [`MAX_DISPLACING_SHARE`] times as many.
+    fn has_room(&self, max_requests: usize, priority: i32) -> bool {
+        let len = self.queue.len();
+        let displaces = || self.queue.lowest_priority().is_some_and(|lowest| lowest < priority);
+        len < max_requests || len < max_requests.saturating_mul(MAX_DISPLACING_SHARE) && displaces()
+    }
+
+    /// Where a request waits: tenants share by tokens; where they are not told apart, models take turns.
+    fn place_in_queue<'a>(&self, config: &Config, prepared: &'a Prepared) -> Place<'a> {
+        let priority = prepared.priority;
+        if config.fairness.is_some() {
+            return Place { priority, lane: prepared.tenant.as_deref(), cost: prepared.prompt.tokens };
+        }
+        let has_lane = self.has_lane(config, &prepared.model);
+        Place { priority, lane: has_lane.then_some(prepared.model.as_str()), cost: 1 }
     }
 
     /// Whether requests for this model wait in a lane of their own: a client cannot have invented the name, because it is

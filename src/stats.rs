@@ -69,6 +69,11 @@ impl Stats {
         measure(Statistic::RequestsSent, &[labels.model, labels.target], 1)
     }
 
+    /// So many prompt tokens are sent for a tenant.
+    pub fn tenant_sent(&self, tenant: &str, prompt_tokens: u32) -> Measurement {
+        measure(Statistic::TenantPromptTokens, &[self.labels.tenant(tenant)], prompt_tokens)
+    }
+
     /// A request goes to an endpoint of the pool; `prompt`: so many tokens, of which so many are taken to be cached,
     /// where the strategy goes by prefixes.
     pub fn picked(

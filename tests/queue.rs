@@ -187,3 +187,45 @@ fn a_client_that_invents_names_of_models_gets_no_more_turns_than_one_that_does_n
     );
     assert_eq!(leave(&none, "other", &asked), [0, 1, 2, 3, 4, 5]);
 }
+
+const OBJECTIVES: &str = r#"{"scrapeCluster":"s","queue":{"maxRequests":3},"trustHeaders":true,"fairness":{},
+    "pools":[{"name":"p","cluster":"c","endpoints":["10.0.0.1:8000","10.0.0.2:8000"]}],
+    "objectives":[{"name":"chat","priority":7},{"name":"batch","priority":-2,"poolRef":{"name":"p"}},{"name":"urgent","priority":100}]}"#;
+
+/// A request that names this objective comes to a full pool.
+fn ask_with(picker: &mut Picker<()>, id: u32, objective: &str) -> Outcome {
+    let mut prepared = picker.prepare(&read_request(BODY).unwrap(), None, 0).unwrap();
+    prepared.priority = picker.config().priority_of(objective, 0);
+    picker.decide(id, &prepared, || (), 1_000)
+}
+
+fn reason(decision: Decision) -> Option<&'static str> {
+    match decision {
+        Decision::Refuse(error) => error.dropped_reason,
+        _ => None,
+    }
+}
+
+#[test]
+fn what_a_request_names_decides_whether_it_waits_and_in_a_full_queue_the_lowest_gives_way() {
+    let config = Config::parse(OBJECTIVES.as_bytes()).unwrap();
+    let mut picker: Picker<()> = Picker::new(config, fastrand::Rng::with_seed(1));
+    scraped(&mut picker, 50, 1_000);
+    assert!(matches!(ask_with(&mut picker, 1, "urgent"), Outcome::Decided(Decision::Send(_))));
+    let Outcome::Decided(shed) = ask_with(&mut picker, 2, "batch") else { panic!("it waits") };
+    assert_eq!(reason(shed), Some("rejected-saturated"));
+    for (id, objective) in [(3, "unknown"), (4, "chat"), (5, "unknown")] {
+        assert!(matches!(ask_with(&mut picker, id, objective), Outcome::Waits), "{objective}");
+    }
+    let Outcome::Decided(full) = ask_with(&mut picker, 6, "unknown") else { panic!("it waits") };
+    assert_eq!(reason(full), Some("rejected-saturated"), "no place for one that is no more important");
+    assert!(matches!(ask_with(&mut picker, 7, "chat"), Outcome::Waits), "it takes the place of another");
+    let displaced = picker.released(1_000).unwrap();
+    assert_eq!((displaced.id, reason(displaced.decision)), (5, Some("rejected-saturated")));
+    assert!(picker.released(1_000).is_none(), "the others wait on");
+    let expired = picker.released(4_000).unwrap();
+    assert_eq!((expired.id, reason(expired.decision)), (3, Some("rejected-ttl-expired")));
+    scraped(&mut picker, 0, 1_050);
+    let left: Vec<u32> = std::iter::from_fn(|| picker.released(1_050)).map(|released| released.id).collect();
+    assert_eq!(left, [4, 7]);
+}

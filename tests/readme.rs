@@ -11,8 +11,10 @@ const README: &str = include_str!("../README.md");
 /// A document in which every field that has no default is there.
 fn complete() -> Value {
     json!({
-        "pools": [{"name": "p", "cluster": "c", "endpoints": ["10.0.0.1:8000"], "metrics": {}, "saturation": {}, "prefixCache": {}}],
+        "pools": [{"name": "p", "cluster": "c", "endpoints": ["10.0.0.1:8000"], "metrics": {}, "saturation": {}, "prefixCache": {}, "defaultTargets": [{"name": "t"}]}],
         "queue": {},
+        "objectives": [{"name": "o", "poolRef": {"name": "p"}}],
+        "fairness": {},
         "peers": {"cluster": "g"},
         "scrapeCluster": "s",
         "adminCluster": "a",
@@ -99,6 +101,8 @@ fn the_table_has_every_field_and_no_other() {
         "models[].",
         "models[].targetModels[].",
         "queue.",
+        "objectives[].",
+        "fairness.",
         "peers.",
     ];
     let known: BTreeSet<String> = objects.into_iter().flat_map(known_fields).collect();

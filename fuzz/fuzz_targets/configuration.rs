@@ -49,6 +49,7 @@ fn check_pool(pool: &Pool) {
         assert!((1..=MAX_ENDPOINTS).contains(&endpoints.len()));
         check_distinct(endpoints.iter());
     }
+    check_targets(&pool.default_targets);
     assert!((1..=PREFIX_BLOCKS_MAX_CEILING).contains(&pool.prefix_blocks_max));
     let share = pool.saturation.kv_cache_utilization;
     assert!(pool.saturation.queue_depth >= 1 && share > 0.0 && share <= 1.0);
@@ -66,10 +67,14 @@ fn check_metrics(metrics: &Metrics) {
 fn check_model(config: &Config, model: &Model) {
     check_name(&model.name);
     assert!(model.pool < config.pools.len());
-    assert!(model.targets.len() <= MAX_TARGETS);
-    model.targets.iter().for_each(|target| check_name(&target.name));
-    check_distinct(model.targets.iter().map(|target| &target.name));
-    assert!(model.targets.is_empty() || model.targets.iter().any(|target| target.weight > 0));
+    check_targets(&model.targets);
+}
+
+fn check_targets(targets: &[Target]) {
+    assert!(targets.len() <= MAX_TARGETS);
+    targets.iter().for_each(|target| check_name(&target.name));
+    check_distinct(targets.iter().map(|target| &target.name));
+    assert!(targets.is_empty() || targets.iter().any(|target| target.weight > 0));
 }
 
 fn check_name(text: &str) {

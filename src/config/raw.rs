@@ -38,6 +38,11 @@ pub(super) struct Config {
     pub publish: Option<Vec<String>>,
     pub sticky_by: Option<String>,
     pub queue: Option<Queue>,
+    #[serde(default)]
+    pub objectives: Vec<Objective>,
+    #[serde(default)]
+    pub trust_headers: bool,
+    pub fairness: Option<Fairness>,
     pub peers: Option<Peers>,
 }
 
@@ -62,6 +67,22 @@ pub(super) enum ResponseModel {
     #[default]
     Target,
     Requested,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Objective {
+    pub name: String,
+    pub priority: Option<i64>,
+    pub pool_ref: Option<PoolRef>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Fairness {
+    pub by: Option<String>,
+    #[serde(default)]
+    pub tenants: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -119,6 +140,7 @@ pub(super) struct Pool {
     pub saturation: Saturation,
     #[serde(default)]
     pub prefix_cache: PrefixCache,
+    pub default_targets: Option<Vec<Target>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

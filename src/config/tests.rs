@@ -291,3 +291,41 @@ fn a_bad_model_is_refused_by_field_path() {
         "missing",
     );
 }
+
+#[test]
+fn criticalities_are_three_of_the_priorities() {
+    let priorities =
+        [Criticality::Critical, Criticality::Standard, Criticality::Sheddable].map(Criticality::priority);
+    assert_eq!(priorities, [100, 0, -1]);
+}
+
+#[test]
+fn an_objective_is_its_pools_or_every_pools_and_what_is_not_known_is_of_priority_zero() {
+    let objectives =
+        r#"[{"name":"o","priority":-5,"poolRef":{"name":"q"}},{"name":"o","priority":7},{"name":"n"}]"#;
+    let document = with_two_pools("").replacen('{', &format!(r#"{{"objectives":{objectives},"#), 1);
+    let config = Config::parse(document.as_bytes()).unwrap();
+    let priorities =
+        [("o", 1), ("o", 0), ("n", 0), ("other", 0)].map(|(name, pool)| config.priority_of(name, pool));
+    assert_eq!(priorities, [-5, 7, 0, 0]);
+}
+
+#[test]
+fn objectives_tenants_and_default_targets_that_are_not_right_are_refused_by_field_path() {
+    for (objectives, path, words) in [
+        (r#"[{"name":""}]"#, "objectives[0].name", "empty"),
+        (r#"[{"name":"o"},{"name":"o"}]"#, "objectives[1].name", "twice"),
+        (r#"[{"name":"o","poolRef":{"name":"q"}}]"#, "objectives[0].poolRef.name", "no pool"),
+        (r#"[{"name":"o","priority":2147483648}]"#, "objectives[0].priority", "32 bits"),
+    ] {
+        refused(&with("objectives", objectives), path, words);
+    }
+    for (fairness, path, words) in [
+        (r#"{"by":"address"}"#, "fairness.by", "neither"),
+        (r#"{"tenants":["a","a"]}"#, "fairness.tenants[1]", "twice"),
+    ] {
+        refused(&with("fairness", fairness), path, words);
+    }
+    let targets = r#""name":"p","defaultTargets":[{"name":"a","weight":0}],"#;
+    refused(&MINIMAL.replace(r#""name":"p","#, targets), "pools[0].defaultTargets", "add up to zero");
+}

@@ -56,8 +56,11 @@ pub(super) fn config(raw: raw::Config) -> Result<Config, ConfigError> {
             // The pick itself goes that way, and routes are chosen by the model.
             raw::PickTo::FilterState => publish.with(LogField::Destinations).with(LogField::Model),
         },
-        sticky_by: raw.sticky_by.map(sticky_by).transpose()?,
+        sticky_by: raw.sticky_by.map(|text| caller(&text, "stickyBy")).transpose()?,
         queue: raw.queue.map(queue).transpose()?,
+        objectives: objectives(raw.objectives, &pools)?,
+        trust_headers: raw.trust_headers,
+        fairness: raw.fairness.map(fairness).transpose()?,
         peers: raw.peers.map(peers).transpose()?,
         pools,
         models,
@@ -131,6 +134,7 @@ fn pools(raw: Vec<raw::Pool>, scraping: &Scraping) -> Result<Vec<Pool>, ConfigEr
         pools.push(Pool {
             prefix_blocks_max: prefix_blocks_max(&pool.prefix_cache, &at("prefixCache"))?,
             endpoints: pool.endpoints.map(|list| endpoints(&list, &at("endpoints"))).transpose()?,
+            default_targets: optional_targets(pool.default_targets, &at("defaultTargets"))?,
             name: pool.name,
             cluster: pool.cluster,
             routing_strategy: pool.routing_strategy.unwrap_or(RoutingStrategy::Default),
@@ -272,17 +276,59 @@ fn queue(raw: raw::Queue) -> Result<Queue, ConfigError> {
     Ok(Queue { max_wait_ms: interval(raw.max_wait, "queue.maxWait", DEFAULT_QUEUE_MAX_WAIT)?, max_requests })
 }
 
+/// An objective is one pool's or every pool's; a pool has one of a name.
+fn objectives(raw: Vec<raw::Objective>, pools: &[Pool]) -> Result<Vec<Objective>, ConfigError> {
+    between(raw.len(), 0, MAX_OBJECTIVES, "objectives")?;
+    let mut names: HashMap<Option<usize>, HashSet<String>> = HashMap::new();
+    let mut objectives = Vec::with_capacity(raw.len());
+    for (index, objective) in raw.into_iter().enumerate() {
+        let at = |field: &str| format!("objectives[{index}].{field}");
+        name(&objective.name, &at("name"))?;
+        let find = |reference: raw::PoolRef| place_of_pool(pools, &reference.name, &at("poolRef.name"));
+        let pool = objective.pool_ref.map(find).transpose()?;
+        distinct(names.entry(pool).or_default(), &objective.name, &at("name"))?;
+        let priority = objective.priority.unwrap_or(STANDARD_PRIORITY.into());
+        let Ok(priority) = i32::try_from(priority) else {
+            return refuse(&at("priority"), &format!("{priority} has more than 32 bits"));
+        };
+        objectives.push(Objective { name: objective.name, pool, priority });
+    }
+    Ok(objectives)
+}
+
+fn place_of_pool(pools: &[Pool], name: &str, path: &str) -> Result<usize, ConfigError> {
+    let place = pools.iter().position(|pool| pool.name == name);
+    place.map_or_else(|| refuse(path, &format!("there is no pool `{name}`")), Ok)
+}
+
+fn fairness(raw: raw::Fairness) -> Result<Fairness, ConfigError> {
+    between(raw.tenants.len(), 0, MAX_TENANTS, "fairness.tenants")?;
+    let mut seen = HashSet::new();
+    for (index, tenant) in raw.tenants.iter().enumerate() {
+        let path = format!("fairness.tenants[{index}]");
+        name(tenant, &path)?;
+        distinct(&mut seen, tenant, &path)?;
+    }
+    let by = match raw.by.as_deref().map(|text| caller(text, "fairness.by")).transpose()? {
+        None => TenantBy::FairnessId,
+        Some(StickyBy::Header(name)) => TenantBy::Header(name),
+        Some(StickyBy::User) => TenantBy::User,
+    };
+    Ok(Fairness { by, tenants: raw.tenants })
+}
+
 fn peers(raw: raw::Peers) -> Result<Peers, ConfigError> {
     name(&raw.cluster, "peers.cluster")?;
     let interval_ms = interval(raw.interval, "peers.interval", DEFAULT_PEERS_INTERVAL)?;
     Ok(Peers { cluster: raw.cluster, interval_ms })
 }
 
-fn sticky_by(raw: String) -> Result<StickyBy, ConfigError> {
+/// What tells one client from another.
+fn caller(raw: &str, path: &str) -> Result<StickyBy, ConfigError> {
     match raw.split_whitespace().collect::<Vec<_>>()[..] {
         ["user"] => Ok(StickyBy::User),
         ["header", name] if is_header_name(name) => Ok(StickyBy::Header(name.to_ascii_lowercase())),
-        _ => refuse("stickyBy", &format!("`{raw}` is neither \"user\" nor \"header NAME\"")),
+        _ => refuse(path, &format!("`{raw}` is neither \"user\" nor \"header NAME\"")),
     }
 }
 
@@ -298,18 +344,20 @@ fn models(raw: Vec<raw::Model>, pools: &[Pool]) -> Result<Vec<Model>, ConfigErro
     for (index, model) in raw.into_iter().enumerate() {
         let at = |field: &str| format!("models[{index}].{field}");
         name(&model.model_name, &at("modelName"))?;
-        let Some(pool) = pools.iter().position(|pool| pool.name == model.pool_ref.name) else {
-            return refuse(&at("poolRef.name"), &format!("there is no pool `{}`", model.pool_ref.name));
-        };
+        let pool = place_of_pool(pools, &model.pool_ref.name, &at("poolRef.name"))?;
         distinct(names.entry(pool).or_default(), &model.model_name, &at("modelName"))?;
         models.push(Model {
             name: model.model_name,
             criticality: model.criticality.unwrap_or(Criticality::Standard),
             pool,
-            targets: model.target_models.map_or(Ok(Vec::new()), |list| targets(list, &at("targetModels")))?,
+            targets: optional_targets(model.target_models, &at("targetModels"))?,
         });
     }
     Ok(models)
+}
+
+fn optional_targets(raw: Option<Vec<raw::Target>>, path: &str) -> Result<Vec<Target>, ConfigError> {
+    raw.map_or(Ok(Vec::new()), |list| targets(list, path))
 }
 
 fn targets(raw: Vec<raw::Target>, path: &str) -> Result<Vec<Target>, ConfigError> {

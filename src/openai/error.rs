@@ -16,6 +16,9 @@ pub struct ApiError {
     pub code: &'static str,
     /// When to try again, in seconds: the header `retry-after`.
     pub retry_after_s: Option<u64>,
+    /// Why a request was dropped that was right, in the words of the Gateway API's inference gateways: the header
+    /// `x-llm-d-request-dropped-reason`.
+    pub dropped_reason: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -34,7 +37,7 @@ struct Body<'a> {
 
 impl ApiError {
     fn new(status: u32, message: String, param: Option<&'static str>, code: &'static str) -> ApiError {
-        ApiError { status, message, param, code, retry_after_s: None }
+        ApiError { status, message, param, code, retry_after_s: None, dropped_reason: None }
     }
 
     /// 400: the body is not what the API takes.
@@ -74,18 +77,26 @@ impl ApiError {
     pub fn saturated(pool: &str, retry_after_s: u64) -> ApiError {
         let message = format!("Every model server of pool `{pool}` is busy; try again in {retry_after_s} s.");
         let error = ApiError::new(429, message, None, "pool_saturated");
-        ApiError { retry_after_s: Some(retry_after_s), ..error }
+        let dropped_reason = Some("rejected-saturated");
+        ApiError { retry_after_s: Some(retry_after_s), dropped_reason, ..error }
     }
 
-    /// 429: the request has waited for as long as it may, or the queue is full.
+    /// 429: the request has waited for as long as it may.
     pub fn queue_timed_out(pool: &str, retry_after_s: u64) -> ApiError {
+        let dropped_reason = Some("rejected-ttl-expired");
+        ApiError { dropped_reason, ..ApiError::queue_full(pool, retry_after_s) }
+    }
+
+    /// 429: the queue is full.
+    pub fn queue_full(pool: &str, retry_after_s: u64) -> ApiError {
         ApiError { code: "queue_timeout", ..ApiError::saturated(pool, retry_after_s) }
     }
 
     /// 503: the pool has no endpoint at all.
     pub fn no_endpoint(pool: &str) -> ApiError {
         let message = format!("No model server is available in pool `{pool}`; try again later.");
-        ApiError::new(503, message, None, "no_endpoint")
+        let error = ApiError::new(503, message, None, "no_endpoint");
+        ApiError { dropped_reason: Some("rejected-no-endpoints"), ..error }
     }
 
     /// What the gateway answers that is not this plugin's doing.

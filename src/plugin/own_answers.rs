@@ -11,6 +11,9 @@ use crate::header_pairs::HeaderPairs;
 use crate::log_fields::LogField;
 use crate::openai::{ApiError, LocalReply, list_models};
 
+/// The header that says why a request was dropped, as other gateways of the Gateway API name it.
+const DROPPED_REASON_HEADER: &str = "x-llm-d-request-dropped-reason";
+
 /// Answers with an OpenAI error object.
 pub fn refuse(recorder: &mut Recorder, error: &ApiError) -> Action {
     recorder.record(|stats| [stats.refused(error.code)]);
@@ -18,6 +21,7 @@ pub fn refuse(recorder: &mut Recorder, error: &ApiError) -> Action {
     let retry_after = error.retry_after_s.map(|seconds| seconds.to_string());
     let mut headers = vec![("content-type", "application/json")];
     headers.extend(retry_after.as_deref().map(|seconds| ("retry-after", seconds)));
+    headers.extend(error.dropped_reason.map(|reason| (DROPPED_REASON_HEADER, reason)));
     warn("the answer", host::respond(error.status, error.code, &headers, &error.body()));
     Action::Pause
 }

@@ -276,5 +276,9 @@ impl<W> Worker<W> {
     fn count_sent(&mut self, prepared: &Prepared) {
         let labels = self.labels(prepared);
         self.recorder.count(|stats| [stats.request_sent(labels)]);
+        if self.picker.config().fairness.is_some() {
+            let tenant = prepared.tenant.as_deref().unwrap_or_default();
+            self.recorder.count(|stats| [stats.tenant_sent(tenant, prepared.prompt.tokens)]);
+        }
     }
 }

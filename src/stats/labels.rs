@@ -27,6 +27,7 @@ pub struct Labels {
     models: HashMap<String, Label, FixedState>,
     targets: HashMap<String, Label, FixedState>,
     pools: Vec<Label>,
+    tenants: HashMap<String, Label, FixedState>,
     endpoints: HashMap<String, Label, FixedState>,
     /// Words of the program's own, such as the codes of errors.
     words: HashMap<&'static str, Label, FixedState>,
@@ -42,6 +43,7 @@ impl Labels {
             models: HashMap::default(),
             targets: HashMap::default(),
             pools: Vec::new(),
+            tenants: HashMap::default(),
             endpoints: HashMap::default(),
             words: HashMap::default(),
             learns_models: config.models.is_empty(),
@@ -59,6 +61,16 @@ impl Labels {
                     labels.targets.insert(name.to_owned(), label);
                 }
             }
+        }
+        for target in config.pools.iter().flat_map(|pool| &pool.default_targets) {
+            if !labels.targets.contains_key(&target.name) {
+                let label = labels.add(&target.name);
+                labels.targets.insert(target.name.clone(), label);
+            }
+        }
+        for tenant in config.fairness.iter().flat_map(|fairness| &fairness.tenants) {
+            let label = labels.add(tenant);
+            labels.tenants.insert(tenant.clone(), label);
         }
         labels.pools = config.pools.iter().map(|pool| labels.add(&pool.name)).collect();
         labels
@@ -83,6 +95,11 @@ impl Labels {
         self.models.insert(name.to_owned(), label);
         self.targets.insert(name.to_owned(), label);
         label
+    }
+
+    /// The tenant of this name, where the configuration names it.
+    pub fn tenant(&self, name: &str) -> Label {
+        self.tenants.get(name).copied().unwrap_or(UNKNOWN)
     }
 
     /// The pool at a place of the configuration.

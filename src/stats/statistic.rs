@@ -54,6 +54,8 @@ pub enum Statistic {
     PrefixPromptTokens,
     /// What of them was taken to be cached where it was sent.
     PrefixMatchedTokens,
+    /// Prompt tokens sent for a tenant, where the configuration names it.
+    TenantPromptTokens,
     /// From a request's headers to the first output of a streamed answer.
     TimeToFirstToken,
     /// From there to the end, for each further token of a streamed answer.
@@ -111,6 +113,7 @@ const MODEL: &[&str] = &["model"];
 const POOL: &[&str] = &["pool"];
 const TARGET: &[&str] = &["model", "target_model"];
 const ANSWERED: &[&str] = &["model", "target_model", "code"];
+const TENANT: &[&str] = &["tenant"];
 const REASON: &[&str] = &["reason"];
 const ENDPOINT: &[&str] = &["pool", "endpoint"];
 /// The label of the two statistics that keep the names they had in other gateways.
@@ -143,6 +146,7 @@ impl Statistic {
             Statistic::ScrapeFailures => (Counter, "inference_picker_scrape_failures", POOL),
             Statistic::PrefixPromptTokens => (Counter, "inference_picker_prefix_prompt_tokens", POOL),
             Statistic::PrefixMatchedTokens => (Counter, "inference_picker_prefix_matched_tokens", POOL),
+            Statistic::TenantPromptTokens => (Counter, "inference_picker_tenant_prompt_tokens", TENANT),
             Statistic::TimeToFirstToken => (Histogram, "inference_picker_time_to_first_token_ms", MODEL),
             Statistic::TimePerOutputToken => (Histogram, "inference_picker_time_per_output_token_us", MODEL),
             Statistic::RequestDuration => (Histogram, "inference_picker_request_duration_ms", MODEL),

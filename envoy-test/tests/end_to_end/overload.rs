@@ -172,3 +172,41 @@ fn nothing_that_waits_is_lost() {
     assert_eq!(completed, 60);
     until("nothing is in flight", || gateway.pods.servers().all(|pod| pod.counters().in_flight == 0));
 }
+
+/// A gateway with objectives and tenants, which believes the headers that name them, or does not.
+fn gateway_with_objectives(configuration: &str, trusted: bool) -> Gateway {
+    let edit = move |plugin: &mut Value| {
+        plugin["metricsStaleAfter"] = "10s".into();
+        plugin["trustHeaders"] = trusted.into();
+        plugin["objectives"] = json!([{"name": "batch", "priority": -7}]);
+        plugin["queue"] = json!({"maxWait": "300ms"});
+        plugin["fairness"] = json!({"tenants": ["acme"]});
+    };
+    Setup::new(configuration).concurrency(1).pods(vec![pod(); 2]).plugin(edit).start()
+}
+
+#[test]
+fn an_objective_decides_who_gives_way_where_headers_are_trusted_and_is_removed_elsewhere() {
+    for configuration in BODY_MODES {
+        let gateway = gateway_with_objectives(configuration, true);
+        let of_acme = chat("tiny").header("x-llm-d-inference-fairness-id", "acme");
+        assert_eq!(gateway.send(of_acme).status, 200, "{configuration}");
+        until("the tenant is counted", || {
+            let tokens = gateway.envoy.stats("wasmcustom.tenant=.=acme;.;").unwrap();
+            tokens.values().any(|tokens| *tokens > 0)
+        });
+        set_queues(&gateway, Some(9.0));
+        for name in ["x-llm-d-inference-objective", "x-gateway-inference-objective"] {
+            let answer = gateway.send(chat("tiny").header(name, "batch"));
+            refused(&answer, "pool_saturated");
+            assert_eq!(answer.header("x-llm-d-request-dropped-reason"), Some("rejected-saturated"));
+        }
+        let answer = gateway.send(chat("tiny").header("x-llm-d-inference-objective", "other"));
+        refused(&answer, "queue_timeout");
+        assert_eq!(answer.header("x-llm-d-request-dropped-reason"), Some("rejected-ttl-expired"));
+
+        let gateway = gateway_with_objectives(configuration, false);
+        set_queues(&gateway, Some(9.0));
+        refused(&gateway.send(chat("tiny").header("x-llm-d-inference-objective", "batch")), "queue_timeout");
+    }
+}

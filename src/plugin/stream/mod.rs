@@ -53,6 +53,10 @@ pub struct Stream {
     has_length: bool,
     /// Who asks, by the header that tells users apart.
     user: Option<Vec<u8>>,
+    /// The objective that the request names, where that is believed.
+    objective: Option<String>,
+    /// Its tenant, by a header.
+    tenant: Option<String>,
     /// There from the headers of a request that is to be read to its end.
     account: Option<Account>,
     answer: Answer,
@@ -142,6 +146,8 @@ impl Stream {
             asks_for_load: false,
             has_length: false,
             user: None,
+            objective: None,
+            tenant: None,
             account: None,
             answer: Answer::default(),
             has_output: false,

@@ -4,7 +4,7 @@ use proxy_wasm::types::Action;
 
 use super::account::Account;
 use super::{PICK_HEADER, State, Stream, act};
-use crate::config::{PickTo, StickyBy};
+use crate::config::{PickTo, StickyBy, TenantBy};
 use crate::decide::Prepared;
 use crate::first_pass::FirstPass;
 use crate::header_pairs::HeaderPairs;
@@ -26,8 +26,13 @@ const MODEL_HEADER: &str = "x-gateway-model-name";
 const CHOICES: [&str; 2] = [PICK_HEADER, MODEL_HEADER];
 /// The header that Envoy sets where it sends a request again for an internal redirect, and clients may send.
 const REDIRECTED_HEADER: &str = "x-envoy-original-url";
+/// The headers that name a request's objective, and its tenant: the name, and the one that it had before.
+const OBJECTIVE_HEADERS: [&str; 2] = ["x-llm-d-inference-objective", "x-gateway-inference-objective"];
+const FAIRNESS_HEADERS: [&str; 2] = ["x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id"];
 /// Bytes of a header's value that tell one user from another; what follows does not count.
 const MAX_USER_BYTES: usize = 256;
+/// Bytes of the name that a client gives to its objective or tenant; what follows does not count.
+const MAX_GIVEN_NAME_BYTES: usize = 256;
 /// The share of `maxBodyBytes` up to which a body is held that may pass unread and does not announce its length: Envoy, whose
 /// own limit is about the same, refuses what is beyond that.
 const UNANNOUNCED_SHARE: usize = 2;
@@ -53,6 +58,7 @@ impl Stream {
         CHOICES.iter().filter(|name| headers.value(name).is_some()).for_each(unchoose);
         self.is_misrouted = headers.value(MODEL_HEADER).is_some();
         self.ask_for_load(pool, &headers);
+        self.read_objective(&headers);
         self.expected = self.expected_body(&headers, end_of_stream);
         if self.expected.is_some() {
             if headers.ask_for_upgrade() {
@@ -76,6 +82,28 @@ impl Stream {
         }
     }
 
+    /// Notes the request's objective and tenant, where headers are believed, and else removes them.
+    fn read_objective(&mut self, headers: &HeaderPairs) {
+        let worker = self.worker.borrow();
+        let config = worker.config();
+        if !config.trust_headers {
+            let given = OBJECTIVE_HEADERS.iter().chain(&FAIRNESS_HEADERS);
+            let given = given.filter(|name| headers.value(name).is_some());
+            given.for_each(|name| warn(name, host::remove_header(Headers::Request, name)));
+        }
+        let trusted = |names: &[&str]| {
+            let value = names.iter().find_map(|name| headers.value(name));
+            value.filter(|_| config.trust_headers)
+        };
+        self.objective = trusted(&OBJECTIVE_HEADERS).map(|name| text(&name));
+        let tenant = match config.fairness.as_ref().map(|fairness| &fairness.by) {
+            Some(TenantBy::FairnessId) => trusted(&FAIRNESS_HEADERS),
+            Some(TenantBy::Header(name)) => headers.value(name),
+            Some(TenantBy::User) | None => None,
+        };
+        self.tenant = tenant.map(|tenant| text(&tenant));
+    }
+
     /// What the body is to be read as, if it is to be read.
     fn expected_body(&self, headers: &HeaderPairs, end_of_stream: bool) -> Option<ExpectedBody> {
         if headers.value(":method").as_deref() != Some(b"POST") {
@@ -86,7 +114,9 @@ impl Stream {
         let expected =
             ExpectedBody::of(&path, headers.value("content-type").as_deref(), encoding.as_deref())?;
         // Of a form only the model is of interest, and that only where models are configured.
-        let is_of_use = !expected.is_form() || !self.worker.borrow().config().models.is_empty();
+        let worker = self.worker.borrow();
+        let names_models = !worker.config().models.is_empty() || worker.config().rewrites_models();
+        let is_of_use = !expected.is_form() || names_models;
         // What may pass is not waited for where it does not come, or does not end.
         let is_there = expected.is_certain() || !(end_of_stream || headers.ask_for_upgrade());
         (is_of_use && is_there).then_some(expected)
@@ -177,7 +207,7 @@ impl Stream {
                 // What stands behind holds the headers of these requests, and of no others.
                 publish("llm_awaits_body", "true");
                 // Headers cannot be changed once the body comes; the buffer filter behind sets the length anew.
-                if config.include_usage || config.models.iter().any(|model| !model.targets.is_empty()) {
+                if config.include_usage || config.rewrites_models() {
                     warn("content-length", host::remove_header(Headers::Request, "content-length"));
                 }
                 Action::Continue
@@ -238,9 +268,16 @@ impl Stream {
         }
         let user = self.user_of(request);
         let mut worker = self.worker.borrow_mut();
-        let prepared = match &self.first_pass {
+        let mut prepared = match &self.first_pass {
             Some(first) => worker.picker.prepare_again(request, &first.model, route_pool),
             None => worker.picker.prepare(request, user.as_deref(), route_pool)?,
+        };
+        if let Some(objective) = &self.objective {
+            prepared.priority = worker.config().priority_of(objective, prepared.pool);
+        }
+        prepared.tenant = match worker.config().fairness.as_ref().map(|fairness| &fairness.by) {
+            Some(TenantBy::User) => request.user.as_ref().map(|user| text(user.as_bytes())),
+            _ => self.tenant.take(),
         };
         drop(worker);
         let target = prepared.target.as_deref().unwrap_or(&prepared.model);
@@ -319,4 +356,10 @@ impl Stream {
 fn is_model_list(headers: &HeaderPairs) -> bool {
     headers.value(":method").as_deref() == Some(b"GET")
         && is_model_list_path(&headers.value(":path").unwrap_or_default())
+}
+
+/// A client's name for something, of a bounded length.
+fn text(name: &[u8]) -> String {
+    let name: Vec<u8> = name.iter().copied().take(MAX_GIVEN_NAME_BYTES).collect();
+    String::from_utf8_lossy(&name).into_owned()
 }
