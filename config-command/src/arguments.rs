@@ -36,17 +36,28 @@ pub struct Inputs {
     /// - for standard input
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
-    /// How the plugin gets into Istio's gateway
-    #[arg(long, value_enum, default_value_t = Deployment::WasmPlugin)]
-    pub deployment: Deployment,
     /// The namespace of resources that name none
     #[arg(long, default_value = "default")]
     pub namespace: String,
+    /// What decides the plugin's configuration.
+    #[command(flatten)]
+    pub options: Options,
+    /// Prints a Service for each pool that has none among what is read, and for which Istio makes none
+    #[arg(long)]
+    pub make_services: bool,
+}
+
+/// What decides the plugin's configuration, besides the resources.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// How the plugin gets into Istio's gateway
+    #[arg(long, value_enum, default_value_t = Deployment::WasmPlugin)]
+    pub deployment: Deployment,
     /// The domain of the cluster's Services
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
     /// The Service whose Envoy cluster is a pool's, where it is not the one that the pool tells: Istio's own for a
-    /// pool that Istio knows, otherwise the one named by the label `app` of the pool's selector, on the pool's port
+    /// pool that Istio knows, otherwise one that selects the same pods, or the one named by the label `app`
     #[arg(long = "service", value_name = "POOL=SERVICE:PORT", value_parser = pool_service)]
     pub services: Vec<PoolService>,
     /// The name of the Envoy cluster through which metrics are read; `istio` prints the EnvoyFilter that adds it
@@ -62,7 +73,7 @@ pub struct Inputs {
 }
 
 /// Where Istio's resources go, and where the gateway finds the plugin.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Gateway {
     /// The name of a Gateway of the Kubernetes Gateway API, as which Istio runs the gateway
     #[arg(long, value_name = "NAME", conflicts_with = "workload")]
@@ -78,7 +89,7 @@ pub struct Gateway {
     pub plugin_url: String,
 }
 
-/// The three ways into Istio's gateway.
+/// The three ways into Istio's gateway. The names are those of the command line, and of the controller's annotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Deployment {

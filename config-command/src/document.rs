@@ -6,13 +6,14 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::arguments::{Deployment, Inputs};
+use crate::arguments::{Deployment, Options};
 use crate::findings::Findings;
-use crate::models::{self, Published};
+use crate::models::{Default, Models, Objective};
 use crate::pools::{self, PlannedPool};
-use crate::resources::{Inventory, Model};
+use crate::resources::{Inventory, Model, Target};
 use crate::routes;
 use crate::settings::Settings;
+use crate::share;
 
 /// The cluster of Envoy's own admin in every proxy of Istio.
 const ADMIN_CLUSTER: &str = "prometheus_stats";
@@ -34,8 +35,11 @@ pub struct Document {
     pub unknown_models: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<Model>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub objectives: Vec<Objective>,
 }
 
+/// An entry of `pools`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pool {
@@ -43,6 +47,8 @@ pub struct Pool {
     pub cluster: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub routing_strategy: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_targets: Option<Vec<Target>>,
     #[serde(flatten)]
     pub settings: Map<String, Value>,
 }
@@ -52,68 +58,75 @@ pub struct Pool {
 pub struct Draft<'a> {
     pub document: Document,
     pub pools: Vec<PlannedPool<'a>>,
-    pub models: Vec<Published>,
+    pub models: Models,
 }
 
 impl<'a> Draft<'a> {
+    /// Puts it together from all that was read. `makes_services`: for pools that have none.
     pub fn new(
         inventory: &'a Inventory,
-        inputs: &Inputs,
+        options: &Options,
+        makes_services: bool,
         settings: &Settings,
         findings: &mut Findings,
     ) -> Draft<'a> {
         if inventory.is_without_pools() {
             findings.refuse(&"resources", "InferencePool", "there is none; the plugin needs at least one");
         }
-        let pools = pools::plan(inventory, inputs, findings);
-        let models = models::published(inventory, findings);
+        let pools = pools::plan(inventory, options, makes_services, findings);
+        let models = Models::new(inventory, &pools, findings);
         routes::check(inventory, findings);
         refuse_settings_of_no_pool(settings, &pools, findings);
-        let mut document = head(inputs, settings);
+        let mut document = head(options, settings);
         document.unknown_models = unknown_models(inventory, &models, settings);
-        document.pools = pools.iter().map(|planned| pool(planned, settings)).collect();
-        document.models = models.iter().map(|published| published.model.clone()).collect();
-        Draft { document, pools, models }
+        document.pools = pools.iter().map(|planned| pool(planned, &models.defaults, settings)).collect();
+        document.models = models.published.iter().map(|published| published.model.clone()).collect();
+        document.objectives = models.objectives.iter().map(|named| named.objective.clone()).collect();
+        let draft = Draft { document, pools, models };
+        share::refuse_surplus(&draft, findings);
+        draft
     }
 }
 
 /// The document without pools and models.
-pub fn head(inputs: &Inputs, settings: &Settings) -> Document {
-    let pick_to = match inputs.deployment {
+pub fn head(options: &Options, settings: &Settings) -> Document {
+    let pick_to = match options.deployment {
         Deployment::WasmPlugin | Deployment::WasmPluginEnvoyFilter => "filterState",
         Deployment::EnvoyFilter => "header",
     };
     Document {
         pick_to,
         scrape_by: "worker",
-        scrape_cluster: (!inputs.no_scraping).then(|| inputs.scrape_cluster.clone()),
+        scrape_cluster: (!options.no_scraping).then(|| options.scrape_cluster.clone()),
         admin_cluster: (!settings.fields.contains_key("adminCluster")).then_some(ADMIN_CLUSTER),
         settings: settings.fields.clone(),
         pools: Vec::new(),
         unknown_models: None,
         models: Vec::new(),
+        objectives: Vec::new(),
     }
 }
 
-fn pool(planned: &PlannedPool<'_>, settings: &Settings) -> Pool {
-    let name = &planned.pool.identity.name;
+fn pool(planned: &PlannedPool<'_>, defaults: &[Default], settings: &Settings) -> Pool {
+    let name = &planned.name;
     Pool {
         name: name.clone(),
         cluster: planned.service.cluster(),
         routing_strategy: planned.pool.strategy.clone(),
+        default_targets: defaults.iter().find(|of| of.pool == *name).map(|of| of.targets.clone()),
         settings: settings.pool(name).map(|(_, pool)| pool.fields.clone()).unwrap_or_default(),
     }
 }
 
 /// Only an InferenceModel says which models there are; the other kinds leave what they do not name as it is.
-fn unknown_models(inventory: &Inventory, models: &[Published], settings: &Settings) -> Option<&'static str> {
+fn unknown_models(inventory: &Inventory, models: &Models, settings: &Settings) -> Option<&'static str> {
     let is_said = settings.fields.contains_key("unknownModels");
-    (!is_said && !models.is_empty() && inventory.models.is_empty()).then_some("passthrough")
+    (!is_said && !models.published.is_empty() && inventory.models.is_empty()).then_some("passthrough")
 }
 
 fn refuse_settings_of_no_pool(settings: &Settings, pools: &[PlannedPool<'_>], findings: &mut Findings) {
     for (index, pool) in settings.pools.iter().enumerate() {
-        if !pools.iter().any(|planned| planned.pool.identity.name == pool.name) {
+        if !pools.iter().any(|planned| planned.name == pool.name) {
             let problem = format!("there is no InferencePool `{}`", pool.name);
             findings.refuse(&settings.source, &format!("pools[{index}].name"), problem);
         }

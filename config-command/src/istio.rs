@@ -12,10 +12,10 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value};
 use serde::Serialize;
 
-use crate::arguments::{Deployment, Gateway, Inputs};
+use crate::arguments::{Deployment, Gateway, Options};
 use crate::document::Draft;
 use crate::resources::Route;
-use crate::routes;
+use crate::{routes, services};
 
 /// The label that Istio puts on the pods of a Gateway of the Gateway API.
 const GATEWAY_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
@@ -55,11 +55,11 @@ pub fn resources(
     draft: &Draft<'_>,
     llm_routes: &[Route],
     config: &Config,
-    inputs: &Inputs,
+    options: &Options,
     gateway: &Gateway,
 ) -> anyhow::Result<String> {
-    let values = values(draft, config, inputs.deployment, gateway)?;
-    let templates = match inputs.deployment {
+    let values = values(draft, config, options.deployment, gateway)?;
+    let templates = match options.deployment {
         Deployment::WasmPlugin if values.scrape_cluster.is_none() => vec![WASM_PLUGIN, TRAFFIC_EXTENSION],
         Deployment::WasmPlugin => vec![WASM_PLUGIN, TRAFFIC_EXTENSION, ENVOY_FILTER],
         Deployment::WasmPluginEnvoyFilter => vec![WASM_PLUGIN, ENVOY_FILTER],
@@ -69,6 +69,9 @@ pub fn resources(
     let mut texts = Vec::new();
     for (name, template) in templates {
         texts.push(environment.render_named_str(name, template, values.clone()).context(name)?);
+    }
+    for planned in draft.pools.iter().filter(|planned| planned.made.is_some()) {
+        texts.push(services::made(planned, options.deployment)?);
     }
     for route in llm_routes {
         texts.push(routes::virtual_service(route, &draft.pools)?);

@@ -1,15 +1,18 @@
-//! One list of models, from InferenceModels, InferenceModelRewrites and InferenceObjectives.
+//! One list of models, from InferenceModels and InferenceModelRewrites; each pool's default targets, from rewrites without
+//! matches; and the objectives that requests may name.
 //!
 //! - An InferenceModel is a model as it is.
-//! - A rule of an InferenceModelRewrite is one model for each of its matches; of two rules of one resource for the same
-//!   model the first counts, as its documentation says.
-//! - An InferenceObjective tells the criticality of the model that bears the objective's name. In the Gateway API
-//!   Inference Extension it is the client that names the objective, by a header, which the plugin does not read.
+//! - A rule of an InferenceModelRewrite is one model for each of its matches, and without matches the default of its pool.
+//!   Of two rules for the same model of a pool, also in two resources, the older resource's counts, and in it the first.
+//! - What a pool or a model is called is decided before: resources come by age ([`Inventory`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+use serde::Serialize;
 
 use crate::findings::Findings;
-use crate::resources::{Identity, Inventory, Model, Objective, PoolRef, Rewrite, Rule};
+use crate::pools::PlannedPool;
+use crate::resources::{EXPERIMENTAL, Identity, Inventory, Model, PoolRef, Rewrite, STABLE, Target};
 
 /// The kind that a reference to a pool may name.
 const POOL_KIND: &str = "InferencePool";
@@ -17,9 +20,44 @@ const POOL_KIND: &str = "InferencePool";
 /// A model, and the resource that tells of it.
 #[derive(Debug)]
 pub struct Published {
+    /// The model, its pool by the plugin's name for it.
     pub model: Model,
+    /// The resource.
     pub identity: Identity,
     part: Part,
+}
+
+/// Where models of a pool go that have no entry, and the rule that says so.
+#[derive(Debug)]
+pub struct Default {
+    /// The pool, by the plugin's name for it.
+    pub pool: String,
+    /// The targets.
+    pub targets: Vec<Target>,
+    /// The resource.
+    pub identity: Identity,
+    rule: usize,
+}
+
+/// An objective as the plugin reads it, and its resource.
+#[derive(Debug)]
+pub struct Named {
+    /// The entry.
+    pub objective: Objective,
+    /// The resource.
+    pub identity: Identity,
+}
+
+/// An entry of the plugin's `objectives`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Objective {
+    /// What requests call it.
+    pub name: String,
+    /// Higher is more important.
+    pub priority: i64,
+    /// The pool, by the plugin's name for it.
+    pub pool_ref: PoolRef,
 }
 
 /// Where in the resource the model is.
@@ -27,7 +65,6 @@ pub struct Published {
 enum Part {
     Spec,
     Rule { rule: usize, matched: usize },
-    Name,
 }
 
 impl Published {
@@ -39,121 +76,152 @@ impl Published {
                 format!("spec.rules[{rule}].matches[{matched}].model.value")
             }
             Part::Rule { rule, .. } => match field.strip_prefix("targetModels") {
-                Some(rest) => format!("spec.rules[{rule}].targets{}", rest.replace(".name", ".modelRewrite")),
+                Some(rest) => path_of_targets(rule, rest),
                 None => format!("spec.{field}"),
             },
-            Part::Name if field == "modelName" => "metadata.name".to_owned(),
-            Part::Name => format!("spec.{field}"),
         }
     }
 }
 
-/// All models; references to pools that are not there are refused.
-pub fn published(inventory: &Inventory, findings: &mut Findings) -> Vec<Published> {
-    let mut models: Vec<Published> = inventory
-        .models
-        .iter()
-        .map(|(identity, model)| Published {
-            model: model.clone(),
-            identity: identity.clone(),
-            part: Part::Spec,
-        })
-        .collect();
-    for rewrite in &inventory.rewrites {
-        models.extend(rewritten(rewrite, findings));
+impl Default {
+    /// The resource's path for what is in the targets.
+    pub fn path(&self, rest: &str) -> String {
+        path_of_targets(self.rule, rest)
     }
-    for objective in &inventory.objectives {
-        apply(objective, &mut models, findings);
-    }
-    for model in &models {
-        check_pool(model, inventory, findings);
-    }
-    refuse_same(&models, findings);
-    models
 }
 
-fn rewritten(rewrite: &Rewrite, findings: &mut Findings) -> Vec<Published> {
-    let mut models: Vec<Published> = Vec::new();
-    for (rule_index, rule) in rewrite.rules.iter().enumerate() {
-        for (match_index, name) in rule.model_names().enumerate() {
-            let part = Part::Rule { rule: rule_index, matched: match_index };
-            let model =
-                Published { model: of_rule(rewrite, rule, name), identity: rewrite.identity.clone(), part };
-            if models.iter().any(|before| before.model.model_name == name) {
-                let problem = format!("an earlier rule is for `{name}` too, and counts");
-                findings.warn(&model.identity, &model.path("modelName"), problem);
-            } else {
-                models.push(model);
+fn path_of_targets(rule: usize, rest: &str) -> String {
+    format!("spec.rules[{rule}].targets{}", rest.replace(".name", ".modelRewrite"))
+}
+
+/// What requests may ask for, and what they may name.
+#[derive(Debug, std::default::Default)]
+pub struct Models {
+    /// The models.
+    pub published: Vec<Published>,
+    /// Of pools, at most one each.
+    pub defaults: Vec<Default>,
+    /// The objectives.
+    pub objectives: Vec<Named>,
+}
+
+impl Models {
+    /// All of them; references to pools that are not there are refused.
+    pub fn new(inventory: &Inventory, pools: &[PlannedPool<'_>], findings: &mut Findings) -> Models {
+        let mut models = Models::default();
+        let pool_of = |identity: &Identity, pool: &PoolRef, findings: &mut Findings| {
+            check_pool(identity, pool, inventory, findings);
+            resolved(identity, pool, pools)
+        };
+        for (identity, model) in &inventory.models {
+            let pool_ref = pool_of(identity, &model.pool_ref, findings);
+            let model = Model { pool_ref, ..model.clone() };
+            models.published.push(Published { model, identity: identity.clone(), part: Part::Spec });
+        }
+        let mut rewritten = HashSet::new();
+        for rewrite in &inventory.rewrites {
+            let pool_ref = pool_of(&rewrite.identity, &rewrite.pool_ref, findings);
+            models.add_rewrite(rewrite, &pool_ref, &mut rewritten, findings);
+        }
+        for objective in &inventory.objectives {
+            let pool_ref = pool_of(&objective.identity, &objective.pool_ref, findings);
+            let (name, priority) = (objective.identity.name.clone(), objective.priority);
+            models.objectives.push(Named {
+                objective: Objective { name, priority, pool_ref },
+                identity: objective.identity.clone(),
+            });
+        }
+        models.refuse_same(findings);
+        models
+    }
+
+    /// Each of a rewrite's rules, unless a rule of the same pool came before for the same model, or for all.
+    fn add_rewrite(
+        &mut self,
+        rewrite: &Rewrite,
+        pool_ref: &PoolRef,
+        rewritten: &mut HashSet<(String, String)>,
+        findings: &mut Findings,
+    ) {
+        let identity = &rewrite.identity;
+        for (rule_index, rule) in rewrite.rules.iter().enumerate() {
+            if rule.is_generic() {
+                self.add_default(rewrite, rule_index, &pool_ref.name, findings);
+            }
+            for (matched, name) in rule.model_names().enumerate() {
+                let model = Model {
+                    model_name: name.to_owned(),
+                    criticality: None,
+                    pool_ref: pool_ref.clone(),
+                    target_models: rule.targets(),
+                };
+                let part = Part::Rule { rule: rule_index, matched };
+                let published = Published { model, identity: identity.clone(), part };
+                if rewritten.insert((pool_ref.name.clone(), name.to_owned())) {
+                    self.published.push(published);
+                } else {
+                    let problem = format!("an earlier rule is for `{name}` too, and counts");
+                    findings.warn(identity, &published.path("modelName"), problem);
+                }
             }
         }
     }
-    models
-}
 
-fn of_rule(rewrite: &Rewrite, rule: &Rule, name: &str) -> Model {
-    Model {
-        model_name: name.to_owned(),
-        criticality: None,
-        pool_ref: rewrite.pool_ref.clone(),
-        target_models: rule.targets(),
-    }
-}
-
-fn apply(objective: &Objective, models: &mut Vec<Published>, findings: &mut Findings) {
-    let identity = &objective.identity;
-    let is_meant = |published: &&mut Published| {
-        published.model.model_name == identity.name
-            && published.identity.namespace == identity.namespace
-            && published.model.pool_ref.name == objective.pool_ref.name
-    };
-    match models.iter_mut().find(is_meant) {
-        Some(Published { model: Model { criticality: Some(criticality), .. }, .. }) => {
-            let problem = format!("its InferenceModel says {criticality}, which counts");
-            findings.warn(identity, "spec.priority", problem);
+    fn add_default(&mut self, rewrite: &Rewrite, rule: usize, pool: &str, findings: &mut Findings) {
+        let path = format!("spec.rules[{rule}].matches");
+        if self.defaults.iter().any(|before| before.pool == pool) {
+            findings.warn(
+                &rewrite.identity,
+                &path,
+                "an earlier rule is for every model of the pool too, and counts",
+            );
+            return;
         }
-        Some(published) => published.model.criticality = Some(objective.criticality().to_owned()),
-        None => {
-            let problem =
-                "is taken as the name of a model; the header with which clients name objectives is not read";
-            findings.warn(identity, "metadata.name", problem);
-            models.push(of_objective(objective));
+        let Some(targets) = rewrite.rules.get(rule).and_then(crate::resources::Rule::targets) else { return };
+        self.defaults.push(Default {
+            pool: pool.to_owned(),
+            targets,
+            identity: rewrite.identity.clone(),
+            rule,
+        });
+    }
+
+    /// A model's name stands for one model in a pool. Several pools may each have one: then the route decides.
+    fn refuse_same(&self, findings: &mut Findings) {
+        let mut first = HashMap::new();
+        for published in &self.published {
+            let key = (published.model.model_name.as_str(), published.model.pool_ref.name.as_str());
+            let before: &Identity = first.entry(key).or_insert(&published.identity);
+            if before.key() != published.identity.key() {
+                let (name, pool) = key;
+                let problem =
+                    format!("the model `{name}` is published twice for the pool `{pool}`, also by {before}");
+                findings.refuse(&published.identity, &published.path("modelName"), problem);
+            }
         }
     }
 }
 
-fn of_objective(objective: &Objective) -> Published {
-    Published {
-        model: Model {
-            model_name: objective.identity.name.clone(),
-            criticality: Some(objective.criticality().to_owned()),
-            pool_ref: objective.pool_ref.clone(),
-            target_models: None,
-        },
-        identity: objective.identity.clone(),
-        part: Part::Name,
-    }
+/// The reference by the plugin's name of the pool.
+fn resolved(identity: &Identity, reference: &PoolRef, pools: &[PlannedPool<'_>]) -> PoolRef {
+    let found = pools.iter().find(|planned| {
+        let pool = &planned.pool.identity;
+        pool.namespace == identity.namespace && pool.name == reference.name
+    });
+    let name = found.map_or_else(|| reference.name.clone(), |planned| planned.name.clone());
+    PoolRef { name, ..reference.clone() }
 }
 
-fn check_pool(published: &Published, inventory: &Inventory, findings: &mut Findings) {
-    let PoolRef { name, kind, .. } = &published.model.pool_ref;
-    let identity = &published.identity;
+fn check_pool(identity: &Identity, reference: &PoolRef, inventory: &Inventory, findings: &mut Findings) {
+    let PoolRef { name, kind, group } = reference;
     if let Some(kind) = kind.as_ref().filter(|kind| *kind != POOL_KIND) {
         findings.refuse(identity, "spec.poolRef.kind", format!("`{kind}` is not {POOL_KIND}"));
+    } else if let Some(group) =
+        group.as_ref().filter(|group| ![EXPERIMENTAL, STABLE, ""].contains(&group.as_str()))
+    {
+        findings.refuse(identity, "spec.poolRef.group", format!("`{group}` is no group that has pools"));
     } else if !inventory.has_pool(&identity.namespace, name) {
         let problem = format!("there is no InferencePool `{name}` in namespace `{}`", identity.namespace);
         findings.refuse(identity, "spec.poolRef.name", problem);
-    }
-}
-
-/// A model's name stands for one model in a pool. Several pools may each have one: then the route decides.
-fn refuse_same(models: &[Published], findings: &mut Findings) {
-    let mut first = HashMap::new();
-    for published in models {
-        let (name, pool) = (published.model.model_name.as_str(), published.model.pool_ref.name.as_str());
-        if let Some(before) = first.insert((name, pool), &published.identity) {
-            let problem =
-                format!("the model `{name}` is published twice for the pool `{pool}`, also by {before}");
-            findings.refuse(&published.identity, &published.path("modelName"), problem);
-        }
     }
 }

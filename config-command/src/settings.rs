@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 use crate::input;
 
 /// Fields that the resources or the deployment decide, and settings may not.
-const DECIDED_FIELDS: [&str; 5] = ["role", "pickTo", "scrapeBy", "scrapeCluster", "models"];
-const DECIDED_POOL_FIELDS: [&str; 2] = ["cluster", "routingStrategy"];
+const DECIDED_FIELDS: [&str; 6] = ["role", "pickTo", "scrapeBy", "scrapeCluster", "models", "objectives"];
+const DECIDED_POOL_FIELDS: [&str; 3] = ["cluster", "routingStrategy", "defaultTargets"];
 
 /// The document, taken apart.
 #[derive(Debug, Default, Deserialize)]

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::document::{Document, Draft};
 use crate::findings::Findings;
-use crate::models::Published;
+use crate::models::{Default, Published};
 use crate::pools::PlannedPool;
 use crate::resources::STRATEGY_ANNOTATION;
 use crate::settings::Settings;
@@ -45,16 +45,38 @@ fn without_position(error: ConfigError) -> ConfigError {
 
 fn refuse_parts(draft: &Draft<'_>, settings: &Settings, findings: &mut Findings) -> anyhow::Result<()> {
     if let Err(error) = parse(&with_stand_in_pool(&draft.document))? {
-        let subject =
-            if settings.fields.contains_key(first_field(&error.path)) { &settings.source } else { "options" };
+        let subject = if settings.fields.contains_key(first_field(&error.path)) {
+            settings.source.as_str()
+        } else {
+            "options"
+        };
         findings.refuse(&subject, &error.path, error.problem);
     }
     for (planned, pool) in draft.pools.iter().zip(&draft.document.pools) {
-        if let Err(error) = parse(&json!({"adminCluster": "admin", "pools": [pool]}))? {
+        let alone = crate::document::Pool { default_targets: None, ..pool.clone() };
+        if let Err(error) = parse(&json!({"adminCluster": "admin", "pools": [alone]}))? {
             refuse_pool(planned, settings, &error, findings);
         }
     }
-    for published in &draft.models {
+    for of_pool in &draft.models.defaults {
+        let mut pool = stand_in_pool(&of_pool.pool);
+        if let Some(fields) = pool.as_object_mut() {
+            fields.insert("defaultTargets".to_owned(), json!(of_pool.targets));
+        }
+        if let Err(error) = parse(&json!({"pools": [pool]}))? {
+            refuse_default(of_pool, &error, findings);
+        }
+    }
+    for named in &draft.models.objectives {
+        let document = json!({"pools": [stand_in_pool(&named.objective.pool_ref.name)], "objectives": [named.objective]});
+        if let Err(error) = parse(&document)?
+            && let Some(field) = error.path.strip_prefix("objectives[0].")
+        {
+            let path = if field == "name" { "metadata.name".to_owned() } else { format!("spec.{field}") };
+            findings.refuse(&named.identity, &path, &error.problem);
+        }
+    }
+    for published in &draft.models.published {
         let document =
             json!({"pools": [stand_in_pool(&published.model.pool_ref.name)], "models": [published.model]});
         if let Err(error) = parse(&document)? {
@@ -73,6 +95,7 @@ fn with_stand_in_pool(document: &Document) -> serde_json::Value {
     let mut head = json!(document);
     if let Some(fields) = head.as_object_mut() {
         fields.remove("models");
+        fields.remove("objectives");
         fields.insert("pools".to_owned(), json!([stand_in_pool("pool")]));
     }
     head
@@ -85,7 +108,7 @@ fn first_field(path: &str) -> &str {
 fn refuse_pool(planned: &PlannedPool<'_>, settings: &Settings, error: &ConfigError, findings: &mut Findings) {
     let identity = &planned.pool.identity;
     let field = error.path.strip_prefix("pools[0].").unwrap_or(&error.path);
-    match (field, settings.pool(&identity.name)) {
+    match (field, settings.pool(&planned.name)) {
         ("name", _) => findings.refuse(identity, "metadata.name", &error.problem),
         ("routingStrategy", _) => {
             let path = format!("metadata.annotations['{STRATEGY_ANNOTATION}']");
@@ -95,6 +118,12 @@ fn refuse_pool(planned: &PlannedPool<'_>, settings: &Settings, error: &ConfigErr
             findings.refuse(&settings.source, &format!("pools[{index}].{field}"), &error.problem);
         }
         _ => findings.refuse(identity, field, &error.problem),
+    }
+}
+
+fn refuse_default(of_pool: &Default, error: &ConfigError, findings: &mut Findings) {
+    if let Some(rest) = error.path.strip_prefix("pools[0].defaultTargets") {
+        findings.refuse(&of_pool.identity, &of_pool.path(rest), &error.problem);
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Identity, Resource};
 use crate::findings::Findings;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Model {
     pub model_name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,7 +31,6 @@ impl Model {
 
 /// A reference to a pool in the same namespace.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct PoolRef {
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,7 +40,6 @@ pub struct PoolRef {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Target {
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]

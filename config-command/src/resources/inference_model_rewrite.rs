@@ -13,20 +13,20 @@ pub struct Rewrite {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct Spec {
     pool_ref: PoolRef,
     rules: Vec<Rule>,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Rule {
     #[serde(default)]
     matches: Vec<Match>,
     targets: Option<Vec<WeightedModel>>,
 }
 
+/// What a rule is for. A condition that is not known here is refused: without it the rule would be for more.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Match {
@@ -49,7 +49,7 @@ enum MatchKind {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct WeightedModel {
     model_rewrite: String,
     weight: Option<i64>,
@@ -58,20 +58,16 @@ struct WeightedModel {
 impl Rewrite {
     pub fn read(resource: &Resource, findings: &mut Findings) -> Option<Rewrite> {
         let spec: Spec = resource.spec(findings)?;
-        let general = spec.rules.iter().position(|rule| rule.matches.is_empty());
-        if let Some(index) = general {
-            findings.refuse(
-                &resource.identity,
-                &format!("spec.rules[{index}].matches"),
-                "is empty, so that the rule is for every model; the plugin rewrites models by name only",
-            );
-            return None;
-        }
         Some(Rewrite { identity: resource.identity.clone(), pool_ref: spec.pool_ref, rules: spec.rules })
     }
 }
 
 impl Rule {
+    /// Whether it is for every model.
+    pub fn is_generic(&self) -> bool {
+        self.matches.is_empty()
+    }
+
     /// The names of the models it is for.
     pub fn model_names(&self) -> impl Iterator<Item = &str> {
         self.matches.iter().map(|matched| matched.model.value.as_str())

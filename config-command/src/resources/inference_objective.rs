@@ -1,4 +1,4 @@
-//! InferenceObjective: how much requests matter, as a number.
+//! InferenceObjective: how much requests matter that name it, as a number.
 
 use serde::Deserialize;
 
@@ -13,7 +13,7 @@ pub struct Objective {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct Spec {
     priority: Option<i64>,
     pool_ref: PoolRef,
@@ -24,15 +24,5 @@ impl Objective {
         let spec: Spec = resource.spec(findings)?;
         let priority = spec.priority.unwrap_or(0);
         Some(Objective { identity: resource.identity.clone(), priority, pool_ref: spec.pool_ref })
-    }
-
-    /// The class that stands for the priority. What is below zero may be shed, as in the endpoint picker of the Gateway
-    /// API Inference Extension; zero is what a request has that says nothing.
-    pub fn criticality(&self) -> &'static str {
-        match self.priority {
-            1.. => "Critical",
-            0 => "Standard",
-            _ => "Sheddable",
-        }
     }
 }

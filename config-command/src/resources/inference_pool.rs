@@ -1,12 +1,12 @@
 //! InferencePool: the pods that serve the same base model, in the experimental and in the stable version.
 //!
-//! Carried over: name, port, the selector's label `app`, and the annotation that names the routing strategy. The
-//! endpoint picker is what the plugin takes the place of; references to one are read and not looked at.
+//! Carried over: name, ports, the selector's labels, and the annotation that names the routing strategy. The endpoint picker
+//! is what the plugin takes the place of; of references to one it counts only whether there is one, because Istio makes no
+//! Service for a pool without.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::{Identity, Resource};
@@ -18,47 +18,50 @@ pub const STRATEGY_ANNOTATION: &str = "inference.networking.x-k8s.io/routing-str
 /// The label by which ASM finds the Service of a pool's pods: it has to bear the Service's name.
 const SERVICE_LABEL: &str = "app";
 
+/// The most ports that a pool of the stable version has, by its schema.
+const MAX_PORTS: usize = 8;
+
 #[derive(Debug)]
 pub struct Pool {
     pub identity: Identity,
     /// The annotation's value, which the plugin's own parser judges.
     pub strategy: Option<Value>,
-    /// The pods' port; the first if there are several.
-    pub port: u16,
-    /// The value of the selector's label `app`.
-    pub app: Option<String>,
-    /// Whether it is of the version that Istio itself turns into a Service.
+    /// The pods' ports, at least one; each port of each pod is an endpoint.
+    pub ports: Vec<u16>,
+    /// What its pods have.
+    pub labels: BTreeMap<String, String>,
+    /// Whether Istio itself makes a Service of it: a pool of the stable version that names an endpoint picker.
+    pub is_istios: bool,
+    /// Whether it is of the stable version.
     pub is_stable: bool,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct Experimental {
     selector: BTreeMap<String, String>,
     target_port_number: u16,
     #[serde(rename = "extensionRef")]
-    _extension_ref: Option<IgnoredAny>,
+    _extension_ref: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct Stable {
     selector: Selector,
     target_ports: Vec<Port>,
     #[serde(rename = "appProtocol")]
-    _app_protocol: Option<IgnoredAny>,
-    #[serde(rename = "endpointPickerRef")]
-    _endpoint_picker_ref: Option<IgnoredAny>,
+    _app_protocol: Option<Value>,
+    endpoint_picker_ref: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct Selector {
     match_labels: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Port {
     number: u16,
 }
@@ -67,34 +70,59 @@ impl Pool {
     /// Reads `inference.networking.x-k8s.io/v1alpha1` and `v1alpha2`.
     pub fn experimental(resource: &Resource, findings: &mut Findings) -> Option<Pool> {
         let spec: Experimental = resource.spec(findings)?;
-        let pool = Pool::new(resource, &spec.selector, spec.target_port_number, false);
-        pool.with_valid_port("spec.targetPortNumber", findings)
+        let pool = Pool::new(resource, spec.selector, vec![spec.target_port_number]);
+        pool.with_valid_ports(|_| "spec.targetPortNumber".to_owned(), findings)
     }
 
     /// Reads `inference.networking.k8s.io/v1`.
     pub fn stable(resource: &Resource, findings: &mut Findings) -> Option<Pool> {
         let spec: Stable = resource.spec(findings)?;
-        let Some(first) = spec.target_ports.first() else {
-            findings.refuse(&resource.identity, "spec.targetPorts", "has no port");
+        if !(1..=MAX_PORTS).contains(&spec.target_ports.len()) {
+            let problem = match spec.target_ports.len() {
+                0 => "has no port".to_owned(),
+                count => format!("has {count} ports; at most {MAX_PORTS} are allowed"),
+            };
+            findings.refuse(&resource.identity, "spec.targetPorts", problem);
             return None;
-        };
-        let pool = Pool::new(resource, &spec.selector.match_labels, first.number, true);
-        pool.with_valid_port("spec.targetPorts[0].number", findings)
+        }
+        let ports = spec.target_ports.iter().map(|port| port.number).collect();
+        let mut pool = Pool::new(resource, spec.selector.match_labels, ports);
+        (pool.is_stable, pool.is_istios) = (true, spec.endpoint_picker_ref.is_some());
+        pool.with_valid_ports(|index| format!("spec.targetPorts[{index}].number"), findings)
     }
 
-    fn new(resource: &Resource, labels: &BTreeMap<String, String>, port: u16, is_stable: bool) -> Pool {
+    fn new(resource: &Resource, labels: BTreeMap<String, String>, ports: Vec<u16>) -> Pool {
         Pool {
             identity: resource.identity.clone(),
             strategy: resource.annotations.get(STRATEGY_ANNOTATION).cloned(),
-            port,
-            app: labels.get(SERVICE_LABEL).cloned(),
-            is_stable,
+            ports,
+            labels,
+            is_istios: false,
+            is_stable: false,
         }
     }
 
-    fn with_valid_port(self, path: &str, findings: &mut Findings) -> Option<Pool> {
-        if self.port == 0 {
-            findings.refuse(&self.identity, path, "0 is not a port");
+    /// The first port, by which Istio names the pool's cluster.
+    pub fn port(&self) -> u16 {
+        self.ports.first().copied().unwrap_or_default()
+    }
+
+    /// The Service of its pods by ASM's rule.
+    pub fn app(&self) -> Option<&str> {
+        self.labels.get(SERVICE_LABEL).map(String::as_str)
+    }
+
+    fn with_valid_ports(self, path: impl Fn(usize) -> String, findings: &mut Findings) -> Option<Pool> {
+        if let Some(index) = self.ports.iter().position(|port| *port == 0) {
+            findings.refuse(&self.identity, &path(index), "0 is not a port");
+            return None;
+        }
+        if self.labels.is_empty() {
+            findings.refuse(
+                &self.identity,
+                "spec.selector",
+                "has no label, so that it would select every pod",
+            );
             return None;
         }
         Some(self)

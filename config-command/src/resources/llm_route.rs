@@ -16,7 +16,6 @@ pub struct Route {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Spec {
     host: String,
     #[serde(default)]
@@ -25,7 +24,7 @@ struct Spec {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Rule {
     pub name: Option<String>,
     #[serde(default)]
@@ -33,7 +32,8 @@ pub struct Rule {
     pub backend_refs: Vec<WeightedBackend>,
 }
 
-/// Conditions in the form that they also have in a VirtualService.
+/// Conditions in the form that they also have in a VirtualService. One that is not known here is refused: without it the
+/// route would be for more.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Match {
@@ -46,7 +46,7 @@ pub struct Match {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct WeightedBackend {
     pub backend_ref: Option<Backend>,
     provider_host: Option<String>,
@@ -54,7 +54,6 @@ pub struct WeightedBackend {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Backend {
     #[serde(rename = "group")]
     _group: Option<String>,
@@ -69,7 +68,7 @@ impl Route {
         let spec: Spec = resource.spec(findings)?;
         let mut backends = spec.rules.iter().flat_map(|rule| &rule.backend_refs);
         if backends.any(|backend| backend.provider_host.is_some()) {
-            findings.pass_over(&format!("{} (it leads to a provider outside)", resource.identity));
+            findings.pass_over(&resource.identity, "it leads to a provider outside");
             return None;
         }
         let Spec { host, gateways, rules } = spec;

@@ -8,14 +8,58 @@ use serde_json::{Map, Value};
 
 use crate::findings::Findings;
 
+/// Which resource it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Group and version.
+    pub api_version: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
 /// Which resource it is, and where it was read.
 #[derive(Debug, Clone)]
 pub struct Identity {
+    /// The file, for messages.
     pub source: String,
+    /// Group and version.
     pub api_version: String,
+    /// Its kind.
     pub kind: String,
+    /// Its namespace.
     pub namespace: String,
+    /// Its name.
     pub name: String,
+    /// When the API server made it, in RFC 3339; what has no time is taken to be the youngest.
+    pub created: Option<String>,
+    /// The API server's own name for it.
+    pub uid: Option<String>,
+}
+
+impl Identity {
+    /// Tells it from all others.
+    pub fn key(&self) -> Key {
+        Key {
+            api_version: self.api_version.clone(),
+            kind: self.kind.clone(),
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+        }
+    }
+
+    /// The group of its API.
+    pub fn group(&self) -> &str {
+        self.api_version.split_once('/').map_or("", |(group, _)| group)
+    }
+
+    /// Who comes first: the older one, then by namespace and name.
+    pub fn age(&self) -> (bool, Option<&str>, &str, &str, &str) {
+        (self.created.is_none(), self.created.as_deref(), &self.namespace, &self.name, &self.kind)
+    }
 }
 
 impl fmt::Display for Identity {
@@ -25,9 +69,10 @@ impl fmt::Display for Identity {
 }
 
 /// A resource whose spec has not been looked at.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Resource {
     pub identity: Identity,
+    /// Its annotations.
     pub annotations: Map<String, Value>,
     spec: Value,
 }
@@ -44,10 +89,13 @@ struct Object {
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Metadata {
     name: Option<String>,
     namespace: Option<String>,
     annotations: Option<Map<String, Value>>,
+    creation_timestamp: Option<String>,
+    uid: Option<String>,
 }
 
 /// The resources of one document: one, or those of a list as kubectl prints it.
@@ -80,6 +128,8 @@ fn resource(object: Object, source: &str, namespace: &str) -> Resource {
             kind: object.kind,
             namespace: metadata.namespace.unwrap_or_else(|| namespace.to_owned()),
             name: metadata.name.unwrap_or_default(),
+            created: metadata.creation_timestamp,
+            uid: metadata.uid,
         },
         annotations: metadata.annotations.unwrap_or_default(),
         spec: object.spec,
@@ -87,16 +137,34 @@ fn resource(object: Object, source: &str, namespace: &str) -> Resource {
 }
 
 impl Resource {
-    /// Its spec; one that is not right is refused by field path.
+    /// Its spec; one that is not right is refused by field path, and a field that is not known is warned of.
     pub fn spec<Spec: DeserializeOwned>(&self, findings: &mut Findings) -> Option<Spec> {
-        serde_path_to_error::deserialize(&self.spec)
-            .map_err(|error| {
-                let path = match error.path().to_string().as_str() {
-                    "." | "?" => "spec".to_owned(),
-                    path => format!("spec.{path}"),
-                };
-                findings.refuse(&self.identity, &path, error.inner());
-            })
-            .ok()
+        let mut unknown = Vec::new();
+        let mut track = serde_path_to_error::Track::new();
+        let deserializer = serde_path_to_error::Deserializer::new(&self.spec, &mut track);
+        let read = serde_ignored::deserialize(deserializer, |path| unknown.push(path.to_string()));
+        for path in unknown {
+            let problem = "is not known here, perhaps of a newer release, and counts for nothing";
+            findings.warn(&self.identity, &format!("spec.{}", with_brackets(&path)), problem);
+        }
+        read.map_err(|error| {
+            let path = match track.path().to_string().as_str() {
+                "." | "?" => "spec".to_owned(),
+                path => format!("spec.{path}"),
+            };
+            findings.refuse(&self.identity, &path, error);
+        })
+        .ok()
     }
+}
+
+/// `rules.0.matches` as `rules[0].matches`, which is how the other paths are written. Steps into what may be left out are
+/// question marks.
+fn with_brackets(path: &str) -> String {
+    let steps = path.split('.').filter(|step| *step != "?");
+    steps.fold(String::new(), |text, step| match step.parse::<usize>() {
+        Ok(index) => format!("{text}[{index}]"),
+        Err(_) if text.is_empty() => step.to_owned(),
+        Err(_) => format!("{text}.{step}"),
+    })
 }

@@ -1,6 +1,6 @@
 //! What is refused, warned of and passed over, each with the words that say where it is.
 
-use inference_picker::config::{Config, Criticality};
+use inference_picker::config::Config;
 
 use super::{run, run_in, run_with_input};
 
@@ -69,22 +69,26 @@ fn a_pool_that_is_not_right_is_refused_by_field_path() {
         ("{targetPortNumber: 70000, selector: {app: a}}", "spec.targetPortNumber: invalid value"),
         ("{targetPortNumber: http, selector: {app: a}}", "spec.targetPortNumber: invalid type"),
         ("{targetPortNumber: 1, selector: {app: 7}}", "spec.selector.app: invalid type"),
-        ("{targetPortNumber: 1, selector: {role: a}}", "spec.selector: has no label `app`"),
-        ("{targetPortNumber: 1, selector: {app: a}, port: 1}", "spec.port: unknown field `port`"),
-        ("{targetPortNumber: 1, selector: {app: pool}}", "spec.selector: leads to the cluster `outbound|"),
+        ("{targetPortNumber: 1, selector: {role: a}}", "spec.selector: names no Service"),
+        ("{targetPortNumber: 1, selector: {app: a.other.svc}}", "spec.selector: names no Service"),
+        ("{targetPortNumber: 1, selector: {}}", "spec.selector: has no label"),
     ] {
-        // The last one has the port of the pool before it.
-        let spec = spec.replace("1, selector: {app: pool}", "8000, selector: {app: pool}");
-        refused(&pool("p", &spec), &format!("{pool_p}{line}"));
+        refused(&pool("p", spec), &format!("{pool_p}{line}"));
     }
+    let of_the_same = pool("q", "{targetPortNumber: 8000, selector: {app: pool}}");
+    refused(&of_the_same, "InferencePool default/q: spec.selector: leads to the cluster `outbound|");
     refused(
         &stable_pool("p", "{selector: {app: a}, targetPorts: []}"),
-        "InferencePool default/p: spec.selector.app:",
+        "InferencePool default/p: spec.selector: missing field `matchLabels`",
     );
     let without_ports = stable_pool("p", "{selector: {matchLabels: {app: a}}, targetPorts: []}");
     refused(&without_ports, "InferencePool default/p: spec.targetPorts: has no port");
     let of_port_zero = stable_pool("p", "{selector: {matchLabels: {app: a}}, targetPorts: [{number: 0}]}");
     refused(&of_port_zero, "InferencePool default/p: spec.targetPorts[0].number: 0 is not a port");
+    let ports = (1..=9).map(|number| format!("{{number: {number}}}")).collect::<Vec<_>>().join(", ");
+    let of_nine =
+        stable_pool("p", &format!("{{selector: {{matchLabels: {{app: a}}}}, targetPorts: [{ports}]}}"));
+    refused(&of_nine, "InferencePool default/p: spec.targetPorts: has 9 ports; at most 8 are allowed");
 }
 
 #[test]
@@ -92,10 +96,103 @@ fn pools_that_the_plugin_cannot_tell_apart_are_refused() {
     let again = pool("pool", "{targetPortNumber: 8000, selector: {app: b}}");
     refused(&again, "InferencePool default/pool: metadata.name: is there twice, before in -");
     let elsewhere = again.replace("name: pool}", "name: pool, namespace: b}");
-    refused(
+    // Read after `b`, whose name comes first.
+    warned(
         &elsewhere,
-        "InferencePool b/pool: metadata.name: the plugin's pools have no namespace, and -: InferencePool",
+        "InferencePool default/pool: metadata.name: an older pool in another namespace has this name, so the plugin knows \
+         it as `default/pool`",
     );
+}
+
+#[test]
+fn of_two_pools_with_one_name_the_older_one_keeps_it_and_models_follow_theirs() {
+    let model = |namespace: &str| {
+        model("m", "{modelName: x, poolRef: {name: pool}}")
+            .replace("{name: m}", &format!("{{name: m, namespace: {namespace}}}"))
+    };
+    let older = POOL.replace("{name: pool}", "{name: pool, creationTimestamp: '2026-01-01T00:00:00Z'}");
+    let younger =
+        POOL.replace("{name: pool}", "{name: pool, namespace: a, creationTimestamp: '2026-02-01T00:00:00Z'}");
+    let documents = format!("{younger}{older}{}{}", model("a"), model("default"));
+    let run = run_with_input(&["plugin", "-"], &documents);
+    let config = Config::parse(run.printed.as_bytes()).unwrap();
+    let names: Vec<_> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
+    assert_eq!(names, ["pool", "a/pool"], "{}", run.messages);
+    let pools: Vec<_> = config.models.iter().map(|model| model.pool).collect();
+    assert_eq!(pools, [1, 0], "each in its own namespace's, in the order of their namespaces");
+}
+
+#[test]
+fn the_order_of_resources_changes_nothing() {
+    let one = model("m", "{modelName: x, poolRef: {name: pool}}");
+    let other = pool("q", "{targetPortNumber: 1, selector: {app: q}}");
+    let rewrite = resource(
+        "InferenceModelRewrite",
+        "r",
+        "{poolRef: {name: q}, rules: [{targets: [{modelRewrite: z}]}]}",
+    );
+    let forth = run_with_input(&["istio", "-"], &[POOL, &one, &other, &rewrite].concat());
+    let back = run_with_input(&["istio", "-"], &[&rewrite, &other, &one, POOL].concat());
+    assert!(forth.succeeded, "{}", forth.messages);
+    assert_eq!(forth.printed, back.printed);
+}
+
+#[test]
+fn a_service_is_found_by_all_labels_of_the_selector() {
+    let service = |name: &str, labels: &str, ports: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}, spec: {{selector: {labels}, ports: [{ports}]}}}}\n---\n"
+        )
+    };
+    let pool = pool("p", "{targetPortNumber: 8000, selector: {role: decode, model: qwen}}");
+    let services = [
+        service("other", "{role: prefill, model: qwen}", "{port: 80, targetPort: 8000}"),
+        service("part", "{role: decode}", "{port: 80, targetPort: 8000}"),
+        service(
+            "right",
+            "{model: qwen, role: decode}",
+            "{port: 9, targetPort: 1}, {port: 80, targetPort: 8000}",
+        ),
+    ];
+    let run = run_with_input(&["plugin", "-"], &format!("{pool}{}", services.concat()));
+    assert!(
+        run.printed.contains("outbound|80||right.default.svc.cluster.local"),
+        "{}{}",
+        run.printed,
+        run.messages
+    );
+    let elsewhere = services[2].replace("{name: right}", "{name: right, namespace: other}");
+    refused(&format!("{pool}{elsewhere}"), "InferencePool default/p: spec.selector: names no Service");
+}
+
+#[test]
+fn a_pool_without_a_service_gets_one_if_it_is_asked_for() {
+    let labels = pool("p", "{targetPortNumber: 8000, selector: {role: decode, model: qwen}}");
+    let without_picker = "{selector: {matchLabels: {a: b}}, targetPorts: [{number: 1}, {number: 2}]}";
+    let documents = format!("{labels}{}", stable_pool("q", without_picker));
+    let run = run_with_input(&["istio", "--make-services", "-"], &documents);
+    assert!(run.succeeded, "{}", run.messages);
+    for text in ["    name: p-ip-", "      model: qwen\n", "      a: b\n", "port: 54322", "targetPort: 2"] {
+        let text = text.trim();
+        assert!(run.printed.contains(text), "{text}: {}", run.printed);
+    }
+    warned(
+        &stable_pool("q", without_picker),
+        "InferencePool default/q: spec.endpointPickerRef: is missing, so that Istio up to 1.31 makes no Service",
+    );
+}
+
+#[test]
+fn several_ports_are_one_cluster_only_where_istio_has_pools() {
+    let ports = stable_pool(
+        "p",
+        "{selector: {matchLabels: {app: a}}, targetPorts: [{number: 1}, {number: 2}], endpointPickerRef: {}}",
+    );
+    let run = run_with_input(&["check", "-", "--deployment", "envoy-filter"], &ports);
+    let line = "warning: -: InferencePool default/p: spec.targetPorts[1]: counts for nothing";
+    assert!(run.messages.contains(line), "{}", run.messages);
+    let run = run_with_input(&["check", "-"], &ports);
+    assert_eq!((run.succeeded, run.messages.as_str()), (true, ""));
 }
 
 #[test]
@@ -148,10 +245,152 @@ fn a_model_that_is_not_right_is_refused_by_field_path() {
         (spec("targetModels: [{name: a, weight: -1}]"), "spec.targetModels[0].weight: -1 is not between"),
         (spec("targetModels: [{name: a, weight: '1'}]"), "spec.targetModels[0].weight: invalid type"),
         (spec("targetModels: [{name: a}, {name: a}]"), "spec.targetModels[1].name: `a` is there twice"),
-        (spec("target: a"), "spec.target: unknown field `target`"),
     ] {
         refused(&document, &format!("InferenceModel default/m: {line}"));
     }
+}
+
+#[test]
+fn fields_of_newer_releases_are_warned_of_by_path() {
+    let unknown = "is not known here, perhaps of a newer release";
+    for (document, path) in [
+        (
+            pool("p", "{targetPortNumber: 1, selector: {app: a}, port: 1}"),
+            "InferencePool default/p: spec.port",
+        ),
+        (
+            stable_pool(
+                "p",
+                "{selector: {matchLabels: {app: a}, matchExpressions: []}, targetPorts: [{number: 1, name: x}]}",
+            ),
+            "InferencePool default/p: spec.targetPorts[0].name",
+        ),
+        (
+            model("m", "{modelName: x, poolRef: {name: pool, port: 1}}"),
+            "InferenceModel default/m: spec.poolRef.port",
+        ),
+        (
+            resource(
+                "InferenceModelRewrite",
+                "r",
+                "{poolRef: {name: pool}, rules: [{targets: [{modelRewrite: a, until: b}]}]}",
+            ),
+            "InferenceModelRewrite default/r: spec.rules[0].targets[0].until",
+        ),
+        (
+            resource("InferenceObjective", "o", "{poolRef: {name: pool}, latency: {ttft: 1s}}"),
+            "InferenceObjective default/o: spec.latency",
+        ),
+    ] {
+        warned(&document, &format!("{path}: {unknown}"));
+    }
+}
+
+#[test]
+fn a_kind_of_these_groups_that_is_not_known_is_an_error_of_check_alone() {
+    for (group, kind) in [
+        ("llm-d.ai/v1alpha2", "InferenceSchedule"),
+        ("inference.networking.x-k8s.io/v1alpha1", "InferencePoolImport"),
+        ("inference.networking.k8s.io/v1", "InferenceQuota"),
+    ] {
+        let document = format!("{{apiVersion: {group}, kind: {kind}, metadata: {{name: n}}, spec: {{}}}}\n");
+        refused(&document, &format!("{kind} default/n: kind: `{kind}` of "));
+        let run = run_with_input(&["plugin", "-"], &format!("{POOL}{document}"));
+        assert!(run.succeeded && run.messages.contains("not known: -: "), "{}", run.messages);
+    }
+}
+
+#[test]
+fn of_one_resource_in_two_groups_the_newer_one_counts_with_a_note() {
+    let old = resource("InferenceObjective", "o", "{poolRef: {name: pool}, priority: 1}");
+    let new = old.replace("inference.networking.x-k8s.io", "llm-d.ai").replace("priority: 1", "priority: 2");
+    for documents in [format!("{old}{new}"), format!("{new}{old}")] {
+        let run = run_with_input(&["plugin", "-"], &format!("{POOL}{documents}"));
+        assert!(
+            run.printed.contains("\"priority\": 2") && !run.printed.contains("\"priority\": 1"),
+            "{}",
+            run.printed
+        );
+        let line = "InferenceObjective default/o: apiVersion: counts for nothing, as llm-d.ai/v1alpha2 has the same name";
+        assert!(run.messages.contains(line), "{}", run.messages);
+    }
+    let old = pool("p", "{targetPortNumber: 1, selector: {app: a}}");
+    let new = stable_pool(
+        "p",
+        "{selector: {matchLabels: {app: b}}, targetPorts: [{number: 1}], endpointPickerRef: {name: e}}",
+    );
+    let run = run_with_input(&["plugin", "-"], &format!("{old}{new}"));
+    assert!(
+        run.printed.contains("outbound|54321||p-ip-") && run.succeeded,
+        "{}{}",
+        run.printed,
+        run.messages
+    );
+}
+
+#[test]
+fn a_rule_without_matches_is_its_pools_default_and_the_older_one_counts() {
+    let rewrite = |name: &str, created: &str, target: &str| {
+        let spec = format!(
+            "{{poolRef: {{name: pool}}, rules: [{{targets: [{{modelRewrite: {target}}}]}}, \
+             {{matches: [{{model: {{value: a}}}}], targets: [{{modelRewrite: a-{target}}}]}}]}}"
+        );
+        resource("InferenceModelRewrite", name, &spec).replace(
+            &format!("{{name: {name}}}"),
+            &format!("{{name: {name}, creationTimestamp: '{created}'}}"),
+        )
+    };
+    let (younger, older) =
+        (rewrite("a", "2026-05-01T00:00:00Z", "y"), rewrite("b", "2026-04-01T00:00:00Z", "o"));
+    let run = run_with_input(&["plugin", "-"], &format!("{POOL}{younger}{older}"));
+    let config = Config::parse(run.printed.as_bytes()).unwrap();
+    assert_eq!(config.pools[0].default_targets[0].name, "o", "{}", run.messages);
+    assert_eq!((config.models.len(), config.models[0].targets[0].name.as_str()), (1, "a-o"));
+    assert!(!config.reject_unknown_models);
+    for path in
+        ["spec.rules[0].matches: an earlier rule", "spec.rules[1].matches[0].model.value: an earlier rule"]
+    {
+        assert!(
+            run.messages.contains(&format!("warning: -: InferenceModelRewrite default/a: {path}")),
+            "{}",
+            run.messages
+        );
+    }
+}
+
+#[test]
+fn what_one_namespace_has_keeps_no_other_out() {
+    let rewrites = |namespace: &str, range: std::ops::Range<usize>| -> String {
+        let rewrite = |index: usize| {
+            let spec = "{poolRef: {name: pool}, rules: [{matches: [{model: {value: mINDEX}}], targets: [{modelRewrite: t}]}]}";
+            resource("InferenceModelRewrite", "r", &spec.replace("INDEX", &index.to_string()))
+                .replace("{name: r}", &format!("{{name: r{index:05}, namespace: {namespace}}}"))
+        };
+        range.map(rewrite).collect()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    for namespace in ["hostile", "own"] {
+        let pool = POOL.replace("{name: pool}", &format!("{{name: pool, namespace: {namespace}}}"));
+        write(&format!("{namespace}.yaml"), &pool);
+    }
+    write("rewrites-of-own.yaml", &rewrites("own", 0..5));
+    for part in 0..20 {
+        write(&format!("rewrites-{part:02}.yaml"), &rewrites("hostile", part * 500..(part + 1) * 500));
+    }
+    let run = run_in(folder.path(), &["check", "."], "");
+    assert!(!run.succeeded);
+    let errors: Vec<_> = run.messages.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert!(
+        errors.len() > 5_000 && errors.iter().all(|line| line.contains("InferenceModelRewrite hostile/r")),
+        "{}",
+        errors.len()
+    );
+    assert!(
+        errors[0].contains("spec: is more than the 4091 models that the namespace `hostile`"),
+        "{}",
+        errors[0]
+    );
 }
 
 #[test]
@@ -201,11 +440,6 @@ fn a_model_may_be_in_several_pools() {
     let documents = format!("{POOL}{canary}{}{}", in_pool("m", "pool", "a"), in_pool("n", "canary", "b"));
     let run = run_with_input(&["check", "-"], &documents);
     assert_eq!((run.succeeded, run.printed.as_str()), (true, "pools: 2, models: 2\n"), "{}", run.messages);
-    let objective = resource("InferenceObjective", "x", "{poolRef: {name: canary}, priority: -1}");
-    let run = run_with_input(&["plugin", "-"], &format!("{documents}{objective}"));
-    let config = Config::parse(run.printed.as_bytes()).unwrap();
-    let criticalities: Vec<_> = config.models.iter().map(|model| (model.pool, model.criticality)).collect();
-    assert_eq!(criticalities, [(0, Criticality::Standard), (1, Criticality::Sheddable)], "of its own pool's");
 }
 
 #[test]
@@ -231,13 +465,10 @@ fn a_rewrite_that_is_not_right_is_refused_by_field_path() {
     };
     for (document, line) in [
         (
-            rule("{targets: [{modelRewrite: a}]}"),
-            "spec.rules[0].matches: is empty, so that the rule is for every model",
-        ),
-        (
             rule("{matches: [{model: {type: Regex, value: a}}]}"),
             "spec.rules[0].matches[0].model.type: unknown variant",
         ),
+        (rule("{targets: []}"), "spec.rules[0].targets: 0 is not between"),
         (rule("{matches: [{model: {}}]}"), "spec.rules[0].matches[0].model: missing field `value`"),
         (rule("{matches: [{headers: {}}]}"), "spec.rules[0].matches[0].headers: unknown field"),
         (
@@ -281,32 +512,24 @@ fn of_two_rules_for_one_model_the_first_counts() {
 }
 
 #[test]
-fn an_objective_tells_the_criticality_of_the_model_of_its_name() {
-    let objective = |spec: &str| resource("InferenceObjective", "chat", spec);
-    for (priority, criticality) in
-        [("2147483647", "Critical"), ("1", "Critical"), ("0", "Standard"), ("-1", "Sheddable")]
-    {
-        let model = model("m", "{modelName: chat, poolRef: {name: pool}}");
-        let documents = format!(
-            "{POOL}{model}{}",
-            objective(&format!("{{priority: {priority}, poolRef: {{name: pool}}}}"))
-        );
-        let run = run_with_input(&["plugin", "-"], &documents);
-        assert!(
-            run.printed.contains(&format!("\"criticality\": \"{criticality}\"")),
-            "{}{}",
-            run.printed,
-            run.messages
-        );
+fn an_objective_is_one_of_the_plugins() {
+    let objective = |spec: &str| {
+        resource("InferenceObjective", "chat", spec).replace("inference.networking.x-k8s.io", "llm-d.ai")
+    };
+    for (priority, expected) in [("2147483647", i32::MAX), ("1", 1), ("null", 0), ("-1", -1)] {
+        let document = objective(&format!("{{priority: {priority}, poolRef: {{name: pool}}}}"));
+        let run = run_with_input(&["plugin", "-"], &format!("{POOL}{document}"));
+        let config = Config::parse(run.printed.as_bytes()).unwrap();
+        assert_eq!(config.priority_of("chat", 0), expected, "{}", run.messages);
+        assert!(config.models.is_empty() && !config.trust_headers);
     }
-    let document = objective("{poolRef: {name: pool}}");
-    warned(&document, "InferenceObjective default/chat: metadata.name: is taken as the name of a model");
-    let model = model("m", "{modelName: chat, criticality: Sheddable, poolRef: {name: pool}}");
-    let document = format!("{model}{}", objective("{priority: 5, poolRef: {name: pool}}"));
-    warned(&document, "InferenceObjective default/chat: spec.priority: its InferenceModel says Sheddable");
     refused(
         &objective("{priority: high, poolRef: {name: pool}}"),
         "InferenceObjective default/chat: spec.priority: invalid",
+    );
+    refused(
+        &objective("{priority: 2147483648, poolRef: {name: pool}}"),
+        "InferenceObjective default/chat: spec.priority: 2147483648 has more than 32 bits",
     );
     refused(
         &objective("{priority: 1, poolRef: {name: q}}"),
