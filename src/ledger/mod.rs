@@ -45,7 +45,7 @@ pub const HEARTBEAT_MS: u64 = 300;
 /// What other gateways have in flight does not count when it was not heard for this long, in milliseconds.
 pub const REMOTE_EXPIRES_AFTER_MS: u64 = 2_000;
 
-/// Notes of missing models that are told at a time, and of failures; there are few, and each is told for a second.
+/// Notes of missing models that are told at a time, and of failures; there are few, and each is published for a second and a half.
 pub const MAX_NOTES: usize = 256;
 
 /// Bytes of a ledger that are read: 65,000 endpoints with requests in flight, and the journal.

@@ -103,8 +103,9 @@ impl Ticket {
     }
 }
 
-/// How long what a worker has noted is told to others, in milliseconds: until all have read it that are there.
-const TOLD_FOR_MS: u64 = 1_000;
+/// How long what a worker has noted is published, in milliseconds: until all workers have read it, of which those in a quiet
+/// gateway read once a second.
+const TOLD_FOR_MS: u64 = 1_500;
 
 /// Whether what was noted then is still to be told to others, who all read what was told well within that time.
 fn is_told(noted_ms: u64, now_ms: u64) -> bool {
@@ -313,6 +314,11 @@ impl LoadBook {
     /// Whether this worker has nothing in flight.
     pub fn is_own_idle(&self) -> bool {
         self.busy.is_empty()
+    }
+
+    /// Whether no worker has anything in flight, as far as is known.
+    pub fn is_idle(&self) -> bool {
+        self.all_in_flight().all(|(_, in_flight)| in_flight.is_idle())
     }
 
     /// Whether what this worker has in flight has changed since it was last taken.

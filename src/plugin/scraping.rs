@@ -39,7 +39,7 @@ impl Service {
     pub fn tick(&mut self, now_ms: u64) -> u32 {
         self.exchange.read(&mut self.loads, now_ms);
         self.scraping.tick(&mut self.exchange, &mut self.loads, now_ms);
-        self.scraping.tick_ms()
+        self.scraping.tick_ms(IDLE_TICK_MS)
     }
 
     pub fn http_call_answered(&mut self, token: u32, now_ms: u64) {
@@ -102,14 +102,14 @@ impl Scraping {
         self.pools.iter().any(|pool| pool.is_mine)
     }
 
-    /// How long until it is to be asked again what is due, in milliseconds.
-    pub fn tick_ms(&self) -> u32 {
+    /// How long until it is to be asked again what is due, in milliseconds, by a worker that ticks that often without it.
+    pub fn tick_ms(&self, otherwise_ms: u32) -> u32 {
         let asks = self.peers.as_ref().is_some_and(PeersAsking::is_mine);
         let busy = self.pools.iter().any(|pool| pool.is_mine && pool.scraper.is_busy());
         match self.is_mine() {
             _ if asks || busy => BUSY_TICK_MS,
             true => IDLE_SCRAPER_TICK_MS,
-            false => IDLE_TICK_MS,
+            false => otherwise_ms,
         }
     }
 

@@ -10,9 +10,13 @@ pub const BUSY_TICK_MS: u32 = 10;
 /// Who scrapes endpoints without requests, in milliseconds: within this time it knows that there are some.
 pub const IDLE_SCRAPER_TICK_MS: u32 = 50;
 
-/// A worker without requests, in milliseconds: within this time it takes over a lease that has run out, and reads what others
-/// have told before that is kept no longer.
+/// A worker without requests while others have some, in milliseconds: within this time it takes over a lease that has run out,
+/// and reads what others have published before that is kept no longer.
 pub const IDLE_TICK_MS: u32 = 250;
+
+/// A worker of a gateway in which nobody has requests, in milliseconds: within this time it knows that there are some. What was
+/// published meanwhile is kept for longer, but for prompts beyond 3,000 a second.
+pub const QUIET_TICK_MS: u32 = 1_000;
 
 /// The period that the host was told.
 #[derive(Default)]

@@ -4,7 +4,7 @@ use super::host::{self, LogLevel};
 use super::recorder::{GAUGE_INTERVAL_MS, Recorder};
 use super::scraping::Scraping;
 use super::shared::{Exchange, SnapshotPlace};
-use super::ticks::{BUSY_TICK_MS, IDLE_TICK_MS, Ticks};
+use super::ticks::{BUSY_TICK_MS, IDLE_TICK_MS, QUIET_TICK_MS, Ticks};
 use crate::config::{Config, ScrapeBy};
 use crate::decide::{Decision, Pick, Prepared};
 use crate::interval::Interval;
@@ -88,7 +88,11 @@ impl<W> Worker<W> {
         let is_busy = !self.picker.loads().is_own_idle()
             || self.picker.has_queued()
             || self.exchange.member.has_unwritten();
-        if is_busy { BUSY_TICK_MS } else { self.scraping.as_ref().map_or(IDLE_TICK_MS, Scraping::tick_ms) }
+        if is_busy {
+            return BUSY_TICK_MS;
+        }
+        let idle_ms = if self.picker.loads().is_idle() { QUIET_TICK_MS } else { IDLE_TICK_MS };
+        self.scraping.as_ref().map_or(idle_ms, |scraping| scraping.tick_ms(idle_ms))
     }
 
     /// Takes over what others have in flight, what happened to their prompts, and what was scraped.
