@@ -75,7 +75,7 @@ plugin() {
 end_to_end_tests() {
     [ -x .build/prometheus/usr/bin/prometheus ] ||
         skip "dashboard and alerts in a real Prometheus: Debian's package of it could not be had"
-    cargo test --locked --package envoy-test
+    cargo test --locked --package envoy-test -- --test-threads "$(waiting_threads)"
 }
 
 istio() {
@@ -90,7 +90,12 @@ istio() {
             "own (unshare --user --mount)"
         set -- "$@" --skip under_the_agent::
     fi
-    cargo test --locked --package envoy-test --test istio -- "$@"
+    cargo test --locked --package envoy-test --test istio -- "$@" --test-threads "$(waiting_threads)"
+}
+
+# Tests that run Envoys wait for half of their time.
+waiting_threads() {
+    echo $((2 * $(getconf _NPROCESSORS_ONLN)))
 }
 
 skip() {
