@@ -340,7 +340,7 @@ impl Scraper {
         let latest_ms = now_ms.saturating_add(self.schedule.longest_ms());
         let (schedule, looks) = (self.schedule.stretched(self.stretch), self.looks);
         let interval_ms = self.schedule.interval_ms;
-        let most = self.most_at_once(now_ms);
+        let [mut busy_left, mut idle_left] = self.most_at_once(now_ms);
         let (mut busy, mut idle) = (0, 0);
         let is_due = |target: &&mut Target| {
             let is_idle = target.is_idle(looks);
@@ -353,26 +353,27 @@ impl Scraper {
             !target.in_progress && (due_ms <= now_ms || target.due_ms > latest_ms)
         };
         let targets = self.targets.iter_mut().flat_map(|targets| &mut targets.list);
-        let mut due: Vec<&mut Target> = targets.filter(is_due).collect();
-        due.truncate(most);
-        let due = due.into_iter().map(|target| {
+        let due = targets.filter(is_due).filter_map(|target| {
+            let left = if target.is_idle(looks) { &mut idle_left } else { &mut busy_left };
+            *left = left.checked_sub(1)?;
             target.in_progress = true;
-            target.published.address
+            Some(target.published.address)
         });
         let due = due.collect();
         (self.counted, self.looked_ms) = ((busy, idle), now_ms);
         due
     }
 
-    /// How many are asked at once at most.
-    fn most_at_once(&self, now_ms: u64) -> usize {
+    /// How many are asked at once at most, of those with requests and of those without: a thousand idle ones that are due in
+    /// one moment do not hold up a busy one.
+    fn most_at_once(&self, now_ms: u64) -> [usize; 2] {
         if self.stretch == Stretch::NONE {
-            return usize::MAX;
+            return [usize::MAX; 2];
         }
         let Demand { busy, idle } = self.demand();
-        let per_s = busy / self.stretch.busy + idle / self.stretch.idle;
         let passed_s = now_ms.saturating_sub(self.looked_ms) as f64 / 1e3;
-        (MAX_BURST * per_s * passed_s).ceil() as usize
+        let most = |per_s: f64| (MAX_BURST * per_s * passed_s).ceil() as usize;
+        [most(busy / self.stretch.busy), most(idle / self.stretch.idle)]
     }
 
     /// Scrapes a second that would be made without a budget, as it was last looked at who is due.
@@ -717,6 +718,29 @@ mod tests {
         let most: Vec<usize> = most.collect();
         // 100 in a second are one in 10 ms.
         assert!(most.iter().all(|due| *due <= 2) && most.iter().sum::<usize>() >= 100, "{most:?}");
+    }
+
+    /// 99 endpoints without requests of which all are due in one moment, and one with some behind them in the list.
+    #[test]
+    fn many_idle_endpoints_that_are_due_do_not_hold_up_a_busy_one() {
+        let mut scraper = scraper(100);
+        let idle: &[u8] = b"vllm:num_requests_waiting 0\nvllm:num_requests_running 0\n";
+        for address in scraper.due(49) {
+            scraper.answered(address, Ok(idle), InFlight::default(), 49);
+        }
+        scraper.set_stretch(Stretch { busy: 2.0, idle: 10.0 });
+        let (mut asked, mut most_idle) = (Vec::new(), 0);
+        for now_ms in (10_000..16_000).step_by(10) {
+            scraper.observe_in_flight([(address(100), in_flight(1, 1))].into_iter());
+            let due = scraper.due(now_ms);
+            most_idle = most_idle.max(due.iter().filter(|due| **due != address(100)).count());
+            for address in due {
+                asked.extend((address == self::address(100)).then_some(now_ms));
+                scraper.answered(address, Ok(idle), in_flight(1, 1), now_ms);
+            }
+        }
+        assert!(asked.windows(2).all(|pair| pair[1] - pair[0] <= 110), "{asked:?}");
+        assert!(asked.len() > 50 && (1..=4).contains(&most_idle), "{} {most_idle}", asked.len());
     }
 
     #[test]
