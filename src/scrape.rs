@@ -10,6 +10,7 @@
 //! says of the requests of others is believed as far as this gateway's own do not explain it, see `Believed`.
 
 mod budget;
+mod context_lengths;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -21,6 +22,8 @@ use crate::limits::{Limit, LimitsReached};
 use crate::load::InFlight;
 use crate::metrics::{self, EndpointMetrics, MAX_ADAPTERS, MetricsError, ModelServer};
 use crate::pool::{Discovered, EndpointReading, Reading, STALE_INTERVALS, Snapshot};
+
+use context_lengths::ContextLength;
 
 pub use budget::{Budget, Demand, Stretch};
 
@@ -40,6 +43,9 @@ const MAX_STRETCHED_INTERVAL_MS: u64 = 10_000;
 /// While intervals are stretched, how many times what would be due in the meantime, if they were spread evenly, is asked at
 /// once: endpoints that all begin to have requests in one moment are not asked in one moment.
 const MAX_BURST: f64 = 2.0;
+
+/// Lists of models that are asked for at once, for each pool and tick.
+const MAX_LISTS_AT_ONCE: usize = 4;
 
 /// How often endpoints are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +105,7 @@ struct Target {
     /// The figures of its last page, and when they became so.
     figures: Option<Figures>,
     changed_ms: u64,
+    context: ContextLength,
 }
 
 /// Time for which a peak of what this gateway had in flight counts at least, and twice that at most, in milliseconds: a
@@ -405,6 +412,31 @@ impl Scraper {
         of(busy, schedule.interval_ms).max(of(idle, schedule.idle_interval_ms))
     }
 
+    /// The endpoints whose lists of models are to be read now, [`MAX_LISTS_AT_ONCE`] at most; each counts as asked.
+    pub fn lists_due(&mut self, now_ms: u64) -> Vec<SocketAddr> {
+        if !self.server.lists_context() {
+            return Vec::new();
+        }
+        let targets = self.targets.iter_mut().flat_map(|targets| &mut targets.list);
+        let answering = targets.filter(|target| target.failures == 0 && target.published.reading.is_some());
+        let due =
+            answering.filter_map(|target| target.context.is_due(now_ms).then_some(target.published.address));
+        due.take(MAX_LISTS_AT_ONCE).collect()
+    }
+
+    /// An endpoint has answered with its list of models, or not.
+    pub fn listed(&mut self, address: SocketAddr, list: Option<&[u8]>) {
+        let Some(target) = self.targets.as_mut().and_then(|targets| targets.get_mut(&address)) else {
+            return;
+        };
+        target.context.answered(list.and_then(metrics::read_context_tokens));
+        if let Some(reading) = &mut target.published.reading {
+            let tokens = target.context.tokens();
+            self.changed |= reading.metrics.context_tokens != tokens;
+            reading.metrics.context_tokens = tokens;
+        }
+    }
+
     /// What has changed is not to be told: another scrapes now.
     pub fn forget_changes(&mut self) {
         self.changed = false;
@@ -447,8 +479,8 @@ impl Scraper {
             Ok(metrics) => {
                 let adapters = metrics.lora.as_ref().map_or(0, |lora| lora.adapters.len());
                 self.limits.add_if(adapters >= MAX_ADAPTERS, Limit::PageAdapters);
-                let failed = std::mem::take(&mut target.failures) > 0;
                 target.succeed(server, metrics, in_flight, interval_ms, now_ms);
+                let failed = std::mem::take(&mut target.failures) > 0;
                 match failed {
                     _ if was_out => Some(News::Back),
                     true => Some(News::Readable),
@@ -523,6 +555,7 @@ impl Target {
             busy_look: 0,
             figures: None,
             changed_ms: 0,
+            context: ContextLength::default(),
         }
     }
 
@@ -543,6 +576,11 @@ impl Target {
         let stood_ms = now_ms.saturating_sub(self.changed_ms);
         let believed = Believed::of(server, &metrics, own, in_flight, stood_ms);
         metrics.kv_cache_utilization = believed.kv_cache_utilization;
+        let before = self.published.reading.as_ref().map(|reading| &reading.metrics);
+        if self.failures > 0 || before.is_some_and(|before| metrics.is_of_a_restarted_server(before)) {
+            self.context.restarted();
+        }
+        metrics.context_tokens = metrics.context_tokens.or(self.context.tokens());
         self.published.reading = Some(Reading {
             scraped_ms: now_ms,
             waiting: believed.waiting,
@@ -718,6 +756,33 @@ mod tests {
         let most: Vec<usize> = most.collect();
         // 100 in a second are one in 10 ms.
         assert!(most.iter().all(|due| *due <= 2) && most.iter().sum::<usize>() >= 100, "{most:?}");
+    }
+
+    #[test]
+    fn a_list_of_models_tells_the_context_until_the_server_has_restarted_and_told_another() {
+        let mut scraper = scraper(1);
+        let context =
+            |scraper: &mut Scraper| published(scraper)[0].reading.as_ref().unwrap().metrics.context_tokens;
+        let page = |tokens: u32| {
+            format!(
+                "vllm:num_requests_waiting 0\nvllm:num_requests_running 0\nvllm:prefix_cache_queries_total {tokens}\n"
+            )
+        };
+        let read = |scraper: &mut Scraper, tokens: u32, now_ms: u64| {
+            scraper.answered(address(1), Ok(page(tokens).as_bytes()), InFlight::default(), now_ms);
+        };
+        assert_eq!(scraper.lists_due(0), [], "it has answered nothing yet");
+        read(&mut scraper, 100, 0);
+        assert_eq!((scraper.lists_due(10), scraper.lists_due(20)), (vec![address(1)], vec![]));
+        scraper.listed(address(1), Some(br#"{"data":[{"max_model_len":8192}]}"#));
+        assert_eq!(context(&mut scraper), Some(8_192));
+        read(&mut scraper, 200, 50);
+        assert_eq!((context(&mut scraper), scraper.lists_due(60)), (Some(8_192), vec![]));
+        read(&mut scraper, 10, 100);
+        assert_eq!(scraper.lists_due(110), [address(1)], "its counters have fallen");
+        assert_eq!(context(&mut scraper), Some(8_192));
+        scraper.listed(address(1), Some(br#"{"data":[{"max_model_len":4096}]}"#));
+        assert_eq!(context(&mut scraper), Some(4_096));
     }
 
     /// 99 endpoints without requests of which all are due in one moment, and one with some behind them in the list.

@@ -5,7 +5,7 @@
 //!
 //! The parts: `gzip` inflates, `exposition` knows the text format, `model_server` is the one table of names, `reader` adds up
 //! what the table selects. `load_header` reads what a
-//! server tells with an answer.
+//! server tells with an answer, `context_length` what it tells with its list of models.
 //!
 //! A page may be gzip, and may have the OpenMetrics form: what of that is not asked for comes where a server offers nothing
 //! else.
@@ -13,6 +13,7 @@
 //! What it does not do: histograms, rates, or the protobuf form. A page that has every needed
 //! series is believed: whether the numbers are fresh is for the caller, who knows when they were asked for.
 
+mod context_length;
 mod exposition;
 mod gzip;
 mod load_header;
@@ -23,6 +24,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use context_length::{MAX_LIST_BYTES, MODELS_PATH, read_context_tokens};
 pub use load_header::{LOAD_FORMAT, LOAD_FORMAT_HEADER, LOAD_HEADER, ToldLoad, read_load};
 pub use model_server::{Metric, ModelServer};
 pub use reader::{MAX_ADAPTERS, MAX_PAGE_BYTES, read};
@@ -52,7 +54,7 @@ pub struct EndpointMetrics {
     pub base_model: Option<String>,
     /// `None` if the server does not tell.
     pub cache: Option<CacheConfig>,
-    /// Tokens that a prompt and its answer may have. `None` if the server does not tell.
+    /// Tokens that a prompt and its answer may have, where the page tells, or else the list of models. `None` if neither does.
     pub context_tokens: Option<u32>,
     /// Tokens looked up in the prefix cache since the server started: those of prompts.
     pub prefix_cache_queries: Option<f64>,
@@ -63,6 +65,14 @@ pub struct EndpointMetrics {
     pub activity: Option<f64>,
     /// Whether it says that it takes no requests now: it sleeps, all its engines do. Only vLLM tells.
     pub is_resting: bool,
+}
+
+impl EndpointMetrics {
+    /// Whether the server has started anew since it printed the page `before`: its counters only fall then.
+    pub fn is_of_a_restarted_server(&self, before: &EndpointMetrics) -> bool {
+        let queries = before.prefix_cache_queries.zip(self.prefix_cache_queries);
+        queries.is_some_and(|(before, after)| after < before)
+    }
 }
 
 /// The LoRA adapters a server has in use.

@@ -189,6 +189,11 @@ impl ModelServer {
         }
     }
 
+    /// Whether its list of models tells how long its context is, and its page does not.
+    pub fn lists_context(self) -> bool {
+        matches!(self, Self::Vllm | Self::LlamaCpp)
+    }
+
     /// Whether it prints its gauges only once it has served a request, so that none means zero.
     pub(super) fn is_silent_until_used(self) -> bool {
         self == Self::Tgi

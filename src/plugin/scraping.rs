@@ -14,7 +14,7 @@ use crate::config::{self, Config, ScrapeBy};
 use crate::interval::Interval;
 use crate::ledger::Ledger;
 use crate::load::LoadBook;
-use crate::metrics::MAX_PAGE_BYTES;
+use crate::metrics::{MAX_LIST_BYTES, MAX_PAGE_BYTES, MODELS_PATH};
 use crate::pool::Discovered;
 use crate::scrape::{Budget, Demand, News, Schedule, ScrapeFailure, Scraper};
 
@@ -82,6 +82,7 @@ struct PoolScraping {
 enum Call {
     /// And when it was made.
     Scrape(usize, SocketAddr, u64),
+    Models(usize, SocketAddr),
     Discovery(usize),
 }
 
@@ -137,6 +138,7 @@ impl Scraping {
             self.recorder.record_limits(pool.scraper.limits.take());
             self.discover(index, now_ms);
             self.scrape(index, loads, now_ms);
+            self.ask_for_models(index, now_ms);
         }
         if publishing_us > 0 {
             self.budget.snapshot_written(publishing_us, now_ms);
@@ -161,6 +163,13 @@ impl Scraping {
                 let page = call_answer(MAX_PAGE_BYTES + 1);
                 self.scraped(index, address, page, called_ms, loads, now_ms);
                 self.budget.answered(host::now_us().saturating_sub(started_us));
+                false
+            }
+            Some(Call::Models(index, address)) => {
+                let list = call_answer(MAX_LIST_BYTES + 1).ok();
+                if let Some(pool) = self.pools.get_mut(index) {
+                    pool.scraper.listed(address, list.as_deref());
+                }
                 false
             }
             Some(Call::Discovery(index)) => self.discovered(index, now_ms),
@@ -206,7 +215,8 @@ impl Scraping {
         }
         let (started_us, mut failed) = (host::now_us(), Vec::new());
         for address in due {
-            match scrape(cluster, &pool.metrics, address, self.timeout_ms) {
+            let (metrics, page_address) = (&pool.metrics, pool.metrics.address_of(address));
+            match get(cluster, metrics, &metrics.path, page_address, self.timeout_ms) {
                 Ok(token) => {
                     self.calls.insert(token, Call::Scrape(index, address, now_ms));
                 }
@@ -216,6 +226,18 @@ impl Scraping {
         self.budget.asked(host::now_us().saturating_sub(started_us));
         for address in failed {
             self.scraped(index, address, Err(ScrapeFailure::NoAnswer), now_ms, loads, now_ms);
+        }
+    }
+
+    /// Asks for the lists of models that are due; one that cannot be asked for is due again later.
+    fn ask_for_models(&mut self, index: usize, now_ms: u64) {
+        let Some(pool) = self.pools.get_mut(index) else { return };
+        let Some(cluster) = &pool.metrics.cluster else { return };
+        for endpoint in pool.scraper.lists_due(now_ms) {
+            let call = get(cluster, &pool.metrics, MODELS_PATH, endpoint, self.timeout_ms);
+            if let Ok(token) = call {
+                self.calls.insert(token, Call::Models(index, endpoint));
+            }
         }
     }
 
@@ -350,18 +372,19 @@ impl PoolScraping {
     }
 }
 
-/// Asks for an endpoint's page through this cluster; gives the call's token.
-fn scrape(
+/// Asks for what is at this address and path, through the cluster and with the headers for metrics; gives the call's token.
+fn get(
     cluster: &str,
     metrics: &config::Metrics,
-    endpoint: SocketAddr,
+    path: &str,
+    address: SocketAddr,
     timeout_ms: u64,
 ) -> HostResult<u32> {
-    let address = metrics.address_of(endpoint).to_string();
+    let address = address.to_string();
     let destination = ("x-envoy-original-dst-host", address.as_str());
     let configured = metrics.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let headers: Vec<(&str, &str)> = std::iter::once(destination).chain(configured).collect();
-    host::http_get(cluster, &metrics.path, &address, &headers, timeout_ms)
+    host::http_get(cluster, path, &address, &headers, timeout_ms)
 }
 
 fn report(pool: &str, address: SocketAddr, news: &News) {

@@ -417,7 +417,9 @@ impl Endpoint {
         self.host = published.host;
         self.scrape_failures = published.scrape_failures;
         self.unreadable_ms = published.unreadable_ms;
-        self.restarted |= has_restarted(self.reading(), published.reading.as_ref());
+        let readings = self.reading().zip(published.reading.as_ref());
+        self.restarted |=
+            readings.is_some_and(|(before, after)| after.metrics.is_of_a_restarted_server(&before.metrics));
         self.set_reading(published.reading);
         let rests = self.reading().is_some_and(|reading| reading.metrics.is_resting);
         self.is_resting = rests && self.unreadable_ms.is_none();
@@ -439,13 +441,6 @@ impl Endpoint {
     pub(super) fn lora(&self) -> Option<&LoraState> {
         self.reading.as_ref()?.metrics.lora.as_ref()
     }
-}
-
-/// Counters only fall when a server starts anew.
-fn has_restarted(before: Option<&Reading>, after: Option<&Reading>) -> bool {
-    let queries =
-        |reading: Option<&Reading>| reading.and_then(|reading| reading.metrics.prefix_cache_queries);
-    queries(before).zip(queries(after)).is_some_and(|(before, after)| after < before)
 }
 
 #[cfg(test)]

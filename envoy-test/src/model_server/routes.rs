@@ -37,7 +37,7 @@ async fn model_server_answer(server: &Arc<Server>, request: Request<Incoming>) -
         (&Method::GET, "/metrics") => scrape::answer(server).await,
         (&Method::GET, "/health") => unless_hanging(server, empty(StatusCode::OK)).await,
         (&Method::GET, "/v1/models") => {
-            let list = models::list(&server.models(), unix_seconds() as u64);
+            let list = models::list(&server.models(), server.settings.context_tokens, unix_seconds() as u64);
             unless_hanging(server, json(StatusCode::OK, list)).await
         }
         (&Method::GET, "/v1/realtime") => realtime::answer(server, request),

@@ -20,7 +20,8 @@ pub struct ServerSettings {
     /// Tokens in each event of a stream (`--stream-interval`): the first token is told at once, whatever this is.
     pub stream_interval: usize,
     pub metrics_page: MetricsPage,
-    /// Tokens that a prompt and its answer may have, as SGLang's page tells (`--context-length`).
+    /// Tokens that a prompt and its answer may have, as SGLang's page tells (`--context-length`) and vLLM's list of models
+    /// (`--max-model-len`).
     pub context_tokens: usize,
     pub dialect: Dialect,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::gateway::{BODY_MODES, DEFERRED, Gateway, STOP_ITERATION, Setup, chat, chat_with, pod};
+use crate::gateway::{BODY_MODES, DEFERRED, Gateway, STOP_ITERATION, Setup, chat, chat_with, pod, until};
 use envoy_test::envoy::{Configuration, Protocol, RawConnection, Request, Response};
 use envoy_test::model_server::{FixedGauges, MetricsPage, ServerSettings, SglangRanks};
 use serde_json::{Value, json};
@@ -240,25 +240,29 @@ fn many_requests_on_one_connection_are_each_picked() {
     assert_eq!(completed(&gateway), 20);
 }
 
-/// Two pods with a short context and two with a longer one, as SGLang tells.
-fn of_two_contexts(configuration: &str) -> Gateway {
-    let metrics_page = MetricsPage::Sglang(SglangRanks { data_parallel: 1, tensor_parallel: 1 });
+/// Two pods with a short context and two with a longer one, which SGLang tells with its metrics and vLLM with its models.
+fn of_two_contexts(configuration: &str, model_server: &str) -> Gateway {
+    let metrics_page = match model_server {
+        "sglang" => MetricsPage::Sglang(SglangRanks { data_parallel: 1, tensor_parallel: 1 }),
+        _ => MetricsPage::Vllm { engines: 1 },
+    };
     let contexts = [1_000, 4_000, 1_000, 4_000];
     let pods = contexts.map(|context_tokens| ServerSettings { metrics_page, context_tokens, ..pod() });
     let setup = Setup::new(configuration).pods(pods.to_vec());
-    setup.plugin(|plugin| plugin["pools"][0]["modelServer"] = "sglang".into()).start()
+    setup.plugin(|plugin| plugin["pools"][0]["modelServer"] = model_server.into()).start()
 }
 
 #[test]
 fn a_prompt_goes_to_pods_that_take_it_and_is_refused_where_it_surely_fits_nowhere() {
-    for configuration in BODY_MODES {
-        let gateway = of_two_contexts(configuration);
+    for (configuration, model_server) in BODY_MODES.into_iter().zip(["sglang", "vllm"]) {
+        let gateway = of_two_contexts(configuration, model_server);
         let completion = |prompt: Value| {
             Request::post("/v1/completions")
                 .json(&json!({"model": "tiny", "max_tokens": 2, "prompt": prompt}))
         };
         let ids = |count: usize| json!((0..count).collect::<Vec<_>>());
         let shares = |prompt: Value| gateway.shares(&gateway.burst(vec![completion(prompt); 16]));
+        until("contexts are known", || gateway.send(completion(ids(4_001))).status == 400);
         assert!(shares("word".into()).iter().all(|share| *share > 0), "{configuration}");
         for prompt in [ids(2_000), "word".repeat(2_000).into()] {
             let shares = shares(prompt);

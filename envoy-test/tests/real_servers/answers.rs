@@ -1,7 +1,7 @@
 //! Answers of a real server come through as it gives them.
 
 use envoy_test::envoy::{Request, Response};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::gateway::{ANSWER_TOKENS, Gateway, chat, completion};
 use crate::servers::MODEL;
@@ -52,4 +52,19 @@ pub fn a_body_that_is_not_json_is_refused_by_the_gateway(gateway: &Gateway) {
     assert_eq!(answer.json().unwrap()["error"]["code"], "invalid_json");
     let line = &gateway.log(1)[0];
     assert_eq!((&line["upstream"], &line["details"]), (&Value::Null, &"invalid_json".into()), "{line}");
+}
+
+/// Both kinds of server say with their models that they have room for so many tokens.
+const CONTEXT_TOKENS: usize = 8_192;
+
+pub fn a_prompt_that_no_server_has_room_for_is_refused_with_the_length_that_would_fit(gateway: &Gateway) {
+    let ids: Vec<usize> = vec![100; CONTEXT_TOKENS + 1];
+    let body = json!({"model": MODEL, "prompt": ids, "max_tokens": 1});
+    let request = Request::post("/v1/completions").json(&body);
+    // A gateway that has just started does not know yet, and leaves it to the servers.
+    let mut answers = std::iter::repeat_with(|| gateway.send(request.clone())).take(100);
+    let is_own = |answer: &Response| answer.json().unwrap()["error"]["code"] == "context_length_exceeded";
+    let refused = answers.find(is_own).expect("the gateway refuses it");
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("8192 tokens"), "{}", refused.text());
 }

@@ -46,6 +46,7 @@ fn check_shared(gateway: &Gateway) -> Vec<String> {
             answers::a_completion_is_answered,
             answers::the_models_are_the_servers_own,
             answers::a_body_that_is_not_json_is_refused_by_the_gateway,
+            answers::a_prompt_that_no_server_has_room_for_is_refused_with_the_length_that_would_fit,
             picking::a_burst_is_spread_over_all_servers_and_their_own_counters_agree,
             apis::a_request_without_a_model_is_the_servers_to_judge,
             apis::tokens_are_counted_as_the_server_counts_them,

@@ -4,12 +4,11 @@ use serde_json::Value;
 
 use crate::model_server::models::ServedModels;
 
-/// Tokens that prompt and output may have together. Shown only: the KV cache sets the limit here.
-const MODEL_LENGTH_MAX: &str = "8192";
-
-pub fn list(served: &ServedModels, created: u64) -> String {
+/// The list of a server whose prompts and outputs may have `context_tokens` together.
+pub fn list(served: &ServedModels, context_tokens: usize, created: u64) -> String {
     let base = Value::from(served.first()).to_string();
-    let models = served.base.iter().map(|name| model(name, "null", MODEL_LENGTH_MAX, created));
+    let length_max = context_tokens.to_string();
+    let models = served.base.iter().map(|name| model(name, "null", &length_max, created));
     let adapters = served.adapters.iter().map(|name| model(name, &base, "null", created));
     let data: Vec<String> = models.chain(adapters).collect();
     format!(r#"{{"object":"list","data":[{}]}}"#, data.join(","))
