@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::log_fields::LogFields;
 use crate::metrics::ModelServer;
+use crate::sessions::{Retention, Source};
 
 /// How often each endpoint's metrics are read. vLLM's gauges change at the end of a step (tens of milliseconds
 /// on a busy server), so reading faster shows nothing new.
@@ -51,6 +52,29 @@ pub const DEFAULT_QUEUE_MAX_REQUESTS: usize = 1_000;
 pub const DEFAULT_PREFIX_BLOCKS_MAX: usize = 250_000;
 /// The largest value of `prefixCache.maxBlocks`: 40 to 110 MB in each worker, 800 MB if no prompt had more than one block.
 pub const PREFIX_BLOCKS_MAX_CEILING: usize = 10_000_000;
+
+/// Conversations that are remembered of either kind, by names and by ids: 32 bytes each, for all workers together 8 MB.
+pub const DEFAULT_CONVERSATIONS_MAX: usize = 262_144;
+/// The largest value of `sessions.max` and `storedResponses.max`: 128 MB, and buckets of 32 KB that are read as a whole.
+pub const CONVERSATIONS_MAX_CEILING: usize = 4_194_304;
+/// How long a session is remembered without a request: by then its prefix has long been dropped.
+pub const DEFAULT_SESSIONS_EXPIRE_AFTER: Duration = Duration::from_secs(2 * 3_600);
+/// How long it is remembered where something is stored: a day's work, while servers keep it for as long as they run.
+pub const DEFAULT_STORED_EXPIRE_AFTER: Duration = Duration::from_secs(24 * 3_600);
+/// The longest of both: what servers keep is gone by then.
+pub const MAX_EXPIRE_AFTER: Duration = Duration::from_secs(2_592_000);
+/// Where the names of sessions are looked for unless that is configured: what agents send that are in use.
+pub const DEFAULT_SESSION_BY: [&str; 7] = [
+    "header x-session-id",
+    "header x-session-token",
+    "header session_id",
+    "header session-id",
+    "header x-claude-code-session-id",
+    "body prompt_cache_key",
+    "body conversation",
+];
+/// Places where the name of a session may be: each is looked at for each request.
+pub const MAX_SESSION_SOURCES: usize = 16;
 
 /// The largest value of `queue.maxRequests`: every waiting request holds its body in memory.
 pub const QUEUE_MAX_REQUESTS_CEILING: usize = 100_000;
@@ -210,6 +234,12 @@ pub struct Config {
     pub publish: LogFields,
     /// What keeps a user on one target of a model; `None`: nothing.
     pub sticky_by: Option<StickyBy>,
+    /// Where the name of a session may be, in order; none: sessions are not followed.
+    pub session_by: Vec<Source>,
+    /// How much is remembered of sessions.
+    pub sessions: Retention,
+    /// How much is remembered of where something is stored.
+    pub stored: Retention,
     /// The gateway's queue; `None`: nothing waits in the gateway.
     pub queue: Option<Queue>,
     /// What requests may name to say how much they matter.
@@ -312,6 +342,18 @@ pub struct Pool {
     pub prefix_blocks_max: usize,
     /// Where models go for which the pool has no entry of its own, by weight; empty: under the name asked for.
     pub default_targets: Vec<Target>,
+    /// How far sessions are followed.
+    pub session_affinity: SessionAffinity,
+}
+
+/// How far a session's requests go where its last one went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SessionAffinity {
+    /// As far as that costs less: what it has cached there is no work.
+    Cost,
+    /// As long as that endpoint may be picked.
+    Strict,
 }
 
 /// Where the metrics of a pool's endpoints are, and how they are asked for.

@@ -15,7 +15,8 @@ use crate::models::{self, Resolution, Turns};
 use crate::openai::{ApiError, InferenceRequest, SMALL_REQUEST_TOKENS};
 use crate::pool::{Freshness, Limits, Pool, Reading};
 use crate::prefix::{BLOCK_BYTES, BlockHasher, Match, PromptBlocks};
-use crate::strategy::{Demand, Ranked, rank};
+use crate::sessions::{Conversation, KnownBy, Outcome, Visit};
+use crate::strategy::{Demand, Ranked, Visited, rank};
 
 /// An inference request of which it is known what to send and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,10 @@ pub struct Prepared {
     pub streamed: bool,
     /// Who shares the queue with others, where tenants are told apart.
     pub tenant: Option<String>,
+    /// The conversation that it belongs to, if it names one.
+    pub conversation: Option<Conversation>,
+    /// The session that it names.
+    pub session: Option<Visit>,
 }
 
 /// A prompt as it will be computed.
@@ -79,6 +84,10 @@ pub struct Pick {
     pub share: Share,
     /// The prompt, if it was read.
     pub prompt: Option<SentPrompt>,
+    /// What became of the conversation that it belongs to, if it names one.
+    pub conversation: Option<(KnownBy, Outcome)>,
+    /// The session that it names.
+    pub session: Option<Visit>,
     /// Why this endpoint, in one short line.
     pub explanation: String,
 }
@@ -184,6 +193,8 @@ fn prepared(
         prompt: Rc::new(prompt),
         streamed: request.stream,
         tenant: None,
+        conversation: None,
+        session: None,
     }
 }
 
@@ -244,8 +255,14 @@ pub fn pick(
         model: (!prompt.model.is_empty()).then(|| AdapterId::of(&prompt.model)),
         blocks: prompt.blocks.as_ref(),
         streamed: prepared.streamed,
+        visited: prepared
+            .conversation
+            .and_then(|conversation| visited(conversation, prompt.tokens, pool, loads)),
     };
-    let asked = Asked { strategy: pool.routing_strategy, demand, prompt: Some(prompt) };
+    let conversation = prepared.conversation;
+    let session = prepared.session;
+    let asked =
+        Asked { strategy: pool.routing_strategy, demand, prompt: Some(prompt), conversation, session };
     send(config, pool, loads, asked, now_ms, rng)
 }
 
@@ -254,12 +271,15 @@ pub fn pick_unread(
     config: &Config,
     pool: &mut Pool,
     loads: &LoadBook,
+    conversation: Option<Conversation>,
     now_ms: u64,
     rng: &mut fastrand::Rng,
 ) -> Decision {
     let prompt_tokens = SMALL_REQUEST_TOKENS;
-    let demand = Demand { prompt_tokens, adapter: None, model: None, blocks: None, streamed: false };
-    let asked = Asked { strategy: RoutingStrategy::Default, demand, prompt: None };
+    let visited = conversation.and_then(|conversation| visited(conversation, prompt_tokens, pool, loads));
+    let demand = Demand { prompt_tokens, adapter: None, model: None, blocks: None, streamed: false, visited };
+    let asked =
+        Asked { strategy: RoutingStrategy::Default, demand, prompt: None, conversation, session: None };
     send(config, pool, loads, asked, now_ms, rng)
 }
 
@@ -268,6 +288,28 @@ struct Asked<'a> {
     strategy: RoutingStrategy,
     demand: Demand<'a>,
     prompt: Option<&'a Rc<Prompt>>,
+    conversation: Option<Conversation>,
+    session: Option<Visit>,
+}
+
+/// Where a conversation was served last, if that is an endpoint of the pool, and what of it is still cached there.
+fn visited(conversation: Conversation, prompt_tokens: u32, pool: &Pool, loads: &LoadBook) -> Option<Visited> {
+    let last = conversation.last?;
+    let place = pool.place(loads.known_by_key(last.endpoint)?)?;
+    let endpoint = pool.endpoints()?.get(place)?;
+    let is_cached = !endpoint.has_computed_anew_since(last.computed_tokens);
+    let tokens = if is_cached { last.cached_tokens(prompt_tokens) } else { 0 };
+    Some(Visited { place, tokens, is_strict: conversation.is_strict })
+}
+
+/// What became of the conversation, now that the request goes to the endpoint at this place.
+fn outcome(conversation: Conversation, visited: Option<Visited>, place: usize) -> (KnownBy, Outcome) {
+    let outcome = match (conversation.last, visited) {
+        (None, _) => Outcome::New,
+        (Some(_), Some(visited)) if visited.place == place => Outcome::Kept,
+        (Some(_), _) => Outcome::Moved,
+    };
+    (conversation.by, outcome)
 }
 
 fn send(
@@ -278,7 +320,7 @@ fn send(
     now_ms: u64,
     rng: &mut fastrand::Rng,
 ) -> Decision {
-    let Asked { strategy, demand, prompt } = asked;
+    let Asked { strategy, demand, prompt, conversation, session } = asked;
     if pool.endpoints().is_none() {
         return Decision::Fallback("endpoints not discovered yet");
     }
@@ -292,13 +334,16 @@ fn send(
     };
     let (matched, tokens) = (first.matched, first.uncached_tokens);
     let matched_tokens = demand.prompt_tokens.saturating_sub(tokens);
+    let conversation = conversation.map(|conversation| outcome(conversation, demand.visited, first.index));
     let pick = Pick {
         load_id: first.endpoint.load_id,
         destinations: destinations(&ranking),
         is_pool_guessed: false,
         share: Share { tokens, adapter: demand.adapter, model: demand.model, streamed: demand.streamed },
         prompt: prompt.map(|prompt| SentPrompt { prompt: Rc::clone(prompt), matched, matched_tokens }),
-        explanation: explain(strategy, first, demand, loads, now_ms),
+        conversation,
+        session,
+        explanation: explain(strategy, first, demand, conversation, loads, now_ms),
     };
     let index = first.index;
     if strategy == RoutingStrategy::RoundRobin {
@@ -332,6 +377,7 @@ fn explain(
     strategy: RoutingStrategy,
     first: &Ranked<'_>,
     demand: Demand<'_>,
+    conversation: Option<(KnownBy, Outcome)>,
     loads: &LoadBook,
     now_ms: u64,
 ) -> String {
@@ -341,6 +387,9 @@ fn explain(
     if let Some(blocks) = demand.blocks {
         line.add_ratio("matched_blocks", first.matched.blocks as u64, blocks.hashes.len() as u64);
         line.add("uncached_tokens", first.uncached_tokens.into());
+    }
+    if let Some((_, outcome)) = conversation {
+        line.add_word("session", outcome.name());
     }
     let in_flight = loads.in_flight(first.endpoint.load_id);
     line.add("in_flight", in_flight.requests.into());

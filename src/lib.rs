@@ -51,6 +51,7 @@ pub mod pool;
 pub mod prefix;
 pub mod queue;
 pub mod scrape;
+pub mod sessions;
 pub mod slots;
 pub mod stats;
 pub mod strategy;

@@ -11,11 +11,11 @@ use std::rc::Rc;
 
 use crate::admission::{Admission, DrainRate};
 use crate::config::Config;
-use crate::decide::{self, Decision, Pick, Prepared, SentPrompt};
+use crate::decide::{self, Decision, Pick, Prepared, Prompt, SentPrompt};
 use crate::interval::Interval;
 use crate::ledger::{Event, Heard};
 use crate::limits::{Limit, LimitsReached};
-use crate::load::{AdapterId, LoadBook, LoadId, Ticket};
+use crate::load::{AdapterId, EndpointKey, LoadBook, LoadId, Ticket};
 use crate::metrics::ToldLoad;
 use crate::model_sizes::ModelSizes;
 use crate::models::Turns;
@@ -24,6 +24,7 @@ use crate::pool::{Endpoint, Pool, Snapshot};
 use crate::prefix::{BLOCK_BYTES, PrefixIndex, PromptBlocks, PromptEvent, PromptKey, Untold};
 use crate::queue::{Place, Queue};
 use crate::scrape::Schedule;
+use crate::sessions::{Conversation, Entry, Last, SessionKey, Visit};
 
 /// One worker's knowledge. `W` is how a request that waits is reached later.
 #[derive(Debug)]
@@ -76,6 +77,8 @@ pub struct Sent {
     passed_sent_ms: u64,
     /// The number by which peers know the prompt, until it has been answered or dropped.
     number: Option<u64>,
+    /// The session that it names, until its answer has ended.
+    session: Option<Visit>,
 }
 
 impl Sent {
@@ -225,6 +228,8 @@ impl<W> Picker<W> {
             match &entry.event {
                 Event::Prompt(event) => self.hear(entry.worker, event, now_ms),
                 Event::Ended => self.lose(entry.worker),
+                // Workers share a table of them.
+                Event::Conversation(_) => {}
             }
         }
     }
@@ -381,15 +386,71 @@ impl<W> Picker<W> {
     }
 
     /// Decides a request without a prompt to be read. `is_pool_guessed`: another pool may be the one that serves it.
-    pub fn decide_unread(&mut self, pool: usize, is_pool_guessed: bool, now_ms: u64) -> Decision {
-        let decision = self.pick_unread(pool, now_ms);
+    /// `conversation`: the one that it belongs to, if it names one.
+    pub fn decide_unread(
+        &mut self,
+        pool: usize,
+        is_pool_guessed: bool,
+        conversation: Option<Conversation>,
+        now_ms: u64,
+    ) -> Decision {
+        let decision = self.pick_unread(pool, conversation, now_ms);
         if is_pool_guessed { self.guessed(decision, pool, now_ms) } else { decision }
     }
 
-    fn pick_unread(&mut self, pool: usize, now_ms: u64) -> Decision {
+    fn pick_unread(&mut self, pool: usize, conversation: Option<Conversation>, now_ms: u64) -> Decision {
         self.hear_failures();
         let Some(own) = self.pools.get_mut(pool) else { return NO_POOL };
-        decide::pick_unread(&self.config, &mut own.pool, &self.loads, now_ms, &mut self.rng)
+        decide::pick_unread(&self.config, &mut own.pool, &self.loads, conversation, now_ms, &mut self.rng)
+    }
+
+    /// The place of the pool in which the endpoint of this key is: the one at `pool`, if it is there.
+    pub fn pool_of_key(&self, key: EndpointKey, pool: usize) -> Option<usize> {
+        let load_id = self.loads.known_by_key(key)?;
+        let has = |place: &usize| self.pool(*place).is_some_and(|pool| pool.place(load_id).is_some());
+        std::iter::once(pool).chain(0..self.pools.len()).find(has)
+    }
+
+    /// What is to be remembered of what the endpoint of a request has stored.
+    pub fn stored(&self, pool: usize, sent: &Sent, key: SessionKey, now_ms: u64) -> Option<Entry> {
+        self.entry(pool, sent.load_id(), key, 0, now_ms)
+    }
+
+    /// What is to be remembered of a session whose request has been sent. As long as it is not answered, nothing more of it is
+    /// taken to be cached there: what comes meanwhile does not continue it.
+    pub fn session_sent(&self, pool: usize, sent: &Sent, now_ms: u64) -> Option<Entry> {
+        let Visit { key, aside_of } = sent.session?;
+        match aside_of.map(Last::after_aside) {
+            Some(Last { endpoint, tokens, computed_tokens }) => {
+                Some(Entry { key, endpoint, used_ms: now_ms, tokens, computed_tokens })
+            }
+            None => self.entry(pool, sent.load_id(), key, 0, now_ms),
+        }
+    }
+
+    /// What is to be remembered of a session whose request has been answered, at least in part; with what its answer has cost, if
+    /// it is complete.
+    pub fn session_answered(
+        &self,
+        pool: usize,
+        sent: &mut Sent,
+        usage: Option<Option<Usage>>,
+        now_ms: u64,
+    ) -> Option<Entry> {
+        let Visit { key, .. } = sent.session.take().filter(|visit| visit.aside_of.is_none())?;
+        let Prompt { tokens, model, .. } = &*sent.prompt.as_ref()?.prompt;
+        let tokens = match usage {
+            None => *tokens,
+            Some(None) => tokens.saturating_add(self.sizes.answer_tokens(model)),
+            Some(Some(usage)) => usage.prompt_tokens.saturating_add(usage.completion_tokens),
+        };
+        self.entry(pool, sent.load_id(), key, tokens, now_ms)
+    }
+
+    fn entry(&self, pool: usize, at: LoadId, key: SessionKey, tokens: u32, now_ms: u64) -> Option<Entry> {
+        let computed_tokens = self.pool(pool)?.endpoint(at)?.computed_tokens();
+        let endpoint = EndpointKey::of(self.loads.address(at)?);
+        Some(Entry { key, endpoint, used_ms: now_ms, tokens, computed_tokens })
     }
 
     /// Names the best of every other pool behind what was picked for the pool at `pool`. Envoy passes over what its cluster
@@ -398,7 +459,7 @@ impl<W> Picker<W> {
         let Decision::Send(mut pick) = decision else { return decision };
         pick.is_pool_guessed = true;
         for other in (0..self.pools.len()).filter(|place| *place != pool) {
-            if let Decision::Send(elsewhere) = self.pick_unread(other, now_ms) {
+            if let Decision::Send(elsewhere) = self.pick_unread(other, None, now_ms) {
                 pick.destinations.push(',');
                 pick.destinations.push_str(elsewhere.first_choice());
             }
@@ -452,7 +513,9 @@ impl<W> Picker<W> {
         let ticket = self.loads.start(pick.load_id, pick.share, now_ms);
         let digest = pick.prompt.as_ref().map(|sent| sent.prompt.digest);
         let (prompt, passed_over) = (pick.prompt.clone(), Vec::new());
-        let mut sent = Sent { ticket, prompt, digest, passed_over, passed_sent_ms: now_ms, number: None };
+        let session = pick.session;
+        let mut sent =
+            Sent { ticket, prompt, digest, passed_over, passed_sent_ms: now_ms, number: None, session };
         self.tell_sent(&mut sent, now_ms);
         sent
     }

@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 
 use foldhash::fast::FixedState;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, MAX_ENDPOINTS};
 use crate::limits::{Limit, LimitsReached};
 use crate::load::InFlight;
 use crate::metrics::{self, EndpointMetrics, MAX_ADAPTERS, MetricsError, ModelServer};
@@ -102,6 +102,8 @@ struct Target {
     peak: RecentPeak,
     /// When it was last seen to have something in flight there, by the count of such looks.
     busy_look: u64,
+    /// What its server had counted at its last good page, be it before it was listed anew.
+    counted: Option<f64>,
     /// The figures of its last page, and when they became so.
     figures: Option<Figures>,
     changed_ms: u64,
@@ -248,6 +250,11 @@ pub struct Scraper {
     schedule: Schedule,
     max_consecutive_failures: u32,
     targets: Option<Targets>,
+    /// What servers had counted that are not listed now, or were not by this scraper: by that it is known when one of the same
+    /// address is another.
+    counted_before: HashMap<SocketAddr, f64, FixedState>,
+    /// Endpoints that are others than before, and were not taken out yet.
+    restarted: Vec<SocketAddr>,
     /// By how much intervals are stretched, and the longest interval that was told.
     stretch: Stretch,
     told_interval_ms: u64,
@@ -304,6 +311,8 @@ impl Scraper {
             schedule,
             max_consecutive_failures,
             targets: None,
+            counted_before: HashMap::default(),
+            restarted: Vec::new(),
             stretch: Stretch::NONE,
             told_interval_ms: 0,
             counted: (0, 0),
@@ -332,13 +341,43 @@ impl Scraper {
             let due_ms = now_ms + self.schedule.interval_ms * index as u64 / count;
             let mut target =
                 known.remove(&endpoint.address).unwrap_or_else(|| Target::new(endpoint.address, due_ms));
+            target.counted = target.counted.or(self.counted_before.remove(&endpoint.address));
             self.changed |= target.published.host != endpoint.host;
             target.published.host = endpoint.host.clone();
             target
         });
         self.targets = Some(Targets::of(targets.collect()));
+        let gone = known.into_iter().filter_map(|(address, target)| Some((address, target.counted?)));
+        for (address, counted) in gone {
+            self.count_before(address, counted);
+        }
         self.changed |= !same_list;
         !same_list
+    }
+
+    /// What another scraper has published last.
+    pub fn remember(&mut self, endpoints: &[EndpointReading]) {
+        for endpoint in endpoints {
+            let reading = endpoint.reading.as_ref();
+            let Some(counted) = reading.and_then(|reading| reading.metrics.prefix_cache_queries) else {
+                continue;
+            };
+            match self.targets.as_mut().and_then(|targets| targets.get_mut(&endpoint.address)) {
+                Some(target) => target.counted = target.counted.or(Some(counted)),
+                None => self.count_before(endpoint.address, counted),
+            }
+        }
+    }
+
+    fn count_before(&mut self, address: SocketAddr, counted: f64) {
+        if self.counted_before.len() < MAX_ENDPOINTS {
+            self.counted_before.insert(address, counted);
+        }
+    }
+
+    /// Takes out the endpoints whose servers are others than before: they count less.
+    pub fn take_restarted(&mut self) -> Vec<SocketAddr> {
+        std::mem::take(&mut self.restarted)
     }
 
     /// The endpoints to scrape now; each counts as asked until [`Scraper::answered`].
@@ -479,6 +518,9 @@ impl Scraper {
             Ok(metrics) => {
                 let adapters = metrics.lora.as_ref().map_or(0, |lora| lora.adapters.len());
                 self.limits.add_if(adapters >= MAX_ADAPTERS, Limit::PageAdapters);
+                if target.has_restarted(&metrics) {
+                    self.restarted.push(address);
+                }
                 target.succeed(server, metrics, in_flight, interval_ms, now_ms);
                 let failed = std::mem::take(&mut target.failures) > 0;
                 match failed {
@@ -553,6 +595,7 @@ impl Target {
             failures: 0,
             peak: RecentPeak::default(),
             busy_look: 0,
+            counted: None,
             figures: None,
             changed_ms: 0,
             context: ContextLength::default(),
@@ -592,6 +635,13 @@ impl Target {
         self.published.scrape_failures = 0;
         self.published.unreadable_ms = None;
         self.rest(interval_ms, now_ms);
+    }
+
+    /// Whether its server counts less than it did, which it only does when it has started anew.
+    fn has_restarted(&mut self, metrics: &EndpointMetrics) -> bool {
+        let (before, now) = (self.counted, metrics.prefix_cache_queries);
+        self.counted = now.or(before);
+        before.zip(now).is_some_and(|(before, now)| now < before)
     }
 
     /// Whether its last page counted no requests, and this gateway has none there, as it was last looked at.

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::limits::Limit;
 use crate::load::InFlight;
 use crate::pool::{EndpointReading, Pool};
+use crate::sessions::{Forgotten, KnownBy, Outcome};
 
 /// The most labels that a statistic has.
 const MAX_LABELS: usize = 3;
@@ -91,6 +92,27 @@ impl Stats {
             ]
         });
         [pick].into_iter().chain(prefixes)
+    }
+
+    /// A request goes to an endpoint of the pool that belongs to a conversation.
+    pub fn session(&self, pool: usize, by: KnownBy, outcome: Outcome) -> Measurement {
+        let statistic = match (by, outcome) {
+            (KnownBy::Name, Outcome::Kept) => Statistic::SessionsKept,
+            (KnownBy::Name, Outcome::Moved) => Statistic::SessionsMoved,
+            (KnownBy::Name, Outcome::New) => Statistic::SessionsNew,
+            (KnownBy::Stored, Outcome::Kept) => Statistic::StoredKept,
+            (KnownBy::Stored, Outcome::Moved | Outcome::New) => Statistic::StoredLost,
+        };
+        measure(statistic, &[self.labels.pool(pool)], 1)
+    }
+
+    /// Conversations were forgotten.
+    pub fn sessions_forgotten(&mut self, forgotten: Forgotten) -> impl Iterator<Item = Measurement> + use<> {
+        let Forgotten { expired, displaced, restarted } = forgotten;
+        let counts = [("expired", expired), ("displaced", displaced), ("restarted", restarted)];
+        let counts = counts.map(|(reason, count)| (self.labels.word(reason), count));
+        let counts = counts.into_iter().filter(|(_, count)| *count > 0);
+        counts.map(move |(reason, count)| measure(Statistic::SessionsForgotten, &[reason], count))
     }
 
     /// Another endpoint has answered than the one picked.

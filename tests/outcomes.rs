@@ -211,7 +211,7 @@ fn whatever_the_strategy_those_without_the_model_are_asked_once_and_named_no_mor
         );
         // Whoever asks for the path alone.
         assert!(
-            matches!(world.picker.decide_unread(0, false, world.now_ms), Decision::Send(_)),
+            matches!(world.picker.decide_unread(0, false, None, world.now_ms), Decision::Send(_)),
             "{strategy}"
         );
         world.now_ms += 2_000;

@@ -12,6 +12,8 @@ const README: &str = include_str!("../README.md");
 fn complete() -> Value {
     json!({
         "pools": [{"name": "p", "cluster": "c", "endpoints": ["10.0.0.1:8000"], "metrics": {}, "saturation": {}, "prefixCache": {}, "defaultTargets": [{"name": "t"}]}],
+        "sessions": {},
+        "storedResponses": {},
         "queue": {},
         "objectives": [{"name": "o", "poolRef": {"name": "p"}}],
         "fairness": {},
@@ -100,6 +102,8 @@ fn the_table_has_every_field_and_no_other() {
         "pools[].prefixCache.",
         "models[].",
         "models[].targetModels[].",
+        "sessions.",
+        "storedResponses.",
         "queue.",
         "objectives[].",
         "fairness.",

@@ -92,5 +92,5 @@ fn check_use(config: Config) {
     if let Ok(prepared) = picker.prepare(&request, Some(b"user"), 0) {
         picker.decide(1, &prepared, || (), 1_000);
     }
-    picker.decide_unread(0, false, 1_000);
+    picker.decide_unread(0, false, None, 1_000);
 }

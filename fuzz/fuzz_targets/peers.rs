@@ -56,7 +56,7 @@ fn check_told(asking: &Asking, notes: Vec<inference_picker::load::MissingNote>, 
     let heard = worker.hear(&ledger, |_| None);
     picker.hear_all(&heard, NOW_MS);
     picker.tick(NOW_MS);
-    picker.decide_unread(0, false, NOW_MS);
+    picker.decide_unread(0, false, None, NOW_MS);
     let answer = Page::of(&ledger, &Question::default(), |_| None, NOW_MS);
     assert!(answer.to_bytes().len() <= MAX_PAGE_BYTES);
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use super::{ConfigError, Criticality, RoutingStrategy};
+use super::{ConfigError, Criticality, RoutingStrategy, SessionAffinity};
 use crate::metrics::ModelServer;
 
 #[derive(Debug, Deserialize)]
@@ -37,6 +37,11 @@ pub(super) struct Config {
     pub include_usage: Option<bool>,
     pub publish: Option<Vec<String>>,
     pub sticky_by: Option<String>,
+    pub session_by: Option<Vec<String>>,
+    #[serde(default)]
+    pub sessions: Retention,
+    #[serde(default)]
+    pub stored_responses: Retention,
     pub queue: Option<Queue>,
     #[serde(default)]
     pub objectives: Vec<Objective>,
@@ -51,6 +56,13 @@ pub(super) struct Config {
 pub(super) struct Peers {
     pub cluster: String,
     pub interval: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Retention {
+    pub max: Option<usize>,
+    pub expire_after: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -141,6 +153,7 @@ pub(super) struct Pool {
     #[serde(default)]
     pub prefix_cache: PrefixCache,
     pub default_targets: Option<Vec<Target>>,
+    pub session_affinity: Option<SessionAffinity>,
 }
 
 #[derive(Debug, Default, Deserialize)]

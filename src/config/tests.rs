@@ -1,5 +1,6 @@
 use super::*;
 use crate::log_fields::LogField;
+use crate::sessions::Field;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -45,6 +46,20 @@ fn the_queue_is_off_unless_it_is_asked_for() {
     let queue = |document: &str| Config::parse(document.as_bytes()).unwrap().queue;
     assert_eq!(queue(MINIMAL), None);
     assert_eq!(queue(&with("queue", "{}")), Some(Queue { max_wait_ms: 2_000, max_requests: 1_000 }));
+}
+
+#[test]
+fn sessions_are_known_by_what_is_listed() {
+    let sources = |document: &str| Config::parse(document.as_bytes()).unwrap().session_by;
+    assert_eq!(sources(&with("sessionBy", "[]")), []);
+    assert_eq!(sources(MINIMAL).len(), DEFAULT_SESSION_BY.len());
+    let listed = with("sessionBy", r#"["header X-Id", "cookie Sid", "body metadata.user_id"]"#);
+    let expected = [
+        Source::Header("x-id".to_owned()),
+        Source::Cookie("Sid".to_owned()),
+        Source::Body(Field::MetadataUserId),
+    ];
+    assert_eq!(sources(&listed), expected);
 }
 
 #[test]
@@ -248,6 +263,19 @@ fn a_bad_value_is_refused_by_field_path() {
     refused(&with("maxBodyBytes", "0"), "maxBodyBytes", "not between");
     refused(&with("stickyBy", "\"cookie\""), "stickyBy", "neither");
     refused(&with("stickyBy", "\"header a b\""), "stickyBy", "neither");
+    refused(&with("sessionBy", r#"["header a", "header"]"#), "sessionBy[1]", "none of");
+    refused(
+        &with("sessionBy", r#"["body messages"]"#),
+        "sessionBy[0]",
+        "prompt_cache_key, conversation, user",
+    );
+    refused(&with("sessionBy", &format!("{:?}", ["cookie a"; 17])), "sessionBy", "not between 0 and 16");
+    refused(&with("sessions", r#"{"max":0}"#), "sessions.max", "not between");
+    refused(
+        &with("storedResponses", r#"{"expireAfter":"31days"}"#),
+        "storedResponses.expireAfter",
+        "not between",
+    );
     refused(&with("queue", "{\"maxWait\":\"2\"}"), "queue.maxWait", "not a duration");
     refused(&with("queue", "{\"maxRequests\":0}"), "queue.maxRequests", "not between");
     refused(&with("queue", "{\"length\":9}"), "queue.length", "unknown field");

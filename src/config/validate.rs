@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::log_fields::LogField;
+use crate::sessions::Field;
 
 pub(super) fn config(raw: raw::Config) -> Result<Config, ConfigError> {
     let scraping = Scraping {
@@ -57,6 +58,9 @@ pub(super) fn config(raw: raw::Config) -> Result<Config, ConfigError> {
             raw::PickTo::FilterState => publish.with(LogField::Destinations).with(LogField::Model),
         },
         sticky_by: raw.sticky_by.map(|text| caller(&text, "stickyBy")).transpose()?,
+        session_by: session_by(raw.session_by)?,
+        sessions: retention(raw.sessions, "sessions", DEFAULT_SESSIONS_EXPIRE_AFTER)?,
+        stored: retention(raw.stored_responses, "storedResponses", DEFAULT_STORED_EXPIRE_AFTER)?,
         queue: raw.queue.map(queue).transpose()?,
         objectives: objectives(raw.objectives, &pools)?,
         trust_headers: raw.trust_headers,
@@ -140,6 +144,7 @@ fn pools(raw: Vec<raw::Pool>, scraping: &Scraping) -> Result<Vec<Pool>, ConfigEr
             routing_strategy: pool.routing_strategy.unwrap_or(RoutingStrategy::Default),
             metrics: metrics(pool.metrics, pool.model_server, scraping, &at("metrics"))?,
             answers_tell_load: pool.answers_tell_load,
+            session_affinity: pool.session_affinity.unwrap_or(SessionAffinity::Cost),
             model_server: pool.model_server,
             saturation: saturation(&pool.saturation, &at("saturation"))?,
         });
@@ -332,6 +337,40 @@ fn caller(raw: &str, path: &str) -> Result<StickyBy, ConfigError> {
     }
 }
 
+fn session_by(raw: Option<Vec<String>>) -> Result<Vec<Source>, ConfigError> {
+    let texts = raw.unwrap_or_else(|| DEFAULT_SESSION_BY.map(str::to_owned).into());
+    between(texts.len(), 0, MAX_SESSION_SOURCES, "sessionBy")?;
+    texts
+        .iter()
+        .enumerate()
+        .map(|(index, text)| session_source(text, &format!("sessionBy[{index}]")))
+        .collect()
+}
+
+fn session_source(text: &str, path: &str) -> Result<Source, ConfigError> {
+    let field = |name: &str| Field::ALL.into_iter().find(|field| field.name() == name);
+    match text.split_whitespace().collect::<Vec<_>>()[..] {
+        ["header", name] if is_header_name(name) => Ok(Source::Header(name.to_ascii_lowercase())),
+        ["cookie", name] if is_header_name(name) => Ok(Source::Cookie(name.to_owned())),
+        ["body", name] if let Some(field) = field(name) => Ok(Source::Body(field)),
+        ["body", ..] => {
+            let names = Field::ALL.map(Field::name).join(", ");
+            refuse(path, &format!("`{text}` is no field that names sessions: {names}"))
+        }
+        _ => {
+            refuse(path, &format!("`{text}` is none of \"header NAME\", \"cookie NAME\" and \"body FIELD\""))
+        }
+    }
+}
+
+fn retention(raw: raw::Retention, path: &str, default: Duration) -> Result<Retention, ConfigError> {
+    let max = raw.max.unwrap_or(DEFAULT_CONVERSATIONS_MAX);
+    between(max, 1, CONVERSATIONS_MAX_CEILING, &format!("{path}.max"))?;
+    let at = format!("{path}.expireAfter");
+    let expire_after = raw.expire_after.map_or(Ok(default), |text| duration(&text, &at, MAX_EXPIRE_AFTER))?;
+    Ok(Retention { max, expire_after_ms: expire_after.as_millis() as u64 })
+}
+
 fn is_header_name(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
@@ -396,13 +435,17 @@ fn interval(raw: Option<String>, path: &str, default: Duration) -> Result<u64, C
 }
 
 fn duration_ms(text: &str, path: &str) -> Result<u64, ConfigError> {
+    Ok(duration(text, path, MAX_INTERVAL)?.as_millis() as u64)
+}
+
+fn duration(text: &str, path: &str, longest: Duration) -> Result<Duration, ConfigError> {
     let duration = humantime::parse_duration(text).or_else(|error| {
         refuse(path, &format!("`{text}` is not a duration such as \"50ms\" or \"2s\": {error}"))
     })?;
-    if !(MIN_INTERVAL..=MAX_INTERVAL).contains(&duration) {
-        return refuse(path, &format!("{text} is not between {MIN_INTERVAL:?} and {MAX_INTERVAL:?}"));
+    if !(MIN_INTERVAL..=longest).contains(&duration) {
+        return refuse(path, &format!("{text} is not between {MIN_INTERVAL:?} and {longest:?}"));
     }
-    Ok(duration.as_millis() as u64)
+    Ok(duration)
 }
 
 fn at_least_one(raw: Option<u32>) -> Result<u32, ConfigError> {

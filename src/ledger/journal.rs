@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pool::{decode, encode};
 use crate::prefix::PromptEvent;
+use crate::sessions::Note;
 
 /// A chunk of this many bytes is full. Each pick reads one and writes it, which is less than a microsecond; with smaller ones
 /// workers would read more of those before it.
@@ -24,6 +25,7 @@ pub const CHUNKS_KEPT: u64 = 64;
 
 const IS_REMOTE: u8 = 1;
 const IS_ENDED: u8 = 2;
+const IS_CONVERSATION: u8 = 4;
 
 /// The chunk that grows.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -77,6 +79,8 @@ pub enum Event<'a> {
     Prompt(PromptEvent<'a>),
     /// The worker has nothing in flight, or is gone.
     Ended,
+    /// A conversation was served: for other gateways, as workers share it anyway.
+    Conversation(Note),
 }
 
 impl Chunk {
@@ -174,6 +178,10 @@ impl Entry<'_> {
                 0
             }
             Event::Ended => IS_ENDED,
+            Event::Conversation(note) => {
+                note.write(&mut event);
+                IS_CONVERSATION
+            }
         };
         let flags = kind | if self.is_remote { IS_REMOTE } else { 0 };
         let length = (size_of::<u8>() + size_of::<u64>() + event.len()) as u32;
@@ -210,8 +218,9 @@ fn raw_entries(mut bytes: &[u8]) -> impl Iterator<Item = Raw<'_>> {
 /// The entries of others in these bytes; those of the worker `me` are left out unread.
 pub fn entries(bytes: &[u8], me: u64) -> impl Iterator<Item = Entry<'_>> {
     raw_entries(bytes).filter(move |raw| raw.worker != me).filter_map(|raw| {
-        let event = match raw.flags & IS_ENDED {
+        let event = match raw.flags & (IS_ENDED | IS_CONVERSATION) {
             0 => Event::Prompt(PromptEvent::read(raw.event)?),
+            IS_CONVERSATION => Event::Conversation(Note::read(raw.event)?),
             _ => Event::Ended,
         };
         Some(Entry { worker: raw.worker, is_remote: raw.flags & IS_REMOTE != 0, event })

@@ -5,6 +5,10 @@ use super::row::{self, AdapterRow, NoteRow, Row};
 use super::{Ledger, Sums, adapters_at};
 use crate::load::{AdapterId, EndpointKey, EndpointLoad, FailureNote, LoadBook};
 use crate::prefix::PromptEvent;
+use crate::sessions::Note;
+
+/// Entries that wait to be told to others from which on conversations are not told: more than a worker serves in a second.
+const MAX_UNTOLD_CONVERSATIONS: usize = 4_096;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -114,6 +118,15 @@ impl Member {
         if self.changed.get(key).or(self.told.get(key)).unwrap_or(&IDLE) != &queue {
             self.changed.set(key, queue);
         }
+    }
+
+    /// Adds a conversation that was served here, as long as there is room for it.
+    pub fn tell_conversation(&mut self, note: Note) {
+        if self.unwritten.len() >= MAX_UNTOLD_CONVERSATIONS {
+            return;
+        }
+        let event = Event::Conversation(note);
+        self.unwritten.push(Entry { worker: self.id, is_remote: false, event }.to_bytes());
     }
 
     /// Adds entries that another gateway has told.

@@ -159,6 +159,11 @@ impl LoadBook {
         self.ids.get(address).copied()
     }
 
+    /// The place of the endpoint of this key, if it has one.
+    pub fn known_by_key(&self, key: EndpointKey) -> Option<LoadId> {
+        self.keys.get(&key).copied()
+    }
+
     /// What all workers have in flight on an endpoint.
     pub fn in_flight(&self, id: LoadId) -> InFlight {
         self.row(id).map_or(InFlight::default(), Row::in_flight)

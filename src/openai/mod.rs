@@ -10,8 +10,9 @@ mod models;
 mod not_found;
 mod path;
 mod request;
+mod stored;
 
-pub use answer::{AnswerFailure, AnswerFormat, AnswerReader, Usage};
+pub use answer::{AnswerFailure, AnswerFormat, AnswerReader, MAX_ID_BYTES, Usage};
 pub use content_type::is_encoded;
 pub use error::ApiError;
 pub use local_reply::LocalReply;
@@ -19,6 +20,7 @@ pub use models::{is_model_list_path, list_models};
 pub use not_found::NotFound;
 pub use path::Api;
 pub use request::{
-    Edit, ExpectedBody, InferenceRequest, MAX_BOUNDARY_BYTES, MAX_MODEL_NAME_BYTES, PromptParts,
+    Edit, ExpectedBody, InferenceRequest, MAX_BOUNDARY_BYTES, MAX_MODEL_NAME_BYTES, Names, PromptParts,
     SMALL_REQUEST_TOKENS, apply_edits, include_usage, model_edits, read_request,
 };
+pub use stored::{Stored, id_of, input_file, named_in, user_id_of};

@@ -71,7 +71,7 @@ pub(super) fn without_query(path: &[u8]) -> &[u8] {
 }
 
 /// With the characters that are written by number (`%73`), as servers read paths.
-fn decoded(path: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn decoded(path: &[u8]) -> Cow<'_, [u8]> {
     if !path.contains(&b'%') {
         return Cow::Borrowed(path);
     }

@@ -5,6 +5,7 @@
 //! - [`scraping`] performs scrapes, for the companion service and for an elected worker.
 //! - [`discovery`] asks Envoy which hosts a cluster has.
 //! - [`peers`] asks the other gateways, and answers them.
+//! - [`sessions`] remembers where conversations were served.
 //! - [`recorder`] hands over what is counted and measured.
 //! - [`worker`] is what one worker knows; [`ticks`] is how often it looks.
 //! - [`stream`] is one request on it: its way in, its answer's way out, and what it has cost; [`own_answers`] are
@@ -17,6 +18,7 @@ mod own_answers;
 mod peers;
 mod recorder;
 mod scraping;
+mod sessions;
 mod shared;
 mod stream;
 mod ticks;

@@ -7,12 +7,14 @@ use std::net::SocketAddr;
 use super::calls::call_answer;
 use super::discovery::Discovery;
 use super::host::{self, HostResult, LogLevel};
+use super::sessions::Conversations;
 use super::shared::{self, Exchange, LeasePlace};
 use crate::config::{Config, ScrapeBy};
-use crate::ledger::Ledger;
+use crate::ledger::{Event, Ledger, entries};
 use crate::limits::LimitsReached;
 use crate::load::{LoadBook, MissingNote};
 use crate::peers::{Asking, MAX_PAGE_BYTES, News, Question};
+use crate::sessions::{Entry, Note};
 
 /// Who asks the other gateways: the companion service, or a worker by a lease.
 pub struct PeersAsking {
@@ -23,6 +25,7 @@ pub struct PeersAsking {
     /// Whether this one asks.
     is_mine: bool,
     asking: Asking,
+    conversations: Conversations,
     /// What was heard since the ledger was last written: notes, and whether there was anything.
     notes: Vec<MissingNote>,
     has_heard: bool,
@@ -48,6 +51,7 @@ impl PeersAsking {
             lease: (config.scrape_by == ScrapeBy::Worker).then(|| LeasePlace::of_peers(me)),
             is_mine: false,
             asking: Asking::new(peers.interval_ms),
+            conversations: Conversations::new(config),
             notes: Vec::new(),
             has_heard: false,
             own: 0,
@@ -121,6 +125,9 @@ impl PeersAsking {
         self.has_heard |= page.is_ok();
         let outcome = self.asking.answered(address, page, self.own, now_ms);
         self.notes.extend(outcome.notes);
+        for note in conversations(&outcome.entries) {
+            self.conversations.note(note.by, &Entry { used_ms: now_ms, ..note.entry });
+        }
         if !outcome.entries.is_empty() && self.is_mine {
             exchange.member.pass_on(outcome.entries);
         }
@@ -156,6 +163,15 @@ impl PeersAsking {
             host::log(LogLevel::Warn, &message);
         }
     }
+}
+
+/// The conversations that another gateway has told.
+fn conversations(told: &[u8]) -> impl Iterator<Item = Note> {
+    // No worker has this id.
+    entries(told, 0).filter_map(|entry| match entry.event {
+        Event::Conversation(note) => Some(note),
+        Event::Prompt(_) | Event::Ended => None,
+    })
 }
 
 fn report(address: SocketAddr, news: &News) {

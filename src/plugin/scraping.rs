@@ -8,6 +8,7 @@ use super::discovery::Discovery;
 use super::host::{self, HostResult, LogLevel};
 use super::peers::PeersAsking;
 use super::recorder::{GAUGE_INTERVAL_MS, Recorder};
+use super::sessions;
 use super::shared::{Exchange, LeasePlace, SnapshotPlace};
 use super::ticks::{BUSY_TICK_MS, IDLE_SCRAPER_TICK_MS, IDLE_TICK_MS};
 use crate::config::{self, Config, ScrapeBy};
@@ -258,6 +259,10 @@ impl Scraping {
         if let Some(news) = pool.scraper.answered(address, page, in_flight, now_ms) {
             report(&pool.name, address, &news);
         }
+        for address in pool.scraper.take_restarted() {
+            let forgotten = sessions::forget(address);
+            self.recorder.record(|stats| stats.sessions_forgotten(forgotten));
+        }
         let duration_ms = now_ms.saturating_sub(called_ms);
         let succeeded = pool.scraper.has_succeeded(address);
         self.recorder.record(|stats| stats.scraped(index, duration_ms, succeeded));
@@ -321,6 +326,7 @@ impl PoolScraping {
         let was_mine = std::mem::replace(&mut self.is_mine, is_mine);
         if is_mine && !was_mine {
             let endpoints = self.snapshot.read_new().and_then(|snapshot| snapshot.endpoints);
+            self.scraper.remember(endpoints.as_deref().unwrap_or_default());
             self.gauged = endpoints.iter().flatten().map(|endpoint| endpoint.address).collect();
         }
         if !is_mine {

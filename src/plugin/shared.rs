@@ -7,6 +7,8 @@
 //! | `…/pool/NAME/CLUSTER` | the scraper | the pool's [`Snapshot`] |
 //! | `…/lease/NAME/CLUSTER` | workers, by compare-and-swap | who scrapes the pool |
 //! | `…/slots/NAME/CLUSTER` | workers, by compare-and-swap | which configuration has which slot of the two above |
+//! | `…/stored/BUCKET`, `…/sessions/BUCKET` | workers, by compare-and-swap | where conversations were served last: a [`Bucket`](crate::sessions::Bucket) |
+//! | `…/secret` | the first worker | what chooses the bucket of a conversation |
 //! | `…/peers-lease` | workers, by compare-and-swap | who asks the other gateways |
 //!
 //! Where workers scrape, the keys of a pool end in the slot of what the scraper goes by: around a change of the configuration
@@ -26,6 +28,7 @@ use crate::load::LoadBook;
 use crate::peers::{Page, Question};
 use crate::pool::{Snapshot, decode, encode};
 use crate::prefix::PromptEvent;
+use crate::sessions::{Buckets, KnownBy};
 use crate::slots::Slots;
 
 /// Changes with the format of what is stored.
@@ -177,6 +180,50 @@ impl Exchange {
             self.publish(loads, events, now_ms);
         }
     }
+}
+
+/// The buckets of a table of conversations.
+pub struct BucketsOf {
+    pub by: KnownBy,
+    pub secret: u64,
+}
+
+impl BucketsOf {
+    fn key(&self, bucket: usize) -> String {
+        let table = match self.by {
+            KnownBy::Stored => "stored",
+            KnownBy::Name => "sessions",
+        };
+        format!("{PREFIX}/{table}/{bucket}")
+    }
+}
+
+impl Buckets for BucketsOf {
+    fn secret(&self) -> u64 {
+        self.secret
+    }
+
+    fn read(&self, bucket: usize) -> Option<(Vec<u8>, u32)> {
+        read_value(&self.key(bucket))
+    }
+
+    fn write(&self, bucket: usize, bytes: &[u8], version: Option<u32>) -> bool {
+        write(&self.key(bucket), bytes, version)
+    }
+}
+
+/// Draws the secret that chooses the buckets of conversations, unless there is one.
+pub fn draw_secret() {
+    let key = format!("{PREFIX}/secret");
+    if read_value(&key).is_none() {
+        write(&key, &host::random().to_le_bytes(), None);
+    }
+}
+
+/// That secret.
+pub fn secret() -> Option<u64> {
+    let (bytes, _) = read_value(&format!("{PREFIX}/secret"))?;
+    bytes.try_into().ok().map(u64::from_le_bytes)
 }
 
 /// The ledger as it is now, and its version; a new one where there is none.

@@ -3,13 +3,16 @@
 use super::host::{self, LogLevel};
 use super::recorder::{GAUGE_INTERVAL_MS, Recorder};
 use super::scraping::Scraping;
+use super::sessions::Conversations;
 use super::shared::{Exchange, SnapshotPlace};
 use super::ticks::{BUSY_TICK_MS, IDLE_TICK_MS, QUIET_TICK_MS, Ticks};
-use crate::config::{Config, ScrapeBy};
+use crate::config::{Config, ScrapeBy, SessionAffinity};
 use crate::decide::{Decision, Pick, Prepared};
 use crate::interval::Interval;
+use crate::openai::Usage;
 use crate::picker::{Outcome, Picker, Released, Sent};
 use crate::pool::Endpoint;
+use crate::sessions::{Conversation, Entry, KnownBy, Name, Note, SessionKey, Visit};
 use crate::stats::RequestLabels;
 
 /// One worker's state, shared by its streams. `W` is how a request that waits is reached later.
@@ -18,6 +21,7 @@ pub struct Worker<W> {
     snapshots: Vec<SnapshotPlace>,
     exchange: Exchange,
     scraping: Option<Scraping>,
+    conversations: Conversations,
     pub recorder: Recorder,
     gauges: Interval,
     /// When snapshots may be read at a pick, and when all is read without one.
@@ -39,6 +43,7 @@ impl<W> Worker<W> {
             snapshots: config.pools.iter().map(|pool| SnapshotPlace::new(&config, pool)).collect(),
             exchange: Exchange::new(me),
             scraping: (config.scrape_by == ScrapeBy::Worker).then(|| Scraping::new(&config, me)),
+            conversations: Conversations::new(&config),
             recorder: Recorder::new(&config),
             gauges: Interval::new(GAUGE_INTERVAL_MS),
             snapshot_reads: Interval::new(SNAPSHOT_READ_MS),
@@ -177,9 +182,58 @@ impl<W> Worker<W> {
     }
 
     /// Decides a request without a prompt to be read.
-    pub fn decide_unread(&mut self, pool: usize, is_pool_guessed: bool, now_ms: u64) -> Decision {
+    pub fn decide_unread(
+        &mut self,
+        pool: usize,
+        is_pool_guessed: bool,
+        conversation: Option<Conversation>,
+        now_ms: u64,
+    ) -> Decision {
         self.read(now_ms);
-        self.picker.decide_unread(pool, is_pool_guessed, now_ms)
+        self.picker.decide_unread(pool, is_pool_guessed, conversation, now_ms)
+    }
+
+    /// The conversation of a request that names what a server has stored, by its id.
+    pub fn stored(&mut self, id: &[u8], now_ms: u64) -> Conversation {
+        let last = self.conversations.last(KnownBy::Stored, SessionKey::of_stored(id), now_ms);
+        Conversation { by: KnownBy::Stored, last, is_strict: true }
+    }
+
+    /// Notes the session that a prepared request names.
+    pub fn set_session(&mut self, prepared: &mut Prepared, name: Name, now_ms: u64) {
+        let Some(key) = self.conversations.session_key(prepared.pool, name) else { return };
+        let last = self.conversations.last(KnownBy::Name, key, now_ms);
+        prepared.session = Some(Visit::new(key, last, prepared.prompt.tokens));
+        let affinity = self.config().pools.get(prepared.pool).map(|pool| pool.session_affinity);
+        let is_strict = affinity == Some(SessionAffinity::Strict);
+        prepared.conversation.get_or_insert(Conversation { by: KnownBy::Name, last, is_strict });
+    }
+
+    /// The endpoint of a request has stored something under this id.
+    pub fn has_stored(&mut self, pool: usize, sent: &Sent, id: &[u8], now_ms: u64) {
+        let entry = self.picker.stored(pool, sent, SessionKey::of_stored(id), now_ms);
+        self.note(KnownBy::Stored, entry);
+    }
+
+    /// A request has been answered, at least in part; with what its answer has cost, if it is complete.
+    pub fn session_answered(
+        &mut self,
+        pool: usize,
+        sent: &mut Sent,
+        usage: Option<Option<Usage>>,
+        now_ms: u64,
+    ) {
+        let entry = self.picker.session_answered(pool, sent, usage, now_ms);
+        self.note(KnownBy::Name, entry);
+    }
+
+    fn note(&mut self, by: KnownBy, entry: Option<Entry>) {
+        let Some(entry) = entry else { return };
+        let forgotten = self.conversations.note(by, &entry);
+        self.recorder.count(|stats| stats.sessions_forgotten(forgotten));
+        if self.config().peers.is_some() {
+            self.exchange.member.tell_conversation(Note { by, entry });
+        }
     }
 
     /// The request goes to the pick, an endpoint of this pool: from now on it counts there, and every worker knows.
@@ -188,6 +242,11 @@ impl<W> Worker<W> {
         let prompt = prompt.map(|sent| (sent.prompt.tokens, sent.matched_tokens));
         self.recorder.count(|stats| stats.picked(pool, pick.first_choice(), prompt));
         let sent = self.picker.send(pick, now_ms);
+        if let Some((by, outcome)) = pick.conversation {
+            self.recorder.count(|stats| [stats.session(pool, by, outcome)]);
+        }
+        let entry = self.picker.session_sent(pool, &sent, now_ms);
+        self.note(KnownBy::Name, entry);
         self.publish(now_ms);
         sent
     }

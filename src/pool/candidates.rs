@@ -210,6 +210,12 @@ impl Candidates {
         }
     }
 
+    /// Of something that there is for each quad, that of the endpoint at this place of the pool's list, if it may be picked.
+    pub fn read(&self, for_each_quad: &[f32x4], place: usize) -> Option<f32> {
+        let row = self.row(place)?;
+        for_each_quad.get(row.quad)?.to_array().get(row.lane).copied()
+    }
+
     /// How fresh the metrics are of the endpoint at this place of the pool's list, if it may be picked.
     pub fn freshness(&self, place: usize) -> Option<Freshness> {
         Some(self.row(place)?.freshness)
@@ -340,7 +346,14 @@ mod tests {
         let (mut loads, mut rng) = (LoadBook::default(), fastrand::Rng::with_seed(1));
         let mut pool = Pool::new(&config.pools[0], &mut loads, 1);
         let limits = Limits { metrics_stale_after_ms: Some(500), max_consecutive_failures: 3 };
-        let demand = Demand { prompt_tokens: 1, adapter: None, model: None, blocks: None, streamed: false };
+        let demand = Demand {
+            prompt_tokens: 1,
+            adapter: None,
+            model: None,
+            blocks: None,
+            streamed: false,
+            visited: None,
+        };
         let mut made: Vec<u64> = Vec::new();
         for now_ms in 0..20 {
             let strategy = if now_ms % 2 == 0 { pool.routing_strategy } else { RoutingStrategy::Default };

@@ -272,6 +272,25 @@ impl Endpoint {
         cache.map_or(1, |cache| cache.block_size_tokens).max(1)
     }
 
+    /// How many tokens it has computed since it was started, as far as its metrics tell: those that it has looked for in its
+    /// prefix cache, and not found.
+    fn computed(&self) -> Option<u64> {
+        let metrics = &self.reading()?.metrics;
+        Some((metrics.prefix_cache_queries? - metrics.prefix_cache_hits.unwrap_or(0.0)).max(0.0) as u64)
+    }
+
+    /// The low bits of the same; 0 where its metrics do not tell.
+    pub fn computed_tokens(&self) -> u32 {
+        self.computed().unwrap_or(0) as u32
+    }
+
+    /// Whether it has computed as much as its cache has room for since its count was this, so that nothing of before is left
+    /// there; not, where its metrics do not tell.
+    pub fn has_computed_anew_since(&self, computed_tokens: u32) -> bool {
+        let told = self.computed().zip(self.cache_capacity_tokens());
+        told.is_some_and(|(now, capacity)| u64::from((now as u32).wrapping_sub(computed_tokens)) >= capacity)
+    }
+
     /// Whether its server has started anew since the last time this was asked.
     pub(super) fn take_restarted(&mut self) -> bool {
         std::mem::take(&mut self.restarted)

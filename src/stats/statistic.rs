@@ -34,6 +34,18 @@ pub enum Statistic {
     Picks,
     /// Those of them that another endpoint answered.
     Retries,
+    /// Requests sent where their session's last one went.
+    SessionsKept,
+    /// Requests of sessions that went elsewhere.
+    SessionsMoved,
+    /// Requests of sessions of which nothing was known.
+    SessionsNew,
+    /// Requests sent to the server that has stored what they name.
+    StoredKept,
+    /// Those that were not, as that server may not be picked or is not known.
+    StoredLost,
+    /// Conversations that were forgotten, by why.
+    SessionsForgotten,
     /// Answers that failed though their status said otherwise, and were the endpoint's fault.
     AnswersFailed,
     /// Answers of endpoints that do not have the model.
@@ -134,6 +146,12 @@ impl Statistic {
             Statistic::DiscoveryFailures => (Counter, "inference_picker_discovery_failures", POOL),
             Statistic::Picks => (Counter, "inference_picker_picks", ENDPOINT),
             Statistic::Retries => (Counter, "inference_picker_retries", ENDPOINT),
+            Statistic::SessionsKept => (Counter, "inference_picker_sessions_kept", POOL),
+            Statistic::SessionsMoved => (Counter, "inference_picker_sessions_moved", POOL),
+            Statistic::SessionsNew => (Counter, "inference_picker_sessions_new", POOL),
+            Statistic::StoredKept => (Counter, "inference_picker_stored_kept", POOL),
+            Statistic::StoredLost => (Counter, "inference_picker_stored_lost", POOL),
+            Statistic::SessionsForgotten => (Counter, "inference_picker_sessions_forgotten", REASON),
             Statistic::AnswersFailed => (Counter, "inference_picker_answers_failed", ENDPOINT),
             Statistic::ModelsMissing => (Counter, "inference_picker_models_missing", ENDPOINT),
             Statistic::AnswersCutShort => (Counter, "inference_picker_answers_cut_short", MODEL),

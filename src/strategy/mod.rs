@@ -35,6 +35,19 @@ pub struct Demand<'a> {
     pub blocks: Option<&'a PromptBlocks>,
     /// Whether the answer is streamed.
     pub streamed: bool,
+    /// Where its conversation was served last, if that is known.
+    pub visited: Option<Visited>,
+}
+
+/// The endpoint at which a conversation was served last.
+#[derive(Debug, Clone, Copy)]
+pub struct Visited {
+    /// Its place in the pool's list.
+    pub place: usize,
+    /// Tokens of the conversation that are taken to be cached there.
+    pub tokens: u32,
+    /// Whether the request goes there as long as it may, whatever that costs.
+    pub is_strict: bool,
 }
 
 /// An endpoint that is among the best for a request.
@@ -117,7 +130,7 @@ impl<'a> Judge<'a, '_> {
             let mut best = best(quads, costs, draw);
             if let Some(first_new) = work.first_new.filter(|_| ranked.is_empty())
                 && let Some(least) = best.first()
-                && let Some(home) = prefix_cache::home(self.pool, quads, costs, least.cost, first_new)
+                && let Some(home) = self.home(quads, costs, least.cost, first_new)
             {
                 best.retain(|contender| contender.place != home.place);
                 best.insert(0, home);
@@ -125,7 +138,32 @@ impl<'a> Judge<'a, '_> {
             let next = best.into_iter().filter_map(|contender| self.ranked(contender));
             ranked.extend(next.take(MAX_RANKED - ranked.len()));
         }
-        ranked
+        self.put_first(ranked, &costs)
+    }
+
+    /// Of those whose costs are about the least, the one to which a prompt belongs: where its conversation was last, and
+    /// otherwise by its first block that none of them holds.
+    fn home(
+        &self,
+        quads: &[Quad],
+        costs: &[f32x4],
+        least_cost: f32,
+        first_new: BlockHash,
+    ) -> Option<Contender> {
+        let visited = self.demand.visited.map(|visited| visited.place as u32);
+        prefix_cache::home(self.pool, quads, costs, least_cost, first_new, visited)
+    }
+
+    /// The same with the endpoint first that the request goes to whatever it costs, if there is one that may be picked.
+    fn put_first(&self, ranked: Vec<Ranked<'a>>, costs: &[f32x4]) -> Vec<Ranked<'a>> {
+        let strict = self.demand.visited.filter(|visited| visited.is_strict);
+        let contender = strict.and_then(|visited| {
+            let cost = self.pool.candidates().read(costs, visited.place)?;
+            Some(Contender { cost, lot: 0, place: visited.place as u32 })
+        });
+        let Some(first) = contender.and_then(|contender| self.ranked(contender)) else { return ranked };
+        let others = ranked.into_iter().filter(|other| other.index != first.index);
+        std::iter::once(first).chain(others).take(MAX_RANKED).collect()
     }
 
     /// What each costs: without end, if it is not to be picked.
@@ -179,6 +217,8 @@ impl<'a> Judge<'a, '_> {
                 }
             }
             work.first_new = blocks.hashes.get(most_matched).copied();
+        } else if let Some(visited) = self.demand.visited.filter(|visited| visited.tokens > 0) {
+            self.set_work(&mut work, visited.place, 0);
         }
         work
     }
@@ -193,16 +233,21 @@ impl<'a> Judge<'a, '_> {
             return false;
         }
         let adapter_tokens = default::adapter_tokens(endpoint, freshness, self.demand, self.loads);
-        let tokens = self.uncached_tokens(endpoint, matched_blocks) as f32 + adapter_tokens;
+        let tokens = self.uncached_tokens(place, endpoint, matched_blocks) as f32 + adapter_tokens;
         work.least_tokens = lesser(work.least_tokens, tokens);
         let whole = || vec![f32x4::splat(self.demand.prompt_tokens as f32); candidates.quads().len()];
         candidates.write(work.of_each.get_or_insert_with(whole), place, tokens);
         true
     }
 
-    /// Tokens of the prompt that are not cached where so many blocks of it are, at least 1.
-    fn uncached_tokens(&self, endpoint: &Endpoint, matched_blocks: usize) -> u32 {
-        let matched_tokens = prefix_cache::matched_tokens(self.demand, matched_blocks, endpoint);
+    /// Tokens of the prompt that are not cached at the endpoint at this place, where so many blocks of it are, at least 1. Where
+    /// no blocks are known, what the conversation had there is.
+    fn uncached_tokens(&self, place: usize, endpoint: &Endpoint, matched_blocks: usize) -> u32 {
+        let visited = self.demand.visited.filter(|visited| visited.place == place);
+        let matched_tokens = match (self.demand.blocks, visited) {
+            (None, Some(visited)) => visited.tokens,
+            _ => prefix_cache::matched_tokens(self.demand, matched_blocks, endpoint),
+        };
         self.demand.prompt_tokens.saturating_sub(matched_tokens).max(1)
     }
 
@@ -214,7 +259,7 @@ impl<'a> Judge<'a, '_> {
         let known = self.pool.prefixes().zip(self.demand.blocks);
         let matched =
             known.map_or(Match::default(), |(prefixes, blocks)| prefixes.matched(endpoint.load_id, blocks));
-        let uncached_tokens = self.uncached_tokens(endpoint, matched.blocks);
+        let uncached_tokens = self.uncached_tokens(index, endpoint, matched.blocks);
         Some(Ranked { index, endpoint, freshness, matched, uncached_tokens, cost })
     }
 }

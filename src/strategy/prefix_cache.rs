@@ -5,7 +5,8 @@
 //! matched tokens = prompt tokens × bytes of the matched blocks ÷ bytes of the prompt, in whole blocks of the server
 //!
 //! home = of the endpoints whose cost is at most PLACEMENT_SLACK × the least:
-//!        the one with the highest hash(first block that no endpoint holds, endpoint)
+//!        the one where the conversation was served last, if it is one of them,
+//!        else the one with the highest hash(first block that no endpoint holds, endpoint)
 //! ```
 //!
 //! The cost lets a prompt follow its prefix as long as that saves more than waiting there costs: a hot prefix spreads by
@@ -33,13 +34,14 @@ pub(super) fn matched_tokens(demand: Demand<'_>, matched_blocks: usize, endpoint
 }
 
 /// The endpoint to which a prompt belongs whose first block that is nowhere cached is `first_new`; `least_cost` is the least
-/// of the costs.
+/// of the costs, `visited` the place at which its conversation was served last.
 pub(super) fn home(
     pool: &Pool,
     quads: &[Quad],
     costs: &[f32x4],
     least_cost: f32,
     first_new: BlockHash,
+    visited: Option<u32>,
 ) -> Option<Contender> {
     let highest_cost = least_cost * PLACEMENT_SLACK;
     let has_near = |costs: &f32x4| costs.simd_le(f32x4::splat(highest_cost)).to_bitmask() != 0;
@@ -50,6 +52,6 @@ pub(super) fn home(
     let first_new = u64::from(u32::from_le_bytes(first_new));
     let score =
         |place: u32| endpoints.get(place as usize).map(|endpoint| mix(first_new ^ endpoint.address_hash));
-    let (place, cost) = near.max_by_key(|(place, _)| score(*place))?;
+    let (place, cost) = near.max_by_key(|(place, _)| (Some(*place) == visited, score(*place)))?;
     Some(Contender { cost, lot: 0, place })
 }

@@ -264,7 +264,7 @@ impl World {
 
     /// The same for a request that is not read.
     pub fn pick_unread(&mut self) -> Vec<usize> {
-        let decision = pick_unread(&self.config, &mut self.pool, &self.loads, NOW_MS, &mut self.rng);
+        let decision = pick_unread(&self.config, &mut self.pool, &self.loads, None, NOW_MS, &mut self.rng);
         self.indexes(&decision)
     }
 

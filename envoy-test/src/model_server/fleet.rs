@@ -121,6 +121,7 @@ impl ModelServer {
     /// counted any more. Its port stays open.
     pub fn restart(&self) {
         self.0.engine.restart();
+        self.0.stored.clear();
     }
 
     /// The engine in its true state, and its own time.

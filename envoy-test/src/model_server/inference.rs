@@ -61,8 +61,12 @@ async fn begin(server: &Arc<Server>, api: Api, body: Incoming) -> Result<Run, Ap
     let models = server.models();
     let model = models.find(api, &body)?;
     let request = InferenceRequest::from_body(api, &body)?;
+    server.stored.check(&body)?;
     let generations = submit(server, &models, model, &request)?;
     let subject = subject(server, model, &request);
+    if api == Api::Responses {
+        server.stored.add(&format!("resp_{}", subject.id), &body);
+    }
     Ok(Run { api, request, subject, generations })
 }
 

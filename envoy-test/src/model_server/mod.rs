@@ -41,6 +41,7 @@ mod scrape;
 mod server;
 mod settings;
 mod small_requests;
+mod stored;
 pub mod tokens;
 
 pub use counters::{Counters, ToldTokens};

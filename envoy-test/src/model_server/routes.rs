@@ -13,7 +13,7 @@ use super::request::{Api, model_of, parse_json};
 use super::response::{Body, empty, json, sign};
 use super::server::Server;
 use super::small_requests::{self, SmallApi};
-use super::{control, inference, realtime, scrape};
+use super::{control, inference, realtime, scrape, stored};
 
 /// Answers any request to one of `servers`.
 pub async fn answer(
@@ -41,6 +41,7 @@ async fn model_server_answer(server: &Arc<Server>, request: Request<Incoming>) -
             unless_hanging(server, json(StatusCode::OK, list)).await
         }
         (&Method::GET, "/v1/realtime") => realtime::answer(server, request),
+        (&Method::GET, path) if let Some(answer) = stored::answer(server, path) => answer,
         (&Method::POST, _) => post_answer(server, request).await,
         _ => not_found(),
     }
@@ -56,6 +57,7 @@ async fn post_answer(server: &Arc<Server>, request: Request<Incoming>) -> Respon
         path => match (Api::at_path(path), SmallApi::at_path(path)) {
             (Some(api), _) => inference::answer(server, api, request).await,
             (None, Some(api)) => small_requests::answer(server, api, request).await,
+            (None, None) if let Some(answer) = stored::answer(server, path) => answer,
             (None, None) => no_such_path(server, path, request).await,
         },
     }

@@ -13,6 +13,7 @@ use super::live_engine::LiveEngine;
 use super::metrics::{PageSource, Statistics, render};
 use super::models::ServedModels;
 use super::settings::ServerSettings;
+use super::stored::Stored;
 
 /// One running server.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub struct Server {
     pub settings: ServerSettings,
     pub engine: Arc<LiveEngine>,
     pub counters: SharedCounters,
+    pub stored: Stored,
     /// The value of `x-served-by`.
     pub served_by: HeaderValue,
     knobs: watch::Sender<Knobs>,
@@ -42,6 +44,7 @@ impl Server {
             settings,
             engine: Arc::new(engine),
             counters,
+            stored: Stored::default(),
             served_by: HeaderValue::try_from(address.to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("")),
             knobs: watch::Sender::new(knobs),
@@ -101,8 +104,8 @@ impl Server {
         u64::try_from(self.engine.now().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Sixteen hexadecimal digits that no other answer of this server has.
+    /// Sixteen hexadecimal digits that no other answer of this machine's servers has.
     pub fn next_id(&self) -> String {
-        format!("{:016x}", self.answers.fetch_add(1, Ordering::Relaxed))
+        format!("{:04x}{:012x}", self.address.port(), self.answers.fetch_add(1, Ordering::Relaxed))
     }
 }

@@ -31,6 +31,7 @@ mod redirects;
 mod requests;
 mod run;
 mod scraping;
+mod sessions;
 mod spans;
 mod statistics;
 mod tokens;

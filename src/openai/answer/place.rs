@@ -43,6 +43,8 @@ pub(super) enum Spot {
     Image,
     /// The model's name, at the top or in an envelope.
     Model,
+    /// By what the answer, or what it tells of, is known: at the top or in an envelope.
+    Id,
     Type,
     Object,
     /// `error`, at the top or in an envelope.
@@ -111,7 +113,7 @@ impl Spot {
 
     /// Whether nothing but its end is of interest.
     pub(super) fn is_dull(self) -> bool {
-        matches!(self, Spot::Other | Spot::InOutput)
+        matches!(self, Spot::Other | Spot::InOutput | Spot::Id)
     }
 }
 
@@ -136,6 +138,7 @@ fn in_envelope(name: &[u8]) -> Spot {
     match name {
         b"usage" => Spot::Usage,
         b"model" => Spot::Model,
+        b"id" => Spot::Id,
         b"error" => Spot::Error,
         _ => Spot::Other,
     }

@@ -9,8 +9,9 @@
 //! | [`Progress`] | its first output, its end, and whether it failed |
 //! | [`ModelName`] | the model's name as the client asked for it |
 //! | [`HiddenUsage`] | the usage that the client did not ask for |
+//! | [`Id`] | the id under which its server has stored it |
 //!
-//! The last two may hold back what has come, replace it or take it out ([`Passage`]). All read the same: names mean the
+//! [`ModelName`] and [`HiddenUsage`] may hold back what has come, replace it or take it out ([`Passage`]). All read the same: names mean the
 //! same however they are spelled, broken JSON is no error, and what is read of it is the same however the answer is cut.
 //!
 //! Events that are like the one before but for their text and some numbers are not walked through ([`EventPattern`]). In
@@ -28,6 +29,7 @@ use super::event_pattern::{EventPattern, Value, ValueKind};
 use super::failure::AnswerFailure;
 use super::format::AnswerFormat;
 use super::hidden_usage::HiddenUsage;
+use super::id::Id;
 use super::model::ModelName;
 use super::passage::{Held, Mark, Passage};
 use super::place::Place;
@@ -57,6 +59,7 @@ pub struct AnswerReader {
     progress: Progress,
     hidden_usage: Option<HiddenUsage>,
     model: Option<ModelName>,
+    id: Option<Id>,
     held: Held,
 }
 
@@ -111,6 +114,7 @@ impl AnswerReader {
             progress: Progress::default(),
             hidden_usage: None,
             model: None,
+            id: None,
             held: Held::default(),
         }
     }
@@ -123,6 +127,16 @@ impl AnswerReader {
     /// Replaces the model's name `sent`, which the servers know, by the one that the client `asked` for.
     pub fn rename_model(&mut self, sent: &str, asked: &str) {
         self.model = Some(ModelName::new(sent, asked));
+    }
+
+    /// Has the answer's id looked for.
+    pub fn look_for_id(&mut self) {
+        self.id = Some(Id::default());
+    }
+
+    /// Takes out the answer's id, once it is here.
+    pub fn take_id(&mut self) -> Option<Vec<u8>> {
+        self.id.as_mut()?.take()
     }
 
     /// Whether anything of the answer may be changed.
@@ -372,6 +386,9 @@ impl AnswerReader {
         }
         if let Some(hidden) = &mut self.hidden_usage {
             hidden.see(&seen, passage);
+        }
+        if let Some(id) = &mut self.id {
+            id.see(&seen);
         }
         if let Token::Open(bracket) = token
             && !seen.spot.is_of_interest()

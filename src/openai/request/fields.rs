@@ -23,6 +23,20 @@ pub(super) struct Fields<'a> {
     /// Whether the server may cut the prompt to what fits.
     pub may_be_cut: bool,
     pub own_prompt: OwnPrompt<'a>,
+    pub names: Names<'a>,
+}
+
+/// What a request says of the conversation that it belongs to: the raw text of the last value of each field.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Names<'a> {
+    /// The response that it follows, where its server has stored that.
+    pub previous_response_id: Option<&'a str>,
+    /// The conversation, likewise.
+    pub conversation: Option<&'a str>,
+    /// What is alike in requests that have a prefix in common.
+    pub prompt_cache_key: Option<&'a str>,
+    /// What its client says besides.
+    pub metadata: Option<&'a str>,
 }
 
 /// What counts as prompt in servers' own APIs only: elsewhere these names mean something else, as `text` in responses.
@@ -96,6 +110,11 @@ pub(super) enum Key {
     InputExtra,
     /// What stands behind that place.
     InputSuffix,
+    PreviousResponseId,
+    Conversation,
+    #[serde(rename = "prompt_cache_key")]
+    CachedWith,
+    Metadata,
     /// How much of a prompt is computed that is too long.
     #[serde(alias = "truncation", alias = "truncate")]
     TruncatePromptTokens,

@@ -21,6 +21,7 @@ mod scan;
 use super::ApiError;
 use crate::hash::digest;
 pub use expected::{ExpectedBody, SMALL_REQUEST_TOKENS};
+pub use fields::Names;
 pub use include_usage::include_usage;
 pub use multipart::MAX_BOUNDARY_BYTES;
 pub use prompt_text::PromptParts;
@@ -57,6 +58,8 @@ pub struct InferenceRequest<'a> {
     pub stream_options: Option<Range<usize>>,
     /// The raw text of `cache_salt`: prompts with different salts share nothing in a server's prefix cache.
     pub cache_salt: &'a [u8],
+    /// What it says of the conversation that it belongs to.
+    pub names: Names<'a>,
     /// Tells this request from others: the same again has the same.
     pub digest: u64,
     /// What the prompt is made of.
@@ -66,9 +69,9 @@ pub struct InferenceRequest<'a> {
 impl InferenceRequest<'_> {
     /// One whose prompt is not of interest.
     fn small(self) -> Self {
-        let Self { model, model_spans, is_form, user, digest, .. } = self;
+        let Self { model, model_spans, is_form, user, names, digest, .. } = self;
         let prompt_tokens = SMALL_REQUEST_TOKENS;
-        Self { model, model_spans, is_form, user, digest, prompt_tokens, ..Self::default() }
+        Self { model, model_spans, is_form, user, names, digest, prompt_tokens, ..Self::default() }
     }
 }
 
@@ -104,6 +107,7 @@ fn read(body: &[u8], is_own: bool) -> Result<InferenceRequest<'_>, ApiError> {
         user: fields.user.filter(|user| user.starts_with('"')),
         stream_options: fields.stream_options,
         cache_salt: fields.cache_salt.unwrap_or_default(),
+        names: fields.names,
         digest: digest(body),
         prompt: fields.prompt_parts,
     };

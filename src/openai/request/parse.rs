@@ -46,6 +46,14 @@ impl<'de> Visitor<'de> for FieldsVisitor<'de> {
                 Key::Stream => fields.stream = map.next_value::<&RawValue>()?.get() == "true",
                 Key::StreamOptions => fields.stream_options = Some(span_of(map.next_value()?, self.body)),
                 Key::User => fields.user = Some(map.next_value::<&RawValue>()?.get()),
+                Key::PreviousResponseId => {
+                    fields.names.previous_response_id = Some(map.next_value::<&RawValue>()?.get());
+                }
+                Key::Conversation => fields.names.conversation = Some(map.next_value::<&RawValue>()?.get()),
+                Key::CachedWith => {
+                    fields.names.prompt_cache_key = Some(map.next_value::<&RawValue>()?.get());
+                }
+                Key::Metadata => fields.names.metadata = Some(map.next_value::<&RawValue>()?.get()),
                 Key::CacheSalt => {
                     fields.cache_salt = Some(map.next_value::<&RawValue>()?.get().as_bytes());
                 }

@@ -39,6 +39,10 @@ pub(super) fn read_fields(body: &[u8]) -> Option<Fields<'_>> {
             Key::Stream => fields.stream = text(span) == Some("true"),
             Key::StreamOptions => fields.stream_options = Some(span),
             Key::User => fields.user = text(span),
+            Key::PreviousResponseId => fields.names.previous_response_id = text(span),
+            Key::Conversation => fields.names.conversation = text(span),
+            Key::CachedWith => fields.names.prompt_cache_key = text(span),
+            Key::Metadata => fields.names.metadata = text(span),
             Key::CacheSalt => fields.cache_salt = body.get(span),
             Key::TruncatePromptTokens => fields.may_be_cut = true,
             Key::Other => {}
@@ -303,7 +307,7 @@ mod tests {
         use super::super::super::parse;
         use super::super::read_fields;
 
-        const KEYS: &str = r"model model stream stream_options user messages prompt input instructions system tools image_url url
+        const KEYS: &str = r"model model stream stream_options user previous_response_id conversation prompt_cache_key metadata messages prompt input instructions system tools image_url url
             data é m mod\u0065l \n mess\u0061ges
             stream\u005foptions";
         const WORDS: &str = r#"true false null 0 -0 12 -1.50 2E+07 0.0e-0 [] {} "" "m" "true" "\u4e2d\ud83d" "\ud800"

@@ -31,6 +31,9 @@ impl Stream {
             Some(of_envoy) => self.translate(of_envoy, &mut clock),
             None => {
                 let succeeded = matches!(status, Some(200..300));
+                if succeeded && self.may_store {
+                    self.answer.look_for_id();
+                }
                 self.answer.begin(self.tells_usage() && succeeded, &headers);
             }
         }
@@ -45,6 +48,9 @@ impl Stream {
             self.read_not_found(size);
         }
         self.answer.push(size, end_of_stream);
+        if let Some(id) = self.answer.take_id() {
+            self.note_stored(&id);
+        }
         let mut clock = Clock::default();
         if self.answer.has_output() {
             self.first_output(&mut clock);
@@ -95,12 +101,12 @@ impl Stream {
             if !sent.is_silent {
                 return;
             }
-            if status != Some(NOT_FOUND) {
+            if status != Some(NOT_FOUND) && !self.follows_stored() {
                 worker.passed_over(sent.pool, &sent.sent, now_ms);
             }
             worker.recorder.record(|stats| [stats.retried(sent.pool, sent.first_choice())]);
         }
-        if status == Some(NOT_FOUND) && self.account.is_some() {
+        if status == Some(NOT_FOUND) && self.account.is_some() && !self.follows_stored() {
             sent.not_found = Some(NotFound::new(is_encoded(headers.value("content-encoding").as_deref())));
         }
         if let Some(told) = headers.value(LOAD_HEADER).and_then(|value| read_load(&value)) {
@@ -158,12 +164,26 @@ impl Stream {
         }
     }
 
+    /// The answer says by which id its endpoint has stored it, before the client can know.
+    fn note_stored(&self, id: &[u8]) {
+        if let State::Sent(sent) = &*self.state.borrow()
+            && sent.succeeded
+        {
+            self.worker.borrow_mut().has_stored(sent.pool, &sent.sent, id, host::now_ms());
+        }
+    }
+
     /// `size` more bytes are here of an answer that may say that something is not there.
     fn read_not_found(&mut self, size: usize) {
         let State::Sent(sent) = &mut *self.state.borrow_mut() else { return };
         let Some(answer) = &mut sent.not_found else { return };
         let bytes = host::buffer(Buffer::ResponseBody, answer.wanted(size)).ok().flatten();
         answer.push(&bytes.unwrap_or_default());
+    }
+
+    /// Whether the request names what a server has stored, so that others have 404 for it, whatever they are asked for.
+    fn follows_stored(&self) -> bool {
+        self.conversation.is_some()
     }
 
     /// Whether it is the answer to a prompt, which says what it has cost.

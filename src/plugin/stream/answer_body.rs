@@ -22,6 +22,8 @@ pub struct Answer {
     renamed: Option<(String, String)>,
     /// Whether the usage of a stream was asked for on the client's behalf.
     hides_usage: bool,
+    /// Whether its id is of interest.
+    looks_for_id: bool,
     reader: Option<Box<AnswerReader>>,
     /// It is none of a server's, and an error object takes the place of its body.
     local_reply: Option<LocalReply>,
@@ -36,6 +38,16 @@ impl Answer {
     /// If it is a stream, its usage was asked for on the client's behalf.
     pub fn hide_usage(&mut self) {
         self.hides_usage = true;
+    }
+
+    /// Its id is of interest.
+    pub fn look_for_id(&mut self) {
+        self.looks_for_id = true;
+    }
+
+    /// Takes out its id, once it is here.
+    pub fn take_id(&mut self) -> Option<Vec<u8>> {
+        self.reader.as_mut()?.take_id()
     }
 
     /// Puts an error object in place of its text.
@@ -57,10 +69,14 @@ impl Answer {
         if self.hides_usage {
             reader.hide_usage();
         }
+        if self.looks_for_id {
+            reader.look_for_id();
+        }
         if reader.changes() {
             warn("content-length", host::remove_header(Headers::Response, "content-length"));
         }
-        self.reader = Some(Box::new(reader)).filter(|reader| has_usage || reader.changes());
+        self.reader =
+            Some(Box::new(reader)).filter(|reader| has_usage || reader.changes() || self.looks_for_id);
     }
 
     /// `size` more bytes of the body are here. `end`: they are the last.

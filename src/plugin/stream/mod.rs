@@ -27,8 +27,9 @@ use crate::config::PickTo;
 use crate::decide::{Decision, Pick};
 use crate::first_pass::FirstPass;
 use crate::log_fields::LogField;
-use crate::openai::{ApiError, ExpectedBody, NotFound};
+use crate::openai::{ApiError, ExpectedBody, NotFound, Stored};
 use crate::picker::{Released, Sent};
+use crate::sessions::{Conversation, Name};
 
 /// The header that names the endpoints, best first, to Envoy's override_host load balancing.
 const PICK_HEADER: &str = "x-gateway-destination-endpoint";
@@ -57,6 +58,14 @@ pub struct Stream {
     objective: Option<String>,
     /// Its tenant, by a header.
     tenant: Option<String>,
+    /// What it says by its path of something that a server stores.
+    stored: Option<Stored>,
+    /// Whether its answer may be something that a server stores.
+    may_store: bool,
+    /// The conversation that it belongs to by its path, or its body.
+    conversation: Option<Conversation>,
+    /// The session that its headers name.
+    session: Option<Name>,
     /// There from the headers of a request that is to be read to its end.
     account: Option<Account>,
     answer: Answer,
@@ -148,6 +157,10 @@ impl Stream {
             user: None,
             objective: None,
             tenant: None,
+            stored: None,
+            may_store: false,
+            conversation: None,
+            session: None,
             account: None,
             answer: Answer::default(),
             has_output: false,
@@ -177,7 +190,11 @@ impl Stream {
             State::Sent(mut sent) => {
                 let mut worker = self.worker.borrow_mut();
                 let now_ms = clock.now_ms();
-                if let Some(usage) = self.answer.usage_when_complete() {
+                let usage = self.answer.usage_when_complete();
+                if sent.succeeded && self.has_output {
+                    worker.session_answered(sent.pool, &mut sent.sent, usage, now_ms);
+                }
+                if let Some(usage) = usage {
                     worker.picker.answered(&mut sent.sent, sent.pool, usage, now_ms);
                 }
                 if sent.succeeded && self.has_output && !sent.is_over && is_broken_off() {

@@ -12,13 +12,15 @@ use crate::limits::Limit;
 use crate::log_fields::LogField;
 use crate::metrics::{LOAD_FORMAT, LOAD_FORMAT_HEADER};
 use crate::openai::{
-    ApiError, ExpectedBody, InferenceRequest, apply_edits, include_usage, is_model_list_path, model_edits,
+    Api, ApiError, ExpectedBody, InferenceRequest, Stored, apply_edits, include_usage, input_file,
+    is_model_list_path, model_edits, named_in,
 };
 use crate::picker::Outcome;
 use crate::plugin::calls::{headers_of, publish, publish_if, warn};
 use crate::plugin::host::{self, Buffer, Headers};
 use crate::plugin::own_answers::answer_models;
 use crate::plugin::{FIRST_PASS, peers};
+use crate::sessions::Name;
 
 /// The header that names the model to Envoy's routing, where another pool than the route's serves it.
 const MODEL_HEADER: &str = "x-gateway-model-name";
@@ -59,6 +61,7 @@ impl Stream {
         self.is_misrouted = headers.value(MODEL_HEADER).is_some();
         self.ask_for_load(pool, &headers);
         self.read_objective(&headers);
+        self.read_stored(&headers);
         self.expected = self.expected_body(&headers, end_of_stream);
         if self.expected.is_some() {
             if headers.ask_for_upgrade() {
@@ -70,6 +73,36 @@ impl Stream {
             return answer_models(self.worker.borrow().config());
         }
         self.pass_unread(pool)
+    }
+
+    /// Notes what the path says of something that servers store.
+    fn read_stored(&mut self, headers: &HeaderPairs) {
+        self.stored = Stored::at(&headers.value(":path").unwrap_or_default());
+        let is_made = self.stored == Some(Stored::Collection);
+        self.may_store = is_made && headers.value(":method").as_deref() == Some(b"POST");
+        if let Some(id) = self.stored.as_ref().and_then(Stored::id) {
+            self.conversation = Some(self.worker.borrow_mut().stored(id, host::now_ms()));
+        }
+    }
+
+    /// The pool where the conversation is that a request without a model belongs to; otherwise the route's, to which the
+    /// request then goes anyway.
+    fn pool_of_conversation(&self, route_pool: usize) -> usize {
+        let last = self.conversation.and_then(|conversation| conversation.last);
+        let pool = last.and_then(|last| self.worker.borrow().picker.pool_of_key(last.endpoint, route_pool));
+        pool.unwrap_or(route_pool)
+    }
+
+    /// Has the route chosen anew that leads to this pool, if a model leads there.
+    fn change_route_to(&self, pool: usize) -> bool {
+        let worker = self.worker.borrow();
+        let config = worker.config();
+        let Some(model) = config.models.iter().find(|model| model.pool == pool) else { return false };
+        if config.pick_to == PickTo::FilterState {
+            publish(LogField::Model.name(), &model.name);
+        }
+        self.change_route(&model.name);
+        true
     }
 
     /// Has the endpoint tell its load with the answer, where that is configured and the client does not ask itself.
@@ -123,10 +156,16 @@ impl Stream {
     }
 
     /// It is not read: the least loaded endpoint takes it.
-    fn pass_unread(&mut self, pool: usize) -> Action {
+    fn pass_unread(&mut self, route_pool: usize) -> Action {
         self.account = None;
         let now_ms = host::now_ms();
-        let decision = self.worker.borrow_mut().decide_unread(pool, self.is_misrouted, now_ms);
+        let mut pool = self.pool_of_conversation(route_pool);
+        if pool != route_pool && !self.change_route_to(pool) {
+            pool = route_pool;
+        }
+        let mut worker = self.worker.borrow_mut();
+        let decision = worker.decide_unread(pool, self.is_misrouted, self.conversation, now_ms);
+        drop(worker);
         act(&self.state, &self.worker, pool, decision, now_ms)
     }
 
@@ -185,6 +224,7 @@ impl Stream {
     fn start_reading(&mut self, pool: usize, headers: &HeaderPairs, end_of_stream: bool) -> Action {
         self.account = Some(Account::open());
         self.read_user(headers);
+        self.session = Name::in_headers(&self.worker.borrow().config().session_by, headers);
         if headers.value(REDIRECTED_HEADER).is_some() {
             // Only the plugin can have set this.
             let kept = host::property(FIRST_PASS).ok().flatten();
@@ -239,9 +279,13 @@ impl Stream {
         let body = host::buffer(Buffer::RequestBody, limit).ok().flatten().unwrap_or_default();
         let request = match expected.read(&body) {
             Ok(Some(request)) => request,
-            Ok(None) => return self.pass_unread(route_pool),
+            Ok(None) => {
+                self.read_input_file(&body);
+                return self.pass_unread(route_pool);
+            }
             Err(error) => return self.refuse(&error),
         };
+        self.read_conversation(&request);
         let mut prepared = match self.prepare(&request, route_pool) {
             Ok(prepared) => prepared,
             Err(error) => return self.refuse(&error),
@@ -255,7 +299,37 @@ impl Stream {
             self.change_route(&prepared.model);
         }
         prepared.is_pool_guessed = self.is_misrouted && pools != 1;
+        self.set_session(&mut prepared, &request);
         self.decide(prepared)
+    }
+
+    /// Notes what the body says of something that servers store: the response before, or the conversation.
+    fn read_conversation(&mut self, request: &InferenceRequest<'_>) {
+        if self.expected.as_ref().map(ExpectedBody::api) != Some(Api::Responses) {
+            return;
+        }
+        for id in named_in(&request.names) {
+            let conversation = self.worker.borrow_mut().stored(id.as_bytes(), host::now_ms());
+            self.conversation =
+                self.conversation.filter(|before| before.last.is_some()).or(Some(conversation));
+        }
+    }
+
+    /// Notes which file the batch is read from that the body asks for.
+    fn read_input_file(&mut self, body: &[u8]) {
+        if let Some(id) = input_file(body).filter(|_| self.may_store) {
+            self.conversation = Some(self.worker.borrow_mut().stored(id.as_bytes(), host::now_ms()));
+        }
+    }
+
+    /// Notes the conversation and the session that the request belongs to.
+    fn set_session(&self, prepared: &mut Prepared, request: &InferenceRequest<'_>) {
+        let mut worker = self.worker.borrow_mut();
+        prepared.conversation = self.conversation;
+        let name = Name::in_body(&worker.config().session_by, request, self.session);
+        if let Some(name) = name {
+            worker.set_session(prepared, name, host::now_ms());
+        }
     }
 
     /// Resolves the model, unless that was done before an internal redirect, and has log and routes know it.

@@ -90,6 +90,15 @@ impl ApiError {
         }
     }
 
+    pub fn no_such_response(id: &str) -> Self {
+        Self {
+            status: StatusCode::NOT_FOUND,
+            kind: "invalid_request_error",
+            message: format!("Response with id '{id}' not found."),
+            parameter: Some("response_id".to_owned()),
+        }
+    }
+
     pub fn adapter_loaded_already(name: &str) -> Self {
         let message = format!(
             "The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, set 'load_inplace' to True."
