@@ -47,6 +47,8 @@ pub const DEFAULT_SATURATED_KV_CACHE_UTILIZATION: f32 = 0.8;
 pub const DEFAULT_QUEUE_MAX_WAIT: Duration = Duration::from_secs(2);
 /// Requests that wait in one worker's queue.
 pub const DEFAULT_QUEUE_MAX_REQUESTS: usize = 1_000;
+/// Bytes that the bodies of requests have which wait in one worker's queue: Envoy holds them in memory.
+pub const DEFAULT_QUEUE_MAX_BYTES: usize = 256 << 20;
 
 /// Prefix blocks that are remembered for a pool: 16 million tokens, at 4 to 11 bytes a block 1 to 3 MB in each worker.
 pub const DEFAULT_PREFIX_BLOCKS_MAX: usize = 250_000;
@@ -78,6 +80,8 @@ pub const MAX_SESSION_SOURCES: usize = 16;
 
 /// The largest value of `queue.maxRequests`: every waiting request holds its body in memory.
 pub const QUEUE_MAX_REQUESTS_CEILING: usize = 100_000;
+/// The largest value of `queue.maxBytes`: a number of 32 bits holds no more than twice as many.
+pub const QUEUE_MAX_BYTES_CEILING: usize = 2048 << 20;
 /// Endpoints a pool may have. Each costs about 200 bytes a worker and a few nanoseconds a pick.
 pub const MAX_ENDPOINTS: usize = 4096;
 /// Pools in one configuration.
@@ -308,6 +312,10 @@ pub struct Queue {
     pub max_wait_ms: u64,
     /// Requests that may wait in one worker.
     pub max_requests: usize,
+    /// Bytes that the bodies of those may have together.
+    pub max_bytes: usize,
+    /// How long requests wait for a pool that has no endpoint, in milliseconds; `None`: they are refused at once.
+    pub while_empty_ms: Option<u64>,
 }
 
 /// From when on an endpoint is saturated; a pool is when all its endpoints are.
@@ -429,6 +437,11 @@ impl Config {
     /// Whether the metrics of any pool are read.
     pub fn reads_metrics(&self) -> bool {
         self.pools.iter().any(|pool| pool.metrics.cluster.is_some())
+    }
+
+    /// Whether requests wait for a pool that has no endpoint yet.
+    pub fn waits_for_first_endpoint(&self) -> bool {
+        self.queue.is_some_and(|queue| queue.while_empty_ms.is_some())
     }
 
     /// The position of the pool behind an Envoy cluster.

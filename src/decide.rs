@@ -35,6 +35,8 @@ pub struct Prepared {
     pub prompt: Rc<Prompt>,
     /// Whether the answer is streamed.
     pub streamed: bool,
+    /// The size of its body.
+    pub body_bytes: usize,
     /// Who shares the queue with others, where tenants are told apart.
     pub tenant: Option<String>,
     /// The conversation that it belongs to, if it names one.
@@ -192,6 +194,7 @@ fn prepared(
         priority: resolution.priority,
         prompt: Rc::new(prompt),
         streamed: request.stream,
+        body_bytes: request.body_bytes,
         tenant: None,
         conversation: None,
         session: None,
@@ -221,6 +224,9 @@ pub fn admit(
     let longest_tokens = pool.longest_context_tokens().filter(|_| !prepared.is_pool_guessed);
     if let Some(longest_tokens) = longest_tokens.filter(|longest| prepared.prompt.least_tokens > *longest) {
         return Err(ApiError::prompt_too_long(&pool.name, longest_tokens));
+    }
+    if pool.is_empty() && !prepared.is_pool_guessed && config.waits_for_first_endpoint() {
+        return Ok(Admission::Wait);
     }
     let saturated = others_wait || is_saturated(config, pool, loads, now_ms);
     match admission::admit(prepared.priority, saturated, config.queue.is_some()) {

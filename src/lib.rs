@@ -31,6 +31,7 @@ pub mod admission;
 pub mod config;
 pub mod decayed_ratio;
 pub mod decide;
+pub mod empty_pool;
 pub mod explanation;
 pub mod first_pass;
 pub mod hash;

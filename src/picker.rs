@@ -12,6 +12,7 @@ use std::rc::Rc;
 use crate::admission::{Admission, DrainRate};
 use crate::config::Config;
 use crate::decide::{self, Decision, Pick, Prepared, Prompt, SentPrompt};
+use crate::empty_pool::EmptyPool;
 use crate::interval::Interval;
 use crate::ledger::{Event, Heard};
 use crate::limits::{Limit, LimitsReached};
@@ -52,6 +53,7 @@ struct PickerPool<W> {
     pool: Pool,
     drain_rate: DrainRate,
     queue: Queue<(Prepared, W)>,
+    emptiness: EmptyPool,
     /// When it was last noticed that its scraper had told something.
     heard_ms: Option<u64>,
 }
@@ -130,6 +132,7 @@ impl<W> Picker<W> {
                 pool,
                 drain_rate: DrainRate::default(),
                 queue: Queue::default(),
+                emptiness: EmptyPool::default(),
                 heard_ms: None,
             });
         }
@@ -361,10 +364,9 @@ impl<W> Picker<W> {
             others_wait,
             now_ms,
         );
-        let max_requests = self.config.queue.map_or(0, |queue| queue.max_requests);
         match admitted {
             Err(error) => Outcome::Decided(Decision::Refuse(error)),
-            Ok(Admission::Wait) if own.has_room(max_requests, prepared.priority) => {
+            Ok(Admission::Wait) if own.has_room(&self.config, prepared) => {
                 let place = own.place_in_queue(&self.config, prepared);
                 own.queue.push(place, id, (prepared.clone(), waiter()), now_ms);
                 Outcome::Waits
@@ -476,9 +478,11 @@ impl<W> Picker<W> {
     /// The next request that need not wait any longer, with what was decided: its pool has room, or it has waited too
     /// long.
     pub fn released(&mut self, now_ms: u64) -> Option<Released<W>> {
-        let crate::config::Queue { max_wait_ms, max_requests } = self.config.queue?;
+        let queue = self.config.queue?;
         for own in &mut self.pools {
-            if own.queue.len() > max_requests
+            own.emptiness.observe(own.pool.is_empty() && queue.while_empty_ms.is_some(), now_ms);
+            let max_wait_ms = own.emptiness.max_wait_ms(&queue, now_ms);
+            if own.queue.len() > queue.max_requests
                 && let Some((id, (prepared, waiter))) = own.queue.pop_lowest()
             {
                 self.limits.add_if(true, Limit::QueuedRequests);
@@ -489,8 +493,9 @@ impl<W> Picker<W> {
                 let decision = Decision::Refuse(own.timed_out());
                 return Some(Released { id, waiter, decision, prepared });
             }
+            let is_known = !self.config.reads_metrics() || own.pool.has_metrics();
             let full = || decide::is_saturated(&self.config, &own.pool, &self.loads, now_ms);
-            if own.queue.is_empty() || full() {
+            if own.queue.is_empty() || own.emptiness.holds_back(is_known, now_ms) || full() {
                 continue;
             }
             if let Some((id, (prepared, waiter))) = own.queue.pop(max_wait_ms, now_ms) {
@@ -702,6 +707,9 @@ fn was_held(matched_tokens: u32, cached_tokens: u32) -> bool {
 
 impl<W> PickerPool<W> {
     fn timed_out(&self) -> ApiError {
+        if self.pool.is_empty() {
+            return ApiError::no_endpoint_yet(&self.pool.name);
+        }
         ApiError::queue_timed_out(&self.pool.name, self.drain_rate.retry_after_s())
     }
 
@@ -711,20 +719,23 @@ impl<W> PickerPool<W> {
 
     /// Whether a request of this priority may wait. In a full queue it takes the place of one of a lower priority, which is
     /// refused by [`Picker::released`]: until then there may be [`MAX_DISPLACING_SHARE`] times as many.
-    fn has_room(&self, max_requests: usize, priority: i32) -> bool {
-        let len = self.queue.len();
-        let displaces = || self.queue.lowest_priority().is_some_and(|lowest| lowest < priority);
-        len < max_requests || len < max_requests.saturating_mul(MAX_DISPLACING_SHARE) && displaces()
+    fn has_room(&self, config: &Config, prepared: &Prepared) -> bool {
+        let Some(queue) = config.queue else { return false };
+        let (len, bytes) = (self.queue.len(), self.queue.bytes().saturating_add(prepared.body_bytes));
+        let displaces = || self.queue.lowest_priority().is_some_and(|lowest| lowest < prepared.priority);
+        let has_place = len < queue.max_requests
+            || len < queue.max_requests.saturating_mul(MAX_DISPLACING_SHARE) && displaces();
+        has_place && bytes <= queue.max_bytes
     }
 
     /// Where a request waits: tenants share by tokens; where they are not told apart, models take turns.
     fn place_in_queue<'a>(&self, config: &Config, prepared: &'a Prepared) -> Place<'a> {
-        let priority = prepared.priority;
+        let (priority, bytes) = (prepared.priority, prepared.body_bytes);
         if config.fairness.is_some() {
-            return Place { priority, lane: prepared.tenant.as_deref(), cost: prepared.prompt.tokens };
+            return Place { priority, lane: prepared.tenant.as_deref(), cost: prepared.prompt.tokens, bytes };
         }
         let has_lane = self.has_lane(config, &prepared.model);
-        Place { priority, lane: has_lane.then_some(prepared.model.as_str()), cost: 1 }
+        Place { priority, lane: has_lane.then_some(prepared.model.as_str()), cost: 1, bytes }
     }
 
     /// Whether requests for this model wait in a lane of their own: a client cannot have invented the name, because it is

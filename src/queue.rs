@@ -33,6 +33,8 @@ pub struct Queue<T> {
     /// The highest priority first.
     bands: BTreeMap<Reverse<i32>, Band>,
     next_number: u64,
+    /// Of all that wait.
+    bytes: usize,
 }
 
 /// Where a request waits.
@@ -44,6 +46,8 @@ pub struct Place<'a> {
     pub lane: Option<&'a str>,
     /// What it takes of its lane's share, at least 1.
     pub cost: u32,
+    /// Bytes that it holds in memory.
+    pub bytes: usize,
 }
 
 /// One priority's requests.
@@ -72,12 +76,19 @@ struct Waiting<T> {
     priority: i32,
     lane: Option<String>,
     cost: u32,
+    bytes: usize,
     request: T,
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Queue<T> {
-        Queue { waiting: BTreeMap::new(), numbers: HashMap::new(), bands: BTreeMap::new(), next_number: 0 }
+        Queue {
+            waiting: BTreeMap::new(),
+            numbers: HashMap::new(),
+            bands: BTreeMap::new(),
+            next_number: 0,
+            bytes: 0,
+        }
     }
 }
 
@@ -92,6 +103,11 @@ impl<T> Queue<T> {
         self.waiting.is_empty()
     }
 
+    /// Bytes that those that wait hold in memory.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The lowest priority of those that wait.
     pub fn lowest_priority(&self) -> Option<i32> {
         self.bands.iter().rev().find(|(_, band)| !band.is_empty()).map(|(Reverse(priority), _)| *priority)
@@ -101,10 +117,11 @@ impl<T> Queue<T> {
     pub fn push(&mut self, place: Place<'_>, id: u32, request: T, now_ms: u64) {
         let number = self.next_number;
         self.next_number += 1;
-        let Place { priority, lane, cost } = place;
+        let Place { priority, lane, cost, bytes } = place;
         let lane = self.bands.entry(Reverse(priority)).or_default().push(lane, number);
         self.numbers.insert(id, number);
-        self.waiting.insert(number, Waiting { id, since_ms: now_ms, priority, lane, cost, request });
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.waiting.insert(number, Waiting { id, since_ms: now_ms, priority, lane, cost, bytes, request });
     }
 
     /// Takes out the request whose turn it is, and its id.
@@ -152,7 +169,8 @@ impl<T> Queue<T> {
     }
 
     fn take(&mut self, number: u64) -> Option<(u32, T)> {
-        let Waiting { id, request, .. } = self.waiting.remove(&number)?;
+        let Waiting { id, bytes, request, .. } = self.waiting.remove(&number)?;
+        self.bytes = self.bytes.saturating_sub(bytes);
         self.numbers.remove(&id);
         if self.waiting.is_empty() {
             self.bands.clear();
@@ -220,7 +238,7 @@ mod tests {
 
     /// At one priority, taking turns.
     fn place(lane: Option<&str>) -> Place<'_> {
-        Place { priority: 0, lane, cost: 1 }
+        Place { priority: 0, lane, cost: 1, bytes: 10 }
     }
 
     fn drain(queue: &mut Queue<()>) -> Vec<u32> {
@@ -309,6 +327,18 @@ mod tests {
         let mut queue = queue(&["a", "a", "b", "a"]);
         let mut pop = |now_ms| queue.pop(1_000, now_ms).map(|(id, ())| id);
         assert_eq!([pop(500), pop(501), pop(501), pop(501)], [Some(3), Some(2), Some(1), Some(0)]);
+    }
+
+    #[test]
+    fn the_bytes_of_those_that_wait_are_known_however_they_leave() {
+        let mut queue = queue(&["a", "b", "a", "b"]);
+        assert_eq!(queue.bytes(), 40);
+        queue.remove(2);
+        queue.pop(1_000, 10);
+        assert_eq!(queue.bytes(), 20);
+        queue.expired(0, 10);
+        queue.pop_lowest();
+        assert_eq!(queue.bytes(), 0);
     }
 
     #[test]

@@ -107,7 +107,7 @@ enum Step {
 
 fn any_place() -> impl Strategy<Value = Place<'static>> {
     let lane = prop::sample::select(vec![None, Some("a"), Some("b"), Some("c")]);
-    (lane, -1..2_i32, 1..50_u32).prop_map(|(lane, priority, cost)| Place { priority, lane, cost })
+    (lane, -1..2_i32, 1..50_u32).prop_map(|(lane, priority, cost)| Place { priority, lane, cost, bytes: 1 })
 }
 
 fn any_step() -> impl Strategy<Value = Step> {

@@ -102,6 +102,8 @@ pub(super) struct Fairness {
 pub(super) struct Queue {
     pub max_wait: Option<String>,
     pub max_requests: Option<usize>,
+    pub max_bytes: Option<usize>,
+    pub while_empty: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -45,7 +45,12 @@ fn unknown_models_are_rejected_only_where_models_are_published() {
 fn the_queue_is_off_unless_it_is_asked_for() {
     let queue = |document: &str| Config::parse(document.as_bytes()).unwrap().queue;
     assert_eq!(queue(MINIMAL), None);
-    assert_eq!(queue(&with("queue", "{}")), Some(Queue { max_wait_ms: 2_000, max_requests: 1_000 }));
+    assert_eq!(
+        queue(&with("queue", "{}")),
+        Some(Queue { max_wait_ms: 2_000, max_requests: 1_000, max_bytes: 256 << 20, while_empty_ms: None })
+    );
+    let waits = queue(&with("queue", r#"{"whileEmpty":"60s","maxBytes":9}"#)).unwrap();
+    assert_eq!((waits.while_empty_ms, waits.max_bytes), (Some(60_000), 9));
 }
 
 #[test]
@@ -278,6 +283,8 @@ fn a_bad_value_is_refused_by_field_path() {
     );
     refused(&with("queue", "{\"maxWait\":\"2\"}"), "queue.maxWait", "not a duration");
     refused(&with("queue", "{\"maxRequests\":0}"), "queue.maxRequests", "not between");
+    refused(&with("queue", "{\"maxBytes\":0}"), "queue.maxBytes", "not between");
+    refused(&with("queue", "{\"whileEmpty\":\"0s\"}"), "queue.whileEmpty", "not between");
     refused(&with("queue", "{\"length\":9}"), "queue.length", "unknown field");
     let peers = r#"{"cluster":"gateways"}"#;
     refused(&with("peers", &format!(r#"{peers},"scrapeCluster":"s""#)), "peers", "`adminCluster`");

@@ -278,7 +278,15 @@ fn prefix_blocks_max(raw: &raw::PrefixCache, path: &str) -> Result<usize, Config
 fn queue(raw: raw::Queue) -> Result<Queue, ConfigError> {
     let max_requests = raw.max_requests.unwrap_or(DEFAULT_QUEUE_MAX_REQUESTS);
     between(max_requests, 1, QUEUE_MAX_REQUESTS_CEILING, "queue.maxRequests")?;
-    Ok(Queue { max_wait_ms: interval(raw.max_wait, "queue.maxWait", DEFAULT_QUEUE_MAX_WAIT)?, max_requests })
+    let max_bytes = raw.max_bytes.unwrap_or(DEFAULT_QUEUE_MAX_BYTES);
+    between(max_bytes, 1, QUEUE_MAX_BYTES_CEILING, "queue.maxBytes")?;
+    let while_empty = raw.while_empty.as_deref();
+    Ok(Queue {
+        max_wait_ms: interval(raw.max_wait, "queue.maxWait", DEFAULT_QUEUE_MAX_WAIT)?,
+        max_requests,
+        max_bytes,
+        while_empty_ms: while_empty.map(|text| duration_ms(text, "queue.whileEmpty")).transpose()?,
+    })
 }
 
 /// An objective is one pool's or every pool's; a pool has one of a name.

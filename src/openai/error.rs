@@ -3,6 +3,9 @@
 
 use serde::Serialize;
 
+/// When a client is to try again whose request has waited for a first endpoint in vain, in seconds.
+const EMPTY_RETRY_AFTER_S: u64 = 10;
+
 /// An error answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
@@ -97,6 +100,14 @@ impl ApiError {
         let message = format!("No model server is available in pool `{pool}`; try again later.");
         let error = ApiError::new(503, message, None, "no_endpoint");
         ApiError { dropped_reason: Some("rejected-no-endpoints"), ..error }
+    }
+
+    /// 503: the pool has got no endpoint for as long as the request may wait for one.
+    pub fn no_endpoint_yet(pool: &str) -> ApiError {
+        let message =
+            format!("No model server has come up in pool `{pool}`; try again in {EMPTY_RETRY_AFTER_S} s.");
+        let retry_after_s = Some(EMPTY_RETRY_AFTER_S);
+        ApiError { message, retry_after_s, ..ApiError::no_endpoint(pool) }
     }
 
     /// What the gateway answers that is not this plugin's doing.

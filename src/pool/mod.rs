@@ -128,6 +128,16 @@ impl Pool {
         self.endpoints.as_deref()
     }
 
+    /// Whether it has no endpoint; `false` where that is not known.
+    pub fn is_empty(&self) -> bool {
+        self.endpoints.as_ref().is_some_and(Vec::is_empty) && !self.has_unnamed
+    }
+
+    /// Whether the metrics of any endpoint have been read.
+    pub fn has_metrics(&self) -> bool {
+        self.endpoints.iter().flatten().any(|endpoint| endpoint.reading().is_some())
+    }
+
     /// The endpoints that may be picked, as of the last update.
     pub fn candidates(&self) -> &Candidates {
         &self.candidates

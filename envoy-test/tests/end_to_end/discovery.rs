@@ -9,7 +9,7 @@ use envoy_test::model_server::{ModelServers, ServerSettings};
 use serde_json::{Value, json};
 
 /// Writes the list of endpoints, with their health, where Envoy watches for it: a file moved into place.
-fn write_endpoints(folder: &Path, endpoints: &[(SocketAddr, &str)]) {
+pub fn write_endpoints(folder: &Path, endpoints: &[(SocketAddr, &str)]) {
     let hosts: Vec<Value> = endpoints
         .iter()
         .map(|(address, health)| {
@@ -25,7 +25,7 @@ fn write_endpoints(folder: &Path, endpoints: &[(SocketAddr, &str)]) {
 }
 
 /// Has the pool's endpoints read from the folder's file.
-fn read_endpoints_from(envoy: &mut Configuration, folder: &Path) {
+pub fn read_endpoints_from(envoy: &mut Configuration, folder: &Path) {
     let file = folder.join("endpoints.json");
     let cluster = envoy.cluster(CLUSTER).as_object_mut().unwrap();
     cluster.remove("load_assignment");

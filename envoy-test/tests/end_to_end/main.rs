@@ -30,6 +30,7 @@ mod recorded_servers;
 mod redirects;
 mod requests;
 mod run;
+mod scale_from_zero;
 mod scraping;
 mod sessions;
 mod spans;

@@ -62,6 +62,8 @@ pub struct InferenceRequest<'a> {
     pub names: Names<'a>,
     /// Tells this request from others: the same again has the same.
     pub digest: u64,
+    /// The size of its body.
+    pub body_bytes: usize,
     /// What the prompt is made of.
     pub prompt: PromptParts<'a>,
 }
@@ -69,9 +71,10 @@ pub struct InferenceRequest<'a> {
 impl InferenceRequest<'_> {
     /// One whose prompt is not of interest.
     fn small(self) -> Self {
-        let Self { model, model_spans, is_form, user, names, digest, .. } = self;
+        let Self { model, model_spans, is_form, user, names, digest, body_bytes, .. } = self;
         let prompt_tokens = SMALL_REQUEST_TOKENS;
-        Self { model, model_spans, is_form, user, names, digest, prompt_tokens, ..Self::default() }
+        let known = Self { model, model_spans, is_form, user, names, ..Self::default() };
+        Self { digest, body_bytes, prompt_tokens, ..known }
     }
 }
 
@@ -109,6 +112,7 @@ fn read(body: &[u8], is_own: bool) -> Result<InferenceRequest<'_>, ApiError> {
         cache_salt: fields.cache_salt.unwrap_or_default(),
         names: fields.names,
         digest: digest(body),
+        body_bytes: body.len(),
         prompt: fields.prompt_parts,
     };
     let before = body.len() - json.len();
@@ -132,6 +136,7 @@ fn read_form<'a>(body: &'a [u8], boundary: &[u8]) -> Option<InferenceRequest<'a>
         model_spans,
         is_form: true,
         digest: digest(body),
+        body_bytes: body.len(),
         ..InferenceRequest::default()
     };
     Some(request.small())
