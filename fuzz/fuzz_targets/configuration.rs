@@ -27,10 +27,13 @@ fn check_config(config: &Config) {
     assert!(config.max_consecutive_failures >= 1);
     let mut scraped = config.pools.iter().map(|pool| &pool.metrics);
     assert!(scraped.all(|metrics| config.metrics_stale_after_ms > metrics.interval_ms));
-    let queue = config.queue.unwrap_or(Queue { max_wait_ms: 10, max_requests: 1 });
+    let smallest = Queue { max_wait_ms: 10, max_requests: 1, max_bytes: 1, while_empty_ms: None };
+    let queue = config.queue.unwrap_or(smallest);
     assert!((1..=QUEUE_MAX_REQUESTS_CEILING).contains(&queue.max_requests));
+    assert!((1..=QUEUE_MAX_BYTES_CEILING).contains(&queue.max_bytes));
     let intervals = [config.scrape_timeout_ms, config.metrics_stale_after_ms];
-    for interval_ms in intervals.into_iter().chain([config.discovery_interval_ms, queue.max_wait_ms]) {
+    let waits = [config.discovery_interval_ms, queue.max_wait_ms].into_iter().chain(queue.while_empty_ms);
+    for interval_ms in intervals.into_iter().chain(waits) {
         assert!((MIN_INTERVAL.as_millis()..=MAX_INTERVAL.as_millis()).contains(&interval_ms.into()));
     }
     [&config.scrape_cluster, &config.admin_cluster].into_iter().flatten().for_each(|text| check_name(text));

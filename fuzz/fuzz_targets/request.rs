@@ -57,6 +57,7 @@ fn check_places(request: &InferenceRequest<'_>, body: &[u8]) {
 /// What is to be read where the model stands behind the escaped field.
 fn moved(mut request: InferenceRequest<'_>) -> InferenceRequest<'_> {
     request.digest = 0;
+    request.body_bytes += ESCAPED_FIELD.len();
     for span in request.model_spans.iter_mut().chain(&mut request.stream_options) {
         *span = span.start + ESCAPED_FIELD.len()..span.end + ESCAPED_FIELD.len();
     }
