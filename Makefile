@@ -78,6 +78,11 @@ image: build ## packs the plugin as an image for Istio and Envoy Gateway: target
 	@cargo run --locked --quiet --package plugin-image -- \
 		$${CARGO_TARGET_DIR:-target}/wasm32-wasip1/release/inference_picker.wasm $${CARGO_TARGET_DIR:-target}/image
 
+.PHONY: release
+release: ## makes what a release consists of, from the last commit: target/release-of-VERSION; takes a few minutes
+	@sh envoy-test/setup/rust.sh
+	@sh release/release.sh
+
 .PHONY: test-istio
 test-istio: build ## tests the deployments for Istio with istiod's own generators, without Kubernetes; needs Go
 	@sh envoy-test/setup/envoy.sh
