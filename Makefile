@@ -78,6 +78,10 @@ image: build ## packs the plugin as an image for Istio and Envoy Gateway: target
 	@cargo run --locked --quiet --package plugin-image -- \
 		$${CARGO_TARGET_DIR:-target}/wasm32-wasip1/release/inference_picker.wasm $${CARGO_TARGET_DIR:-target}/image
 
+.PHONY: fuzz
+fuzz: ## runs every fuzz target for a minute, or SECONDS=600 TARGETS="request usage"; needs a C++ compiler
+	@sh fuzz/run.sh $(or $(SECONDS),60) $(TARGETS)
+
 .PHONY: release
 release: ## makes what a release consists of, from the last commit: target/release-of-VERSION; takes a few minutes
 	@sh envoy-test/setup/rust.sh

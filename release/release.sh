@@ -59,7 +59,8 @@ cyclonedx=.build/cargo-cyclonedx
     "$OLDPWD/$cyclonedx/bin/cargo-cyclonedx" cyclonedx --quiet --manifest-path Cargo.toml --format json \
         --target wasm32-wasip1 --no-build-deps --override-filename bill-of-materials
 )
-mv "$once/bill-of-materials.json" "$out/inference-picker-$version.cdx.json"
+# Without the folder that it was made in.
+sed "s,file://$once,file://.,g" "$once/bill-of-materials.json" >"$out/inference-picker-$version.cdx.json"
 
 rm -rf "$once" "$target/a-folder-of-another-name"
 (cd "$out" && sha256sum -- * >SHA256SUMS)

@@ -56,15 +56,14 @@ fn check_places(request: &InferenceRequest<'_>, body: &[u8]) {
 
 /// What is to be read where the model stands behind the escaped field.
 fn moved(mut request: InferenceRequest<'_>) -> InferenceRequest<'_> {
-    request.digest = 0;
-    request.body_bytes += ESCAPED_FIELD.len();
+    request = undigested(request);
     for span in request.model_spans.iter_mut().chain(&mut request.stream_options) {
         *span = span.start + ESCAPED_FIELD.len()..span.end + ESCAPED_FIELD.len();
     }
     request
 }
 
-/// The digest is that of the bytes, which differ.
+/// Digest and size are those of the bytes, which differ.
 fn undigested(request: InferenceRequest<'_>) -> InferenceRequest<'_> {
-    InferenceRequest { digest: 0, ..request }
+    InferenceRequest { digest: 0, body_bytes: 0, ..request }
 }
