@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::log_fields::LogFields;
 use crate::metrics::ModelServer;
-use crate::sessions::{Retention, Source};
+use crate::sessions::{Retention, Source, TokenKey};
 
 /// How often each endpoint's metrics are read. vLLM's gauges change at the end of a step (tens of milliseconds
 /// on a busy server), so reading faster shows nothing new.
@@ -75,6 +75,8 @@ pub const DEFAULT_SESSION_BY: [&str; 7] = [
     "body prompt_cache_key",
     "body conversation",
 ];
+/// Bytes of the key of sessions' tokens, at least: as many as its hash has.
+pub const MIN_TOKEN_KEY_BYTES: usize = 32;
 /// Places where the name of a session may be: each is looked at for each request.
 pub const MAX_SESSION_SOURCES: usize = 16;
 
@@ -240,6 +242,8 @@ pub struct Config {
     pub sticky_by: Option<StickyBy>,
     /// Where the name of a session may be, in order; none: sessions are not followed.
     pub session_by: Vec<Source>,
+    /// What the tokens of sessions are sealed with.
+    pub session_token_key: Option<TokenKey>,
     /// How much is remembered of sessions.
     pub sessions: Retention,
     /// How much is remembered of where something is stored.
@@ -362,6 +366,8 @@ pub enum SessionAffinity {
     Cost,
     /// As long as that endpoint may be picked.
     Strict,
+    /// The same, by a token that the client holds.
+    Token,
 }
 
 /// Where the metrics of a pool's endpoints are, and how they are asked for.

@@ -38,6 +38,7 @@ pub(super) struct Config {
     pub publish: Option<Vec<String>>,
     pub sticky_by: Option<String>,
     pub session_by: Option<Vec<String>>,
+    pub session_token_key: Option<String>,
     #[serde(default)]
     pub sessions: Retention,
     #[serde(default)]

@@ -275,6 +275,9 @@ fn a_bad_value_is_refused_by_field_path() {
         "prompt_cache_key, conversation, user",
     );
     refused(&with("sessionBy", &format!("{:?}", ["cookie a"; 17])), "sessionBy", "not between 0 and 16");
+    let by_token = MINIMAL.replace(r#""name":"p","#, r#""name":"p","sessionAffinity":"token","#);
+    refused(&by_token, "pools[0].sessionAffinity", "`sessionTokenKey`");
+    refused(&with("sessionTokenKey", r#""short""#), "sessionTokenKey", "not between 32");
     refused(&with("sessions", r#"{"max":0}"#), "sessions.max", "not between");
     refused(
         &with("storedResponses", r#"{"expireAfter":"31days"}"#),

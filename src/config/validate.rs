@@ -59,6 +59,7 @@ pub(super) fn config(raw: raw::Config) -> Result<Config, ConfigError> {
         },
         sticky_by: raw.sticky_by.map(|text| caller(&text, "stickyBy")).transpose()?,
         session_by: session_by(raw.session_by)?,
+        session_token_key: raw.session_token_key.map(token_key).transpose()?,
         sessions: retention(raw.sessions, "sessions", DEFAULT_SESSIONS_EXPIRE_AFTER)?,
         stored: retention(raw.stored_responses, "storedResponses", DEFAULT_STORED_EXPIRE_AFTER)?,
         queue: raw.queue.map(queue).transpose()?,
@@ -97,6 +98,13 @@ fn consistent(config: &Config) -> Result<(), ConfigError> {
     }
     if let Some(peers) = &config.peers {
         consistent_peers(peers, config)?;
+    }
+    let by_token = config.pools.iter().position(|pool| pool.session_affinity == SessionAffinity::Token);
+    if let Some(index) = by_token.filter(|_| config.session_token_key.is_none()) {
+        return refuse(
+            &format!("pools[{index}].sessionAffinity"),
+            "`token` needs `sessionTokenKey`, with which tokens are sealed",
+        );
     }
     let discovered = config.pools.iter().position(|pool| pool.endpoints.is_none());
     match discovered {
@@ -369,6 +377,11 @@ fn session_source(text: &str, path: &str) -> Result<Source, ConfigError> {
             refuse(path, &format!("`{text}` is none of \"header NAME\", \"cookie NAME\" and \"body FIELD\""))
         }
     }
+}
+
+fn token_key(text: String) -> Result<TokenKey, ConfigError> {
+    between(text.len(), MIN_TOKEN_KEY_BYTES, MAX_NAME_BYTES, "sessionTokenKey")?;
+    Ok(TokenKey::new(&text))
 }
 
 fn retention(raw: raw::Retention, path: &str, default: Duration) -> Result<Retention, ConfigError> {

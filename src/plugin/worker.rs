@@ -1,5 +1,7 @@
 //! One worker's picker, joined to the host: shared data, scrapes, counters, the log.
 
+use std::net::SocketAddr;
+
 use super::host::{self, LogLevel};
 use super::recorder::{GAUGE_INTERVAL_MS, Recorder};
 use super::scraping::Scraping;
@@ -9,10 +11,11 @@ use super::ticks::{BUSY_TICK_MS, IDLE_TICK_MS, QUIET_TICK_MS, Ticks};
 use crate::config::{Config, ScrapeBy, SessionAffinity};
 use crate::decide::{Decision, Pick, Prepared};
 use crate::interval::Interval;
+use crate::load::EndpointKey;
 use crate::openai::Usage;
 use crate::picker::{Outcome, Picker, Released, Sent};
 use crate::pool::Endpoint;
-use crate::sessions::{Conversation, Entry, KnownBy, Name, Note, SessionKey, Visit};
+use crate::sessions::{Conversation, Entry, KnownBy, Last, Name, Note, SessionKey, TokenKey, Visit};
 use crate::stats::RequestLabels;
 
 /// One worker's state, shared by its streams. `W` is how a request that waits is reached later.
@@ -199,14 +202,51 @@ impl<W> Worker<W> {
         Conversation { by: KnownBy::Stored, last, is_strict: true }
     }
 
-    /// Notes the session that a prepared request names.
-    pub fn set_session(&mut self, prepared: &mut Prepared, name: Name, now_ms: u64) {
-        let Some(key) = self.conversations.session_key(prepared.pool, name) else { return };
-        let last = self.conversations.last(KnownBy::Name, key, now_ms);
-        prepared.session = Some(Visit::new(key, last, prepared.prompt.tokens));
+    /// Notes the session that a prepared request names, and the one whose token it has.
+    pub fn set_session(
+        &mut self,
+        prepared: &mut Prepared,
+        name: Option<Name>,
+        token: Option<&[u8]>,
+        now_ms: u64,
+    ) {
+        let key = name.and_then(|name| self.conversations.session_key(prepared.pool, name));
+        let named = key.map(|key| (key, self.conversations.last(KnownBy::Name, key, now_ms)));
+        prepared.session = named.map(|(key, last)| Visit::new(key, last, prepared.prompt.tokens));
+        let sealed = token.and_then(|token| self.opened(prepared.pool, token));
+        let sealed = sealed.map(|endpoint| Last::at(EndpointKey::of(endpoint)));
         let affinity = self.config().pools.get(prepared.pool).map(|pool| pool.session_affinity);
-        let is_strict = affinity == Some(SessionAffinity::Strict);
-        prepared.conversation.get_or_insert(Conversation { by: KnownBy::Name, last, is_strict });
+        let is_strict = matches!(affinity, Some(SessionAffinity::Strict | SessionAffinity::Token));
+        let last = named.and_then(|(_, last)| last);
+        let last = sealed
+            .map(|sealed| last.filter(|last| last.endpoint == sealed.endpoint).unwrap_or(sealed))
+            .or(last);
+        if named.is_some() || sealed.is_some() {
+            prepared.conversation.get_or_insert(Conversation { by: KnownBy::Name, last, is_strict });
+        }
+    }
+
+    /// The endpoint that a token is for, where the pool's sessions have tokens.
+    fn opened(&self, pool: usize, token: &[u8]) -> Option<SocketAddr> {
+        let (key, pool) = self.token_key(pool)?;
+        key.open(pool, token)
+    }
+
+    /// The token of a session whose request is served by this pool's endpoint, unless the one that it had is for that, too.
+    pub fn token(&self, pool: usize, sent: &Sent, held: Option<&[u8]>) -> Option<String> {
+        let endpoint = self.picker.loads().address(sent.load_id())?;
+        if held.and_then(|held| self.opened(pool, held)) == Some(endpoint) {
+            return None;
+        }
+        let (key, pool) = self.token_key(pool)?;
+        let nonce = u128::from(host::random()) << 64 | u128::from(host::random());
+        key.seal(pool, endpoint, nonce)
+    }
+
+    fn token_key(&self, pool: usize) -> Option<(&TokenKey, &str)> {
+        let config = self.config();
+        let pool = config.pools.get(pool).filter(|pool| pool.session_affinity == SessionAffinity::Token)?;
+        Some((config.session_token_key.as_ref()?, &pool.name))
     }
 
     /// The endpoint of a request has stored something under this id.

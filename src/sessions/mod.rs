@@ -15,6 +15,7 @@ mod bucket;
 mod note;
 mod source;
 mod table;
+mod token;
 
 use crate::hash::{digest, mix};
 use crate::load::EndpointKey;
@@ -23,6 +24,7 @@ pub use bucket::{Bucket, Entry};
 pub use note::Note;
 pub use source::{Field, Name, Source};
 pub use table::{BUCKETS, Buckets, Forgotten, Retention, Table};
+pub use token::TokenKey;
 
 /// A session, or something that a server has stored, by a hash of its name that is the same in every worker and gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -74,6 +76,11 @@ pub struct Last {
 const ASIDE_SHARE: u32 = 2;
 
 impl Last {
+    /// It was there, and it is not known what of it is left.
+    pub fn at(endpoint: EndpointKey) -> Last {
+        Last { endpoint, tokens: 0, computed_tokens: 0 }
+    }
+
     /// Whether a prompt of so many tokens is none that continues the conversation: it is much shorter than what was there, as a
     /// title is that an agent has made on the side, or the summary of what has grown too long.
     pub fn is_aside(&self, prompt_tokens: u32) -> bool {

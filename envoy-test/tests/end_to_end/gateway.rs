@@ -27,6 +27,8 @@ pub const OBSERVED: &str = "observed";
 pub const GATEWAYS: &str = "gateways";
 /// The one whose pods have their metrics elsewhere, by TLS and for a key.
 pub const PROTECTED_METRICS: &str = "protected-metrics";
+/// The one whose sessions have tokens.
+pub const CONVERSATIONS: &str = "conversations";
 /// One for each body mode.
 pub const BODY_MODES: [&str; 2] = [STOP_ITERATION, DEFERRED];
 

@@ -6,7 +6,7 @@ use envoy_test::envoy::{Client, Configuration, NEWEST, OLDEST, Protocol, PushedL
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::gateway::{BODY_MODES, DEFERRED, GATEWAYS, Gateway, STOP_ITERATION, Setup, until};
+use crate::gateway::{BODY_MODES, CONVERSATIONS, DEFERRED, GATEWAYS, Gateway, STOP_ITERATION, Setup, until};
 
 /// Longer than it takes one gateway to hear of another on a busy machine.
 const HEARD: Duration = Duration::from_millis(800);
@@ -156,4 +156,54 @@ fn a_pod_that_was_replaced_at_the_same_address_is_not_followed() {
     let answer = gateway.send(ask(json!({"previous_response_id": id_of(&first)})));
     assert_eq!(answer.status, 404, "as without a gateway");
     assert!(decision(&gateway, 3).contains(" session=new "));
+}
+
+fn chat() -> Request {
+    let body = json!({"model": "tiny", "max_tokens": 2, "messages": [{"role": "user", "content": "Hi"}]});
+    Request::post("/v1/chat/completions").json(&body)
+}
+
+#[test]
+fn a_token_leads_back_to_its_pod_and_nothing_else_does() {
+    let gateway = Setup::new(CONVERSATIONS).concurrency(4).start();
+    let firsts = gateway.burst(vec![chat(); 20]);
+    for first in &firsts {
+        let (token, pod) = (first.header("x-session-token").unwrap(), gateway.served_by(first));
+        let address = gateway.pods.addresses()[pod].to_string();
+        assert!(!token.contains(&address) && token.len() == 100, "{token}");
+        let then = gateway.send(chat().header("x-session-token", token));
+        assert_eq!(gateway.served_by(&then), pod);
+        assert_eq!(then.header("x-session-token"), None, "the client has it");
+    }
+    let token = firsts[0].header("x-session-token").unwrap().to_owned();
+    for forged in [token.replacen(&token[40..41], "x", 1), "a".repeat(100), "a".repeat(4_096)] {
+        let answer = gateway.send(chat().header("x-session-token", &forged));
+        assert_eq!(answer.status, 200);
+        assert!(answer.header("x-session-token").is_some(), "it is none, and the session gets one");
+    }
+    gateway.pods.server(gateway.served_by(&firsts[0])).set(|knobs| knobs.refuse = true);
+    let moved = gateway.send(chat().header("x-session-token", &token));
+    assert_eq!(moved.status, 200);
+    assert_ne!(gateway.served_by(&moved), gateway.served_by(&firsts[0]));
+    assert!(moved.header("x-session-token").is_some_and(|new| new != token));
+}
+
+#[test]
+fn a_session_stays_where_it_is_cached_and_its_name_may_be_anything() {
+    let gateway = Setup::new(STOP_ITERATION).concurrency(2).start();
+    for (place, name) in ["one", &"two".repeat(1_400), "\u{1f600}"].into_iter().enumerate() {
+        let mut prompt = "something long that is cached. ".repeat(60);
+        let mut pods = Vec::new();
+        for _ in 0..4 {
+            let body = json!({"model": "tiny", "max_tokens": 2, "prompt": prompt});
+            let answer =
+                gateway.send(Request::post("/v1/completions").header("x-session-id", name).json(&body));
+            pods.push(gateway.served_by(&answer));
+            prompt.push_str("and more. ");
+        }
+        assert!(pods.iter().all(|pod| *pod == pods[0]), "{place}: {pods:?}");
+    }
+    let decisions: Vec<String> = (1..=12).map(|count| decision(&gateway, count)).collect();
+    let of = |outcome: &str| decisions.iter().filter(|line| line.contains(outcome)).count();
+    assert_eq!((of(" session=new "), of(" session=kept ")), (3, 9), "{decisions:?}");
 }

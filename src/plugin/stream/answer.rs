@@ -1,6 +1,6 @@
 //! The answer's way out: who gave it, its first output, and what it says of its endpoint.
 
-use super::{State, Stream};
+use super::{State, Stream, TOKEN_HEADER};
 use crate::header_pairs::HeaderPairs;
 use crate::metrics::{LOAD_HEADER, read_load};
 use crate::openai::{AnswerFailure, NotFound, is_encoded};
@@ -35,6 +35,7 @@ impl Stream {
                     self.answer.look_for_id();
                 }
                 self.answer.begin(self.tells_usage() && succeeded, &headers);
+                self.hand_out_token();
             }
         }
         if end_of_stream {
@@ -161,6 +162,19 @@ impl Stream {
             worker.answer_failed(sent.pool, &sent.sent, self.has_output, now_ms);
         } else {
             worker.picker.succeeded(sent.pool, &sent.sent, now_ms);
+        }
+    }
+
+    /// Gives the client the token of its session, where sessions have one and the one it holds is not for this endpoint.
+    fn hand_out_token(&self) {
+        let state = self.state.borrow();
+        let State::Sent(sent) = &*state else { return };
+        if !sent.succeeded || self.account.is_none() {
+            return;
+        }
+        let token = self.worker.borrow().token(sent.pool, &sent.sent, self.token.as_deref());
+        if let Some(token) = token {
+            warn(TOKEN_HEADER, host::set_header(Headers::Response, TOKEN_HEADER, &token));
         }
     }
 

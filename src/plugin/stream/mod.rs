@@ -33,6 +33,8 @@ use crate::sessions::{Conversation, Name};
 
 /// The header that names the endpoints, best first, to Envoy's override_host load balancing.
 const PICK_HEADER: &str = "x-gateway-destination-endpoint";
+/// The header that has the token of a session, in requests and in answers.
+const TOKEN_HEADER: &str = "x-session-token";
 /// How Envoy's details of an answer begin that its server broke off.
 const BROKEN_OFF: &[u8] = b"upstream_reset_after_response_started";
 
@@ -66,6 +68,8 @@ pub struct Stream {
     conversation: Option<Conversation>,
     /// The session that its headers name.
     session: Option<Name>,
+    /// The token that its client holds.
+    token: Option<Vec<u8>>,
     /// There from the headers of a request that is to be read to its end.
     account: Option<Account>,
     answer: Answer,
@@ -161,6 +165,7 @@ impl Stream {
             may_store: false,
             conversation: None,
             session: None,
+            token: None,
             account: None,
             answer: Answer::default(),
             has_output: false,

@@ -1,9 +1,11 @@
 //! The request's way in: its headers, its body, what is decided, and what of it is changed.
 
+use std::borrow::Cow;
+
 use proxy_wasm::types::Action;
 
 use super::account::Account;
-use super::{PICK_HEADER, State, Stream, act};
+use super::{PICK_HEADER, State, Stream, TOKEN_HEADER, act};
 use crate::config::{PickTo, StickyBy, TenantBy};
 use crate::decide::Prepared;
 use crate::first_pass::FirstPass;
@@ -220,11 +222,19 @@ impl Stream {
         self.user = Some(user.iter().copied().take(MAX_USER_BYTES).collect());
     }
 
+    /// Notes which session the headers name, and the token that its client holds.
+    fn read_session(&mut self, headers: &HeaderPairs) {
+        let worker = self.worker.borrow();
+        self.session = Name::in_headers(&worker.config().session_by, headers);
+        let token = worker.config().session_token_key.as_ref().and_then(|_| headers.value(TOKEN_HEADER));
+        self.token = token.map(Cow::into_owned);
+    }
+
     /// The headers of a request that is to be read are here: wait for the body.
     fn start_reading(&mut self, pool: usize, headers: &HeaderPairs, end_of_stream: bool) -> Action {
         self.account = Some(Account::open());
         self.read_user(headers);
-        self.session = Name::in_headers(&self.worker.borrow().config().session_by, headers);
+        self.read_session(headers);
         if headers.value(REDIRECTED_HEADER).is_some() {
             // Only the plugin can have set this.
             let kept = host::property(FIRST_PASS).ok().flatten();
@@ -327,8 +337,8 @@ impl Stream {
         let mut worker = self.worker.borrow_mut();
         prepared.conversation = self.conversation;
         let name = Name::in_body(&worker.config().session_by, request, self.session);
-        if let Some(name) = name {
-            worker.set_session(prepared, name, host::now_ms());
+        if name.is_some() || self.token.is_some() {
+            worker.set_session(prepared, name, self.token.as_deref(), host::now_ms());
         }
     }
 
