@@ -9,9 +9,10 @@ use anyhow::Result;
 use clap::Parser;
 use envoy_test::envoy::binary::project_root;
 use envoy_test::simulation::comparison::{Case, Repetition, compare};
+use envoy_test::simulation::objective::{Objective, search};
 use envoy_test::simulation::picker::{Gateways, PickerKind};
 use envoy_test::simulation::pool::PoolSettings;
-use envoy_test::simulation::report::{self, Section, Timeline};
+use envoy_test::simulation::report::{self, Capacity, Section, Timeline};
 use envoy_test::simulation::simulate;
 use envoy_test::simulation::workload::{Workload, find_capacity};
 
@@ -45,13 +46,12 @@ struct Arguments {
     /// Has the first pod three times slower than the others.
     #[arg(long)]
     slow_pod: bool,
-    /// How fast the pods are, of the usual speed.
-    #[arg(long, default_value_t = 1.0)]
-    engine_speed: f64,
-    /// Part of the usual KV cache that each pod has.
-    #[arg(long, default_value_t = 1.0)]
-    kv_share: f64,
-
+    /// How fast the pods are, in place of the traffic's usual pool.
+    #[arg(long)]
+    engine_speed: Option<f64>,
+    /// Part of the KV cache of 60,000 tokens that each pod has, in place of the traffic's usual pool.
+    #[arg(long)]
+    kv_share: Option<f64>,
     /// Engines that cache as SGLang's do, and print its page.
     #[arg(long)]
     radix_cache: bool,
@@ -70,15 +70,35 @@ struct Arguments {
     /// Searches the pool's capacity for each kind of traffic instead.
     #[arg(long)]
     find_capacity: bool,
+    /// Searches the highest rate and the fewest pods at which everybody keeps the objective instead; with `--write` these
+    /// tables alone are written.
+    #[arg(long)]
+    objective: bool,
+    /// Of the objective: the 90th percentile of the time to first token, at most.
+    #[arg(long, default_value_t = 1_000.0)]
+    first_token_ms: f64,
+    /// Of the objective: the 90th percentile of the time for each further token, at most.
+    #[arg(long, default_value_t = 50.0)]
+    per_token_ms: f64,
 }
+
+/// Runs in which the objective must be kept, and requests in each: each search takes a dozen of them.
+const OBJECTIVE_RUNS: u64 = 2;
+const OBJECTIVE_REQUESTS: usize = 2_000;
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if arguments.find_capacity {
         return print_capacities(&arguments);
     }
+    if arguments.objective {
+        let capacity = arguments.capacity()?;
+        let outcomes = &capacity.outcomes;
+        println!("{}\n{}", report::highest_rates(outcomes), report::fewest_pods(outcomes));
+        return if arguments.write { report::write_capacity(project_root(), &capacity) } else { Ok(()) };
+    }
     if arguments.write {
-        return write_comparison(arguments.repetition());
+        return write_comparison(&arguments);
     }
     let outcomes = compare(&arguments.cases(), arguments.repetition(), show_progress)?;
     println!("{}", report::details(&outcomes));
@@ -88,6 +108,19 @@ fn main() -> Result<()> {
 impl Arguments {
     fn repetition(&self) -> Repetition {
         Repetition { requests: self.requests, first_seed: self.seed, runs: self.runs }
+    }
+
+    /// The oracle is left out: nobody can have it, and it takes as long as all others.
+    fn capacity(&self) -> Result<Capacity> {
+        let objective = Objective { first_token_ms: self.first_token_ms, per_token_ms: self.per_token_ms };
+        let pickers: Vec<_> = match self.picker.as_slice() {
+            [] => PickerKind::ALL.into_iter().filter(|&picker| picker != PickerKind::Oracle).collect(),
+            named => named.to_vec(),
+        };
+        let repetition =
+            Repetition { runs: OBJECTIVE_RUNS, requests: OBJECTIVE_REQUESTS, first_seed: self.seed };
+        let outcomes = search(self.workloads(), &pickers, objective, repetition, show_progress)?;
+        Ok(Capacity { objective, outcomes })
     }
 
     fn workloads(&self) -> &[Workload] {
@@ -101,7 +134,10 @@ impl Arguments {
     }
 
     fn case(&self, workload: Workload, load: f64) -> Case {
-        let Arguments { pods, slow_pod, engine_speed, kv_share, radix_cache, .. } = *self;
+        let Arguments { pods, slow_pod, radix_cache, .. } = *self;
+        let usual = workload.pool();
+        let engine_speed = self.engine_speed.unwrap_or(usual.engine_speed);
+        let kv_share = self.kv_share.unwrap_or(usual.kv_share);
         let pool = PoolSettings { pods, slow_pod, engine_speed, kv_share, radix_cache };
         let usual = Case::with_pool(workload, load, pool);
         Case {
@@ -122,7 +158,10 @@ fn print_capacities(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn write_comparison(repetition: Repetition) -> Result<()> {
+fn write_comparison(arguments: &Arguments) -> Result<()> {
+    let repetition = arguments.repetition();
+    eprintln!("Capacity");
+    let capacity = arguments.capacity()?;
     let mut sections = Vec::new();
     for (title, cases) in comparison() {
         eprintln!("{title}");
@@ -135,7 +174,7 @@ fn write_comparison(repetition: Repetition) -> Result<()> {
     };
     let timelines = [PickerKind::DefaultWeights, PickerKind::PrefixCache].map(timeline);
     let timelines = timelines.into_iter().collect::<Result<Vec<_>>>()?;
-    report::write(&project_root().join("docs"), &sections, &timelines)
+    report::write(project_root(), &capacity, &sections, &timelines)
 }
 
 /// What `docs/routing.md` shows.

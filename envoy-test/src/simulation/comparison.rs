@@ -31,6 +31,12 @@ pub struct Repetition {
     pub runs: u64,
 }
 
+impl Repetition {
+    pub fn seeds(self) -> std::ops::Range<u64> {
+        self.first_seed..self.first_seed + self.runs
+    }
+}
+
 /// A case with the measures of each of its pickers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
@@ -39,14 +45,14 @@ pub struct Outcome {
 }
 
 impl Case {
-    /// The usual pool under this share of its capacity, with everybody who picks.
+    /// The workload's usual pool under this share of its capacity, with everybody who picks.
     pub fn usual(workload: Workload, load: f64) -> Case {
-        Case::with_pool(workload, load, PoolSettings::default())
+        Case::with_pool(workload, load, workload.pool())
     }
 
     /// The same for another pool, whose capacity is that of the usual one, scaled by its speed.
     pub fn with_pool(workload: Workload, load: f64, pool: PoolSettings) -> Case {
-        let speed = pool.speed() / PoolSettings::default().speed();
+        let speed = pool.speed() / workload.pool().speed();
         Case {
             workload,
             rate_per_s: load * workload.capacity_per_s() * speed,
@@ -95,8 +101,6 @@ pub fn compare(
 }
 
 fn repeat(case: &Case, picker: PickerKind, repetition: Repetition) -> Result<Measures> {
-    let Repetition { requests, first_seed, runs } = repetition;
-    let seeds = first_seed..first_seed + runs;
-    let measure = |seed| Ok(Measures::of(&simulate(&case.scenario(picker, requests, seed))?));
-    Ok(Measures::mean(&seeds.map(measure).collect::<Result<Vec<_>>>()?))
+    let measure = |seed| Ok(Measures::of(&simulate(&case.scenario(picker, repetition.requests, seed))?));
+    Ok(Measures::mean(&repetition.seeds().map(measure).collect::<Result<Vec<_>>>()?))
 }

@@ -176,6 +176,12 @@ impl Run<'_> {
 }
 
 impl Answer {
+    /// The time for each token after the first, in the mean; nothing where there was none.
+    pub fn per_token(&self) -> Option<Duration> {
+        let further = u32::try_from(self.output_tokens.checked_sub(1)?).ok().filter(|&tokens| tokens > 0)?;
+        Some((self.ended - self.first_output) / further)
+    }
+
     fn new(pod: usize, output: &Output) -> Answer {
         Answer {
             pod,

@@ -9,6 +9,8 @@ use crate::times::{Times, mean};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Measures {
     pub first_token_ms: Times,
+    /// For each further token of an answer.
+    pub per_token_ms: Times,
     pub end_to_end_ms: Times,
     pub output_tokens_per_s: f64,
     /// Share of the prompts' tokens that were found in a prefix cache.
@@ -30,6 +32,7 @@ impl Measures {
         let pods = record.caches.len();
         Measures {
             first_token_ms: Times::of(answers.iter().map(|answer| answer.first_output - answer.arrived)),
+            per_token_ms: Times::of(answers.iter().filter_map(Answer::per_token)),
             end_to_end_ms: Times::of(answers.iter().map(|answer| answer.ended - answer.arrived)),
             output_tokens_per_s: sum(|answer| answer.output_tokens) / last.as_secs_f64(),
             cache_hit_share: hit_tokens as f64 / queried_tokens as f64,
@@ -43,6 +46,7 @@ impl Measures {
         let times = |of: fn(&Measures) -> Times| Times::mean(&runs.iter().map(of).collect::<Vec<_>>());
         Measures {
             first_token_ms: times(|run| run.first_token_ms),
+            per_token_ms: times(|run| run.per_token_ms),
             end_to_end_ms: times(|run| run.end_to_end_ms),
             output_tokens_per_s: mean(runs, |run| run.output_tokens_per_s),
             cache_hit_share: mean(runs, |run| run.cache_hit_share),
@@ -88,6 +92,7 @@ mod tests {
         let measures = Measures::of(&Record { answers, caches: vec![cache, cache] });
         let times = measures.first_token_ms;
         assert_eq!((times.mean, times.p50, times.p90, times.p99), (30.0, 20.0, 60.0, 60.0));
+        assert_eq!((measures.per_token_ms.p50, measures.per_token_ms.p90), (245.0, 247.5));
         assert_eq!(measures.output_tokens_per_s, 15.0);
         assert_eq!(measures.cache_hit_share, 0.4);
         assert_eq!(measures.busiest_by_tokens, 120.0 * 2.0 / 180.0);

@@ -5,7 +5,7 @@ mod measures;
 mod plots;
 mod tables;
 
-pub use document::{SEVERAL_WORKERS, Section, write};
+pub use document::{Capacity, SEVERAL_WORKERS, Section, write, write_capacity};
 pub use measures::Measures;
 pub use plots::Timeline;
-pub use tables::{details, first_tokens};
+pub use tables::{details, fewest_pods, first_tokens, highest_rates};

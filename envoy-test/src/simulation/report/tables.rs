@@ -2,6 +2,7 @@
 
 use super::Measures;
 use crate::simulation::comparison::{Case, Outcome};
+use crate::simulation::objective::{Carried, CarriedOutcome, PODS_MAX};
 use crate::simulation::picker::PickerKind;
 use crate::simulation::pool::PoolSettings;
 use crate::table::Table;
@@ -17,6 +18,36 @@ pub fn first_tokens(outcomes: &[Outcome]) -> String {
             format!("{:.0} / {:.0}", measures.first_token_ms.mean, measures.end_to_end_ms.mean)
         };
         table.row(&title(&outcome.case), outcome.measures.iter().map(|(_, measures)| cell(measures)));
+    }
+    table.to_string()
+}
+
+/// One line a kind of traffic: the highest rate at which everybody keeps the objective.
+pub fn highest_rates(outcomes: &[CarriedOutcome]) -> String {
+    let rate =
+        |carried: &Carried| carried.highest_per_s.map_or("none".to_owned(), |rate| format!("{rate:.1}"));
+    carried_table("requests/s", outcomes, |outcome| outcome.workload.name().to_owned(), rate)
+}
+
+/// One line a kind of traffic: the fewest pods with which everybody keeps the objective.
+pub fn fewest_pods(outcomes: &[CarriedOutcome]) -> String {
+    let pods = |carried: &Carried| {
+        carried.fewest_pods.map_or(format!("more than {PODS_MAX}"), |pods| pods.to_string())
+    };
+    let name = |outcome: &CarriedOutcome| format!("{}, {:.1}/s", outcome.workload.name(), outcome.rate_per_s);
+    carried_table("pods", outcomes, name, pods)
+}
+
+fn carried_table(
+    what: &str,
+    outcomes: &[CarriedOutcome],
+    name: impl Fn(&CarriedOutcome) -> String,
+    cell: impl Fn(&Carried) -> String,
+) -> String {
+    let pickers = outcomes.first().map_or(&[][..], |outcome| &outcome.carried);
+    let mut table = Table::new(what, pickers.iter().map(|(picker, _)| picker.name()));
+    for outcome in outcomes {
+        table.row(&name(outcome), outcome.carried.iter().map(|(_, carried)| cell(carried)));
     }
     table.to_string()
 }
@@ -75,9 +106,9 @@ fn percent(own: f64, other: f64) -> String {
 /// One line a picker: everything that was measured.
 pub fn details(outcomes: &[Outcome]) -> String {
     const HEAD: &str = "\
-        | traffic | picker | first token: mean ms | p50 | p90 | p99 | end to end: mean ms | output tokens/s \
-        | cache hits | busiest pod by tokens | by requests |\n\
-        |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n";
+        | traffic | picker | first token: mean ms | p50 | p90 | p99 | further tokens, each: p90 ms \
+        | end to end: mean ms | output tokens/s | cache hits | busiest pod by tokens | by requests |\n\
+        |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n";
     let mut table = Table::with_head(HEAD);
     for outcome in outcomes {
         for (picker, measures) in &outcome.measures {
@@ -88,13 +119,14 @@ pub fn details(outcomes: &[Outcome]) -> String {
     table.to_string()
 }
 
-fn detail_cells(measures: &Measures) -> [String; 9] {
+fn detail_cells(measures: &Measures) -> [String; 10] {
     let times = measures.first_token_ms;
     [
         format!("{:.0}", times.mean),
         format!("{:.0}", times.p50),
         format!("{:.0}", times.p90),
         format!("{:.0}", times.p99),
+        format!("{:.1}", measures.per_token_ms.p90),
         format!("{:.0}", measures.end_to_end_ms.mean),
         format!("{:.0}", measures.output_tokens_per_s),
         format!("{:.0} %", measures.cache_hit_share * 100.0),

@@ -2,7 +2,8 @@
 //!
 //! The capacity is the highest rate at which the oracle's first tokens come within a second in the mean. Where more
 //! arrives than is worked off, the queue grows as long as the run lasts and waits are soon many seconds, so this is
-//! close to the rate from which on the queue grows. The figures are what `routing --find-capacity` prints.
+//! close to the rate from which on the queue grows. The figures are what `routing --find-capacity` prints, but for those of
+//! long answers and what follows them, for which the oracle takes hours: they are rough, from a few rates with PREFIX_CACHE.
 
 use std::time::Duration;
 
@@ -14,14 +15,14 @@ use crate::simulation::{Scenario, simulate};
 
 const FIRST_TOKEN_MEAN: Duration = Duration::from_secs(1);
 /// Where the search starts: every kind of traffic can be worked off at this rate.
-const LOWEST_PER_S: f64 = 8.0;
+const LOWEST_PER_S: f64 = 4.0;
 /// How far apart the first rates tried are: much more than the capacity takes long to simulate.
 const STEP: f64 = 1.25;
 /// The halvings after that: the last is one in a hundred.
 const HALVINGS: usize = 5;
 
 impl Workload {
-    /// Requests a second that four usual engines can take.
+    /// Requests a second that the four engines of its pool can take.
     pub fn capacity_per_s(self) -> f64 {
         match self {
             Workload::Conversation => 43.2,
@@ -32,6 +33,11 @@ impl Workload {
             Workload::SharedPrefixes => 75.1,
             Workload::Bursts => 64.3,
             Workload::Adapters => 74.0,
+            Workload::LongAnswers => 12.0,
+            Workload::Rag => 6.5,
+            Workload::Embeddings => 50.0,
+            Workload::Day => 28.0,
+            Workload::TwoModels => 90.0,
         }
     }
 }

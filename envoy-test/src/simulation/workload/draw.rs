@@ -23,6 +23,12 @@ pub fn fresh_text(tokens: usize, rng: &mut Rng) -> Vec<u32> {
     std::iter::repeat_with(|| rng.u32(..)).take(tokens).collect()
 }
 
+/// A number of which each doubling is as likely as the next.
+pub fn log_uniform(least: usize, most: usize, rng: &mut Rng) -> usize {
+    let ratio = most as f64 / least as f64;
+    (least as f64 * ratio.powf(rng.f64())) as usize
+}
+
 /// Which of several things is wanted, where the one of rank r is wanted 1/r as often as the first (Zipf's law).
 pub struct Popularity {
     /// For each rank, how often it or a higher one is wanted.

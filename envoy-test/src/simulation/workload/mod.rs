@@ -8,12 +8,17 @@ mod azure;
 mod bursts;
 mod capacity;
 mod conversation;
+mod day;
 pub(crate) mod draw;
+mod embeddings;
 mod hot_prompt;
+mod long_answers;
 mod multi_turn;
+mod rag;
 pub(super) mod random;
 pub(super) mod shared_prefixes;
 mod trace;
+mod two_models;
 
 use std::time::Duration;
 
@@ -21,6 +26,8 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 pub use capacity::find_capacity;
+
+use super::pool::PoolSettings;
 
 /// What a user says and how much is answered.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,10 +74,20 @@ pub enum Workload {
     Bursts,
     /// Prompts of unequal length for LoRA adapters.
     Adapters,
+    /// Short questions, and answers of thousands of tokens.
+    LongAnswers,
+    /// Prompts of 20,000 tokens: shared documents in any order.
+    Rag,
+    /// Inputs that are embedded, beside chats.
+    Embeddings,
+    /// Mooncake's trace with a day's curve.
+    Day,
+    /// Chats with one model and summaries by another.
+    TwoModels,
 }
 
 impl Workload {
-    pub const ALL: [Workload; 8] = [
+    pub const ALL: [Workload; 13] = [
         Workload::Conversation,
         Workload::Azure,
         Workload::MultiTurn,
@@ -79,6 +96,11 @@ impl Workload {
         Workload::SharedPrefixes,
         Workload::Bursts,
         Workload::Adapters,
+        Workload::LongAnswers,
+        Workload::Rag,
+        Workload::Embeddings,
+        Workload::Day,
+        Workload::TwoModels,
     ];
 
     pub fn name(self) -> &'static str {
@@ -91,6 +113,22 @@ impl Workload {
             Workload::SharedPrefixes => "shared-prefixes",
             Workload::Bursts => "bursts",
             Workload::Adapters => "adapters",
+            Workload::LongAnswers => "long-answers",
+            Workload::Rag => "rag",
+            Workload::Embeddings => "embeddings",
+            Workload::Day => "day",
+            Workload::TwoModels => "two-models",
+        }
+    }
+
+    /// The pool that it is usually sent to. Long prompts and answers take engines with room for four times as much, and long
+    /// prompts some that compute four times as fast.
+    pub fn pool(self) -> PoolSettings {
+        let usual = PoolSettings::default();
+        match self {
+            Workload::LongAnswers => PoolSettings { kv_share: 4.0, ..usual },
+            Workload::Rag => PoolSettings { engine_speed: 4.0, kv_share: 4.0, ..usual },
+            _ => usual,
         }
     }
 }
@@ -110,6 +148,11 @@ pub fn sessions(workload: Workload, requests: usize, rate_per_s: f64, seed: u64)
         Workload::SharedPrefixes => Ok(shared_prefixes::sessions(requests, rate_per_s, &mut rng)),
         Workload::Bursts => Ok(bursts::sessions(requests, rate_per_s, &mut rng)),
         Workload::Adapters => Ok(adapters::sessions(requests, rate_per_s, &adapters::names(), &mut rng)),
+        Workload::LongAnswers => Ok(long_answers::sessions(requests, rate_per_s, &mut rng)),
+        Workload::Rag => Ok(rag::sessions(requests, rate_per_s, &mut rng)),
+        Workload::Embeddings => Ok(embeddings::sessions(requests, rate_per_s, &mut rng)),
+        Workload::Day => day::sessions(requests, rate_per_s, &mut rng),
+        Workload::TwoModels => Ok(two_models::sessions(requests, rate_per_s, &mut rng)),
     }
 }
 
@@ -164,7 +207,11 @@ mod tests {
         check(Workload::MultiTurn, |distinct| distinct == 1);
         check(Workload::SharedPrefixes, |distinct| (50..=200).contains(&distinct));
         check(Workload::Conversation, |distinct| distinct < REQUESTS / 2);
-        for alone in [Workload::Azure, Workload::Random, Workload::Bursts, Workload::Adapters] {
+        check(Workload::Rag, |distinct| distinct == 1);
+        check(Workload::Day, |distinct| distinct < REQUESTS / 2);
+        check(Workload::TwoModels, |distinct| distinct <= 60);
+        let alone = [Workload::Azure, Workload::Random, Workload::Bursts, Workload::Adapters];
+        for alone in alone.into_iter().chain([Workload::LongAnswers, Workload::Embeddings]) {
             check(alone, |distinct| distinct == REQUESTS);
         }
     }
