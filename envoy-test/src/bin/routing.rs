@@ -82,9 +82,8 @@ struct Arguments {
     per_token_ms: f64,
 }
 
-/// Runs in which the objective must be kept, and requests in each: each search takes a dozen of them.
+/// Runs in which the objective must be kept: each search takes a dozen of them.
 const OBJECTIVE_RUNS: u64 = 2;
-const OBJECTIVE_REQUESTS: usize = 2_000;
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
@@ -117,9 +116,8 @@ impl Arguments {
             [] => PickerKind::ALL.into_iter().filter(|&picker| picker != PickerKind::Oracle).collect(),
             named => named.to_vec(),
         };
-        let repetition =
-            Repetition { runs: OBJECTIVE_RUNS, requests: OBJECTIVE_REQUESTS, first_seed: self.seed };
-        let outcomes = search(self.workloads(), &pickers, objective, repetition, show_progress)?;
+        let seeds = self.seed..self.seed + OBJECTIVE_RUNS;
+        let outcomes = search(self.workloads(), &pickers, objective, seeds, show_progress)?;
         Ok(Capacity { objective, outcomes })
     }
 

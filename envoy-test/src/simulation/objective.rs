@@ -8,11 +8,14 @@
 //! Both are searched by bisection: whoever keeps the promise at one rate is taken to keep it at lower ones, and with more
 //! pods.
 
+use std::ops::Range;
+use std::time::Duration;
+
 use anyhow::Result;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::comparison::{Case, Repetition};
+use super::comparison::Case;
 use super::picker::PickerKind;
 use super::pool::PoolSettings;
 use super::report::Measures;
@@ -20,11 +23,13 @@ use super::simulate;
 use super::workload::Workload;
 
 /// Rates that are tried, as shares of the workload's capacity.
-const SHARES: (f64, f64) = (0.05, 1.6);
+const SHARES: (f64, f64) = (0.05, 1.8);
 /// The last step between two rates.
 const PRECISION: f64 = 1.02;
 /// Pods that are tried.
 pub const PODS_MAX: usize = 32;
+/// In which requests arrive, at every rate: a queue that grows is then seen to grow, and caches are full.
+const ARRIVALS: Duration = Duration::from_secs(60);
 /// The traffic for which pods are counted: so much of what so many pods can take.
 const TRAFFIC: (f64, usize) = (0.7, 8);
 
@@ -59,9 +64,10 @@ impl Objective {
         measures.first_token_ms.p90 <= self.first_token_ms && measures.per_token_ms.p90 <= self.per_token_ms
     }
 
-    fn is_kept_in(self, case: &Case, picker: PickerKind, repetition: Repetition) -> Result<bool> {
-        for seed in repetition.seeds() {
-            let record = simulate(&case.scenario(picker, repetition.requests, seed))?;
+    fn is_kept_in(self, case: &Case, picker: PickerKind, seeds: &Range<u64>) -> Result<bool> {
+        let requests = (case.rate_per_s * ARRIVALS.as_secs_f64()).ceil() as usize;
+        for seed in seeds.clone() {
+            let record = simulate(&case.scenario(picker, requests, seed))?;
             if !self.is_kept(&Measures::of(&record)) {
                 return Ok(false);
             }
@@ -79,15 +85,15 @@ pub fn search(
     workloads: &[Workload],
     pickers: &[PickerKind],
     objective: Objective,
-    repetition: Repetition,
+    seeds: Range<u64>,
     progress: impl Fn(usize, usize) + Sync,
 ) -> Result<Vec<CarriedOutcome>> {
     let pairs = workloads.iter().flat_map(|&workload| pickers.iter().map(move |&picker| (workload, picker)));
     let pairs: Vec<_> = pairs.collect();
     let done = std::sync::atomic::AtomicUsize::new(0);
     let carried = pairs.par_iter().map(|&(workload, picker)| {
-        let highest_per_s = highest_rate(workload, picker, objective, repetition)?;
-        let fewest_pods = fewest_pods(workload, picker, objective, repetition)?;
+        let highest_per_s = highest_rate(workload, picker, objective, &seeds)?;
+        let fewest_pods = fewest_pods(workload, picker, objective, &seeds)?;
         progress(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1, pairs.len());
         Ok((picker, Carried { highest_per_s, fewest_pods }))
     });
@@ -104,9 +110,9 @@ fn highest_rate(
     workload: Workload,
     picker: PickerKind,
     objective: Objective,
-    repetition: Repetition,
+    seeds: &Range<u64>,
 ) -> Result<Option<f64>> {
-    let is_kept = |share| objective.is_kept_in(&Case::usual(workload, share), picker, repetition);
+    let is_kept = |share| objective.is_kept_in(&Case::usual(workload, share), picker, seeds);
     let (mut low, mut high) = SHARES;
     if !is_kept(low)? {
         return Ok(None);
@@ -125,12 +131,12 @@ fn fewest_pods(
     workload: Workload,
     picker: PickerKind,
     objective: Objective,
-    repetition: Repetition,
+    seeds: &Range<u64>,
 ) -> Result<Option<usize>> {
     let traffic = traffic_of_pods(workload);
     let is_kept = |pods| {
         let pool = PoolSettings { pods, ..traffic.pool.clone() };
-        objective.is_kept_in(&Case { pool, ..traffic.clone() }, picker, repetition)
+        objective.is_kept_in(&Case { pool, ..traffic.clone() }, picker, seeds)
     };
     let (mut too_few, mut enough) = (0, PODS_MAX);
     if !is_kept(PODS_MAX)? {

@@ -163,22 +163,9 @@ fn a_slow_pod_gets_fewer_requests_from_whoever_looks() {
 }
 
 #[test]
-fn whoever_knows_more_carries_more_and_needs_no_more_pods() {
-    let objective = Objective { first_token_ms: 1_000.0, per_token_ms: 50.0 };
-    let repetition = Repetition { requests: 300, first_seed: 1, runs: 1 };
-    let pickers = [PickerKind::RoundRobin, PickerKind::PrefixCache];
-    let outcomes = search(&[Workload::SharedPrefixes], &pickers, objective, repetition, |_, _| ()).unwrap();
-    let [(_, less), (_, more)] = outcomes[0].carried[..] else { panic!("two pickers: {outcomes:?}") };
-    assert!(less.highest_per_s.unwrap() * 1.2 < more.highest_per_s.unwrap(), "{less:?} {more:?}");
-    assert!(less.fewest_pods.unwrap() >= more.fewest_pods.unwrap(), "{less:?} {more:?}");
-}
-
-#[test]
 fn a_promise_that_nobody_can_keep_is_kept_at_no_rate() {
     let objective = Objective { first_token_ms: 1.0, per_token_ms: 50.0 };
-    let repetition = Repetition { requests: 20, first_seed: 1, runs: 1 };
-    let outcomes =
-        search(&[Workload::Random], &[PickerKind::Default], objective, repetition, |_, _| ()).unwrap();
+    let outcomes = search(&[Workload::Random], &[PickerKind::Default], objective, 1..2, |_, _| ()).unwrap();
     let expected = Carried { highest_per_s: None, fewest_pods: None };
     assert_eq!(outcomes[0].carried, [(PickerKind::Default, expected)]);
 }

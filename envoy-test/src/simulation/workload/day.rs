@@ -44,9 +44,11 @@ mod tests {
 
     #[test]
     fn at_noon_nine_times_as_many_come_as_at_midnight() {
+        const REQUESTS: u32 = 100_000;
         let width = 0.02;
-        let share_until =
-            |time: f64| (0..1_000).filter(|&share| time_of(f64::from(share) / 1_000.0) < time).count();
+        let times: Vec<f64> =
+            (0..REQUESTS).map(|request| time_of(f64::from(request) / f64::from(REQUESTS))).collect();
+        let share_until = |time: f64| times.iter().filter(|&&other| other < time).count();
         let midnight = share_until(width);
         let noon = share_until(0.5 + width / 2.0) - share_until(0.5 - width / 2.0);
         assert!((8..=10).contains(&(noon / midnight.max(1))), "{noon} {midnight}");
