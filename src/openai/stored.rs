@@ -85,7 +85,8 @@ pub fn user_id_of(metadata: &str) -> Option<&str> {
         #[serde(borrow)]
         user_id: &'a RawValue,
     }
-    serde_json::from_str(metadata).ok().map(|metadata: Metadata<'_>| metadata.user_id.get())
+    // From a text, serde_json cuts the value out with an index that may panic.
+    serde_json::from_slice(metadata.as_bytes()).ok().map(|metadata: Metadata<'_>| metadata.user_id.get())
 }
 
 /// The id of the file that a batch is read from, by the body of a request for one.
