@@ -73,8 +73,8 @@ pub fn id_of(json: &str) -> Option<String> {
         id: Cow<'a, str>,
     }
     match json.starts_with('{') {
-        true => serde_json::from_str(json).ok().map(|object: Object<'_>| object.id.into_owned()),
-        false => serde_json::from_str(json).ok(),
+        true => serde_json::from_slice(json.as_bytes()).ok().map(|object: Object<'_>| object.id.into_owned()),
+        false => serde_json::from_slice(json.as_bytes()).ok(),
     }
 }
 
