@@ -114,6 +114,13 @@ const ACCEPTED: &[(&str, &str, &str)] = &[
     ("core::slice::index::slice_index_fail", "metrics::reader::Tally::", "the same"),
     ("core::option::unwrap_failed", "metrics::reader::read_plain", "the same, inlined from `Tally`"),
     ("core::panicking::panic", "queue::", "of std: `BTreeMap`"),
+    ("core::option::unwrap_failed", "queue::", "the same"),
+    ("core::slice::index::slice_index_fail", "queue::", "the same"),
+    (
+        "core::option::unwrap_failed",
+        "plugin::Root as proxy_wasm::traits::RootContext>::on_tick",
+        "the same, inlined",
+    ),
     ("core::option::unwrap_failed", "plugin::stream::request::", "the same, inlined from `queue`"),
     ("core::panicking::panic", "plugin::stream::request::", "the same"),
     ("core::slice::index::slice_index_fail", "plugin::stream::request::", "the same"),
