@@ -23,7 +23,7 @@ fn push_image(registry: &Registry) -> String {
     let mut make = Command::new(env!("CARGO"));
     make.current_dir(project_root()).args(["run", "--locked", "--quiet", "--package", "plugin-image", "--"]);
     run(make.arg(plugin_file()).arg(&layout));
-    registry.push(&layout, "inference-picker:0.1.0")
+    registry.push(&layout, "inference-picker:0.2.0")
 }
 
 #[test]
