@@ -13,7 +13,7 @@
 use crate::config::Queue;
 
 /// How long requests are held back until the first endpoint has been scraped, in milliseconds.
-const FIRST_SCRAPE_MS: u64 = 1_000;
+pub const FIRST_SCRAPE_MS: u64 = 1_000;
 
 /// Whether a pool has endpoints, and since when.
 #[derive(Debug, Default)]
