@@ -451,7 +451,7 @@ impl Scraper {
         of(busy, schedule.interval_ms).max(of(idle, schedule.idle_interval_ms))
     }
 
-    /// The endpoints whose lists of models are to be read now, [`MAX_LISTS_AT_ONCE`] at most; each counts as asked.
+    /// The endpoints whose lists of models are to be read now, a few at a time; each counts as asked.
     pub fn lists_due(&mut self, now_ms: u64) -> Vec<SocketAddr> {
         if !self.server.lists_context() {
             return Vec::new();
