@@ -25,6 +25,11 @@ pub struct Ticks {
 }
 
 impl Ticks {
+    /// Whether what was last read may be as old as [`QUIET_TICK_MS`].
+    pub fn is_quiet(&self) -> bool {
+        self.period_ms == Some(QUIET_TICK_MS)
+    }
+
     /// Ticks in this time from now on, and again each time after that; the same as before is not told again.
     pub fn set(&mut self, period_ms: u32) {
         if self.period_ms.replace(period_ms) != Some(period_ms)

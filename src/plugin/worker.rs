@@ -369,8 +369,13 @@ impl<W> Worker<W> {
         host::log(LogLevel::Warn, &message);
     }
 
-    /// What a request is counted under.
+    /// What a request is counted under. A worker that has not read anything for a while does so first: which models there are
+    /// may just have become known.
     pub fn labels(&mut self, prepared: &Prepared) -> RequestLabels {
+        if self.ticks.is_quiet() {
+            self.snapshots_read = None;
+            self.read(host::now_ms());
+        }
         let target = prepared.target.as_deref().unwrap_or(&prepared.model);
         let pool = self.picker.pool(prepared.pool);
         self.recorder.stats().request_labels(&prepared.model, target, pool)

@@ -117,7 +117,12 @@ fn buckets_are_narrow_where_it_matters_and_few_in_the_oldest_and_the_newest_envo
 
 /// Has a value put into every histogram, and looks at what Envoy prints of them.
 fn check_printed(what: &str, setup: Setup, count_max: usize) {
-    let gateway = setup.plugin(|plugin| plugin["queue"] = json!({"maxWait": "1m"})).start();
+    let waiting = |plugin: &mut Value| {
+        plugin["queue"] = json!({"maxWait": "1m"});
+        // On a machine that stands still for a moment, the pods stay as full as they are set.
+        plugin["metricsStaleAfter"] = "10s".into();
+    };
+    let gateway = setup.plugin(waiting).start();
     let full = |waiting: Option<f64>| {
         gateway.pods.servers().for_each(|pod| pod.set(|knobs| knobs.gauges.waiting = waiting));
         gateway.wait_until_scraped();
