@@ -1,4 +1,5 @@
-//! `/v1/models`: the base model under each of its names, then the adapters.
+//! `/v1/models`, as a recorded vLLM 0.32 answers it: the base model under each of its names, with its context, then the adapters,
+//! without one.
 
 use serde_json::Value;
 
