@@ -518,7 +518,7 @@ impl Scraper {
             Ok(metrics) => {
                 let adapters = metrics.lora.as_ref().map_or(0, |lora| lora.adapters.len());
                 self.limits.add_if(adapters >= MAX_ADAPTERS, Limit::PageAdapters);
-                if target.has_restarted(&metrics) {
+                if target.has_restarted(&metrics, now_ms) {
                     self.restarted.push(address);
                 }
                 target.succeed(server, metrics, in_flight, interval_ms, now_ms);
@@ -619,10 +619,6 @@ impl Target {
         let stood_ms = now_ms.saturating_sub(self.changed_ms);
         let believed = Believed::of(server, &metrics, own, in_flight, stood_ms);
         metrics.kv_cache_utilization = believed.kv_cache_utilization;
-        let before = self.published.reading.as_ref().map(|reading| &reading.metrics);
-        if self.failures > 0 || before.is_some_and(|before| metrics.is_of_a_restarted_server(before)) {
-            self.context.restarted();
-        }
         metrics.context_tokens = metrics.context_tokens.or(self.context.tokens());
         self.published.reading = Some(Reading {
             scraped_ms: now_ms,
@@ -638,10 +634,17 @@ impl Target {
     }
 
     /// Whether its server counts less than it did, which it only does when it has started anew.
-    fn has_restarted(&mut self, metrics: &EndpointMetrics) -> bool {
+    fn has_restarted(&mut self, metrics: &EndpointMetrics, now_ms: u64) -> bool {
         let (before, now) = (self.counted, metrics.prefix_cache_queries);
         self.counted = now.or(before);
-        before.zip(now).is_some_and(|(before, now)| now < before)
+        let restarted = before.zip(now).is_some_and(|(before, now)| now < before);
+        if restarted {
+            self.published.restarted_ms = Some(now_ms);
+        }
+        if restarted || self.failures > 0 {
+            self.context.restarted();
+        }
+        restarted
     }
 
     /// Whether its last page counted no requests, and this gateway has none there, as it was last looked at.
@@ -833,6 +836,20 @@ mod tests {
         assert_eq!(context(&mut scraper), Some(8_192));
         scraper.listed(address(1), Some(br#"{"data":[{"max_model_len":4096}]}"#));
         assert_eq!(context(&mut scraper), Some(4_096));
+    }
+
+    #[test]
+    fn an_endpoint_has_started_anew_when_its_counters_have_fallen() {
+        let mut scraper = scraper(1);
+        for (now_ms, tokens, expected) in
+            [(0, 100, None), (50, 200, None), (100, 10, Some(100)), (150, 20, Some(100))]
+        {
+            let page = format!(
+                "vllm:num_requests_waiting 0\nvllm:num_requests_running 0\nvllm:prefix_cache_queries_total {tokens}\n"
+            );
+            scraper.answered(address(1), Ok(page.as_bytes()), InFlight::default(), now_ms);
+            assert_eq!(published(&mut scraper)[0].restarted_ms, expected, "{tokens} tokens");
+        }
     }
 
     /// 99 endpoints without requests of which all are due in one moment, and one with some behind them in the list.

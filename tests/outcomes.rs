@@ -25,6 +25,8 @@ fn address(place: usize) -> SocketAddr {
 struct World {
     picker: Picker<()>,
     now_ms: u64,
+    /// When each endpoint was seen to start anew.
+    restarted_ms: [Option<u64>; ENDPOINTS],
     /// Makes prompts that differ.
     asked: u32,
 }
@@ -49,7 +51,7 @@ impl World {
         );
         let config = Config::parse(document.as_bytes()).unwrap();
         let picker = Picker::new(config, fastrand::Rng::with_seed(1));
-        let mut world = World { picker, now_ms: 100_000, asked: 0 };
+        let mut world = World { picker, now_ms: 100_000, restarted_ms: [None; ENDPOINTS], asked: 0 };
         world.scrape(|_, _| ());
         world
     }
@@ -61,7 +63,6 @@ impl World {
             let mut metrics = EndpointMetrics {
                 base_model: Some("base".to_owned()),
                 lora: Some(lora),
-                prefix_cache_queries: Some(5_000.0),
                 ..EndpointMetrics::default()
             };
             edit(place, &mut metrics);
@@ -73,7 +74,11 @@ impl World {
                 foreign_waiting: 0,
                 foreign_requests: 0,
             };
-            EndpointReading { reading: Some(reading), ..EndpointReading::new(address(place)) }
+            EndpointReading {
+                reading: Some(reading),
+                restarted_ms: self.restarted_ms[place],
+                ..EndpointReading::new(address(place))
+            }
         };
         let endpoints = Some((0..ENDPOINTS).map(endpoint).collect());
         self.picker.apply([(0, Snapshot { endpoints, ..Snapshot::default() })].into_iter());
@@ -241,10 +246,9 @@ fn an_answer_a_restart_and_metrics_that_name_the_model_end_it_at_once() {
     assert_eq!(world.seen("other"), all(), "those that are asked again have it");
     world.ask_many(20, "other", |place| place >= 2);
     assert_eq!(world.seen("other"), half());
-    world.scrape(|place, metrics| {
-        metrics.prefix_cache_queries = Some(if place == 0 { 3.0 } else { 5_000.0 });
-    });
-    assert_eq!(world.seen("other"), [0, 2, 3].into(), "its counters have fallen");
+    world.restarted_ms[0] = Some(world.now_ms);
+    world.scrape(|_, _| ());
+    assert_eq!(world.seen("other"), [0, 2, 3].into(), "it has started anew");
     world.scrape(|place, metrics| {
         if place == 1 {
             metrics.base_model = Some("other".to_owned());

@@ -518,6 +518,7 @@ impl World {
                     host: EnvoyHost { name, ..host },
                     scrape_failures,
                     unreadable_ms: unreadable_age_ms.map(|age_ms| self.now_ms - age_ms),
+                    restarted_ms: None,
                     reading,
                 }
             })

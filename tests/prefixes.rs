@@ -107,26 +107,23 @@ impl Worker {
         });
         let config = Config::parse(document.to_string().as_bytes()).unwrap();
         let mut worker = Worker(Picker::new(config, fastrand::Rng::with_seed(seed)));
-        worker.scrape(0.0);
+        worker.scrape(None);
         worker
     }
 
-    /// Every endpoint is idle and has looked up so many tokens.
-    fn scrape(&mut self, prefix_cache_queries: f64) {
+    /// Every endpoint is idle, and was seen to start anew then.
+    fn scrape(&mut self, restarted_ms: Option<u64>) {
         let cache = CacheConfig { block_size_tokens: 16, capacity_tokens: 60_000 };
         let reading = |endpoint| EndpointReading {
             reading: Some(Reading {
                 scraped_ms: NOW_MS,
-                metrics: EndpointMetrics {
-                    prefix_cache_queries: Some(prefix_cache_queries),
-                    cache: Some(cache.clone()),
-                    ..EndpointMetrics::default()
-                },
+                metrics: EndpointMetrics { cache: Some(cache.clone()), ..EndpointMetrics::default() },
                 waiting: 0,
                 own_waiting: 0,
                 foreign_waiting: 0,
                 foreign_requests: 0,
             }),
+            restarted_ms,
             ..EndpointReading::new(address(endpoint))
         };
         let snapshot = Snapshot { endpoints: Some((0..3).map(reading).collect()), ..Snapshot::default() };
@@ -211,15 +208,21 @@ fn models_and_salts_share_nothing() {
     }
 }
 
+/// A worker may have slept through what the server's counters were before.
 #[test]
-fn an_endpoint_whose_counters_fall_has_an_empty_cache() {
+fn an_endpoint_that_has_started_anew_has_an_empty_cache() {
     let mut worker = Worker::new(1);
-    worker.scrape(1_000.0);
     worker.ask(&document("one "), None);
-    worker.scrape(1_500.0);
+    worker.scrape(None);
     assert_eq!(worker.matched_blocks(&document("one ")), 7);
-    worker.scrape(20.0);
+    worker.scrape(Some(NOW_MS));
     assert_eq!(worker.matched_blocks(&document("one ")), 0);
+    worker.ask(&document("one "), None);
+    // Nor does it forget twice, or when another scraper knows nothing of it.
+    for restarted_ms in [Some(NOW_MS), None, Some(NOW_MS)] {
+        worker.scrape(restarted_ms);
+        assert_eq!(worker.matched_blocks(&document("one ")), 7);
+    }
 }
 
 #[test]

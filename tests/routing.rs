@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Pod, World, pods, snapshot};
+use common::{NOW_MS, Pod, World, pods, snapshot};
 use inference_picker::decide::Decision;
 use inference_picker::ledger::{Ledger, Member};
 use inference_picker::pool::{HostHealth, Snapshot};
@@ -95,8 +95,8 @@ fn a_cold_adapter_with_many_requests_at_once_is_loaded_on_few_pods() {
 
 #[test]
 fn an_adapter_stays_where_it_is_loaded_until_its_slot_is_needed_or_the_server_starts_anew() {
-    let pods = |queried| vec![Pod::idle().adapters(&[], 1).queried(queried); 2];
-    let mut world = World::new("DEFAULT", &pods(100.0), 1);
+    let pods = |restarted_ms| vec![Pod::idle().adapters(&[], 1).restarted(restarted_ms); 2];
+    let mut world = World::new("DEFAULT", &pods(None), 1);
     world.expect_adapters(&["sql", "chat", "other"]);
     let (sql, chat) = (world.serve("sql", 12), world.serve("chat", 12));
     assert_ne!(sql, chat);
@@ -107,7 +107,7 @@ fn an_adapter_stays_where_it_is_loaded_until_its_slot_is_needed_or_the_server_st
     let lost = if in_its_place == sql { "sql" } else { "chat" };
     assert_eq!(world.serve("other", 12), in_its_place);
     world.serve(lost, 12);
-    world.apply(snapshot(&pods(5.0)));
+    world.apply(snapshot(&pods(Some(NOW_MS))));
     let mut cold: Vec<usize> = (0..40).map(|_| world.pick("sql", 12)[0]).collect();
     cold.sort_unstable();
     cold.dedup();

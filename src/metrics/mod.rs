@@ -67,14 +67,6 @@ pub struct EndpointMetrics {
     pub is_resting: bool,
 }
 
-impl EndpointMetrics {
-    /// Whether the server has started anew since it printed the page `before`: its counters only fall then.
-    pub fn is_of_a_restarted_server(&self, before: &EndpointMetrics) -> bool {
-        let queries = before.prefix_cache_queries.zip(self.prefix_cache_queries);
-        queries.is_some_and(|(before, after)| after < before)
-    }
-}
-
 /// The LoRA adapters a server has in use.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LoraState {

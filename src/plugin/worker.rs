@@ -369,13 +369,17 @@ impl<W> Worker<W> {
         host::log(LogLevel::Warn, &message);
     }
 
-    /// What a request is counted under. A worker that has not read anything for a while does so first: which models there are
-    /// may just have become known.
-    pub fn labels(&mut self, prepared: &Prepared) -> RequestLabels {
+    /// A worker that has not read anything for a while does so before it looks at a request: which models there are may just
+    /// have become known.
+    pub fn wake(&mut self) {
         if self.ticks.is_quiet() {
             self.snapshots_read = None;
             self.read(host::now_ms());
         }
+    }
+
+    /// What a request is counted under.
+    pub fn labels(&mut self, prepared: &Prepared) -> RequestLabels {
         let target = prepared.target.as_deref().unwrap_or(&prepared.model);
         let pool = self.picker.pool(prepared.pool);
         self.recorder.stats().request_labels(&prepared.model, target, pool)

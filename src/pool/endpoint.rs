@@ -84,6 +84,7 @@ pub struct Endpoint {
     host: EnvoyHost,
     scrape_failures: u32,
     unreadable_ms: Option<u64>,
+    restarted_ms: Option<u64>,
     /// Whether its server said that it takes no requests when it was last scraped.
     is_resting: bool,
     request_failures: u32,
@@ -101,7 +102,8 @@ pub struct Endpoint {
     /// What its last answer told of the load of others, and when.
     told: Option<(Foreign, u64)>,
     adapters: Vec<AdapterId>,
-    restarted: bool,
+    /// Whether its server has started anew, and nobody has taken notice yet.
+    has_restarted: bool,
 }
 
 impl Endpoint {
@@ -116,6 +118,7 @@ impl Endpoint {
             host: EnvoyHost::default(),
             scrape_failures: 0,
             unreadable_ms: None,
+            restarted_ms: None,
             is_resting: false,
             request_failures: 0,
             broken_answers: 0,
@@ -127,7 +130,7 @@ impl Endpoint {
             reading: None,
             told: None,
             adapters: Vec::new(),
-            restarted: false,
+            has_restarted: false,
         }
     }
 
@@ -291,9 +294,9 @@ impl Endpoint {
         told.is_some_and(|(now, capacity)| u64::from((now as u32).wrapping_sub(computed_tokens)) >= capacity)
     }
 
-    /// Whether its server has started anew since the last time this was asked.
-    pub(super) fn take_restarted(&mut self) -> bool {
-        std::mem::take(&mut self.restarted)
+    /// When its server has started anew, in milliseconds, if it has since the last time this was asked.
+    pub(super) fn take_restart(&mut self) -> Option<u64> {
+        self.restarted_ms.filter(|_| std::mem::take(&mut self.has_restarted))
     }
 
     /// The adapters it had in use at the last scrape.
@@ -436,9 +439,10 @@ impl Endpoint {
         self.host = published.host;
         self.scrape_failures = published.scrape_failures;
         self.unreadable_ms = published.unreadable_ms;
-        let readings = self.reading().zip(published.reading.as_ref());
-        self.restarted |=
-            readings.is_some_and(|(before, after)| after.metrics.is_of_a_restarted_server(&before.metrics));
+        if published.restarted_ms > self.restarted_ms {
+            self.restarted_ms = published.restarted_ms;
+            self.has_restarted = self.reading().is_some();
+        }
         self.set_reading(published.reading);
         let rests = self.reading().is_some_and(|reading| reading.metrics.is_resting);
         self.is_resting = rests && self.unreadable_ms.is_none();

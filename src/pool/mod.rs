@@ -445,8 +445,7 @@ impl Pool {
     /// A server that has started anew has nothing cached and nothing loaded.
     fn learn_restarts(&mut self, loads: &mut LoadBook) {
         for endpoint in self.endpoints.iter_mut().flatten() {
-            if endpoint.take_restarted() {
-                let seen_ms = endpoint.reading().map_or(0, |reading| reading.scraped_ms);
+            if let Some(seen_ms) = endpoint.take_restart() {
                 loads.restarted(endpoint.load_id, seen_ms);
                 if let Some(prefixes) = &mut self.prefixes {
                     prefixes.forget(endpoint.load_id);

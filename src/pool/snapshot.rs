@@ -37,6 +37,9 @@ pub struct EndpointReading {
     pub scrape_failures: u32,
     /// When it last answered a scrape, if not with metrics that can be read, in milliseconds of the host's monotonic clock.
     pub unreadable_ms: Option<u64>,
+    /// When it was last seen to have started anew, in milliseconds of the host's monotonic clock. Whoever reads only some of
+    /// the snapshots would not see it by the counters.
+    pub restarted_ms: Option<u64>,
     /// The last good scrape.
     pub reading: Option<Reading>,
 }
@@ -45,7 +48,14 @@ impl EndpointReading {
     /// One of which nothing is known.
     pub fn new(address: SocketAddr) -> EndpointReading {
         let host = EnvoyHost::default();
-        EndpointReading { address, host, scrape_failures: 0, unreadable_ms: None, reading: None }
+        EndpointReading {
+            address,
+            host,
+            scrape_failures: 0,
+            unreadable_ms: None,
+            restarted_ms: None,
+            reading: None,
+        }
     }
 }
 
@@ -112,7 +122,12 @@ mod tests {
         let endpoint = |address: &str| EndpointReading::new(address.parse().unwrap());
         let read = EndpointReading { reading: Some(reading), ..endpoint("10.0.0.1:8000") };
         let host = EnvoyHost { health: HostHealth::Degraded, priority: 1, name: Some("envoy://l/x".into()) };
-        let unread = EndpointReading { host, unreadable_ms: Some(7), ..endpoint("[fd00::1]:8000") };
+        let unread = EndpointReading {
+            host,
+            unreadable_ms: Some(7),
+            restarted_ms: Some(5),
+            ..endpoint("[fd00::1]:8000")
+        };
         Snapshot { endpoints: Some(vec![read, unread]), has_unnamed: true, ..Snapshot::default() }
     }
 

@@ -15,7 +15,7 @@ use inference_picker::openai::read_request;
 use inference_picker::pool::{EndpointReading, EnvoyHost, HostHealth, Pool, Reading, Snapshot};
 
 /// The time of every decision, in milliseconds; metrics are 10 ms old unless they are stale.
-const NOW_MS: u64 = 100_000;
+pub const NOW_MS: u64 = 100_000;
 
 /// What an endpoint's metrics say.
 #[derive(Debug, Clone)]
@@ -24,7 +24,8 @@ pub struct Pod {
     running: u32,
     kv: f32,
     lora: Option<LoraState>,
-    prefix_cache_queries: Option<f64>,
+    /// When it was last seen to start anew.
+    restarted_ms: Option<u64>,
     context_tokens: Option<u32>,
     foreign: Option<u32>,
     scraped_ms: Option<u64>,
@@ -52,7 +53,7 @@ impl Pod {
             running: 0,
             kv: 0.0,
             lora: None,
-            prefix_cache_queries: None,
+            restarted_ms: None,
             context_tokens: None,
             foreign: None,
             scraped_ms,
@@ -86,9 +87,9 @@ impl Pod {
         Pod { context_tokens: Some(tokens), ..self }
     }
 
-    /// It has looked for so many tokens in its prefix cache since it was started.
-    pub fn queried(self, tokens: f64) -> Pod {
-        Pod { prefix_cache_queries: Some(tokens), ..self }
+    /// It was seen to start anew then.
+    pub fn restarted(self, restarted_ms: Option<u64>) -> Pod {
+        Pod { restarted_ms, ..self }
     }
 
     /// So many of its requests are not this gateway's; all of them unless said otherwise.
@@ -167,7 +168,6 @@ impl Pod {
             base_model: Some("m".to_owned()),
             lora: self.lora.clone(),
             context_tokens: self.context_tokens,
-            prefix_cache_queries: self.prefix_cache_queries,
             is_resting: self.resting,
             ..Default::default()
         };
@@ -196,6 +196,7 @@ pub fn snapshot(pods: &[Pod]) -> Snapshot {
         host: pod.host.clone(),
         scrape_failures: pod.scrape_failures,
         unreadable_ms: pod.unreadable.then_some(NOW_MS - 10),
+        restarted_ms: pod.restarted_ms,
         reading: pod.reading(),
     };
     Snapshot { endpoints: Some(pods.iter().enumerate().map(reading).collect()), ..Snapshot::default() }

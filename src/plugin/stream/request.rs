@@ -352,6 +352,7 @@ impl Stream {
         }
         let user = self.user_of(request);
         let mut worker = self.worker.borrow_mut();
+        worker.wake();
         let mut prepared = match &self.first_pass {
             Some(first) => worker.picker.prepare_again(request, &first.model, route_pool),
             None => worker.picker.prepare(request, user.as_deref(), route_pool)?,
