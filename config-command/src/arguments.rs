@@ -81,6 +81,9 @@ pub struct Gateway {
     /// A label of the gateway's pods; may be given several times
     #[arg(long, value_name = "KEY=VALUE", default_value = "istio=ingressgateway", value_parser = label)]
     pub workload: Vec<(String, String)>,
+    /// The name of Istio's resources, of which a namespace may have several gateways'
+    #[arg(long, value_name = "NAME", default_value = "inference-picker")]
+    pub resource_name: String,
     /// The namespace in which the gateway's pods run
     #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
     pub gateway_namespace: String,

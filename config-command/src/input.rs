@@ -27,9 +27,17 @@ pub struct Text {
 impl Text {
     /// Its documents; empty ones are left out. The reader bounds depth, nodes and aliases.
     pub fn documents(&self) -> anyhow::Result<Vec<Value>> {
-        serde_saphyr::from_multiple_with_options(&self.yaml, options())
-            .with_context(|| format!("{}: cannot be read as YAML", self.source))
+        documents(&self.yaml, &self.source)
     }
+}
+
+/// The documents of a text, which `source` names in messages.
+///
+/// # Errors
+/// Where it is not YAML.
+pub fn documents(yaml: &str, source: &str) -> anyhow::Result<Vec<Value>> {
+    serde_saphyr::from_multiple_with_options(yaml, options())
+        .with_context(|| format!("{source}: cannot be read as YAML"))
 }
 
 /// A pool may be called `n` or `on`: what is true or false in YAML 1.1 alone is text.

@@ -33,6 +33,7 @@ const ENVOY_FILTER: Template = ("envoy_filter.yaml", include_str!("templates/env
 struct Values<'a> {
     deployment: Deployment,
     namespace: &'a str,
+    resource_name: &'a str,
     gateway: Option<&'a str>,
     labels: BTreeMap<&'a str, &'a str>,
     plugin_url: &'a str,
@@ -88,6 +89,7 @@ fn values<'a>(
     Ok(Values {
         deployment,
         namespace: &gateway.gateway_namespace,
+        resource_name: &gateway.resource_name,
         gateway: gateway.gateway.as_deref(),
         labels: labels(gateway),
         plugin_url: &gateway.plugin_url,

@@ -21,6 +21,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod arguments;
+pub mod command;
 pub mod document;
 pub mod findings;
 pub mod input;
