@@ -107,3 +107,7 @@ dashboard-picture: build ## draws docs/dashboard.svg, the dashboard's main panel
 	@sh envoy-test/setup/envoy.sh
 	@sh envoy-test/setup/prometheus.sh
 	cargo run --locked --package envoy-test --bin dashboard-picture
+
+.PHONY: test-kubernetes
+test-kubernetes: ## tests the controller with a real Kubernetes API server, built from source once (8 minutes); needs Go
+	@sh controller/api-server/test.sh

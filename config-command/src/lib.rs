@@ -6,7 +6,8 @@
 //! [`input`] reads YAML, [`resources`] knows the kinds and their fields, [`pools`] finds the Envoy cluster of each pool,
 //! [`models`] makes one list of models of the kinds that tell of models, [`document`] puts the plugin's configuration
 //! together, [`share`] bounds what one namespace may put into it, [`validation`] has the plugin's own parser judge it, and
-//! [`istio`] fills the templates.
+//! [`istio`] fills the templates. For the controller, [`plan`] has whatever is right count whatever else is wrong ([`tolerant`],
+//! [`last_good`]), and [`status`] says what became of each resource.
 //!
 //! # Contract
 //!
@@ -26,12 +27,15 @@ pub mod document;
 pub mod findings;
 pub mod input;
 pub mod istio;
+pub mod last_good;
 pub mod models;
+pub mod plan;
 pub mod pools;
 pub mod resources;
 pub mod routes;
 pub mod services;
 pub mod settings;
 pub mod share;
+pub mod status;
 pub mod tolerant;
 pub mod validation;

@@ -1,4 +1,5 @@
-//! Whatever one resource says, the others count: what is refused is left out, and the rest is put together without it.
+//! Whatever one resource says, the others count: what is refused counts as it was when it was last right, or else is left
+//! out, and the rest is put together.
 
 use std::collections::HashSet;
 
@@ -9,7 +10,8 @@ use crate::resources::{Inventory, Key, Resource};
 use crate::settings::Settings;
 use crate::{istio, validation};
 
-/// Times that resources are left out. Leaving out one may leave others without what they refer to: a pool, its rewrites.
+/// Times that resources are replaced or left out. Leaving out one may leave others without what they refer to: a pool, its
+/// rewrites.
 const MAX_ROUNDS: usize = 8;
 
 /// What a set of resources gives.
@@ -21,45 +23,66 @@ pub struct Outcome {
     pub findings: Vec<Finding>,
 }
 
-/// Istio's resources for all that is right.
+/// Istio's resources for all that is right. `last_good`: a resource as it was when it was last right.
 ///
 /// # Errors
 /// Where they cannot be written at all.
 pub fn istio_resources(
     resources: &[Resource],
+    last_good: &dyn Fn(&Resource) -> Option<Resource>,
     options: &Options,
     settings: &Settings,
     gateway: &Gateway,
 ) -> anyhow::Result<Outcome> {
-    let mut refused: HashSet<Key> = HashSet::new();
+    let (mut current, mut replaced) = (resources.to_vec(), HashSet::new());
     let mut said = Vec::new();
     for _ in 0..MAX_ROUNDS {
-        let left: Vec<Resource> = resources
-            .iter()
-            .filter(|resource| !refused.contains(&resource.identity.key()))
-            .cloned()
-            .collect();
         let mut findings = Findings::default();
-        let inventory = Inventory::new(left, &mut findings);
-        if inventory.is_without_pools() {
-            break;
-        }
+        let inventory = Inventory::new(current.clone(), &mut findings);
         let draft = Draft::new(&inventory, options, true, settings, &mut findings);
         let config = validation::validate(&draft, settings, &mut findings)?;
         findings.be_strict();
         if let Some(config) = config.filter(|_| !findings.has_errors()) {
             let yaml = istio::resources(&draft, &inventory.routes, &config, options, gateway)?;
+            tell_of_replaced(&current, &replaced, &mut findings);
             said.extend(findings.all().cloned());
             return Ok(Outcome { yaml: Some(yaml), findings: said });
         }
         let errors = findings.all().filter(|finding| finding.severity == Severity::Error);
         let errors: Vec<Finding> = errors.cloned().collect();
-        let before = refused.len();
-        refused.extend(errors.iter().filter_map(|finding| finding.resource.clone()));
+        let refused: HashSet<Key> = errors.iter().filter_map(|finding| finding.resource.clone()).collect();
         said.extend(errors);
-        if refused.len() == before {
+        if !current.iter().any(|resource| refused.contains(&resource.identity.key())) {
             break;
         }
+        current = mended(current, &refused, &mut replaced, last_good);
     }
     Ok(Outcome { yaml: None, findings: said })
+}
+
+/// The resources without those that are refused, or with those as they were, if that has not been tried.
+fn mended(
+    resources: Vec<Resource>,
+    refused: &HashSet<Key>,
+    replaced: &mut HashSet<Key>,
+    last_good: &dyn Fn(&Resource) -> Option<Resource>,
+) -> Vec<Resource> {
+    let mend = |resource: Resource| {
+        let key = resource.identity.key();
+        if !refused.contains(&key) {
+            return Some(resource);
+        }
+        if !replaced.insert(key) {
+            return None;
+        }
+        last_good(&resource)
+    };
+    resources.into_iter().filter_map(mend).collect()
+}
+
+fn tell_of_replaced(resources: &[Resource], replaced: &HashSet<Key>, findings: &mut Findings) {
+    let replaced = resources.iter().filter(|resource| replaced.contains(&resource.identity.key()));
+    replaced.for_each(|resource| {
+        findings.warn(&resource.identity, "spec", "counts as it was when it was last right");
+    });
 }

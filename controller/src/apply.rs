@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use anyhow::Context;
 use futures::StreamExt;
 use inference_picker_config::findings::Finding;
-use inference_picker_config::input;
+use inference_picker_config::{input, status};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
@@ -17,12 +17,11 @@ use serde_json::{Value, json};
 use crate::kinds::{MADE, Watched, made_resource};
 use crate::log::{Level, log};
 use crate::serve::Counters;
-use crate::status;
 
 /// Who writes, where the API server keeps account of it.
-const MANAGER: &str = "inference-picker-controller";
+pub const MANAGER: &str = "inference-picker-controller";
 /// The label of what was made.
-const LABEL: &str = "app.kubernetes.io/managed-by";
+pub const LABEL: &str = "app.kubernetes.io/managed-by";
 /// Statuses that are written before it is looked again at what has changed.
 const MAX_STATUSES: usize = 200;
 /// Of these, at a time.

@@ -1,5 +1,6 @@
 //! Which kinds are watched, and which are made.
 
+use inference_picker_config::status::Conditions;
 use kube::core::ApiResource;
 use kube::core::GroupVersionKind;
 
@@ -16,17 +17,6 @@ pub struct Watched {
     pub plural: &'static str,
     /// Where its status has conditions, if it is told what became of it.
     pub conditions: Option<Conditions>,
-}
-
-/// Where a kind's status has conditions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Conditions {
-    /// `status.conditions`.
-    Own,
-    /// `status.parents[]`, an entry for each controller.
-    Parents,
-    /// `status.parent[]`, as in the first versions of InferencePool.
-    Parent,
 }
 
 const EXPERIMENTAL: &str = inference_picker_config::resources::EXPERIMENTAL;

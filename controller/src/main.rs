@@ -11,12 +11,14 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use inference_picker_config::findings::Severity;
+use inference_picker_config::last_good::LastGood;
+use inference_picker_config::plan::{self, Target};
 use inference_picker_config::settings::Settings;
 use inference_picker_controller::apply::Writer;
 use inference_picker_controller::arguments::Arguments;
 use inference_picker_controller::lease::{Election, RENEW_EVERY};
 use inference_picker_controller::log::{Level, log};
-use inference_picker_controller::plan::{self, LastGood, Target};
+use inference_picker_controller::memory::Memory;
 use inference_picker_controller::serve::{Counters, serve};
 use inference_picker_controller::store::Store;
 use kube::Client;
@@ -65,7 +67,8 @@ struct Controller {
     client: Client,
     store: Arc<Store>,
     counters: Arc<Counters>,
-    last_good: LastGood,
+    /// What was last good, and where that is written; read anew by whoever begins to work.
+    last_good: Option<(Memory, LastGood)>,
     /// What was written last, and when.
     written: Option<(Vec<String>, Instant)>,
     /// Namespaces in which something may have been made.
@@ -76,8 +79,16 @@ struct Controller {
 impl Controller {
     fn new(arguments: Arguments, client: Client, store: Arc<Store>, counters: Arc<Counters>) -> Controller {
         let namespaces = HashSet::from([arguments.gateway.gateway_namespace.clone()]);
-        let last_good = LastGood::default();
-        Controller { arguments, client, store, counters, last_good, written: None, namespaces, is_due: true }
+        Controller {
+            arguments,
+            client,
+            store,
+            counters,
+            last_good: None,
+            written: None,
+            namespaces,
+            is_due: true,
+        }
     }
 
     async fn elect(&mut self, election: &mut Election) {
@@ -93,7 +104,7 @@ impl Controller {
                 if is_held { "this controller works now" } else { "another controller works now" },
                 json!({}),
             );
-            (self.is_due, self.written) = (true, None);
+            (self.is_due, self.written, self.last_good) = (true, None, None);
         }
     }
 
@@ -129,7 +140,14 @@ impl Controller {
         }
         self.namespaces.extend(targets.iter().map(|target| target.gateway.gateway_namespace.clone()));
         let resources = plan::resources(&objects);
-        let plan = plan::plan(&resources, &mut self.last_good, &self.arguments.options, &settings, &targets)?;
+        let (memory, last_good) = match &mut self.last_good {
+            Some(known) => known,
+            None => {
+                let namespace = &self.arguments.lease_namespace;
+                self.last_good.insert(Memory::read(&self.client, namespace).await?)
+            }
+        };
+        let plan = plan::plan(&resources, last_good, &self.arguments.options, &settings, &targets)?;
         let refused = plan.findings.iter().filter(|finding| finding.severity == Severity::Error);
         let refused: HashSet<_> = refused.filter_map(|finding| finding.resource.as_ref()).collect();
         self.counters.refused.store(refused.len() as u64, Ordering::Relaxed);
@@ -149,6 +167,11 @@ impl Controller {
                 json!({"objects": made.len(), "refused": refused.len(), "resources": resources.len()}),
             );
             self.written = Some((plan.texts, Instant::now()));
+        }
+        memory.write(last_good).await?;
+        // Where no gateway is configured there is nothing to tell.
+        if targets.is_empty() {
+            return Ok(true);
         }
         Ok(writer.write_statuses(&objects, &plan.findings).await)
     }

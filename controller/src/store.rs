@@ -19,6 +19,8 @@ use crate::log::{Level, log};
 
 /// Between two tries to watch what cannot be watched.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// So often a kind that had resources has to be missed before it is believed that its CRD has gone, and they with it.
+const MISSED_AT_LEAST: u32 = 10;
 
 /// Namespace and name.
 type Place = (String, String);
@@ -37,6 +39,8 @@ struct Kind {
     /// Of a list that is being read.
     listed: BTreeMap<Place, Value>,
     is_ready: bool,
+    /// How often in a row there was no such kind.
+    missed: u32,
 }
 
 impl Store {
@@ -69,14 +73,17 @@ impl Store {
     }
 
     async fn watch_kind(self: Arc<Store>, index: usize, kind: Watched, client: Client) {
-        let mut version = 0;
+        let (mut version, mut is_failing) = (0, false);
         loop {
             let resource = kind.resource(version);
             let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
             let mut events = std::pin::pin!(watcher(api, watcher::Config::default()));
             while let Some(event) = events.next().await {
                 match event {
-                    Ok(event) => self.update(index, |known| known.take(event, &resource)),
+                    Ok(event) => {
+                        is_failing &= matches!(event, watcher::Event::Init);
+                        self.update(index, |known| known.take(event, &resource));
+                    }
                     Err(error) if is_not_there(&error) => {
                         self.update(index, Kind::is_not_there);
                         version += 1;
@@ -85,7 +92,10 @@ impl Store {
                     Err(error) => {
                         let fields =
                             json!({"kind": kind.kind, "group": kind.group, "error": error.to_string()});
-                        log(Level::Warn, "a watch has failed", fields);
+                        // Once, until it works again.
+                        if !std::mem::replace(&mut is_failing, true) {
+                            log(Level::Warn, "a watch has failed", fields);
+                        }
                         break;
                     }
                 }
@@ -120,7 +130,7 @@ impl Kind {
             watcher::Event::InitDone => {
                 let listed = std::mem::take(&mut self.listed);
                 let is_same = self.is_ready && same_entries(&listed, &self.resources);
-                (self.resources, self.is_ready) = (listed, true);
+                (self.resources, self.is_ready, self.missed) = (listed, true, 0);
                 return !is_same;
             }
             watcher::Event::Apply(object) => {
@@ -135,6 +145,10 @@ impl Kind {
     }
 
     fn is_not_there(&mut self) -> bool {
+        self.missed = self.missed.saturating_add(1);
+        if !self.resources.is_empty() && self.missed < MISSED_AT_LEAST {
+            return false;
+        }
         let was_ready = std::mem::replace(&mut self.is_ready, true);
         let had_any = !std::mem::take(&mut self.resources).is_empty();
         had_any || !was_ready

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::findings::Findings;
 
@@ -137,6 +137,16 @@ fn resource(object: Object, source: &str, namespace: &str) -> Resource {
 }
 
 impl Resource {
+    /// The document that it is read from again: what is looked at, and nothing else.
+    pub fn document(&self) -> Value {
+        let Identity { api_version, kind, namespace, name, created, uid, .. } = &self.identity;
+        let known = |(key, _): &(&String, &Value)| key.as_str() == super::STRATEGY_ANNOTATION;
+        let annotations: Map<String, Value> =
+            self.annotations.iter().filter(known).map(|(key, value)| (key.clone(), value.clone())).collect();
+        json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": namespace,
+            "annotations": annotations, "creationTimestamp": created, "uid": uid}, "spec": self.spec})
+    }
+
     /// Its spec; one that is not right is refused by field path, and a field that is not known is warned of.
     pub fn spec<Spec: DeserializeOwned>(&self, findings: &mut Findings) -> Option<Spec> {
         let mut unknown = Vec::new();

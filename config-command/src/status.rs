@@ -1,15 +1,24 @@
 //! What each resource is told of what became of it: conditions, by the names of the Gateway API.
 
-use inference_picker_config::findings::{Finding, Severity};
+use crate::findings::{Finding, Severity};
 use serde_json::{Value, json};
-
-use crate::kinds::Conditions;
 
 /// The longest message that a condition has, by the resources' schemas.
 const MAX_MESSAGE_BYTES: usize = 32_768;
 
 /// Who writes these conditions, where a status has those of several.
 const PARENT_NAME: &str = "inference-picker-controller";
+
+/// Where a kind's status has conditions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conditions {
+    /// `status.conditions`.
+    Own,
+    /// `status.parents[]`, an entry for each controller.
+    Parents,
+    /// `status.parent[]`, as in the first versions of InferencePool.
+    Parent,
+}
 
 /// The status that a resource should have, if it has another one. `now`: in RFC 3339.
 pub fn status(object: &Value, findings: &[&Finding], place: Conditions, now: &str) -> Option<Value> {
@@ -68,10 +77,10 @@ fn wanted(findings: &[&Finding], generation: Option<&Value>, now: &str) -> [Valu
         })
     };
     let notes: Vec<&str> = notes.collect();
-    let accepted =
-        if notes.is_empty() { "counts".to_owned() } else { format!("counts; {}", notes.join("; ")) };
+    let accepted = [&["counts"], &notes[..]].concat().join("; ");
+    let problems = if errors.is_empty() { Vec::new() } else { [&errors[..], &notes].concat() };
     [
-        condition("Accepted", &errors, accepted, "Accepted", "Invalid"),
+        condition("Accepted", &problems, accepted, "Accepted", "Invalid"),
         condition("ResolvedRefs", &unresolved, "all are there".to_owned(), "ResolvedRefs", "BackendNotFound"),
     ]
 }

@@ -4,21 +4,22 @@
 use std::io::Write;
 
 use clap::Parser;
-use inference_picker_config::arguments::{Arguments as CommandArguments, Gateway, Options};
+use inference_picker_config::arguments::{Arguments, Command, Gateway, Options};
 use inference_picker_config::command;
 use inference_picker_config::findings::{Findings, Severity};
+use inference_picker_config::last_good::LastGood;
+use inference_picker_config::plan::{Plan, plan, resources, targets};
 use inference_picker_config::settings::Settings;
-use inference_picker_controller::arguments::Arguments;
-use inference_picker_controller::plan::{LastGood, Plan, plan, resources, targets};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 const DEPLOYMENTS: [&str; 3] = ["wasm-plugin", "wasm-plugin-envoy-filter", "envoy-filter"];
 
 fn arguments(deployment: &str) -> (Options, Gateway) {
-    let arguments = ["controller", "--identity", "i", "--deployment", deployment];
-    let Arguments { options, gateway, .. } = Arguments::parse_from(arguments);
-    (options, gateway)
+    match Arguments::parse_from(["command", "istio", "--deployment", deployment, "-"]).command {
+        Command::Istio { inputs, gateway } => (inputs.options, gateway),
+        command => panic!("{command:?}"),
+    }
 }
 
 fn planned(objects: &[Value], last_good: &mut LastGood, deployment: &str) -> Plan {
@@ -56,7 +57,7 @@ fn printed(objects: &[Value], deployment: &str) -> Option<String> {
     let file = file.path().to_str().unwrap();
     let arguments = ["command", "istio", "--make-services", "--deployment", deployment, file];
     let mut findings = Findings::default();
-    let text = command::text(&CommandArguments::parse_from(arguments).command, &mut findings).unwrap();
+    let text = command::text(&Arguments::parse_from(arguments).command, &mut findings).unwrap();
     (!findings.has_errors()).then_some(text)
 }
 
@@ -162,10 +163,85 @@ fn a_resource_that_becomes_wrong_counts_as_it_was_until_it_is_right_again_or_gon
     assert_ne!(planned(&bad, &mut last_good, "wasm-plugin").texts, before.texts, "what is gone is forgotten");
 }
 
+/// What a controller knows that has just been started, from what the one before it has written.
+fn started_anew(last_good: &LastGood) -> LastGood {
+    let mut read = LastGood::default();
+    last_good.texts().iter().for_each(|(namespace, text)| read.read(namespace, text));
+    read
+}
+
+#[test]
+fn what_was_last_good_is_known_to_a_controller_that_has_just_been_started() {
+    let mut last_good = LastGood::default();
+    let pool = pool("default", "p", "a");
+    let good = [pool.clone(), rewrite("default", "r", "p", &rule("m", "first-target"))];
+    let before = planned(&good, &mut last_good, "wasm-plugin");
+    let bad_weight = json!([{"targets": [{"modelRewrite": "x", "weight": -1}]}]);
+    let bad = [pool, rewrite("default", "r", "p", &bad_weight)];
+    // Whoever knew it saw the mistake, or was gone by then; and the one after the next knows it as well.
+    let mut not_seen = started_anew(&last_good);
+    planned(&bad, &mut last_good, "wasm-plugin");
+    let mut seen = started_anew(&started_anew(&last_good));
+    for last_good in [&mut not_seen, &mut seen] {
+        assert_eq!(planned(&bad, last_good, "wasm-plugin").texts, before.texts);
+    }
+    let nobody = planned(&bad, &mut LastGood::default(), "wasm-plugin");
+    assert!(!nobody.texts[0].contains("first-target"), "without it, the mistake would count");
+}
+
+#[test]
+fn a_rewrite_follows_changes_while_its_pool_is_wrong() {
+    let mut last_good = LastGood::default();
+    let good = pool("default", "p", "a");
+    let before = [good.clone(), rewrite("default", "r", "p", &rule("m", "first-target"))];
+    planned(&before, &mut last_good, "wasm-plugin");
+    let second = rewrite("default", "r", "p", &rule("m", "second-target"));
+    let mut wrong = good.clone();
+    wrong["spec"]["targetPorts"] = json!([{"number": 0}]);
+    let plan = planned(&[wrong, second.clone()], &mut last_good, "wasm-plugin");
+    assert_eq!(plan.texts, planned(&[good, second], &mut LastGood::default(), "wasm-plugin").texts);
+    let said: Vec<_> = plan.findings.iter().map(|finding| finding.problem.as_str()).collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].starts_with("spec.targetPorts[0].number: "), "{said:?}");
+    assert_eq!(said[1], "spec: counts as it was when it was last right");
+}
+
+#[test]
+fn what_was_last_good_belongs_to_a_resource_and_its_namespace_and_is_bounded() {
+    let with_uid = |mut object: Value, uid: &str| {
+        object["metadata"]["uid"] = json!(uid);
+        object
+    };
+    let mut last_good = LastGood::default();
+    let good = pool("default", "p", "a");
+    let first = rewrite("default", "r", "p", &rule("m", "first-target"));
+    planned(&[good.clone(), with_uid(first, "one")], &mut last_good, "wasm-plugin");
+    let bad = rewrite("default", "r", "p", &json!([{"targets": [{"modelRewrite": "x", "weight": -1}]}]));
+    let anew = planned(&[good, with_uid(bad, "two")], &mut last_good, "wasm-plugin");
+    assert!(!anew.texts[0].contains("first-target"), "one of the same name that was made anew is another");
+    // A text that somebody has spoilt.
+    let text = last_good.texts().remove("default").unwrap();
+    let mut read = LastGood::default();
+    read.read("other", &text);
+    read.read("default", "nonsense\n{\n[1]\n{\"kind\": 1}\n");
+    assert!(read.texts().is_empty(), "{read:?}");
+    let many: Vec<Value> = (0..10_000)
+        .map(|index| rewrite("hostile", &format!("r{index}"), "q", &rule(&format!("m{index}"), "t")))
+        .chain([pool("hostile", "q", "a"), pool("own", "p", "a")])
+        .collect();
+    let mut last_good = LastGood::default();
+    last_good.learn(&resources(&many), &[]);
+    let texts = last_good.texts();
+    assert!(texts["hostile"].len() < 1_000_000 && texts["own"].contains("InferencePool"));
+}
+
 #[test]
 fn without_pools_there_should_be_nothing_and_where_all_are_wrong_nothing_is_deleted() {
     let nothing = planned(&[], &mut LastGood::default(), "wasm-plugin");
     assert!(nothing.is_whole && nothing.texts.is_empty());
+    let alone = planned(&[rewrite("a", "r", "p", &rule("m", "t"))], &mut LastGood::default(), "wasm-plugin");
+    assert!(alone.is_whole && alone.texts.is_empty());
+    assert!(alone.findings.iter().any(|finding| finding.problem.starts_with("spec.poolRef")), "{alone:?}");
     let mut wrong = pool("default", "p", "a");
     wrong["spec"]["targetPorts"] = json!([{"number": 0}]);
     let unknown = planned(&[wrong], &mut LastGood::default(), "wasm-plugin");

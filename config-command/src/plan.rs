@@ -1,27 +1,23 @@
 //! What there should be, from what there is: functions of their arguments, without the API server.
 //!
-//! A resource that is refused counts as it was when it was last right, for as long as it is there, so that a mistake changes
-//! nothing but its own status.
+//! A resource that is refused counts as it was when it was last right ([`LastGood`]), so that a mistake changes nothing but its
+//! own status.
 
-use std::collections::{BTreeMap, HashSet};
-
+use crate::arguments::{Deployment, Gateway, Options};
+use crate::findings::{Finding, Findings};
+use crate::resources::{Resource, in_document};
+use crate::settings::Settings;
+use crate::tolerant;
 use clap::ValueEnum;
-use inference_picker_config::arguments::{Deployment, Gateway, Options};
-use inference_picker_config::findings::{Finding, Findings, Severity};
-use inference_picker_config::resources::{Key, Resource, in_document};
-use inference_picker_config::settings::Settings;
-use inference_picker_config::tolerant::{self, Outcome};
 use serde_json::Value;
+
+use crate::last_good::LastGood;
 
 /// The annotation of a Gateway that says how the plugin gets into it.
 pub const DEPLOYMENT_ANNOTATION: &str = "inference-picker/deployment";
 
 /// What resources are called in messages.
 const SOURCE: &str = "cluster";
-
-/// Resources as they were when they were last right.
-#[derive(Debug, Default)]
-pub struct LastGood(BTreeMap<Key, Resource>);
 
 /// What there should be.
 #[derive(Debug, Default)]
@@ -95,47 +91,16 @@ pub fn plan(
 ) -> anyhow::Result<Plan> {
     let has_pools = resources.iter().any(|resource| resource.identity.kind == "InferencePool");
     let mut plan = Plan { is_whole: true, ..Plan::default() };
-    for target in targets.iter().filter(|_| has_pools) {
+    for target in targets {
         let options = Options { deployment: target.deployment, ..options.clone() };
-        let render = |resources: &[Resource]| {
-            tolerant::istio_resources(resources, &options, settings, &target.gateway)
-        };
-        let mut outcome = render(resources)?;
-        if let Some(mended) = last_good.in_place_of_refused(resources, &outcome) {
-            outcome.yaml = render(&mended)?.yaml;
-        }
-        plan.is_whole &= outcome.yaml.is_some();
+        let before = |resource: &Resource| last_good.of(resource);
+        let outcome = tolerant::istio_resources(resources, &before, &options, settings, &target.gateway)?;
+        plan.is_whole &= outcome.yaml.is_some() || !has_pools;
         plan.texts.extend(outcome.yaml);
         plan.findings.extend(outcome.findings);
     }
-    last_good.learn(resources, &plan.findings);
+    if !targets.is_empty() {
+        last_good.learn(resources, &plan.findings);
+    }
     Ok(plan)
-}
-
-fn refused(findings: &[Finding]) -> HashSet<&Key> {
-    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
-    errors.filter_map(|finding| finding.resource.as_ref()).collect()
-}
-
-impl LastGood {
-    /// The resources with those that are refused as they were; `None` if that changes nothing.
-    fn in_place_of_refused(&self, resources: &[Resource], outcome: &Outcome) -> Option<Vec<Resource>> {
-        let refused = refused(&outcome.findings);
-        let known = |resource: &Resource| {
-            let key = resource.identity.key();
-            self.0.get(&key).filter(|_| refused.contains(&key)).cloned()
-        };
-        let changes = resources.iter().any(|resource| known(resource).is_some());
-        let mend = |resource: &Resource| known(resource).unwrap_or_else(|| resource.clone());
-        changes.then(|| resources.iter().map(mend).collect())
-    }
-
-    fn learn(&mut self, resources: &[Resource], findings: &[Finding]) {
-        let refused = refused(findings);
-        let keys: HashSet<Key> = resources.iter().map(|resource| resource.identity.key()).collect();
-        self.0.retain(|key, _| keys.contains(key));
-        let good = resources.iter().map(|resource| (resource.identity.key(), resource));
-        let good = good.filter(|(key, _)| !refused.contains(key));
-        self.0.extend(good.map(|(key, resource)| (key, resource.clone())));
-    }
 }

@@ -2,8 +2,7 @@
 
 use inference_picker_config::findings::{Finding, Findings};
 use inference_picker_config::resources::{Inventory, in_document};
-use inference_picker_controller::kinds::Conditions;
-use inference_picker_controller::status::status;
+use inference_picker_config::status::{Conditions, status};
 use serde_json::{Value, json};
 
 const NOW: &str = "2026-11-30T00:00:00Z";

@@ -1,4 +1,4 @@
-module inference-picker/istio/test/api-server
+module inference-picker/controller/api-server
 
 go 1.26.0
 
