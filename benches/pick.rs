@@ -96,7 +96,7 @@ mod native {
             let pick = self.pick(prepared);
             let mut sent = self.picker.send(&pick, NOW_MS);
             assert!(!black_box(self.picker.loads_mut().take_unpublished()).is_empty());
-            self.picker.first_output(&sent, NOW_MS);
+            self.picker.first_output(&mut sent, NOW_MS);
             self.picker.succeeded(0, &sent, NOW_MS);
             self.picker.answered(&mut sent, 0, None, NOW_MS);
             self.picker.end(sent, NOW_MS);

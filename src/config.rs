@@ -50,6 +50,10 @@ pub const DEFAULT_QUEUE_MAX_REQUESTS: usize = 1_000;
 /// Bytes that the bodies of requests have which wait in one worker's queue: Envoy holds them in memory.
 pub const DEFAULT_QUEUE_MAX_BYTES: usize = 256 << 20;
 
+/// Prompt tokens that are not cached where the answer is generated, from which on another endpoint computes them: where 8,000
+/// tokens a second are computed they would hold up every stream beside them for 64 ms, as long as it takes to send them elsewhere.
+pub const DEFAULT_PREFILL_MIN_UNCACHED_TOKENS: u32 = 512;
+
 /// Prefix blocks that are remembered for a pool: 16 million tokens, at 4 to 11 bytes a block 1 to 3 MB in each worker.
 pub const DEFAULT_PREFIX_BLOCKS_MAX: usize = 250_000;
 /// The largest value of `prefixCache.maxBlocks`: 40 to 110 MB in each worker, 800 MB if no prompt had more than one block.
@@ -356,6 +360,30 @@ pub struct Pool {
     pub default_targets: Vec<Target>,
     /// How far sessions are followed.
     pub session_affinity: SessionAffinity,
+    /// Who computes long prompts; `None`: each endpoint its own.
+    pub prefill: Option<Prefill>,
+}
+
+/// Which endpoints compute the prompts of a pool whose own endpoints generate the answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefill {
+    /// The place of their pool, which has no requests of its own.
+    pub pool: usize,
+    /// Tokens of a prompt that are not cached where its answer is generated, from which on it is computed there.
+    pub min_uncached_tokens: u32,
+    /// What is done when none of them may be picked.
+    pub when_gone: WhenGone,
+}
+
+/// What is done with a long prompt when nobody is there who computes it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WhenGone {
+    /// The endpoint that generates the answer computes it.
+    #[default]
+    Together,
+    /// It is refused.
+    Refuse,
 }
 
 /// How far a session's requests go where its last one went.
@@ -453,6 +481,11 @@ impl Config {
     /// The position of the pool behind an Envoy cluster.
     pub fn pool_of_cluster(&self, cluster: &[u8]) -> Option<usize> {
         self.pools.iter().position(|pool| pool.cluster.as_bytes() == cluster)
+    }
+
+    /// Whether the pool at this place computes the prompts of others.
+    pub fn is_for_prefill(&self, place: usize) -> bool {
+        self.pools.iter().any(|pool| pool.prefill.is_some_and(|prefill| prefill.pool == place))
     }
 
     /// The priority of a request for the pool at `pool` that names this objective.

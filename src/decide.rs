@@ -7,13 +7,14 @@
 use std::rc::Rc;
 
 use crate::admission::{self, Admission, DrainRate};
-use crate::config::{Config, RoutingStrategy};
+use crate::config::{self, Config, Prefill, RoutingStrategy};
 use crate::explanation::Explanation;
 use crate::load::{AdapterId, LoadBook, LoadId, Share};
 use crate::model_sizes::ModelSizes;
 use crate::models::{self, Resolution, Turns};
 use crate::openai::{ApiError, InferenceRequest, SMALL_REQUEST_TOKENS};
 use crate::pool::{Freshness, Limits, Pool, Reading};
+use crate::prefill::{PrefillPick, PromptBy, share_without_prompt};
 use crate::prefix::{BLOCK_BYTES, BlockHasher, Match, PromptBlocks};
 use crate::sessions::{Conversation, KnownBy, Outcome, Visit};
 use crate::strategy::{Demand, Ranked, Visited, rank};
@@ -35,6 +36,8 @@ pub struct Prepared {
     pub prompt: Rc<Prompt>,
     /// Whether the answer is streamed.
     pub streamed: bool,
+    /// Whether the answer is generated, and not only a prompt computed.
+    pub generates: bool,
     /// The size of its body.
     pub body_bytes: usize,
     /// Who shares the queue with others, where tenants are told apart.
@@ -90,6 +93,8 @@ pub struct Pick {
     pub conversation: Option<(KnownBy, Outcome)>,
     /// The session that it names.
     pub session: Option<Visit>,
+    /// Who computes the prompt.
+    pub prompt_by: PromptBy,
     /// Why this endpoint, in one short line.
     pub explanation: String,
 }
@@ -106,6 +111,21 @@ pub struct SentPrompt {
 }
 
 impl Pick {
+    /// The same, now that it is known who computes the prompt.
+    #[must_use]
+    pub fn prompt_by(mut self, prompt_by: PromptBy) -> Pick {
+        match &prompt_by {
+            PromptBy::Itself => {}
+            PromptBy::Other(other) => {
+                self.explanation.push_str(" prefill=");
+                self.explanation.push_str(&other.address);
+                self.share = share_without_prompt(self.share);
+            }
+            PromptBy::Gone { .. } => self.explanation.push_str(" prefill=none"),
+        }
+        Pick { prompt_by, ..self }
+    }
+
     /// The endpoint that is to serve it.
     pub fn first_choice(&self) -> &str {
         self.destinations.split(',').next().unwrap_or_default()
@@ -176,8 +196,7 @@ fn prepared(
 ) -> Prepared {
     let pool = resolution.pool;
     let model = resolution.target.unwrap_or(asked);
-    let by_prefix =
-        config.pools.get(pool).is_some_and(|pool| pool.routing_strategy == RoutingStrategy::PrefixCache);
+    let by_prefix = config.pools.get(pool).is_some_and(|pool| goes_by_prefix(config, pool));
     let prompt = Prompt {
         model: model.to_owned(),
         estimated_tokens: request.prompt_tokens,
@@ -194,11 +213,19 @@ fn prepared(
         priority: resolution.priority,
         prompt: Rc::new(prompt),
         streamed: request.stream,
+        generates: true,
         body_bytes: request.body_bytes,
         tenant: None,
         conversation: None,
         session: None,
     }
+}
+
+/// Whether prefixes count for a pool's prompts: where they are sent, or where they are computed.
+fn goes_by_prefix(config: &Config, pool: &config::Pool) -> bool {
+    let prefill = pool.prefill.and_then(|prefill| config.pools.get(prefill.pool));
+    let mut both = std::iter::once(pool).chain(prefill);
+    both.any(|pool| pool.routing_strategy == RoutingStrategy::PrefixCache)
 }
 
 /// The blocks of a prompt for `model`.
@@ -254,22 +281,52 @@ pub fn pick(
     rng: &mut fastrand::Rng,
 ) -> Decision {
     let prompt = &prepared.prompt;
-    let adapter = pool.adapter(&prompt.model);
-    let demand = Demand {
-        prompt_tokens: prompt.tokens,
-        adapter,
-        model: (!prompt.model.is_empty()).then(|| AdapterId::of(&prompt.model)),
-        blocks: prompt.blocks.as_ref(),
-        streamed: prepared.streamed,
-        visited: prepared
-            .conversation
-            .and_then(|conversation| visited(conversation, prompt.tokens, pool, loads)),
-    };
     let conversation = prepared.conversation;
+    let visited = conversation.and_then(|conversation| visited(conversation, prompt.tokens, pool, loads));
+    let demand = Demand { visited, ..demand(prepared, pool) };
     let session = prepared.session;
     let asked =
         Asked { strategy: pool.routing_strategy, demand, prompt: Some(prompt), conversation, session };
     send(config, pool, loads, asked, now_ms, rng)
+}
+
+/// What a prepared request asks of an endpoint of this pool, whatever came before it.
+fn demand<'a>(prepared: &'a Prepared, pool: &Pool) -> Demand<'a> {
+    let prompt = &prepared.prompt;
+    Demand {
+        prompt_tokens: prompt.tokens,
+        adapter: pool.adapter(&prompt.model),
+        model: (!prompt.model.is_empty()).then(|| AdapterId::of(&prompt.model)),
+        blocks: prompt.blocks.as_ref().filter(|_| pool.prefixes().is_some()),
+        streamed: prepared.streamed,
+        visited: None,
+    }
+}
+
+/// Picks the endpoint that computes the prompt of a prepared request, which goes to `pick`, and is worth it.
+///
+/// # Errors
+/// 503 if nobody is there and the rule says so.
+pub fn pick_prefill(
+    config: &Config,
+    pool: &mut Pool,
+    loads: &LoadBook,
+    (prepared, pick, rule): (&Prepared, &Pick, &Prefill),
+    now_ms: u64,
+    rng: &mut fastrand::Rng,
+) -> Result<PromptBy, ApiError> {
+    if !pool.has_ready(now_ms, config.max_consecutive_failures) {
+        return rule.gone(&pool.name);
+    }
+    let (strategy, limits, demand) = (pool.routing_strategy, limits(config, pool), demand(prepared, pool));
+    let ranking = rank(strategy, pool, loads, demand, limits, now_ms, rng);
+    let Some(best) = ranking.first() else { return rule.gone(&pool.name) };
+    let share = Share { adapter: demand.adapter, ..pick.share };
+    let (picked, index) = (PrefillPick::new(rule.pool, best, share), best.index);
+    if strategy == RoutingStrategy::RoundRobin {
+        pool.turn_taken(index);
+    }
+    Ok(PromptBy::Other(Box::new(picked)))
 }
 
 /// Picks for a request that carries no prompt to be read: the least loaded endpoint, whatever the pool's strategy.
@@ -349,6 +406,7 @@ fn send(
         prompt: prompt.map(|prompt| SentPrompt { prompt: Rc::clone(prompt), matched, matched_tokens }),
         conversation,
         session,
+        prompt_by: PromptBy::Itself,
         explanation: explain(strategy, first, demand, conversation, loads, now_ms),
     };
     let index = first.index;

@@ -49,6 +49,7 @@ pub mod openai;
 pub mod peers;
 pub mod picker;
 pub mod pool;
+pub mod prefill;
 pub mod prefix;
 pub mod queue;
 pub mod scrape;

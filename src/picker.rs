@@ -22,6 +22,7 @@ use crate::model_sizes::ModelSizes;
 use crate::models::Turns;
 use crate::openai::{ApiError, InferenceRequest, Usage};
 use crate::pool::{Endpoint, Pool, Snapshot};
+use crate::prefill::{PrefillPick, PromptBy};
 use crate::prefix::{BLOCK_BYTES, PrefixIndex, PromptBlocks, PromptEvent, PromptKey, Untold};
 use crate::queue::{Place, Queue};
 use crate::scrape::Schedule;
@@ -81,6 +82,16 @@ pub struct Sent {
     number: Option<u64>,
     /// The session that it names, until its answer has ended.
     session: Option<Visit>,
+    /// What it has at the endpoint that computes its prompt, if that is another one; until its first output.
+    prefill: Option<Box<PrefillSent>>,
+}
+
+/// A prompt that is computed elsewhere than its answer is generated.
+#[derive(Debug)]
+struct PrefillSent {
+    ticket: Ticket,
+    /// The number by which peers know the prompt there.
+    number: Option<u64>,
 }
 
 impl Sent {
@@ -384,7 +395,24 @@ impl<W> Picker<W> {
         let Some(own) = self.pools.get_mut(prepared.pool) else { return NO_POOL };
         let decision =
             decide::pick(&self.config, &mut own.pool, &self.loads, prepared, now_ms, &mut self.rng);
-        if prepared.is_pool_guessed { self.guessed(decision, prepared.pool, now_ms) } else { decision }
+        match decision {
+            decision if prepared.is_pool_guessed => self.guessed(decision, prepared.pool, now_ms),
+            Decision::Send(pick) => self.with_prefill(pick, prepared, now_ms),
+            decision => decision,
+        }
+    }
+
+    /// Has the prompt computed elsewhere than by the endpoint picked, where that is configured and worth it.
+    fn with_prefill(&mut self, pick: Pick, prepared: &Prepared, now_ms: u64) -> Decision {
+        let rule = self.config.pools.get(prepared.pool).and_then(|pool| pool.prefill);
+        let rule = rule.filter(|rule| rule.is_worth(prepared, pick.share.tokens));
+        let Some((rule, own)) = rule.and_then(|rule| Some((rule, self.pools.get_mut(rule.pool)?))) else {
+            return Decision::Send(pick);
+        };
+        let asked = (prepared, &pick, &rule);
+        let picked =
+            decide::pick_prefill(&self.config, &mut own.pool, &self.loads, asked, now_ms, &mut self.rng);
+        picked.map_or_else(Decision::Refuse, |prompt_by| Decision::Send(pick.prompt_by(prompt_by)))
     }
 
     /// Decides a request without a prompt to be read. `is_pool_guessed`: another pool may be the one that serves it.
@@ -460,7 +488,9 @@ impl<W> Picker<W> {
     fn guessed(&mut self, decision: Decision, pool: usize, now_ms: u64) -> Decision {
         let Decision::Send(mut pick) = decision else { return decision };
         pick.is_pool_guessed = true;
-        for other in (0..self.pools.len()).filter(|place| *place != pool) {
+        let others =
+            (0..self.pools.len()).filter(|place| *place != pool && !self.config.is_for_prefill(*place));
+        for other in others.collect::<Vec<_>>() {
             if let Decision::Send(elsewhere) = self.pick_unread(other, None, now_ms) {
                 pick.destinations.push(',');
                 pick.destinations.push_str(elsewhere.first_choice());
@@ -519,23 +549,44 @@ impl<W> Picker<W> {
         let digest = pick.prompt.as_ref().map(|sent| sent.prompt.digest);
         let (prompt, passed_over) = (pick.prompt.clone(), Vec::new());
         let session = pick.session;
-        let mut sent =
-            Sent { ticket, prompt, digest, passed_over, passed_sent_ms: now_ms, number: None, session };
-        self.tell_sent(&mut sent, now_ms);
-        sent
+        let number = self.tell_sent(prompt.as_ref(), pick.load_id, now_ms);
+        let prefill = match &pick.prompt_by {
+            PromptBy::Other(other) => Some(Box::new(self.send_prompt(other, prompt.as_ref(), now_ms))),
+            PromptBy::Itself | PromptBy::Gone { .. } => None,
+        };
+        Sent { ticket, prompt, digest, passed_over, passed_sent_ms: now_ms, number, session, prefill }
     }
 
-    fn tell_sent(&mut self, sent: &mut Sent, now_ms: u64) {
-        let Some(prompt) = sent.prompt.as_ref().map(|sent| &sent.prompt) else { return };
-        let Some((blocks, address)) = prompt.blocks.as_ref().zip(self.loads.address(sent.ticket.load_id()))
-        else {
-            return;
-        };
+    fn send_prompt(&mut self, to: &PrefillPick, prompt: Option<&SentPrompt>, now_ms: u64) -> PrefillSent {
+        let ticket = self.loads.start(to.load_id, to.share, now_ms);
+        PrefillSent { ticket, number: self.tell_sent(prompt, to.load_id, now_ms) }
+    }
+
+    /// Has others know that a prompt is computed there; gives the number by which they know it.
+    fn tell_sent(&mut self, prompt: Option<&SentPrompt>, to: LoadId, now_ms: u64) -> Option<u64> {
+        let prompt = &prompt?.prompt;
+        let (blocks, address) = prompt.blocks.as_ref().zip(self.loads.address(to))?;
         self.prompts += 1;
         let (number, block_tokens) = (self.prompts, prompt.tokens_in(BLOCK_BYTES));
         let hashes = Cow::Owned(blocks.hashes.clone());
-        let event = PromptEvent::Sent { number, address, block_tokens, hashes };
-        sent.number = Some(number);
+        self.tell(PromptEvent::Sent { number, address, block_tokens, hashes }, now_ms);
+        Some(number)
+    }
+
+    /// The prompt that is computed elsewhere has been, or is not any more.
+    fn end_prefill(&mut self, sent: &mut Sent, is_computed: bool, now_ms: u64) {
+        let Some(prefill) = sent.prefill.take() else { return };
+        let PrefillSent { ticket, number } = *prefill;
+        if is_computed {
+            self.loads.first_output(&ticket, now_ms);
+        }
+        self.loads.end(ticket, now_ms);
+        let Some(number) = number else { return };
+        let other_tokens = sent.prompt.as_ref().map(|sent| sent.prompt.tokens_behind_blocks());
+        let event = match other_tokens.filter(|_| is_computed) {
+            Some(other_tokens) => PromptEvent::Answered { number, other_tokens },
+            None => PromptEvent::Dropped { number },
+        };
         self.tell(event, now_ms);
     }
 
@@ -566,13 +617,19 @@ impl<W> Picker<W> {
             passed_over(destinations, address).filter_map(|text| found(text.as_bytes())).collect();
         sent.passed_sent_ms = sent.ticket.sent_ms();
         self.loads.move_to(&mut sent.ticket, load_id, now_ms);
-        self.tell_sent(sent, now_ms);
+        sent.number = self.tell_sent(sent.prompt.as_ref(), load_id, now_ms);
+        if let Some(prefill) = &mut sent.prefill {
+            // It was asked for again, by another one.
+            let load_id = prefill.ticket.load_id();
+            self.loads.move_to(&mut prefill.ticket, load_id, now_ms);
+        }
         true
     }
 
     /// The first output of an answer that is no error: the prompt has been computed.
-    pub fn first_output(&mut self, sent: &Sent, now_ms: u64) {
+    pub fn first_output(&mut self, sent: &mut Sent, now_ms: u64) {
         self.loads.first_output(&sent.ticket, now_ms);
+        self.end_prefill(sent, true, now_ms);
     }
 
     /// The answer is complete, and no error; what it says it has cost, if it does.
@@ -603,6 +660,7 @@ impl<W> Picker<W> {
     /// The request is over, however it ended.
     pub fn end(&mut self, mut sent: Sent, now_ms: u64) {
         self.tell_dropped(&mut sent, now_ms);
+        self.end_prefill(&mut sent, false, now_ms);
         self.loads.end(sent.ticket, now_ms);
     }
 

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::limits::Limit;
 use crate::load::InFlight;
 use crate::pool::{EndpointReading, Pool};
+use crate::prefill::PromptBy;
 use crate::sessions::{Forgotten, KnownBy, Outcome};
 
 /// The most labels that a statistic has.
@@ -92,6 +93,18 @@ impl Stats {
             ]
         });
         [pick].into_iter().chain(prefixes)
+    }
+
+    /// A request goes to an endpoint, and this one computes its prompt.
+    pub fn prompt_by(&mut self, prompt_by: &PromptBy) -> Option<Measurement> {
+        match prompt_by {
+            PromptBy::Itself => None,
+            PromptBy::Other(other) => {
+                let labels = [self.labels.pool(other.pool), self.labels.endpoint(&other.address)];
+                Some(measure(Statistic::Prefills, &labels, 1))
+            }
+            PromptBy::Gone { pool } => Some(measure(Statistic::PrefillsGone, &[self.labels.pool(*pool)], 1)),
+        }
     }
 
     /// A request goes to an endpoint of the pool that belongs to a conversation.

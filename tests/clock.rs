@@ -76,7 +76,7 @@ impl World {
 
     fn end_all(&mut self, now_ms: u64) {
         for mut sent in self.in_flight.drain(..) {
-            self.picker.first_output(&sent, now_ms);
+            self.picker.first_output(&mut sent, now_ms);
             self.picker.answered(&mut sent, 0, None, now_ms);
             self.picker.end(sent, now_ms);
         }

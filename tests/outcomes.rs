@@ -97,9 +97,9 @@ impl World {
         self.ask_for(model, &format!("prompt {}", self.asked))
     }
 
-    fn serve(&mut self, asked: Asked) {
+    fn serve(&mut self, mut asked: Asked) {
         self.now_ms += 1;
-        self.picker.first_output(&asked.sent, self.now_ms);
+        self.picker.first_output(&mut asked.sent, self.now_ms);
         self.picker.succeeded(0, &asked.sent, self.now_ms);
         self.picker.end(asked.sent, self.now_ms);
     }
@@ -118,9 +118,9 @@ impl World {
     }
 
     /// Its answer has output.
-    fn begin(&mut self, asked: &Asked) {
+    fn begin(&mut self, asked: &mut Asked) {
         self.now_ms += 1;
-        self.picker.first_output(&asked.sent, self.now_ms);
+        self.picker.first_output(&mut asked.sent, self.now_ms);
         self.picker.succeeded(0, &asked.sent, self.now_ms);
     }
 
@@ -141,8 +141,8 @@ impl World {
     fn break_many(&mut self, count: usize, breaks: impl Fn(usize) -> bool) -> usize {
         let mut broken = 0;
         for _ in 0..count {
-            let asked = self.ask("base");
-            self.begin(&asked);
+            let mut asked = self.ask("base");
+            self.begin(&mut asked);
             if breaks(asked.first()) {
                 broken += 1;
                 self.break_off(asked);
@@ -334,10 +334,10 @@ impl Workers {
     /// So many requests, each at the next worker; how many of them endpoint 0 got, which does this with them.
     fn ask_many(&mut self, count: usize, outcome: fn(&mut World, Asked)) -> usize {
         let ask = |place| {
-            self.ask(place, |world, asked, first| match first {
+            self.ask(place, |world, mut asked, first| match first {
                 0 => outcome(world, asked),
                 _ => {
-                    world.begin(&asked);
+                    world.begin(&mut asked);
                     world.complete(asked);
                 }
             })
@@ -349,8 +349,8 @@ impl Workers {
 #[test]
 fn workers_count_the_failures_of_an_endpoint_together() {
     for count in [1, 2, 16] {
-        for outcome in [World::fail, |world: &mut World, asked: Asked| {
-            world.begin(&asked);
+        for outcome in [World::fail, |world: &mut World, mut asked: Asked| {
+            world.begin(&mut asked);
             world.break_off(asked);
         }] {
             let mut workers = Workers::new(count);
@@ -360,8 +360,8 @@ fn workers_count_the_failures_of_an_endpoint_together() {
             let tried = workers.ask_many(20, outcome);
             assert_eq!(tried, 1, "{count} workers: one request tries it, and not one of each");
             workers.now_ms += 2_000;
-            let complete = |world: &mut World, asked: Asked| {
-                world.begin(&asked);
+            let complete = |world: &mut World, mut asked: Asked| {
+                world.begin(&mut asked);
                 world.complete(asked);
             };
             assert!(workers.ask_many(100, complete) > 5, "{count} workers: it is there again");
@@ -455,8 +455,8 @@ fn an_endpoint_whose_answers_break_off_is_left_alone_and_tried_again() {
 #[test]
 fn one_that_dies_with_all_its_answers_has_failed_once() {
     let mut world = World::new("DEFAULT");
-    let asked: Vec<Asked> = (0..40).map(|_| world.ask("base")).collect();
-    asked.iter().for_each(|asked| world.begin(asked));
+    let mut asked: Vec<Asked> = (0..40).map(|_| world.ask("base")).collect();
+    asked.iter_mut().for_each(|asked| world.begin(asked));
     for asked in asked {
         if asked.first() == 0 { world.break_off(asked) } else { world.complete(asked) }
     }
@@ -478,8 +478,8 @@ fn answers_that_are_completed_in_between_end_a_row_of_broken_ones() {
 fn a_prompt_whose_answer_breaks_off_everywhere_takes_one_endpoint_away_at_most() {
     let mut world = World::new("DEFAULT");
     for _ in 0..40 {
-        let asked = world.ask_for("base", "poison");
-        world.begin(&asked);
+        let mut asked = world.ask_for("base", "poison");
+        world.begin(&mut asked);
         world.break_off(asked);
     }
     assert!(world.seen("base").len() >= ENDPOINTS - 1);

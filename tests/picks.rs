@@ -495,7 +495,7 @@ impl World {
             *noted = (self.now_ms, 0);
         }
         self.failed_at.remove(&open.digest);
-        self.picker.first_output(&open.sent, self.now_ms);
+        self.picker.first_output(&mut open.sent, self.now_ms);
         self.picker.succeeded(0, &open.sent, self.now_ms);
     }
 

@@ -148,7 +148,7 @@ impl Worker {
     /// Sends a prompt that is answered at once; where it went.
     fn ask(&mut self, body: &Value, cached_tokens: Option<u32>) -> SocketAddr {
         let (endpoint, mut sent) = self.send(body);
-        self.0.first_output(&sent, NOW_MS);
+        self.0.first_output(&mut sent, NOW_MS);
         let usage = Usage { prompt_tokens: 500, completion_tokens: 10, cached_tokens };
         self.0.answered(&mut sent, 0, Some(usage), NOW_MS);
         self.0.end(sent, NOW_MS);

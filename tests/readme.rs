@@ -11,7 +11,7 @@ const README: &str = include_str!("../README.md");
 /// A document in which every field that has no default is there.
 fn complete() -> Value {
     json!({
-        "pools": [{"name": "p", "cluster": "c", "endpoints": ["10.0.0.1:8000"], "metrics": {}, "saturation": {}, "prefixCache": {}, "defaultTargets": [{"name": "t"}]}],
+        "pools": [{"name": "p", "cluster": "c", "endpoints": ["10.0.0.1:8000"], "metrics": {}, "saturation": {}, "prefixCache": {}, "defaultTargets": [{"name": "t"}], "prefill": {"pool": "q"}}, {"name": "q", "cluster": "d", "endpoints": ["10.0.0.2:8000"]}],
         "sessions": {},
         "storedResponses": {},
         "queue": {},
@@ -100,6 +100,7 @@ fn the_table_has_every_field_and_no_other() {
         "pools[].metrics.",
         "pools[].saturation.",
         "pools[].prefixCache.",
+        "pools[].prefill.",
         "models[].",
         "models[].targetModels[].",
         "sessions.",

@@ -91,7 +91,7 @@ fn check_picks(picker: &mut Picker<()>, pool: usize) {
             );
         }
         let mut sent = picker.send(&pick, now_ms);
-        picker.first_output(&sent, now_ms);
+        picker.first_output(&mut sent, now_ms);
         picker.answered(&mut sent, 0, None, now_ms);
         picker.end(sent, now_ms);
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use super::{ConfigError, Criticality, RoutingStrategy, SessionAffinity};
+use super::{ConfigError, Criticality, RoutingStrategy, SessionAffinity, WhenGone};
 use crate::metrics::ModelServer;
 
 #[derive(Debug, Deserialize)]
@@ -157,6 +157,16 @@ pub(super) struct Pool {
     pub prefix_cache: PrefixCache,
     pub default_targets: Option<Vec<Target>>,
     pub session_affinity: Option<SessionAffinity>,
+    pub prefill: Option<Prefill>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Prefill {
+    pub pool: String,
+    pub min_uncached_tokens: Option<u32>,
+    #[serde(default)]
+    pub when_gone: WhenGone,
 }
 
 #[derive(Debug, Default, Deserialize)]

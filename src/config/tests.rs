@@ -367,3 +367,48 @@ fn objectives_tenants_and_default_targets_that_are_not_right_are_refused_by_fiel
     let targets = r#""name":"p","defaultTargets":[{"name":"a","weight":0}],"#;
     refused(&MINIMAL.replace(r#""name":"p","#, targets), "pools[0].defaultTargets", "add up to zero");
 }
+
+/// Two pools, of which the first has its prompts computed by this rule, and the second by that one.
+fn with_prefill(first: &str, second: &str) -> String {
+    let pool = |name: &str, more: &str| {
+        format!(r#"{{"name":"{name}","cluster":"{name}","endpoints":["10.0.0.1:8000"]{more}}}"#)
+    };
+    format!(r#"{{"pools":[{},{}]}}"#, pool("d", first), pool("p", second))
+}
+
+#[test]
+fn a_pool_computes_the_prompts_of_another_one_and_has_nothing_else_to_do() {
+    let config = Config::parse(with_prefill(r#","prefill":{"pool":"p"}"#, "").as_bytes()).unwrap();
+    let expected = Prefill { pool: 1, min_uncached_tokens: 512, when_gone: WhenGone::Together };
+    assert_eq!(config.pools[0].prefill, Some(expected));
+    assert_eq!([0, 1].map(|place| config.is_for_prefill(place)), [false, true]);
+    for (first, second, path, words) in [
+        (r#","prefill":{"pool":"x"}"#, "", "pools[0].prefill.pool", "no pool"),
+        (r#","prefill":{"pool":"d"}"#, "", "pools[0].prefill.pool", "`prefill` itself"),
+        (
+            r#","prefill":{"pool":"p"}"#,
+            r#","prefill":{"pool":"d"}"#,
+            "pools[0].prefill.pool",
+            "`prefill` itself",
+        ),
+        (
+            r#","prefill":{"pool":"p","minUncachedTokens":0}"#,
+            "",
+            "pools[0].prefill.minUncachedTokens",
+            "at least 1",
+        ),
+        (
+            r#","prefill":{"pool":"p","minUncachedTokens":-1}"#,
+            "",
+            "pools[0].prefill.minUncachedTokens",
+            "u32",
+        ),
+        (r#","prefill":{"pool":"p","whenGone":"wait"}"#, "", "pools[0].prefill.whenGone", "unknown variant"),
+        (r#","prefill":{}"#, "", "pools[0].prefill", "missing field `pool`"),
+    ] {
+        refused(&with_prefill(first, second), path, words);
+    }
+    let model = r#"{"models":[{"modelName":"m","poolRef":{"name":"p"}}],"#;
+    let document = with_prefill(r#","prefill":{"pool":"p"}"#, "").replacen('{', model, 1);
+    refused(&document, "models[0].poolRef.name", "computes the prompts of another one");
+}

@@ -132,8 +132,9 @@ fn consistent_peers(peers: &Peers, config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn pools(raw: Vec<raw::Pool>, scraping: &Scraping) -> Result<Vec<Pool>, ConfigError> {
+fn pools(mut raw: Vec<raw::Pool>, scraping: &Scraping) -> Result<Vec<Pool>, ConfigError> {
     between(raw.len(), 1, MAX_POOLS, "pools")?;
+    let prefills: Vec<_> = raw.iter_mut().map(|pool| pool.prefill.take()).collect();
     let mut names = HashSet::new();
     let mut clusters = HashSet::new();
     let mut pools = Vec::with_capacity(raw.len());
@@ -155,9 +156,37 @@ fn pools(raw: Vec<raw::Pool>, scraping: &Scraping) -> Result<Vec<Pool>, ConfigEr
             session_affinity: pool.session_affinity.unwrap_or(SessionAffinity::Cost),
             model_server: pool.model_server,
             saturation: saturation(&pool.saturation, &at("saturation"))?,
+            prefill: None,
         });
     }
+    set_prefills(&mut pools, prefills)?;
     Ok(pools)
+}
+
+/// A pool whose endpoints compute the prompts of others has them for nothing else.
+fn set_prefills(pools: &mut [Pool], raw: Vec<Option<raw::Prefill>>) -> Result<(), ConfigError> {
+    let at = |index: usize, field: &str| format!("pools[{index}].prefill.{field}");
+    let named = raw.into_iter().enumerate().filter_map(|(index, raw)| Some((index, raw?)));
+    let mut prefills = Vec::new();
+    for (index, raw) in named {
+        let min_uncached_tokens = raw.min_uncached_tokens.unwrap_or(DEFAULT_PREFILL_MIN_UNCACHED_TOKENS);
+        if min_uncached_tokens == 0 {
+            return refuse(&at(index, "minUncachedTokens"), "must be at least 1");
+        }
+        let pool = place_of_pool(pools, &raw.pool, &at(index, "pool"))?;
+        prefills.push((index, Prefill { pool, min_uncached_tokens, when_gone: raw.when_gone }));
+    }
+    for (index, prefill) in &prefills {
+        if prefills.iter().any(|(other, _)| *other == prefill.pool) {
+            return refuse(&at(*index, "pool"), "names a pool that has `prefill` itself");
+        }
+    }
+    for (index, prefill) in prefills {
+        if let Some(pool) = pools.get_mut(index) {
+            pool.prefill = Some(prefill);
+        }
+    }
+    Ok(())
 }
 
 fn metrics(
@@ -406,6 +435,9 @@ fn models(raw: Vec<raw::Model>, pools: &[Pool]) -> Result<Vec<Model>, ConfigErro
         name(&model.model_name, &at("modelName"))?;
         let pool = place_of_pool(pools, &model.pool_ref.name, &at("poolRef.name"))?;
         distinct(names.entry(pool).or_default(), &model.model_name, &at("modelName"))?;
+        if pools.iter().any(|other| other.prefill.is_some_and(|prefill| prefill.pool == pool)) {
+            return refuse(&at("poolRef.name"), "names a pool that computes the prompts of another one");
+        }
         models.push(Model {
             name: model.model_name,
             criticality: model.criticality.unwrap_or(Criticality::Standard),

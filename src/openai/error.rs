@@ -110,6 +110,13 @@ impl ApiError {
         ApiError { message, retry_after_s, ..ApiError::no_endpoint(pool) }
     }
 
+    /// 503: nobody is there who computes long prompts.
+    pub fn no_prefill_endpoint(pool: &str) -> ApiError {
+        let message =
+            format!("No model server of pool `{pool}` is available to compute the prompt; try again later.");
+        ApiError { message, code: "no_prefill_endpoint", ..ApiError::no_endpoint(pool) }
+    }
+
     /// What the gateway answers that is not this plugin's doing.
     pub fn from_gateway(status: u32, message: String, code: &'static str) -> ApiError {
         ApiError::new(status, message, None, code)

@@ -59,6 +59,11 @@ impl Api {
         self != Api::Other
     }
 
+    /// Whether its answers are generated.
+    pub fn generates(self) -> bool {
+        self.has_prompt() && self != Api::Embeddings
+    }
+
     /// Whether it knows `stream_options`.
     pub fn has_stream_options(self) -> bool {
         matches!(self, Api::Chat | Api::Completions)

@@ -281,6 +281,7 @@ impl<W> Worker<W> {
         let prompt = pick.prompt.as_ref().filter(|sent| sent.prompt.blocks.is_some());
         let prompt = prompt.map(|sent| (sent.prompt.tokens, sent.matched_tokens));
         self.recorder.count(|stats| stats.picked(pool, pick.first_choice(), prompt));
+        self.recorder.count(|stats| stats.prompt_by(&pick.prompt_by));
         let sent = self.picker.send(pick, now_ms);
         if let Some((by, outcome)) = pick.conversation {
             self.recorder.count(|stats| [stats.session(pool, by, outcome)]);
@@ -303,7 +304,7 @@ impl<W> Worker<W> {
         self.picker.move_to(sent, pool, destinations, address, now_ms)
     }
 
-    pub fn first_output(&mut self, sent: &Sent, now_ms: u64) {
+    pub fn first_output(&mut self, sent: &mut Sent, now_ms: u64) {
         self.picker.first_output(sent, now_ms);
     }
 

@@ -158,6 +158,12 @@ impl Pool {
         endpoints.iter().filter(move |endpoint| levels.level(endpoint, now_ms, max_failures).is_some())
     }
 
+    /// Whether any endpoint may be picked of which nothing says that it would not answer.
+    pub fn has_ready(&self, now_ms: u64, max_failures: u32) -> bool {
+        let is_ready = |endpoint: &Endpoint| endpoint.standing(now_ms, max_failures) == Standing::Ready;
+        !self.has_unnamed && self.endpoints.iter().flatten().any(is_ready)
+    }
+
     /// For how long its metrics count and its scraper may be silent, in milliseconds, where that is configured so.
     pub fn stale_after_ms(&self, configured_ms: u64) -> u64 {
         configured_ms.max(self.interval_ms * STALE_INTERVALS)

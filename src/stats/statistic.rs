@@ -34,6 +34,10 @@ pub enum Statistic {
     Picks,
     /// Those of them that another endpoint answered.
     Retries,
+    /// Prompts that an endpoint of a prefill pool computes for one that generates the answer.
+    Prefills,
+    /// Prompts that it was worth to be computed so, while no endpoint of that pool was there.
+    PrefillsGone,
     /// Requests sent where their session's last one went.
     SessionsKept,
     /// Requests of sessions that went elsewhere.
@@ -146,6 +150,8 @@ impl Statistic {
             Statistic::DiscoveryFailures => (Counter, "inference_picker_discovery_failures", POOL),
             Statistic::Picks => (Counter, "inference_picker_picks", ENDPOINT),
             Statistic::Retries => (Counter, "inference_picker_retries", ENDPOINT),
+            Statistic::Prefills => (Counter, "inference_picker_prefills", ENDPOINT),
+            Statistic::PrefillsGone => (Counter, "inference_picker_prefills_gone", POOL),
             Statistic::SessionsKept => (Counter, "inference_picker_sessions_kept", POOL),
             Statistic::SessionsMoved => (Counter, "inference_picker_sessions_moved", POOL),
             Statistic::SessionsNew => (Counter, "inference_picker_sessions_new", POOL),

@@ -19,6 +19,10 @@ pub struct Counters {
     pub requests_by_model: BTreeMap<String, u64>,
     /// The same by path and model, `PATH MODEL`; of every JSON body and form that was sent, served or not.
     pub requests_by_path_and_model: BTreeMap<String, u64>,
+    /// Requests by the prefill endpoint that they name in `x-prefiller-host-port`, whatever stands there.
+    pub requests_by_prefiller: BTreeMap<String, u64>,
+    /// Inference requests whose prompts were computed elsewhere.
+    pub prefilled_elsewhere: u64,
     /// Inference requests that have no complete answer yet.
     pub in_flight: u64,
     pub in_flight_max: u64,
@@ -70,6 +74,10 @@ impl Counters {
 
     pub fn note_path(&mut self, path: &str) {
         count_name(&mut self.requests_by_path, path);
+    }
+
+    pub fn note_prefiller(&mut self, name: &str) {
+        count_name(&mut self.requests_by_prefiller, name);
     }
 
     /// Requests to `path` that named this model.

@@ -24,6 +24,7 @@ use super::request::{Api, InferenceRequest, model_of, parse_json};
 use super::response::{Body, json, status, with_type};
 use super::server::Server;
 use super::settings::Dialect;
+use super::sidecar::{self, ComputedBy};
 
 /// Bytes of a request body: far above what the plugin buffers, and no danger to the machine.
 const BODY_BYTES_MAX: usize = 32 << 20;
@@ -32,13 +33,30 @@ const BODY_BYTES_MAX: usize = 32 << 20;
 pub async fn answer(server: &Arc<Server>, api: Api, request: Request<Incoming>) -> Response<Body> {
     let mut in_flight = server.counters.begin_request(server.now_ms());
     let (head, body) = request.into_parts();
-    match begin(server, api, body).await {
+    match begin(server, api, &head.headers, body).await {
         Ok(run) if run.request.stream => run.stream(server, in_flight),
         Ok(run) => run.whole(server, &head.headers, in_flight).await,
-        Err(error) => {
+        Err(NotBegun::Error(error)) => {
             in_flight.fail();
             json(error.status, error.body(api))
         }
+        Err(NotBegun::Refused(answer)) => {
+            in_flight.fail();
+            *answer
+        }
+    }
+}
+
+/// Why a request does not run.
+enum NotBegun {
+    Error(ApiError),
+    /// The endpoint that was to compute its prompt has said so.
+    Refused(Box<Response<Body>>),
+}
+
+impl From<ApiError> for NotBegun {
+    fn from(error: ApiError) -> Self {
+        Self::Error(error)
     }
 }
 
@@ -51,23 +69,46 @@ struct Run {
     generations: Vec<Generation>,
 }
 
-async fn begin(server: &Arc<Server>, api: Api, body: Incoming) -> Result<Run, ApiError> {
+async fn begin(server: &Arc<Server>, api: Api, headers: &HeaderMap, body: Incoming) -> Result<Run, NotBegun> {
     let body = parse_json(&read_body(body).await?)?;
     server.counters.lock().note_model(api.path(), model_of(&body).unwrap_or_default());
     misbehave(server).await?;
     if server.knobs().fail_guided && body.get("guided_regex").is_some() {
-        return Err(ApiError::failing(StatusCode::INTERNAL_SERVER_ERROR));
+        return Err(ApiError::failing(StatusCode::INTERNAL_SERVER_ERROR).into());
     }
+    let is_computed = compute_elsewhere(server, api, headers, &body).await?;
     let models = server.models();
     let model = models.find(api, &body)?;
     let request = InferenceRequest::from_body(api, &body)?;
     server.stored.check(&body)?;
-    let generations = submit(server, &models, model, &request)?;
+    if let Some(sidecar) = server.settings.sidecar.as_ref().filter(|_| is_computed) {
+        tokio::time::sleep(sidecar.transfer_time(request.prompts.iter().map(Vec::len).sum())).await;
+        server.counters.lock().prefilled_elsewhere += 1;
+    }
+    let generations = submit(server, &models, model, &request, is_computed)?;
     let subject = subject(server, model, &request);
     if api == Api::Responses {
         server.stored.add(&format!("resp_{}", subject.id), &body);
     }
     Ok(Run { api, request, subject, generations })
+}
+
+/// Whether the sidecar has had the prompt computed elsewhere.
+async fn compute_elsewhere(
+    server: &Server,
+    api: Api,
+    headers: &HeaderMap,
+    body: &Value,
+) -> Result<bool, NotBegun> {
+    let prefiller = headers.get(sidecar::HEADER).and_then(|value| value.to_str().ok());
+    let Some((sidecar, prefiller)) = server.settings.sidecar.as_ref().zip(prefiller) else {
+        return Ok(false);
+    };
+    match sidecar.prefill(api, body, prefiller).await {
+        ComputedBy::Itself => Ok(false),
+        ComputedBy::Other => Ok(true),
+        ComputedBy::Refused(answer) => Err(NotBegun::Refused(Box::new(answer))),
+    }
 }
 
 /// Hangs or fails if the knobs say so.
@@ -92,15 +133,17 @@ fn submit(
     models: &ServedModels,
     model: &str,
     request: &InferenceRequest,
+    is_computed: bool,
 ) -> Result<Vec<Generation>, ApiError> {
     let adapter = models.is_adapter(model).then(|| model.to_owned());
     let submit_one = |prompt: &Vec<u32>| {
-        server.engine.submit(EngineRequest {
+        let request = EngineRequest {
             prompt: prompt.clone(),
             output_tokens: request.output_tokens,
             adapter: adapter.clone(),
             cache_salt: request.cache_salt.clone(),
-        })
+        };
+        if is_computed { server.engine.submit_computed(request) } else { server.engine.submit(request) }
     };
     let generations: Result<Vec<_>, _> = request.prompts.iter().map(submit_one).collect();
     generations.map_err(|refusal| ApiError::refused(refusal, &server.settings))

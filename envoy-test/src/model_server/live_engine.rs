@@ -26,6 +26,9 @@ struct State {
     listeners: HashMap<RequestId, mpsc::UnboundedSender<Output>>,
 }
 
+/// How an engine takes a request.
+type Submit = fn(&mut Engine, Duration, EngineRequest) -> Result<RequestId, Refusal>;
+
 impl LiveEngine {
     pub fn new(settings: EngineSettings, statistics: Statistics, counters: SharedCounters) -> Self {
         let state = State { engine: Engine::new(settings), statistics, listeners: HashMap::new() };
@@ -55,8 +58,17 @@ impl LiveEngine {
     }
 
     pub fn submit(self: &Arc<Self>, request: EngineRequest) -> Result<Generation, Refusal> {
+        self.take(request, Engine::submit)
+    }
+
+    /// The same, of a request whose prompt was computed elsewhere.
+    pub fn submit_computed(self: &Arc<Self>, request: EngineRequest) -> Result<Generation, Refusal> {
+        self.take(request, Engine::submit_computed)
+    }
+
+    fn take(self: &Arc<Self>, request: EngineRequest, submit: Submit) -> Result<Generation, Refusal> {
         let mut state = self.catch_up();
-        let id = state.engine.submit(self.now(), request)?;
+        let id = submit(&mut state.engine, self.now(), request)?;
         let (sender, outputs) = mpsc::unbounded_channel();
         state.listeners.insert(id, sender);
         self.wake.notify_one();

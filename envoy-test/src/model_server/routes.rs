@@ -13,7 +13,7 @@ use super::request::{Api, model_of, parse_json};
 use super::response::{Body, empty, json, sign};
 use super::server::Server;
 use super::small_requests::{self, SmallApi};
-use super::{control, inference, realtime, scrape, stored};
+use super::{control, inference, realtime, scrape, sidecar, stored};
 
 /// Answers any request to one of `servers`.
 pub async fn answer(
@@ -22,6 +22,9 @@ pub async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     server.counters.lock().note_path(request.uri().path());
+    if let Some(prefiller) = request.headers().get(sidecar::HEADER) {
+        server.counters.lock().note_prefiller(&String::from_utf8_lossy(prefiller.as_bytes()));
+    }
     let request_id = format!("{:0>32}", server.next_id());
     let mut response = if request.uri().path().starts_with("/sim/") {
         control::answer(&servers, &server, request).await

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::engine::EngineSettings;
 use super::metrics::MetricsPage;
+use super::sidecar::Sidecar;
 
 /// LoRA slots of a server that has adapters and whose settings name no number.
 pub const DEFAULT_LORA_SLOTS: usize = 4;
@@ -24,6 +25,8 @@ pub struct ServerSettings {
     /// (`--max-model-len`).
     pub context_tokens: usize,
     pub dialect: Dialect,
+    /// Stands beside it, if it decodes what others have computed.
+    pub sidecar: Option<Sidecar>,
 }
 
 /// Whose answers a server gives.
@@ -47,6 +50,7 @@ impl Default for ServerSettings {
             metrics_page: MetricsPage::Vllm { engines: 1 },
             context_tokens: 8_192,
             dialect: Dialect::default(),
+            sidecar: None,
         }
     }
 }

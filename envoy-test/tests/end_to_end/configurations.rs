@@ -1,6 +1,8 @@
 //! Every configuration that the project ships starts in every Envoy that it claims, and serves.
 
-use crate::gateway::{ALL, CONVERSATIONS, GATEWAYS, MODELS, OBSERVED, PROTECTED_METRICS, Setup};
+use crate::gateway::{
+    ALL, CONVERSATIONS, DISAGGREGATION, GATEWAYS, MODELS, OBSERVED, PROTECTED_METRICS, Setup,
+};
 use envoy_test::envoy::binary::project_root;
 use envoy_test::envoy::{Configuration, Envoy, EnvoySettings, NEWEST, OLDEST, validate};
 use serde_json::Value;
@@ -26,8 +28,10 @@ fn every_configuration_is_valid_as_it_is() {
     for version in [OLDEST, NEWEST] {
         // The tags of spans need Envoy 1.37.
         let observed = Some(OBSERVED).filter(|_| version == NEWEST);
-        for configuration in
-            ALL.into_iter().chain([MODELS, GATEWAYS, CONVERSATIONS, PROTECTED_METRICS]).chain(observed)
+        for configuration in ALL
+            .into_iter()
+            .chain([MODELS, GATEWAYS, CONVERSATIONS, DISAGGREGATION, PROTECTED_METRICS])
+            .chain(observed)
         {
             let file = project_root().join("filter-config").join(configuration).join("envoy.yaml");
             let mut settings = EnvoySettings::new(Configuration::load(&file).unwrap());
@@ -46,8 +50,10 @@ fn every_folder_is_tested() {
     let mut names: Vec<String> =
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
-    let mut tested: Vec<&str> =
-        ALL.into_iter().chain([MODELS, GATEWAYS, CONVERSATIONS, OBSERVED, PROTECTED_METRICS]).collect();
+    let mut tested: Vec<&str> = ALL
+        .into_iter()
+        .chain([MODELS, GATEWAYS, CONVERSATIONS, DISAGGREGATION, OBSERVED, PROTECTED_METRICS])
+        .collect();
     tested.sort();
     assert_eq!(names, tested);
 }

@@ -29,6 +29,8 @@ pub const GATEWAYS: &str = "gateways";
 pub const PROTECTED_METRICS: &str = "protected-metrics";
 /// The one whose sessions have tokens.
 pub const CONVERSATIONS: &str = "conversations";
+/// The one whose long prompts are computed by pods of their own.
+pub const DISAGGREGATION: &str = "disaggregation";
 /// One for each body mode.
 pub const BODY_MODES: [&str; 2] = [STOP_ITERATION, DEFERRED];
 

@@ -5,6 +5,7 @@ mod any_path;
 mod bench_routing;
 mod company;
 mod configurations;
+mod disaggregation;
 mod discovery;
 mod failing_plugin;
 mod failing_pods;

@@ -137,7 +137,7 @@ impl Stream {
         {
             sent.is_silent = false;
             let mut worker = self.worker.borrow_mut();
-            worker.first_output(&sent.sent, now_ms);
+            worker.first_output(&mut sent.sent, now_ms);
             worker.picker.succeeded(sent.pool, &sent.sent, now_ms);
         }
     }

@@ -19,7 +19,7 @@ use proxy_wasm::types::Action;
 
 use self::account::Account;
 use self::answer_body::Answer;
-use super::calls::{publish_if, warn};
+use super::calls::{publish, publish_if, warn};
 use super::host::{self, Clock, Headers, LogLevel};
 use super::own_answers::refuse;
 use super::worker::Worker;
@@ -29,10 +29,15 @@ use crate::first_pass::FirstPass;
 use crate::log_fields::LogField;
 use crate::openai::{ApiError, ExpectedBody, NotFound, Stored};
 use crate::picker::{Released, Sent};
+use crate::prefill::PromptBy;
 use crate::sessions::{Conversation, Name};
 
 /// The header that names the endpoints, best first, to Envoy's override_host load balancing.
 const PICK_HEADER: &str = "x-gateway-destination-endpoint";
+/// The header that names the endpoint that computes the prompt, to the one that generates the answer.
+const PREFILL_HEADER: &str = "x-prefiller-host-port";
+/// The filter state that a filter behind the plugin copies into that header, in deferred mode.
+const PREFILL_STATE: &str = "llm_prefill";
 /// The header that has the token of a session, in requests and in answers.
 const TOKEN_HEADER: &str = "x-session-token";
 /// How Envoy's details of an answer begin that its server broke off.
@@ -290,6 +295,14 @@ fn act(
     let sent = worker.send(&pick, pool, now_ms);
     if worker.config().pick_to == PickTo::Header {
         warn(PICK_HEADER, host::set_header(Headers::Request, PICK_HEADER, &pick.destinations));
+    }
+    if let PromptBy::Other(other) = &pick.prompt_by {
+        match worker.config().pick_to {
+            PickTo::Header => {
+                warn(PREFILL_HEADER, host::set_header(Headers::Request, PREFILL_HEADER, &other.address));
+            }
+            PickTo::FilterState => publish(PREFILL_STATE, &other.address),
+        }
     }
     publish_if(fields, LogField::Destinations, &pick.destinations);
     publish_if(fields, LogField::Decision, &pick.explanation);

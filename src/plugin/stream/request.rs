@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use proxy_wasm::types::Action;
 
 use super::account::Account;
-use super::{PICK_HEADER, State, Stream, TOKEN_HEADER, act};
+use super::{PICK_HEADER, PREFILL_HEADER, State, Stream, TOKEN_HEADER, act};
 use crate::config::{PickTo, StickyBy, TenantBy};
 use crate::decide::Prepared;
 use crate::first_pass::FirstPass;
@@ -26,8 +26,17 @@ use crate::sessions::Name;
 
 /// The header that names the model to Envoy's routing, where another pool than the route's serves it.
 const MODEL_HEADER: &str = "x-gateway-model-name";
-/// The headers by which a host or a pool is chosen.
-const CHOICES: [&str; 2] = [PICK_HEADER, MODEL_HEADER];
+/// The headers by which a host or a pool is chosen: by Envoy, and by the sidecars of servers that divide the work, of which the
+/// plugin itself sets the first.
+const CHOICES: [&str; 7] = [
+    PICK_HEADER,
+    MODEL_HEADER,
+    PREFILL_HEADER,
+    "x-prefiller-url",
+    "x-encoder-hosts-ports",
+    "x-data-parallel-host-port",
+    "x-kv-cache-source-host-port",
+];
 /// The header that Envoy sets where it sends a request again for an internal redirect, and clients may send.
 const REDIRECTED_HEADER: &str = "x-envoy-original-url";
 /// The headers that name a request's objective, and its tenant: the name, and the one that it had before.
@@ -309,6 +318,7 @@ impl Stream {
             self.change_route(&prepared.model);
         }
         prepared.is_pool_guessed = self.is_misrouted && pools != 1;
+        prepared.generates = expected.api().generates();
         self.set_session(&mut prepared, &request);
         self.decide(prepared)
     }

@@ -117,6 +117,16 @@ impl Engine {
         Ok(self.last_id)
     }
 
+    /// The same, of a request whose prompt was computed elsewhere and is here: all but its last token, as vLLM has it
+    /// (read in 0.32's `KVConnectorBase_V1`).
+    pub fn submit_computed(&mut self, now: Duration, request: EngineRequest) -> Result<RequestId, Refusal> {
+        let id = self.submit(now, request)?;
+        if let Some(sequence) = self.arrivals.last_mut() {
+            sequence.was_computed = true;
+        }
+        Ok(id)
+    }
+
     /// Drops a request and frees what it held. False if it had ended.
     pub fn cancel(&mut self, id: RequestId) -> bool {
         let arrived = self.arrivals.iter().position(|sequence| sequence.id == id);

@@ -156,8 +156,9 @@ impl Scheduler {
     fn start(&mut self, sequence: &mut Sequence, now: Duration, work: &mut StepWork) -> bool {
         let hits = self.kv_blocks.cached_prefix(sequence.reusable_hashes(self.block_tokens));
         let hit_tokens = hits.len() * self.block_tokens;
-        let tokens = (sequence.tokens() - hit_tokens).min(self.step_tokens_max - work.tokens());
-        let new_blocks = (hit_tokens + tokens).div_ceil(self.block_tokens) - hits.len();
+        let known_tokens = if sequence.was_computed { sequence.tokens() - 1 } else { hit_tokens };
+        let tokens = (sequence.tokens() - known_tokens).min(self.step_tokens_max - work.tokens());
+        let new_blocks = (known_tokens + tokens).div_ceil(self.block_tokens) - hits.len();
         if new_blocks + self.kv_blocks.free_among(&hits) > self.kv_blocks.free_count() {
             return false;
         }
@@ -165,20 +166,22 @@ impl Scheduler {
         sequence.remembered_blocks = hits.len();
         sequence.blocks = hits;
         sequence.computed_tokens = hit_tokens;
-        hold_blocks(sequence, tokens, &mut self.kv_blocks, self.block_tokens);
+        let held_tokens = known_tokens - hit_tokens + tokens;
+        hold_blocks(sequence, held_tokens, &mut self.kv_blocks, self.block_tokens);
+        (sequence.computed_tokens, sequence.was_computed) = (known_tokens, false);
         work.adapters_loaded += usize::from(self.lora_slots.acquire(sequence.adapter.as_deref()));
-        self.note_first_run(sequence, now);
+        self.note_first_run(sequence, hit_tokens, now);
         plan(sequence, tokens, work);
         true
     }
 
     /// A sequence that comes back after a preemption has been counted before.
-    fn note_first_run(&mut self, sequence: &mut Sequence, now: Duration) {
+    fn note_first_run(&mut self, sequence: &mut Sequence, hit_tokens: usize, now: Duration) {
         if sequence.scheduled.is_none() {
             sequence.scheduled = Some(now);
             sequence.cached_tokens = sequence.computed_tokens;
             self.totals.prefix_queried_tokens += sequence.tokens() as u64;
-            self.totals.prefix_hit_tokens += sequence.computed_tokens as u64;
+            self.totals.prefix_hit_tokens += hit_tokens as u64;
         }
     }
 }

@@ -37,6 +37,8 @@ pub struct Sequence {
     /// Prompt tokens that were cached when it first ran.
     pub cached_tokens: usize,
     pub computed_tokens: usize,
+    /// Its prompt was computed elsewhere, and has not run here yet.
+    pub was_computed: bool,
     /// Tokens the step in progress computes for it.
     pub scheduled_tokens: usize,
     /// Waits for a LoRA slot rather than for capacity.
@@ -68,6 +70,7 @@ impl Sequence {
             last_output: None,
             cached_tokens: 0,
             computed_tokens: 0,
+            was_computed: false,
             scheduled_tokens: 0,
             deferred: false,
             blocks: Vec::new(),

@@ -116,7 +116,7 @@ impl Picker for CorePicker {
     }
 
     fn first_output(&mut self, key: usize, output: &Output) {
-        let Some(InFlight { gateway, worker, sent }) = self.in_flight.get(&key) else { return };
+        let Some(InFlight { gateway, worker, sent }) = self.in_flight.get_mut(&key) else { return };
         self.gateways[*gateway].workers[*worker].core.first_output(sent, milliseconds(output.at));
     }
 

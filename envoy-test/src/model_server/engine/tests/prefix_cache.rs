@@ -216,3 +216,15 @@ fn a_radix_cache_finds_what_is_computed_and_not_what_is_planned() {
     engine.submit(ms(100), request(0..9, 1)).unwrap();
     assert_eq!(run_until_idle(&mut engine)[0].cached_tokens, 8);
 }
+
+#[test]
+fn of_a_prompt_that_was_computed_elsewhere_the_last_token_is_computed_and_all_of_it_is_there_for_the_next() {
+    let mut engine = Engine::new(settings());
+    engine.submit_computed(ms(0), request(0..100, 2)).unwrap();
+    let outputs = finish_one_step(&mut engine);
+    assert_eq!((outputs[0].at, outputs[0].cached_tokens), (ms(11), 99));
+    assert_eq!(engine.cache_totals().prefix_hit_tokens, 0, "nothing of it was found here");
+    run_until_idle(&mut engine);
+    engine.submit(ms(100), request(0..100, 1)).unwrap();
+    assert_eq!(run_until_idle(&mut engine)[0].cached_tokens, 96);
+}
