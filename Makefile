@@ -65,6 +65,13 @@ bench-routing: build ## compares picks behind a real Envoy and writes docs/routi
 	cargo run --locked --release --package envoy-test --bin bench-routing -- \
 		$(if $(GATEWAY),--gateway $(GATEWAY) $(if $(ENDPOINTS),--endpoints $(ENDPOINTS)),--write) $(ARGUMENTS)
 
+.PHONY: bench-peers
+bench-peers: build ## compares the plugin with other gateways from PyPI and writes docs/peers.md; takes twenty minutes
+	@sh envoy-test/setup/envoy.sh
+	@sh envoy-test/setup/peers.sh
+	cargo run --locked --release --package envoy-test --bin bench-peers -- --write $(ARGUMENTS)
+	cargo run --locked --release --package envoy-test --bin bench -- --write peers
+
 .PHONY: simulate-routing
 simulate-routing: ## compares picks in a simulation and writes docs/routing.md; takes a few minutes
 	cargo run --locked --release --package envoy-test --bin routing -- --write

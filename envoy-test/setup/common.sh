@@ -10,6 +10,8 @@ ENVOY_OLDEST=1.36.4
 OPENAI_CLIENT=2.48.0
 NODE=24.19.0
 NODE_MAJOR_LEAST=18
+VLLM_ROUTER=0.1.17
+SMG=1.13.0
 CARGO_DENY=0.20.2
 
 # To standard error, as some scripts print a path that others read.

@@ -4,6 +4,7 @@
 //! - [`envoy`] starts an Envoy on a configuration, and talks to it as a client and as an operator.
 //! - [`model_server`] simulates model servers that behave like vLLM where routing can tell.
 //! - [`real_server`] starts real ones.
+//! - [`peer`] starts other gateways for model servers.
 //! - [`live`] compares picks in real time, behind a real Envoy.
 //! - [`load`] has clients send and counts what they see; [`faults`] does something to the gateway meanwhile.
 //! - [`simulation`] compares picks in virtual time, without an Envoy.
@@ -21,6 +22,7 @@ pub mod live;
 pub mod load;
 pub mod model_server;
 pub mod observability;
+pub mod peer;
 mod plots;
 pub mod real_server;
 pub mod simulation;

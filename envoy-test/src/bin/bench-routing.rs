@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use envoy_test::envoy::binary::project_root;
-use envoy_test::live::{Cell, Column, Gateway, Outcome, Play, PodsWatch, Traffic, report};
+use envoy_test::live::{Cell, Column, Front, Gateway, Outcome, Play, PodsWatch, Traffic, report};
 
 /// Compares picks in real time.
 #[derive(Debug, Parser)]
@@ -96,7 +96,8 @@ fn play_all(arguments: &Arguments, traffics: &[Traffic]) -> Result<(Vec<Outcome>
     for &traffic in traffics {
         for &column in columns {
             let name = format!("{}, {}", traffic.name(), column.name());
-            let cell = Cell { traffic, column, seconds, seed, late_ms_max: arguments.late_ms };
+            let front = Front::Envoy(column);
+            let cell = Cell { traffic, front, seconds, seed, late_ms_max: arguments.late_ms };
             match cell.run().with_context(|| name.clone())? {
                 Some(outcome) => {
                     tell(&outcome);

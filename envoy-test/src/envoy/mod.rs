@@ -28,6 +28,7 @@ pub use client::{Client, Connection, Protocol, RawConnection, Request, Response,
 pub use configuration::Configuration;
 pub use instructions::Instructions;
 pub use load::Load;
+pub use observation::{process_cpu_time_us, process_memory_bytes};
 pub use ports::free_address;
 pub use process::{Envoy, EnvoySettings, appended, log_tail, validate};
 pub use pushed_listener::PushedListener;

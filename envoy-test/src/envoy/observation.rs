@@ -74,7 +74,7 @@ impl Envoy {
 
     /// The processor time that Envoy used so far, user and system, in steps of 10 ms. Linux only.
     pub fn cpu_time_us(&self) -> Result<u64> {
-        read_cpu_time_us(&format!("/proc/{}/stat", self.child.id()))
+        process_cpu_time_us(self.child.id())
     }
 
     /// The same of its main thread alone.
@@ -89,18 +89,27 @@ impl Envoy {
 
     /// The memory that Envoy holds now, in bytes. Linux only.
     pub fn memory_bytes(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.child.id());
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-        let kibibytes = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-        let kibibytes: u64 =
-            kibibytes.with_context(|| format!("{path} is not in the known form"))?.parse()?;
-        Ok(kibibytes << 10)
+        process_memory_bytes(self.child.id())
     }
 
     fn read(&self, file: &str) -> String {
         let bytes = fs::read(self.folder.path().join(file)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
+}
+
+/// The processor time that a process used so far, user and system, in steps of 10 ms. Linux only.
+pub fn process_cpu_time_us(id: u32) -> Result<u64> {
+    read_cpu_time_us(&format!("/proc/{id}/stat"))
+}
+
+/// The memory that a process holds now, in bytes. Linux only.
+pub fn process_memory_bytes(id: u32) -> Result<u64> {
+    let path = format!("/proc/{id}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let kibibytes = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    let kibibytes: u64 = kibibytes.with_context(|| format!("{path} is not in the known form"))?.parse()?;
+    Ok(kibibytes << 10)
 }
 
 fn read_cpu_time_us(path: &str) -> Result<u64> {

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::SPEED;
 use super::column::{Column, scrape_interval};
+use super::front::Front;
 use super::gateway::Gateway;
 use super::play::{Outcome, Play};
 use super::pods::PodsWatch;
@@ -27,7 +28,7 @@ const NOTICE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, Copy)]
 pub struct Cell {
     pub traffic: Traffic,
-    pub column: Column,
+    pub front: Front,
     /// In which requests arrive.
     pub seconds: f64,
     pub seed: u64,
@@ -56,10 +57,10 @@ impl Cell {
     }
 
     fn run_once(&self) -> Result<Outcome> {
-        let Cell { traffic, column, seconds, seed, .. } = *self;
+        let Cell { traffic, front, seconds, seed, .. } = *self;
         let servers = ModelServers::start(traffic.servers(SPEED)).context("starting model servers")?;
-        let envoy = column.start_envoy(&servers.addresses(), SPEED, !traffic.pod_changes().is_empty())?;
-        if column.is_plugin() {
+        let running = front.start(&servers.addresses(), SPEED, !traffic.pod_changes().is_empty())?;
+        if front.column().is_some_and(Column::is_plugin) {
             wait_until(servers.scraped_twice())?;
         }
         for change in traffic.pod_changes().iter().filter(|change| change.after_share == 0.0) {
@@ -73,14 +74,17 @@ impl Cell {
             seed,
             rate_per_s: traffic.rate_per_s() * SPEED,
             speed: SPEED,
-            gateway: Gateway::at(envoy.address()),
+            gateway: Gateway::at(running.address()),
             model: ServerSettings::default().first_model().to_owned(),
             adapters: traffic.adapters(),
-            chooser: column.chooser(&servers, &watch, seed),
+            chooser: front.column().and_then(|column| column.chooser(&servers, &watch, seed)),
             watch,
-            watch_interval: column.watches_pods().then(|| scrape_interval(SPEED)),
+            watch_interval: front
+                .column()
+                .filter(|column| column.watches_pods())
+                .map(|_| scrape_interval(SPEED)),
         };
-        play.run(column.name(), Some(&servers))
+        play.run(front.name(), Some(&servers))
     }
 }
 

@@ -13,6 +13,7 @@
 mod cell;
 mod chooser;
 mod column;
+mod front;
 mod gateway;
 mod machine;
 mod measures;
@@ -27,6 +28,7 @@ mod traffic;
 
 pub use cell::Cell;
 pub use column::Column;
+pub use front::Front;
 pub use gateway::Gateway;
 pub use measures::{Measures, Objective};
 pub use play::{Outcome, Play};

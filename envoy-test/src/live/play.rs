@@ -14,9 +14,9 @@ use super::machine::ProcessorTime;
 use super::measures::{Measures, Objective};
 use super::pods::PodsWatch;
 use super::sending::{Answer, Sender};
-use super::traffic::{PodChange, Traffic};
+use super::traffic::{PodChange, PodState, Traffic};
 use crate::envoy::blocking;
-use crate::model_server::ModelServers;
+use crate::model_server::{MetricsMode, ModelServers};
 use crate::simulation::workload::Session;
 
 /// Between two looks at the pods for the pictures.
@@ -122,9 +122,15 @@ impl Play {
 }
 
 impl PodChange {
-    /// Opens or closes the pod's port, and returns when that is done.
+    /// Returns when that is done.
     pub fn apply(&self, servers: &ModelServers) {
-        servers.server(self.pod).set(|knobs| knobs.refuse = !self.is_there);
+        servers.server(self.pod).set(|knobs| {
+            knobs.refuse = self.state == PodState::IsGone;
+            knobs.metrics = match self.state {
+                PodState::HasNoMetrics => MetricsMode::Status(500),
+                PodState::Serves | PodState::IsGone => MetricsMode::Live,
+            };
+        });
     }
 }
 

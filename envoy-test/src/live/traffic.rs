@@ -49,19 +49,31 @@ pub enum Traffic {
     PodJoins,
     /// Mooncake's trace, and one pod dies after a third of the time.
     PodDies,
+    /// Mooncake's trace, and no pod's metrics can be read from a third of the time on.
+    MetricsStop,
 }
 
-/// A pod that goes or comes.
+/// Something that happens to a pod.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PodChange {
     /// After this share of the time in which requests arrive.
     pub after_share: f64,
     pub pod: usize,
-    pub is_there: bool,
+    pub state: PodState,
+}
+
+/// What a pod is then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PodState {
+    Serves,
+    /// Its port is closed.
+    IsGone,
+    /// It serves, and its metrics are an error.
+    HasNoMetrics,
 }
 
 impl Traffic {
-    pub const ALL: [Traffic; 10] = [
+    pub const ALL: [Traffic; 11] = [
         Traffic::Original,
         Traffic::Conversation,
         Traffic::Azure,
@@ -72,6 +84,7 @@ impl Traffic {
         Traffic::SlowPod,
         Traffic::PodJoins,
         Traffic::PodDies,
+        Traffic::MetricsStop,
     ];
     /// Those that need nothing of the pool but that it serves.
     pub const ANYWHERE: [Traffic; 6] = [
@@ -95,6 +108,7 @@ impl Traffic {
             Traffic::SlowPod => "slow-pod",
             Traffic::PodJoins => "pod-joins",
             Traffic::PodDies => "pod-dies",
+            Traffic::MetricsStop => "metrics-stop",
         }
     }
 
@@ -119,9 +133,11 @@ impl Traffic {
     /// The simulation's traffic that this is drawn from.
     fn workload(self) -> Workload {
         match self {
-            Traffic::Conversation | Traffic::SlowPod | Traffic::PodJoins | Traffic::PodDies => {
-                Workload::Conversation
-            }
+            Traffic::Conversation
+            | Traffic::SlowPod
+            | Traffic::PodJoins
+            | Traffic::PodDies
+            | Traffic::MetricsStop => Workload::Conversation,
             Traffic::Azure => Workload::Azure,
             Traffic::MultiTurn => Workload::MultiTurn,
             Traffic::HotPrompt => Workload::HotPrompt,
@@ -176,12 +192,15 @@ impl Traffic {
     pub fn pod_changes(self) -> Vec<PodChange> {
         const THIRD: f64 = 1.0 / 3.0;
         let joins = [
-            PodChange { after_share: 0.0, pod: 0, is_there: false },
-            PodChange { after_share: THIRD, pod: 0, is_there: true },
+            PodChange { after_share: 0.0, pod: 0, state: PodState::IsGone },
+            PodChange { after_share: THIRD, pod: 0, state: PodState::Serves },
         ];
         match self {
             Traffic::PodJoins => joins.to_vec(),
-            Traffic::PodDies => vec![PodChange { after_share: THIRD, pod: 0, is_there: false }],
+            Traffic::PodDies => vec![PodChange { after_share: THIRD, pod: 0, state: PodState::IsGone }],
+            Traffic::MetricsStop => (0..PODS)
+                .map(|pod| PodChange { after_share: THIRD, pod, state: PodState::HasNoMetrics })
+                .collect(),
             _ => Vec::new(),
         }
     }

@@ -49,5 +49,6 @@ pub use counters::{Counters, ToldTokens};
 pub use fleet::{ModelServer, ModelServers};
 pub use knobs::{FailInside, FixedGauges, InnerFailure, Knobs, MetricsMode, Sleep};
 pub use metrics::{MetricsPage, SglangRanks};
+pub use routes::RENDER_REFUSED;
 pub use settings::{DEFAULT_LORA_SLOTS, Dialect, ServerSettings};
 pub use sidecar::Sidecar;

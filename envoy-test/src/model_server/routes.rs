@@ -12,8 +12,13 @@ use super::metrics::unix_seconds;
 use super::request::{Api, model_of, parse_json};
 use super::response::{Body, empty, json, sign};
 use super::server::Server;
+use super::settings::Dialect;
 use super::small_requests::{self, SmallApi};
 use super::{control, inference, realtime, scrape, sidecar, stored};
+
+/// What vLLM 0.32 answers at `/v1/completions/render` and `/v1/chat/completions/render` unless it is started with
+/// `--enable-scale-out`: some gateways ask it which tokens a prompt has.
+pub const RENDER_REFUSED: &str = r#"{"error":{"message":"Scale-out endpoints are disabled. Restart vllm serve with --enable-scale-out to enable them.","type":"PermissionDeniedError","param":null,"code":403}}"#;
 
 /// Answers any request to one of `servers`.
 pub async fn answer(
@@ -56,6 +61,9 @@ async fn post_answer(server: &Arc<Server>, request: Request<Incoming>) -> Respon
         "/v1/load_lora_adapter" => small_requests::change_adapters(server, true, request.into_body()).await,
         "/v1/unload_lora_adapter" => {
             small_requests::change_adapters(server, false, request.into_body()).await
+        }
+        path if path.ends_with("/render") && server.settings.dialect == Dialect::Vllm => {
+            json(StatusCode::FORBIDDEN, RENDER_REFUSED.to_owned())
         }
         path => match (Api::at_path(path), SmallApi::at_path(path)) {
             (Some(api), _) => inference::answer(server, api, request).await,

@@ -61,6 +61,11 @@ impl RealServer {
         self.address
     }
 
+    /// The process that [`command`]'s program became.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Kills all its processes at once, as when its machine goes.
     pub fn kill(&mut self) {
         // It can fail only where the group has ended already.

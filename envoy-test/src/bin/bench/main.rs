@@ -16,6 +16,7 @@ mod message;
 mod model_servers;
 mod natively;
 mod open_loop;
+mod peers;
 mod requests;
 mod rounds;
 mod saturation;
@@ -36,7 +37,7 @@ use tokio::runtime::Runtime;
 /// Measures what the plugin costs Envoy.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// What to measure; everything if nothing is named.
+    /// What to measure; everything but peers if nothing is named.
     parts: Vec<Part>,
     /// How often each configuration has its turn.
     #[arg(long, default_value_t = 5)]
@@ -70,13 +71,15 @@ enum Part {
     Memory,
     /// What `cargo bench` has left; measures nothing.
     Natively,
+    /// Other gateways, which `envoy-test/setup/peers.sh` installs; only where it is named.
+    Peers,
 }
 
 fn main() -> Result<()> {
     let Arguments { parts, rounds, other, write } = Arguments::parse();
     // One thread for the clients and the model servers leaves the other core of a small machine to Envoy.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let parts = if parts.is_empty() { Part::value_variants() } else { &parts };
+    let parts = if parts.is_empty() { Part::of_envoy() } else { parts };
     let mut failed = Vec::new();
     for part in parts {
         eprintln!("measuring {} ...", part.name());
@@ -91,6 +94,19 @@ fn main() -> Result<()> {
 }
 
 impl Part {
+    /// All that need nothing but Envoy.
+    fn of_envoy() -> Vec<Part> {
+        Part::value_variants().iter().copied().filter(|part| *part != Part::Peers).collect()
+    }
+
+    /// The page that its table is in, and what writes it.
+    fn page(self) -> (&'static str, &'static str) {
+        match self {
+            Part::Peers => ("docs/peers.md", "make bench-peers"),
+            _ => ("docs/benchmarks.md", "make bench"),
+        }
+    }
+
     /// As on the command line.
     fn name(self) -> String {
         format!("{self:?}").to_lowercase()
@@ -101,7 +117,8 @@ impl Part {
         let table = self.measure(runtime, rounds, other)?;
         println!("\n## {}\n\n{table}", self.name());
         if write {
-            write_section(&project_root().join("docs/benchmarks.md"), &self.name(), "make bench", &table)?;
+            let (page, command) = self.page();
+            write_section(&project_root().join(page), &self.name(), command, &table)?;
         }
         Ok(())
     }
@@ -119,6 +136,7 @@ impl Part {
             Part::Workers => self.kept(workers::measure(runtime, rounds, other)?, workers::table),
             Part::Locks => self.kept(locks::measure(runtime)?, locks::table),
             Part::Memory => self.kept(memory::measure(runtime, other)?, memory::table),
+            Part::Peers => self.kept(peers::measure(runtime, rounds)?, peers::table),
             Part::Natively => Ok(natively::table()?.to_string()),
         }
     }

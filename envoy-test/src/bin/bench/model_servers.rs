@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use envoy_test::model_server::RENDER_REFUSED;
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -37,6 +38,9 @@ const LARGE_CACHE: &str = r#"kv_cache_size_tokens="9600000""#;
 
 /// The answers to requests, one for all servers and connections.
 static ANSWERED: LazyLock<Vec<u8>> = LazyLock::new(|| response("application/json", ANSWER));
+/// As vLLM 0.32 answers whoever asks which tokens a prompt has.
+static RENDER: LazyLock<Vec<u8>> =
+    LazyLock::new(|| response_with("403 Forbidden", "application/json", RENDER_REFUSED));
 static IDLE: LazyLock<Vec<u8>> = LazyLock::new(|| response("text/plain", &page(Page::Idle)));
 static BUSY: LazyLock<Vec<u8>> = LazyLock::new(|| response("text/plain", &page(Page::Busy)));
 
@@ -66,6 +70,9 @@ fn page(page: Page) -> String {
     };
     METRICS.lines().map(idle).collect::<String>().replace(SMALL_CACHE, LARGE_CACHE)
 }
+
+/// Where its end is asked which tokens a prompt has.
+const RENDER_PATH: &str = "/render ";
 
 const PICK_HEADER: &str = "x-gateway-destination-endpoint";
 
@@ -145,6 +152,10 @@ async fn accept(listener: TcpListener, page: Page, counters: Arc<Counters>) {
 async fn serve(stream: TcpStream, own_name: Arc<str>, page: Page, counters: Arc<Counters>) -> Result<()> {
     let mut stream = MessageStream::new(stream)?;
     while let Some(request) = stream.next().await? {
+        if request.head.lines().next().is_some_and(|line| line.contains(RENDER_PATH)) {
+            stream.write(&RENDER).await?;
+            continue;
+        }
         let scrapes = count(&counters, &request, &own_name);
         let body = std::str::from_utf8(request.body).unwrap_or_default();
         if body.contains(STREAMING) {
@@ -183,7 +194,11 @@ fn count(counters: &Counters, request: &Message<'_>, own_name: &str) -> bool {
 }
 
 fn response(content_type: &str, body: &str) -> Vec<u8> {
+    response_with("200 OK", content_type, body)
+}
+
+fn response_with(status: &str, content_type: &str, body: &str) -> Vec<u8> {
     let length = body.len();
-    format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}")
+    format!("HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}")
         .into()
 }
