@@ -109,6 +109,10 @@ soak: build ## high load with churn for ten minutes, or SECONDS=120: what client
 	@sh envoy-test/setup/envoy.sh
 	cargo run --locked --release --package envoy-test --bin soak -- $(if $(SECONDS),--seconds $(SECONDS)) $(ARGUMENTS)
 
+.PHONY: request-path-picture
+request-path-picture: ## draws docs/request-path.svg, the path of a request, from docs/request-path.txt
+	cargo run --locked --quiet --package envoy-test --bin request-path-picture
+
 .PHONY: dashboard-picture
 dashboard-picture: build ## draws docs/dashboard.svg, the dashboard's main panels, from a real run; takes two minutes
 	@sh envoy-test/setup/envoy.sh

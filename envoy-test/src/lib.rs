@@ -11,6 +11,7 @@
 //! - [`statistics`] reads what the plugin counts from Envoy's admin, for `make run` and `make top`.
 //! - [`observability`] runs a real Prometheus on the scrape job, alerts and dashboard that the project ships.
 //! - [`demonstration`] is the setting that `make run` and `make top` show.
+//! - [`sequence`] draws who sends what to whom.
 //! - [`times`] are the figures by which comparisons say how long something took.
 //! - [`document`] puts what was measured into the pages of `docs/`, [`table`] into tables.
 
@@ -25,6 +26,7 @@ pub mod observability;
 pub mod peer;
 mod plots;
 pub mod real_server;
+pub mod sequence;
 pub mod simulation;
 pub mod statistics;
 pub mod table;
