@@ -1,4 +1,4 @@
-//! What README.md says of the configuration is so.
+//! What README.md and docs/configuration.md say of the configuration is so.
 #![cfg(not(target_family = "wasm"))]
 
 use std::collections::BTreeSet;
@@ -7,6 +7,7 @@ use inference_picker::config::Config;
 use serde_json::{Value, json};
 
 const README: &str = include_str!("../README.md");
+const CONFIGURATION: &str = include_str!("../docs/configuration.md");
 
 /// A document in which every field that has no default is there.
 fn complete() -> Value {
@@ -30,7 +31,7 @@ fn parse(document: &Value) -> Config {
 
 /// The table's rows: field and default.
 fn rows() -> Vec<(String, String)> {
-    let table = README.lines().skip_while(|line| !line.starts_with("| field | default |")).skip(2);
+    let table = CONFIGURATION.lines().skip_while(|line| !line.starts_with("| field | default |")).skip(2);
     let rows = table.take_while(|line| line.starts_with('|')).map(|line| {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         (cells[1].trim_matches('`').to_owned(), cells[2].trim_matches('`').to_owned())
@@ -117,10 +118,12 @@ fn the_table_has_every_field_and_no_other() {
 
 #[test]
 fn the_example_is_a_valid_configuration() {
-    let examples: Vec<&str> =
-        README.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(examples.len(), 1);
-    parse(&serde_json::from_str(examples[0]).unwrap());
+    for page in [README, CONFIGURATION] {
+        let examples: Vec<&str> =
+            page.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        assert_eq!(examples.len(), 1);
+        parse(&serde_json::from_str(examples[0]).unwrap());
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! The plugin in the company of other filters and of settings that it has no part in: what operators wrote reaches clients
-//! in the form that they read, and what is known not to go together is as README's limits and SECURITY.md say.
+//! in the form that they read, and what is known not to go together is as docs/limits.md and SECURITY.md say.
 
 use crate::gateway::{BODY_MODES, CLUSTER, Gateway, Setup, chat};
 use envoy_test::envoy::configuration::FilterPosition;
