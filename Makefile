@@ -85,6 +85,10 @@ image: build ## packs the plugin as an image for Istio and Envoy Gateway: target
 	@cargo run --locked --quiet --package plugin-image -- \
 		$${CARGO_TARGET_DIR:-target}/wasm32-wasip1/release/inference_picker.wasm $${CARGO_TARGET_DIR:-target}/image
 
+.PHONY: image-of-controller
+image-of-controller: ## packs the controller for Kubernetes as an image: target/image-of-controller
+	@sh istio/image/controller.sh
+
 .PHONY: fuzz
 fuzz: ## runs every fuzz target for a minute, or SECONDS=600 TARGETS="request usage"; needs a C++ compiler
 	@sh fuzz/run.sh $(or $(SECONDS),60) $(TARGETS)
@@ -120,5 +124,5 @@ dashboard-picture: build ## draws docs/dashboard.svg, the dashboard's main panel
 	cargo run --locked --package envoy-test --bin dashboard-picture
 
 .PHONY: test-kubernetes
-test-kubernetes: ## tests the controller with a real Kubernetes API server, built from source once (8 minutes); needs Go
+test-kubernetes: build ## tests the controller with a real Kubernetes API server, istiod and Envoy, built from source once (10 minutes); needs Go
 	@sh controller/api-server/test.sh

@@ -1,8 +1,10 @@
-//! Packs the plugin as an image: `plugin-image PLUGIN.wasm FOLDER`; `make image` runs it.
+//! Packs the plugin as an image, or the controller: `plugin-image PLUGIN.wasm|CONTROLLER FOLDER`; `make image` and
+//! `make image-of-controller` run it.
 //!
 //! The folder becomes an OCI image layout, which `crane push`, `skopeo copy` and `oras cp` take to a registry. The image
-//! has one layer, an archive with the one file `plugin.wasm`: the form that every host which pulls wasm understands, and
-//! that every registry takes. The same plugin gives the same bytes, and so the same digest.
+//! has one layer, an archive with one file. For the plugin that is `plugin.wasm`: the form that every host which pulls wasm
+//! understands, and that every registry takes. The controller is a program that needs nothing else ([`program`]). The same file
+//! gives the same bytes, and so the same digest.
 //!
 //! It speaks to no registry.
 
@@ -10,6 +12,8 @@ use std::env;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+
+mod program;
 
 use anyhow::{Context, Result, bail};
 use flate2::{Compression, GzBuilder};
@@ -19,38 +23,49 @@ use sha2::{Digest, Sha256};
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
-/// How the file in the layer must be called.
-const FILE_NAME: &str = "plugin.wasm";
+/// How the plugin's file in the layer must be called.
+const PLUGIN_NAME: &str = "plugin.wasm";
 /// What every WebAssembly module begins with.
 const MAGIC: &[u8] = b"\0asm";
-/// Who may do what with the file: everybody read it.
-const MODE: u32 = 0o644;
+/// Who may do what with the plugin's file: everybody read it.
+const PLUGIN_MODE: u32 = 0o644;
+
+/// What is packed.
+struct Contents {
+    /// The file's name in the layer.
+    name: &'static str,
+    /// Who may do what with it.
+    mode: u32,
+    /// Where and how it runs, as the image's configuration says it.
+    platform: Value,
+    /// The manifest's annotations.
+    annotations: Value,
+}
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [plugin, folder] = arguments.as_slice() else {
-        bail!("usage: plugin-image PLUGIN.wasm FOLDER");
+    let [file, folder] = arguments.as_slice() else {
+        bail!("usage: plugin-image PLUGIN.wasm|CONTROLLER FOLDER");
     };
-    let module = fs::read(plugin).with_context(|| format!("reading {plugin}"))?;
-    let digest = write_image(&module, Path::new(folder)).with_context(|| format!("writing {folder}"))?;
+    let bytes = fs::read(file).with_context(|| format!("reading {file}"))?;
+    let digest =
+        write_image(&bytes, Path::new(folder)).with_context(|| format!("packing {file} in {folder}"))?;
     println!("{folder}: {digest}");
     Ok(())
 }
 
 /// Writes the image, in place of what the folder held, and returns its digest.
-fn write_image(module: &[u8], folder: &Path) -> Result<String> {
-    if !module.starts_with(MAGIC) {
-        bail!("the plugin is not a WebAssembly module");
-    }
+fn write_image(bytes: &[u8], folder: &Path) -> Result<String> {
+    let contents = contents(bytes)?;
     if folder.exists() {
         fs::remove_dir_all(folder)?;
     }
     let blobs = folder.join("blobs/sha256");
     fs::create_dir_all(&blobs)?;
-    let archive = archive(module)?;
+    let archive = archive(&contents, bytes)?;
     let layer = write_blob(&blobs, LAYER_TYPE, &compressed(&archive)?)?;
-    let config = write_blob(&blobs, CONFIG_TYPE, config(&archive).to_string().as_bytes())?;
-    let manifest = manifest(&config, &layer).to_string();
+    let config = write_blob(&blobs, CONFIG_TYPE, config(&contents, &archive).to_string().as_bytes())?;
+    let manifest = manifest(&contents, &config, &layer).to_string();
     let reference = write_blob(&blobs, MANIFEST_TYPE, manifest.as_bytes())?;
     let index = json!({"schemaVersion": 2, "manifests": [reference]});
     fs::write(folder.join("index.json"), index.to_string())?;
@@ -66,22 +81,35 @@ fn write_blob(blobs: &Path, media_type: &str, bytes: &[u8]) -> Result<Value> {
     Ok(json!({"mediaType": media_type, "digest": digest, "size": bytes.len()}))
 }
 
-fn config(archive: &[u8]) -> Value {
-    json!({"architecture": "wasm", "os": "wasip1", "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [digest(archive)]}})
+fn contents(bytes: &[u8]) -> Result<Contents> {
+    if !bytes.starts_with(MAGIC) {
+        return program::contents(bytes);
+    }
+    Ok(Contents {
+        name: PLUGIN_NAME,
+        mode: PLUGIN_MODE,
+        platform: json!({"architecture": "wasm", "os": "wasip1", "config": {}}),
+        annotations: json!({"module.wasm.image/variant": "compat"}),
+    })
 }
 
-fn manifest(config: &Value, layer: &Value) -> Value {
+fn config(contents: &Contents, archive: &[u8]) -> Value {
+    let mut config = contents.platform.clone();
+    config["rootfs"] = json!({"type": "layers", "diff_ids": [digest(archive)]});
+    config
+}
+
+fn manifest(contents: &Contents, config: &Value, layer: &Value) -> Value {
     json!({"schemaVersion": 2, "mediaType": MANIFEST_TYPE, "config": config, "layers": [layer],
-        "annotations": {"module.wasm.image/variant": "compat"}})
+        "annotations": contents.annotations})
 }
 
-fn archive(module: &[u8]) -> Result<Vec<u8>> {
+fn archive(contents: &Contents, bytes: &[u8]) -> Result<Vec<u8>> {
     let mut header = tar::Header::new_gnu();
-    header.set_size(module.len() as u64);
-    header.set_mode(MODE);
+    header.set_size(bytes.len() as u64);
+    header.set_mode(contents.mode);
     let mut archive = tar::Builder::new(Vec::new());
-    archive.append_data(&mut header, FILE_NAME, module)?;
+    archive.append_data(&mut header, contents.name, bytes)?;
     Ok(archive.into_inner()?)
 }
 
@@ -149,6 +177,6 @@ mod tests {
     fn what_is_no_module_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let error = write_image(b"<html>", folder.path()).unwrap_err();
-        assert_eq!(error.to_string(), "the plugin is not a WebAssembly module");
+        assert_eq!(error.to_string(), "this is neither a WebAssembly module nor a program for Linux");
     }
 }
