@@ -21,6 +21,7 @@ in_own_network true 2>/dev/null || skip "this machine gives the tests no network
 sh envoy-test/setup/rust.sh
 sh envoy-test/setup/envoy.sh
 sh controller/api-server/setup.sh
+sh controller/helm/setup.sh
 set -- --locked --package inference-picker-controller --test kubernetes
 cargo test "$@" --no-run
 in_own_network cargo test "$@" -- --ignored --nocapture --test-threads 1

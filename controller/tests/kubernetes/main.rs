@@ -4,6 +4,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "waits for what happens in other processes")]
 
+mod chart;
 mod cluster;
 mod controllers;
 mod istiod;
