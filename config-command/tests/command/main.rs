@@ -1,6 +1,7 @@
 //! Claims about the command, as a user runs it: arguments and files in, text and an exit code out.
 
 mod messages;
+mod migrating;
 mod printed;
 mod readme;
 mod templates;
