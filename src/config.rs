@@ -360,6 +360,10 @@ pub struct Pool {
     pub default_targets: Vec<Target>,
     /// How far sessions are followed.
     pub session_affinity: SessionAffinity,
+    /// Whether it is an outside provider: Envoy balances it, and nobody asks it for metrics.
+    pub is_external: bool,
+    /// The places of the pools that serve what it has no room for, in the order in which they are asked.
+    pub fallback: Vec<usize>,
     /// Who computes long prompts; `None`: each endpoint its own.
     pub prefill: Option<Prefill>,
 }

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use crate::admission::{self, Admission, DrainRate};
 use crate::config::{self, Config, Prefill, RoutingStrategy};
 use crate::explanation::Explanation;
+use crate::first_pass::FirstPass;
 use crate::load::{AdapterId, LoadBook, LoadId, Share};
 use crate::model_sizes::ModelSizes;
 use crate::models::{self, Resolution, Turns};
@@ -26,6 +27,8 @@ pub struct Prepared {
     pub pool: usize,
     /// Whether another pool may: its route is chosen anew, and nobody can tell where it leads.
     pub is_pool_guessed: bool,
+    /// The place of its own pool, if another one serves it because that is full or gone.
+    pub fallback_of: Option<usize>,
     /// The model asked for.
     pub model: String,
     /// The model to send in its place; `None`: the same.
@@ -171,20 +174,23 @@ pub fn prepare(
     Ok(prepared(config, sizes, request, &request.model, resolution))
 }
 
-/// As [`prepare`], for a request that Envoy sends once more with the model that was resolved before; `asked`: the one
-/// that its client asked for.
+/// As [`prepare`], for a request that Envoy sends once more with the model that was resolved before. If it had fallen back
+/// to another pool it stays there.
 pub fn prepare_again(
     config: &Config,
     sizes: &ModelSizes,
     request: &InferenceRequest<'_>,
-    asked: &str,
+    first: &FirstPass,
     route_pool: usize,
 ) -> Prepared {
+    let asked = &*first.model;
+    let fallback_of = (first.own_pool != first.pool).then_some(first.own_pool);
+    let pool = fallback_of.map_or(route_pool, |_| first.pool);
     let resolution = Resolution {
         target: Some(&*request.model).filter(|sent| *sent != asked),
-        ..models::unturned(config, asked, route_pool)
+        ..models::unturned(config, asked, pool)
     };
-    prepared(config, sizes, request, asked, resolution)
+    Prepared { fallback_of, ..prepared(config, sizes, request, asked, resolution) }
 }
 
 fn prepared(
@@ -208,6 +214,7 @@ fn prepared(
     Prepared {
         pool,
         is_pool_guessed: false,
+        fallback_of: None,
         model: asked.to_owned(),
         target: resolution.target.map(str::to_owned),
         priority: resolution.priority,

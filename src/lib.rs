@@ -33,6 +33,7 @@ pub mod decayed_ratio;
 pub mod decide;
 pub mod empty_pool;
 pub mod explanation;
+pub mod fallback;
 pub mod first_pass;
 pub mod hash;
 pub mod header_pairs;

@@ -94,6 +94,17 @@ fn target<'a>(targets: &'a [Target], credits: &mut [i64], user: Option<&[u8]>) -
     target.map(|target| target.name.as_str())
 }
 
+/// Whether the pool at this place serves the model asked for, under whatever name.
+pub fn is_served_by(config: &Config, asked: &str, pool: usize) -> bool {
+    match config.place_of_model(asked, pool).and_then(|place| config.models.get(place)) {
+        Some(model) => model.pool == pool,
+        None => {
+            let has_default = config.pools.get(pool).is_some_and(|pool| !pool.default_targets.is_empty());
+            has_default || !config.reject_unknown_models
+        }
+    }
+}
+
 /// What becomes of the model asked for, but for its target; nobody takes a turn.
 pub fn unturned(config: &Config, asked: &str, route_pool: usize) -> Resolution<'static> {
     let found = config.place_of_model(asked, route_pool).and_then(|place| config.models.get(place));

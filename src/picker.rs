@@ -13,13 +13,15 @@ use crate::admission::{Admission, DrainRate};
 use crate::config::Config;
 use crate::decide::{self, Decision, Pick, Prepared, Prompt, SentPrompt};
 use crate::empty_pool::EmptyPool;
+use crate::fallback::Candidate;
+use crate::first_pass::FirstPass;
 use crate::interval::Interval;
 use crate::ledger::{Event, Heard};
 use crate::limits::{Limit, LimitsReached};
 use crate::load::{AdapterId, EndpointKey, LoadBook, LoadId, Ticket};
 use crate::metrics::ToldLoad;
 use crate::model_sizes::ModelSizes;
-use crate::models::Turns;
+use crate::models::{self, Turns};
 use crate::openai::{ApiError, InferenceRequest, Usage};
 use crate::pool::{Endpoint, Pool, Snapshot};
 use crate::prefill::{PrefillPick, PromptBy};
@@ -342,12 +344,54 @@ impl<W> Picker<W> {
     pub fn prepare_again(
         &mut self,
         request: &InferenceRequest<'_>,
-        asked: &str,
+        first: &FirstPass,
         route_pool: usize,
     ) -> Prepared {
-        let prepared = decide::prepare_again(&self.config, &self.sizes, request, asked, route_pool);
+        let prepared = decide::prepare_again(&self.config, &self.sizes, request, first, route_pool);
         self.note_prepared(&prepared);
         prepared
+    }
+
+    /// The same request for another pool, if its own is full or gone and a fallback of that serves the model and has room.
+    pub fn fall_back(
+        &mut self,
+        prepared: Prepared,
+        request: &InferenceRequest<'_>,
+        user: Option<&[u8]>,
+        now_ms: u64,
+    ) -> Prepared {
+        self.hear_failures();
+        let Some(pool) = self.fallback(&prepared, now_ms) else { return prepared };
+        let turns = &mut self.turns;
+        match decide::prepare(&self.config, turns, &self.sizes, request, user, pool) {
+            Ok(other) if other.pool == pool => Prepared {
+                priority: prepared.priority,
+                tenant: prepared.tenant,
+                fallback_of: Some(prepared.pool),
+                ..other
+            },
+            _ => prepared,
+        }
+    }
+
+    /// The place of the pool that serves a request instead of its own.
+    fn fallback(&self, prepared: &Prepared, now_ms: u64) -> Option<usize> {
+        let pools = &self.config.pools.get(prepared.pool)?.fallback;
+        let own = self.pools.get(prepared.pool).filter(|_| !pools.is_empty())?;
+        // As long as it is not known which endpoints it has it is not left.
+        if own.pool.endpoints().is_none() || self.has_room(own, prepared, now_ms) {
+            return None;
+        }
+        let takes = |place: &&usize| {
+            models::is_served_by(&self.config, &prepared.model, **place)
+                && self.pools.get(**place).is_some_and(|other| self.has_room(other, prepared, now_ms))
+        };
+        pools.iter().find(takes).copied()
+    }
+
+    fn has_room(&self, own: &PickerPool<W>, prepared: &Prepared, now_ms: u64) -> bool {
+        let candidate = Candidate { pool: &own.pool, others_wait: !own.queue.is_empty() };
+        candidate.has_room(&self.config, prepared.priority, &self.loads, now_ms)
     }
 
     fn note_prepared(&mut self, prepared: &Prepared) {
@@ -397,9 +441,21 @@ impl<W> Picker<W> {
             decide::pick(&self.config, &mut own.pool, &self.loads, prepared, now_ms, &mut self.rng);
         match decision {
             decision if prepared.is_pool_guessed => self.guessed(decision, prepared.pool, now_ms),
-            Decision::Send(pick) => self.with_prefill(pick, prepared, now_ms),
+            Decision::Send(pick) => {
+                let pick = self.with_fallback(pick, prepared);
+                self.with_prefill(pick, prepared, now_ms)
+            }
             decision => decision,
         }
+    }
+
+    /// Says whose fallback the pool is.
+    fn with_fallback(&self, mut pick: Pick, prepared: &Prepared) -> Pick {
+        if let Some(own) = prepared.fallback_of.and_then(|place| self.config.pools.get(place)) {
+            pick.explanation.push_str(" fallback_of=");
+            pick.explanation.push_str(&own.name);
+        }
+        pick
     }
 
     /// Has the prompt computed elsewhere than by the endpoint picked, where that is configured and worth it.

@@ -107,6 +107,11 @@ impl Stats {
         }
     }
 
+    /// Another pool serves a request of this one.
+    pub fn fell_back(&self, pool: usize) -> Measurement {
+        measure(Statistic::Fallbacks, &[self.labels.pool(pool)], 1)
+    }
+
     /// A request goes to an endpoint of the pool that belongs to a conversation.
     pub fn session(&self, pool: usize, by: KnownBy, outcome: Outcome) -> Measurement {
         let statistic = match (by, outcome) {

@@ -12,7 +12,7 @@ const CONFIGURATION: &str = include_str!("../docs/configuration.md");
 /// A document in which every field that has no default is there.
 fn complete() -> Value {
     json!({
-        "pools": [{"name": "p", "cluster": "c", "endpoints": ["10.0.0.1:8000"], "metrics": {}, "saturation": {}, "prefixCache": {}, "defaultTargets": [{"name": "t"}], "prefill": {"pool": "q"}}, {"name": "q", "cluster": "d", "endpoints": ["10.0.0.2:8000"]}],
+        "pools": [{"name": "p", "cluster": "c", "endpoints": ["10.0.0.1:8000"], "metrics": {}, "saturation": {}, "prefixCache": {}, "defaultTargets": [{"name": "t"}], "fallback": [], "prefill": {"pool": "q"}}, {"name": "q", "cluster": "d", "endpoints": ["10.0.0.2:8000"]}],
         "sessions": {},
         "storedResponses": {},
         "queue": {},

@@ -158,6 +158,10 @@ pub(super) struct Pool {
     pub default_targets: Option<Vec<Target>>,
     pub session_affinity: Option<SessionAffinity>,
     pub prefill: Option<Prefill>,
+    #[serde(default)]
+    pub external: bool,
+    #[serde(default)]
+    pub fallback: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -412,3 +412,20 @@ fn a_pool_computes_the_prompts_of_another_one_and_has_nothing_else_to_do() {
     let document = with_prefill(r#","prefill":{"pool":"p"}"#, "").replacen('{', model, 1);
     refused(&document, "models[0].poolRef.name", "computes the prompts of another one");
 }
+
+#[test]
+fn fallbacks_are_other_pools_and_outside_providers_have_no_endpoints_to_name() {
+    let config = Config::parse(with_prefill(r#","fallback":["p"]"#, "").as_bytes());
+    assert_eq!(config.unwrap().pools[0].fallback, [1]);
+    for (first, path, words) in [
+        (r#","fallback":["d"]"#, "pools[0].fallback[0]", "itself"),
+        (r#","fallback":["p","p"]"#, "pools[0].fallback[1]", "twice"),
+        (r#","fallback":["p","x"]"#, "pools[0].fallback[1]", "no pool"),
+        (r#","fallback":["p"],"prefill":{"pool":"p"}"#, "pools[0].fallback[0]", "prompts of another one"),
+        (r#","external":true"#, "pools[0].endpoints", "external"),
+    ] {
+        refused(&with_prefill(first, ""), path, words);
+    }
+    let external = r#"{"pools":[{"name":"p","cluster":"c","external":true}]}"#;
+    assert_eq!(Config::parse(external.as_bytes()).unwrap().pools[0].endpoints, Some(Vec::new()));
+}

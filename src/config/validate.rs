@@ -135,6 +135,7 @@ fn consistent_peers(peers: &Peers, config: &Config) -> Result<(), ConfigError> {
 fn pools(mut raw: Vec<raw::Pool>, scraping: &Scraping) -> Result<Vec<Pool>, ConfigError> {
     between(raw.len(), 1, MAX_POOLS, "pools")?;
     let prefills: Vec<_> = raw.iter_mut().map(|pool| pool.prefill.take()).collect();
+    let fallbacks: Vec<_> = raw.iter_mut().map(|pool| std::mem::take(&mut pool.fallback)).collect();
     let mut names = HashSet::new();
     let mut clusters = HashSet::new();
     let mut pools = Vec::with_capacity(raw.len());
@@ -146,7 +147,9 @@ fn pools(mut raw: Vec<raw::Pool>, scraping: &Scraping) -> Result<Vec<Pool>, Conf
         distinct(&mut clusters, &pool.cluster, &at("cluster"))?;
         pools.push(Pool {
             prefix_blocks_max: prefix_blocks_max(&pool.prefix_cache, &at("prefixCache"))?,
-            endpoints: pool.endpoints.map(|list| endpoints(&list, &at("endpoints"))).transpose()?,
+            endpoints: known_endpoints(pool.endpoints, pool.external, &at("endpoints"))?,
+            is_external: pool.external,
+            fallback: Vec::new(),
             default_targets: optional_targets(pool.default_targets, &at("defaultTargets"))?,
             name: pool.name,
             cluster: pool.cluster,
@@ -160,7 +163,50 @@ fn pools(mut raw: Vec<raw::Pool>, scraping: &Scraping) -> Result<Vec<Pool>, Conf
         });
     }
     set_prefills(&mut pools, prefills)?;
+    set_fallbacks(&mut pools, fallbacks)?;
     Ok(pools)
+}
+
+/// The endpoints that need not be discovered: nobody needs to know those of an outside provider.
+fn known_endpoints(
+    raw: Option<Vec<String>>,
+    is_external: bool,
+    path: &str,
+) -> Result<Option<Vec<SocketAddr>>, ConfigError> {
+    match raw {
+        Some(_) if is_external => refuse(path, "are Envoy's to know where the pool is `external`"),
+        None if is_external => Ok(Some(Vec::new())),
+        raw => raw.map(|list| endpoints(&list, path)).transpose(),
+    }
+}
+
+/// Pools that serve what another one has no room for.
+fn set_fallbacks(pools: &mut [Pool], raw: Vec<Vec<String>>) -> Result<(), ConfigError> {
+    for (index, names) in raw.into_iter().enumerate() {
+        let places = fallback(pools, index, &names)?;
+        if let Some(pool) = pools.get_mut(index) {
+            pool.fallback = places;
+        }
+    }
+    Ok(())
+}
+
+fn fallback(pools: &[Pool], index: usize, names: &[String]) -> Result<Vec<usize>, ConfigError> {
+    let mut seen = HashSet::new();
+    let mut places = Vec::with_capacity(names.len());
+    for (number, name) in names.iter().enumerate() {
+        let at = format!("pools[{index}].fallback[{number}]");
+        let place = place_of_pool(pools, name, &at)?;
+        distinct(&mut seen, name, &at)?;
+        if place == index {
+            return refuse(&at, "names the pool itself");
+        }
+        if pools.iter().any(|pool| pool.prefill.is_some_and(|prefill| prefill.pool == place)) {
+            return refuse(&at, "names a pool that computes the prompts of another one");
+        }
+        places.push(place);
+    }
+    Ok(places)
 }
 
 /// A pool whose endpoints compute the prompts of others has them for nothing else.

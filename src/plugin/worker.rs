@@ -12,7 +12,7 @@ use crate::config::{Config, ScrapeBy, SessionAffinity};
 use crate::decide::{Decision, Pick, Prepared};
 use crate::interval::Interval;
 use crate::load::EndpointKey;
-use crate::openai::Usage;
+use crate::openai::{InferenceRequest, Usage};
 use crate::picker::{Outcome, Picker, Released, Sent};
 use crate::pool::Endpoint;
 use crate::sessions::{Conversation, Entry, KnownBy, Last, Name, Note, SessionKey, TokenKey, Visit};
@@ -168,6 +168,24 @@ impl<W> Worker<W> {
             Outcome::Waits => self.ticks.set(BUSY_TICK_MS),
         }
         outcome
+    }
+
+    /// The same request for another pool, where its own is full or gone and has fallbacks.
+    pub fn fall_back(
+        &mut self,
+        prepared: Prepared,
+        request: &InferenceRequest<'_>,
+        user: Option<&[u8]>,
+        now_ms: u64,
+    ) -> Prepared {
+        let own = self.config().pools.get(prepared.pool);
+        if own.is_none_or(|own| own.fallback.is_empty()) {
+            return prepared;
+        }
+        self.read(now_ms);
+        let prepared = self.picker.fall_back(prepared, request, user, now_ms);
+        self.recorder.count(|stats| prepared.fallback_of.map(|own| stats.fell_back(own)));
+        prepared
     }
 
     /// The client of a request that waits has left.

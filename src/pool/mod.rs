@@ -62,6 +62,8 @@ pub struct Pool {
     is_flat: bool,
     /// Whether its cluster has hosts that cannot be named.
     has_unnamed: bool,
+    /// Whether nobody is to name them.
+    is_external: bool,
     /// Between two scrapes of an endpoint, in milliseconds, by the scraper's word.
     interval_ms: u64,
     /// Whether the scraper has told something since that was last asked.
@@ -99,7 +101,8 @@ impl Pool {
             broken_prompts: FailedPrompts::default(),
             failures: Vec::new(),
             is_flat: true,
-            has_unnamed: false,
+            has_unnamed: config.is_external,
+            is_external: config.is_external,
             interval_ms: 0,
             is_heard: false,
             serves_adapters: false,
@@ -396,7 +399,7 @@ impl Pool {
         let Some(readings) = snapshot.endpoints else {
             return false;
         };
-        self.has_unnamed = snapshot.has_unnamed && self.discovered;
+        self.has_unnamed = self.is_external || snapshot.has_unnamed && self.discovered;
         self.interval_ms = snapshot.interval_ms.min(MAX_INTERVAL_MS);
         self.is_heard = true;
         self.candidates.outdate();

@@ -34,6 +34,8 @@ pub enum Statistic {
     Picks,
     /// Those of them that another endpoint answered.
     Retries,
+    /// Requests of a pool that another one serves, because it was full or gone.
+    Fallbacks,
     /// Prompts that an endpoint of a prefill pool computes for one that generates the answer.
     Prefills,
     /// Prompts that it was worth to be computed so, while no endpoint of that pool was there.
@@ -150,6 +152,7 @@ impl Statistic {
             Statistic::DiscoveryFailures => (Counter, "inference_picker_discovery_failures", POOL),
             Statistic::Picks => (Counter, "inference_picker_picks", ENDPOINT),
             Statistic::Retries => (Counter, "inference_picker_retries", ENDPOINT),
+            Statistic::Fallbacks => (Counter, "inference_picker_fallbacks", POOL),
             Statistic::Prefills => (Counter, "inference_picker_prefills", ENDPOINT),
             Statistic::PrefillsGone => (Counter, "inference_picker_prefills_gone", POOL),
             Statistic::SessionsKept => (Counter, "inference_picker_sessions_kept", POOL),

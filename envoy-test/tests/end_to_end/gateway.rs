@@ -31,6 +31,8 @@ pub const PROTECTED_METRICS: &str = "protected-metrics";
 pub const CONVERSATIONS: &str = "conversations";
 /// The one whose long prompts are computed by pods of their own.
 pub const DISAGGREGATION: &str = "disaggregation";
+/// The one whose pools have fallbacks, of which the last is an outside provider.
+pub const FALLBACK: &str = "fallback";
 /// One for each body mode.
 pub const BODY_MODES: [&str; 2] = [STOP_ITERATION, DEFERRED];
 

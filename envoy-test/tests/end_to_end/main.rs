@@ -9,6 +9,7 @@ mod disaggregation;
 mod discovery;
 mod failing_plugin;
 mod failing_pods;
+mod fallback;
 mod faults;
 mod first_output;
 mod gateway;

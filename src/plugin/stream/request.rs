@@ -26,11 +26,14 @@ use crate::sessions::Name;
 
 /// The header that names the model to Envoy's routing, where another pool than the route's serves it.
 const MODEL_HEADER: &str = "x-gateway-model-name";
+/// The header that names the pool to Envoy's routing, where a fallback serves the request.
+const POOL_HEADER: &str = "x-gateway-pool-name";
 /// The headers by which a host or a pool is chosen: by Envoy, and by the sidecars of servers that divide the work, of which the
 /// plugin itself sets the first.
-const CHOICES: [&str; 7] = [
+const CHOICES: [&str; 8] = [
     PICK_HEADER,
     MODEL_HEADER,
+    POOL_HEADER,
     PREFILL_HEADER,
     "x-prefiller-url",
     "x-encoder-hosts-ports",
@@ -69,7 +72,7 @@ impl Stream {
         // Here headers are read anyway, so that they are not there costs no call.
         let headers = headers_of(Headers::Request);
         CHOICES.iter().filter(|name| headers.value(name).is_some()).for_each(unchoose);
-        self.is_misrouted = headers.value(MODEL_HEADER).is_some();
+        self.is_misrouted = [MODEL_HEADER, POOL_HEADER].iter().any(|name| headers.value(name).is_some());
         self.ask_for_load(pool, &headers);
         self.read_objective(&headers);
         self.read_stored(&headers);
@@ -314,10 +317,12 @@ impl Stream {
         }
         self.edit_body(&body, &request, &prepared);
         let pools = self.worker.borrow().config().models_named(&prepared.model).count();
-        if prepared.pool != route_pool || self.is_misrouted && pools > 0 {
+        if prepared.fallback_of.is_some() {
+            self.change_pool(prepared.pool);
+        } else if prepared.pool != route_pool || self.is_misrouted && pools > 0 {
             self.change_route(&prepared.model);
         }
-        prepared.is_pool_guessed = self.is_misrouted && pools != 1;
+        prepared.is_pool_guessed = self.is_misrouted && pools != 1 && prepared.fallback_of.is_none();
         prepared.generates = expected.api().generates();
         self.set_session(&mut prepared, &request);
         self.decide(prepared)
@@ -364,7 +369,7 @@ impl Stream {
         let mut worker = self.worker.borrow_mut();
         worker.wake();
         let mut prepared = match &self.first_pass {
-            Some(first) => worker.picker.prepare_again(request, &first.model, route_pool),
+            Some(first) => worker.picker.prepare_again(request, first, route_pool),
             None => worker.picker.prepare(request, user.as_deref(), route_pool)?,
         };
         if let Some(objective) = &self.objective {
@@ -374,6 +379,10 @@ impl Stream {
             Some(TenantBy::User) => request.user.as_ref().map(|user| text(user.as_bytes())),
             _ => self.tenant.take(),
         };
+        // Who cannot tell its own pool for sure cannot tell that another one has to serve it.
+        if self.first_pass.is_none() && !self.is_misrouted {
+            prepared = worker.fall_back(prepared, request, user.as_deref(), host::now_ms());
+        }
         drop(worker);
         let target = prepared.target.as_deref().unwrap_or(&prepared.model);
         if !target.is_empty() {
@@ -428,12 +437,24 @@ impl Stream {
         }
         let edited = apply_edits(body, edits);
         warn("the body", host::replace_buffer(Buffer::RequestBody, body.len(), &edited));
-        let kept = FirstPass { model: prepared.model.clone(), hides_usage };
+        let own_pool = prepared.fallback_of.unwrap_or(prepared.pool);
+        let kept = FirstPass { model: prepared.model.clone(), hides_usage, own_pool, pool: prepared.pool };
         warn(FIRST_PASS, host::set_filter_state(FIRST_PASS, &kept.to_bytes()));
         if worker.config().pick_to == PickTo::Header && self.has_length {
             let length = edited.len().to_string();
             warn("content-length", host::set_header(Headers::Request, "content-length", &length));
         }
+    }
+
+    /// Another pool serves the request because its own is full or gone: has the route chosen anew, by the pool's name.
+    fn change_pool(&self, pool: usize) {
+        let worker = self.worker.borrow();
+        let Some(pool) = worker.config().pools.get(pool) else { return };
+        match worker.config().pick_to {
+            PickTo::Header => warn(POOL_HEADER, host::set_header(Headers::Request, POOL_HEADER, &pool.name)),
+            PickTo::FilterState => publish("llm_pool", &pool.name),
+        }
+        warn("the route", host::clear_route_cache());
     }
 
     /// Another pool than the route's serves the model: has the route chosen anew, by the model's name.

@@ -1,0 +1,179 @@
+//! Which pool serves a request when its own is full or gone.
+
+use std::net::SocketAddr;
+
+use inference_picker::config::Config;
+use inference_picker::decide::{Decision, Prepared};
+use inference_picker::first_pass::FirstPass;
+use inference_picker::metrics::EndpointMetrics;
+use inference_picker::openai::read_request;
+use inference_picker::picker::{Outcome, Picker};
+use inference_picker::pool::{EndpointReading, Reading, Snapshot};
+use serde_json::{Value, json};
+#[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+const NOW_MS: u64 = 100_000;
+/// The pools by their places: the one that routes lead to, and three others.
+const OWN: usize = 0;
+const SECOND: usize = 1;
+const THIRD: usize = 2;
+const OUTSIDE: usize = 3;
+
+/// How a pool of two endpoints is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum State {
+    Idle,
+    Full,
+    Gone,
+}
+
+use State::{Full, Gone, Idle};
+
+struct World(Picker<()>);
+
+impl World {
+    /// Three pools, of which the second does not serve the model `small`, and an outside provider.
+    fn new(more: Value) -> World {
+        let pool = |name: &str| json!({"name": name, "cluster": name});
+        let model = |name: &str, pool: &str, criticality: &str| json!({"modelName": name, "criticality": criticality, "poolRef": {"name": pool}, "targetModels": [{"name": format!("{name}-{pool}")}]});
+        let mut own = pool("own");
+        own["fallback"] = json!(["second", "third", "outside"]);
+        let mut outside = pool("outside");
+        outside["external"] = true.into();
+        let mut models = vec![model("small", "own", "Sheddable"), model("small", "third", "Critical")];
+        for (name, criticality) in
+            [("critical", "Critical"), ("standard", "Standard"), ("sheddable", "Sheddable")]
+        {
+            models.extend(["own", "second", "third", "outside"].map(|pool| model(name, pool, criticality)));
+        }
+        let mut document = json!({
+            "scrapeCluster": "s",
+            "adminCluster": "a",
+            "pools": [own, pool("second"), pool("third"), outside],
+            "models": models,
+        });
+        document.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let config = Config::parse(document.to_string().as_bytes()).unwrap();
+        World(Picker::new(config, fastrand::Rng::with_seed(1)))
+    }
+
+    fn set(&mut self, states: [State; 3]) {
+        for (pool, state) in states.into_iter().enumerate() {
+            let endpoint = |last: u8| {
+                let waiting = if state == Full { 50 } else { 0 };
+                let reading = Reading {
+                    scraped_ms: NOW_MS,
+                    metrics: EndpointMetrics { waiting, ..EndpointMetrics::default() },
+                    waiting,
+                    own_waiting: 0,
+                    foreign_waiting: waiting,
+                    foreign_requests: waiting,
+                };
+                EndpointReading {
+                    reading: Some(reading),
+                    scrape_failures: if state == Gone { 3 } else { 0 },
+                    ..EndpointReading::new(SocketAddr::from(([10, 0, pool as u8, last], 8000)))
+                }
+            };
+            let endpoints = Some(vec![endpoint(1), endpoint(2)]);
+            self.0.apply([(pool, Snapshot { endpoints, ..Snapshot::default() })].into_iter());
+        }
+    }
+
+    fn prepare(&mut self, model: &str) -> Prepared {
+        let body = json!({"model": model, "stream": true, "prompt": "Hello"}).to_string();
+        let request = read_request(body.as_bytes()).unwrap();
+        let prepared = self.0.prepare(&request, None, OWN).unwrap();
+        self.0.fall_back(prepared, &request, None, NOW_MS)
+    }
+
+    #[track_caller]
+    fn check(&mut self, states: [State; 3], model: &str, pool: usize, target: &str) {
+        self.set(states);
+        let prepared = self.prepare(model);
+        assert_eq!((prepared.pool, prepared.target.as_deref()), (pool, Some(target)), "{states:?} {model}");
+        assert_eq!(prepared.fallback_of, (pool != OWN).then_some(OWN), "{states:?} {model}");
+        let own_priority = match model {
+            "critical" => 100,
+            "standard" => 0,
+            _ => -1,
+        };
+        assert_eq!(prepared.priority, own_priority, "it matters as much as in its own pool");
+    }
+}
+
+#[test]
+fn what_would_be_shed_or_wait_goes_to_the_next_pool_under_that_ones_name_for_the_model() {
+    let mut world = World::new(json!({"queue": {}}));
+    for model in ["critical", "standard", "sheddable", "small"] {
+        world.check([Idle, Idle, Idle], model, OWN, &format!("{model}-own"));
+    }
+    let full = [Full, Idle, Idle];
+    world.check(full, "critical", OWN, "critical-own");
+    world.check(full, "standard", SECOND, "standard-second");
+    world.check(full, "sheddable", SECOND, "sheddable-second");
+    world.check(full, "small", THIRD, "small-third");
+    World::new(json!({})).check(full, "standard", OWN, "standard-own");
+}
+
+#[test]
+fn what_has_no_endpoint_goes_to_the_next_pool_however_much_it_matters() {
+    let mut world = World::new(json!({}));
+    for model in ["critical", "standard", "sheddable"] {
+        world.check([Gone, Idle, Idle], model, SECOND, &format!("{model}-second"));
+        world.check([Gone, Gone, Idle], model, THIRD, &format!("{model}-third"));
+        world.check([Gone, Gone, Gone], model, OUTSIDE, &format!("{model}-outside"));
+    }
+    world.check([Gone, Full, Idle], "sheddable", THIRD, "sheddable-third");
+    world.check([Gone, Full, Full], "sheddable", OUTSIDE, "sheddable-outside");
+}
+
+#[test]
+fn where_no_pool_has_room_the_own_one_decides() {
+    let mut world = World::new(json!({}));
+    world.check([Full, Idle, Full], "small", OWN, "small-own");
+    let prepared = world.prepare("small");
+    let outcome = world.0.decide(0, &prepared, || (), NOW_MS);
+    assert!(
+        matches!(&outcome, Outcome::Decided(Decision::Refuse(error)) if error.code == "pool_saturated"),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn the_log_says_whose_fallback_a_pool_is_and_an_outside_provider_is_balanced_by_envoy() {
+    let mut world = World::new(json!({}));
+    world.set([Gone, Idle, Idle]);
+    let mut decide = |states| {
+        world.set(states);
+        let prepared = world.prepare("standard");
+        match world.0.decide(0, &prepared, || (), NOW_MS) {
+            Outcome::Decided(decision) => decision,
+            Outcome::Waits => panic!("it waits"),
+        }
+    };
+    let Decision::Send(pick) = decide([Gone, Idle, Idle]) else { panic!("not sent") };
+    assert!(pick.explanation.ends_with(" fallback_of=own") && pick.destinations.starts_with("10.0.1."));
+    assert!(matches!(decide([Gone, Gone, Gone]), Decision::Fallback(_)));
+}
+
+#[test]
+fn a_pool_of_which_nothing_is_known_yet_is_not_left() {
+    let mut world = World::new(json!({}));
+    assert_eq!(world.prepare("sheddable").pool, OWN);
+}
+
+#[test]
+fn what_an_internal_redirect_begins_anew_stays_where_it_has_fallen_back_to() {
+    let mut world = World::new(json!({}));
+    world.set([Idle, Idle, Idle]);
+    let body = r#"{"model":"standard-second","prompt":"Hello"}"#;
+    let request = read_request(body.as_bytes()).unwrap();
+    let first = FirstPass { model: "standard".to_owned(), hides_usage: false, own_pool: OWN, pool: SECOND };
+    let prepared = world.0.prepare_again(&request, &first, OWN);
+    assert_eq!((prepared.pool, prepared.fallback_of), (SECOND, Some(OWN)));
+    assert_eq!(prepared.target.as_deref(), Some("standard-second"));
+    let prepared = world.0.prepare_again(&request, &FirstPass { pool: OWN, ..first }, OWN);
+    assert_eq!((prepared.pool, prepared.fallback_of), (OWN, None));
+}
