@@ -42,6 +42,7 @@ pub mod lease;
 pub mod ledger;
 pub mod limits;
 pub mod load;
+pub mod log_budget;
 pub mod log_fields;
 pub mod metrics;
 pub mod model_sizes;

@@ -742,21 +742,21 @@ impl<W> Picker<W> {
         }
     }
 
-    /// The endpoint's answer has failed after its first output. Gives its name if it is to be left alone for a while now.
+    /// The endpoint's answer has failed after its first output. Gives its name if it is ejected for a while now.
     pub fn answer_broke_off(&mut self, pool: usize, sent: &Sent, now_ms: u64) -> Option<String> {
         let (limit, sent_ms) = (self.config.max_consecutive_failures, sent.ticket.sent_ms());
         let pool = &mut self.pools.get_mut(pool)?.pool;
         pool.answer_broke_off(sent.load_id(), sent.digest, sent_ms, now_ms, limit)
     }
 
-    /// The endpoint has failed to answer the request. Gives its name if it is to be left alone for a while now.
+    /// The endpoint has failed to answer the request. Gives its name if it is ejected for a while now.
     pub fn failed(&mut self, pool: usize, sent: &Sent, now_ms: u64) -> Option<String> {
         let limit = self.config.max_consecutive_failures;
         self.pools.get_mut(pool)?.pool.request_failed(sent.load_id(), sent.digest, now_ms, limit)
     }
 
     /// The request was sent to other endpoints first. Why is not told: they failed, or do not have the model, which routes may
-    /// retry as well. Gives the names of those that are to be left alone for a while now.
+    /// retry as well. Gives the names of those that are ejected for a while now.
     pub fn passed_over(&mut self, pool: usize, sent: &Sent, now_ms: u64) -> Vec<String> {
         let first = sent.passed_over.iter();
         first.filter_map(|load_id| self.passed_over_one(pool, sent, *load_id, now_ms)).collect()
@@ -794,7 +794,7 @@ impl<W> Picker<W> {
         self.limits.add_if(!fits, Limit::MissingModels);
     }
 
-    /// A client has left before its request was answered. Gives the endpoint's name if it is to be left alone for a while
+    /// A client has left before its request was answered. Gives the endpoint's name if it is ejected for a while
     /// now.
     pub fn abandoned(&mut self, pool: usize, sent: &Sent, now_ms: u64) -> Option<String> {
         let limit = self.config.max_consecutive_failures;

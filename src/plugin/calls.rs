@@ -1,7 +1,7 @@
 //! What is asked of and changed in the stream at hand. Where the host refuses, that is logged and nothing else: a request
 //! is not to fail for it.
 
-use super::host::{self, Buffer, Headers, HostError, LogLevel};
+use super::host::{self, Buffer, Headers, HostError};
 use crate::header_pairs::HeaderPairs;
 use crate::log_fields::{LogField, LogFields};
 use crate::scrape::ScrapeFailure;
@@ -48,6 +48,6 @@ pub fn publish(name: &str, value: &str) {
 /// Logs that the host refused to change this.
 pub fn warn(what: &str, result: Result<(), HostError>) {
     if let Err(error) = result {
-        host::log(LogLevel::Warn, &format!("inference-picker: the host refused to change {what}: {error:?}"));
+        log::warn!("the host refused to change {what}: {error:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! The shell: it asks the host, lets the core decide, and performs what the core decided. It holds no policy.
 //!
 //! - [`host`] wraps the host's calls; nothing else is unsafe or names the ABI.
+//! - [`logger`] writes the lines of `log`'s macros to the host.
 //! - [`shared`] keeps what workers and the scraper exchange in shared data.
 //! - [`scraping`] performs scrapes, for the companion service and for an elected worker.
 //! - [`discovery`] asks Envoy which hosts a cluster has.
@@ -14,6 +15,7 @@
 mod calls;
 mod discovery;
 mod host;
+mod logger;
 mod own_answers;
 mod peers;
 mod recorder;
@@ -42,6 +44,7 @@ const FIRST_PASS: &str = "llm_first_pass";
 
 proxy_wasm::main! {{
     std::panic::set_hook(Box::new(|panic| host::log(LogLevel::Critical, &panic.to_string())));
+    logger::install();
     proxy_wasm::set_root_context(|id| Box::new(Root { id, role: Role::Unconfigured }));
 }}
 
@@ -78,10 +81,7 @@ impl Root {
             any = true;
         }
         if any && let Err(error) = host::set_effective_context(self.id) {
-            host::log(
-                LogLevel::Error,
-                &format!("inference-picker: no way back to the root context: {error:?}"),
-            );
+            log::error!("no way back to the root context: {error:?}");
         }
     }
 }
@@ -119,7 +119,7 @@ impl RootContext for Root {
                 true
             }
             Err(error) => {
-                host::log(LogLevel::Error, &format!("inference-picker: configuration refused: {error}"));
+                log::error!("configuration refused: {error}");
                 false
             }
         }

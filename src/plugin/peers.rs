@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::calls::call_answer;
 use super::discovery::Discovery;
-use super::host::{self, HostResult, LogLevel};
+use super::host::{self, HostResult};
 use super::sessions::Conversations;
 use super::shared::{self, Exchange, LeasePlace};
 use crate::config::{Config, ScrapeBy};
@@ -156,11 +156,10 @@ impl PeersAsking {
     /// Says once that discovery fails; it goes on trying.
     fn discovery_failed(&mut self, problem: &str) {
         if self.discovery.failed() {
-            let message = format!(
-                "inference-picker: discovery of the gateways of cluster {} failed: {problem}; the last known stay",
+            log::warn!(
+                "discovery of the gateways of cluster {} failed: {problem}; the last known stay",
                 self.discovery.cluster
             );
-            host::log(LogLevel::Warn, &message);
         }
     }
 }
@@ -179,7 +178,7 @@ fn report(address: SocketAddr, news: &News) {
         News::Failing(problem) => format!("tells nothing: {problem}; what it has in flight is not known"),
         News::Back => "tells again what it has in flight".to_owned(),
     };
-    host::log(LogLevel::Info, &format!("inference-picker: gateway {address}: {what}"));
+    log::info!("gateway={address}: {what}");
 }
 
 /// Whether a request comes from another gateway: it is on a route to the gateways' cluster, which only their exchange

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
 
-use super::host::{self, HostError, LogLevel, Metric};
+use super::host::{self, HostError, Metric};
 use crate::config::Config;
 use crate::limits::Limit;
 use crate::stats::{Kind, Measurement, Series, Stats};
@@ -73,7 +73,7 @@ impl Recorder {
     fn write(&mut self, measurement: &Measurement) {
         if let Err(error) = self.record_one(measurement) {
             let name = self.stats.name(&measurement.series);
-            host::log(LogLevel::Warn, &format!("inference-picker: cannot record {name}: {error:?}"));
+            log::warn!("cannot record {name}: {error:?}");
         }
     }
 

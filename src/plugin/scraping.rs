@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::calls::call_answer;
 use super::discovery::Discovery;
-use super::host::{self, HostResult, LogLevel};
+use super::host::{self, HostResult};
 use super::peers::PeersAsking;
 use super::recorder::{GAUGE_INTERVAL_MS, Recorder};
 use super::sessions;
@@ -311,11 +311,11 @@ impl PoolScraping {
         };
         let had_unnamed = std::mem::replace(&mut self.has_unnamed, discovered.unnamed > 0);
         if self.has_unnamed && !had_unnamed {
-            let message = format!(
-                "inference-picker: pool {}: {} hosts have no ip:port by which a pick could name them; Envoy balances this pool",
-                self.name, discovered.unnamed
+            log::warn!(
+                "pool={}: {} hosts have no ip:port by which a pick could name them; Envoy balances this pool",
+                self.name,
+                discovered.unnamed
             );
-            host::log(LogLevel::Warn, &message);
         }
         self.scraper.follow(&discovered, now_ms)
     }
@@ -369,11 +369,11 @@ impl PoolScraping {
         if let Some(discovery) = &mut self.discovery
             && discovery.failed()
         {
-            let message = format!(
-                "inference-picker: pool {}: discovery of cluster {} failed: {problem}; the last known endpoints stay",
-                self.name, discovery.cluster
+            log::warn!(
+                "pool={}: discovery of cluster {} failed: {problem}; the last known endpoints stay",
+                self.name,
+                discovery.cluster
             );
-            host::log(LogLevel::Warn, &message);
         }
     }
 }
@@ -395,19 +395,20 @@ fn get(
 
 fn report(pool: &str, address: SocketAddr, news: &News) {
     let (level, what) = match news {
-        News::Failing(ScrapeFailure::NoAnswer) => {
-            (LogLevel::Info, "no answer to a scrape; its last metrics count until they are stale".to_owned())
-        }
+        News::Failing(ScrapeFailure::NoAnswer) => (
+            log::Level::Info,
+            "no answer to a scrape; its last metrics count until they are stale".to_owned(),
+        ),
         News::Failing(failure) => (
-            LogLevel::Warn,
+            log::Level::Warn,
             format!("metrics cannot be read: {failure}; it is judged by what is in flight there"),
         ),
         News::Out(failure) => (
-            LogLevel::Warn,
+            log::Level::Warn,
             format!("metrics cannot be read: {failure}; no request goes there until it answers"),
         ),
-        News::Back => (LogLevel::Info, "it answers again; requests go there again".to_owned()),
-        News::Readable => (LogLevel::Info, "metrics are read again".to_owned()),
+        News::Back => (log::Level::Info, "it answers again; requests go there again".to_owned()),
+        News::Readable => (log::Level::Info, "metrics are read again".to_owned()),
     };
-    host::log(level, &format!("inference-picker: pool {pool}: endpoint {address}: {what}"));
+    log::log!(level, "pool={pool} endpoint={address}: {what}");
 }

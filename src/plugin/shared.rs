@@ -18,7 +18,7 @@
 //! Shared data is keyed by `vm_id` alone: other plugins may share it, so keys carry a prefix, with the format's
 //! number, and what is read is decoded as bytes from a stranger.
 
-use super::host::{self, LogLevel};
+use super::host;
 use crate::config;
 use crate::hash::fnv1a;
 use crate::interval::Interval;
@@ -280,19 +280,12 @@ fn journal_key(number: u64) -> String {
 
 /// A value and its version. Shared data that cannot be read is as if it were not there.
 fn read_value(key: &str) -> Option<(Vec<u8>, u32)> {
-    host::shared_data(key)
-        .inspect_err(|error| {
-            host::log(LogLevel::Warn, &format!("inference-picker: cannot read {key}: {error:?}"))
-        })
-        .ok()
-        .flatten()
+    host::shared_data(key).inspect_err(|error| log::warn!("cannot read {key}: {error:?}")).ok().flatten()
 }
 
 /// Writes a value, with `version` only in place of that one; whether it is there now.
 fn write(key: &str, value: &[u8], version: Option<u32>) -> bool {
     host::set_shared_data(key, value, version)
-        .inspect_err(|error| {
-            host::log(LogLevel::Warn, &format!("inference-picker: cannot write {key}: {error:?}"))
-        })
+        .inspect_err(|error| log::warn!("cannot write {key}: {error:?}"))
         .unwrap_or(false)
 }

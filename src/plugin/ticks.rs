@@ -1,7 +1,7 @@
 //! How often a root context ticks. With many workers most of them have nothing to do most of the time, and a tick of each
 //! takes several microseconds.
 
-use super::host::{self, LogLevel};
+use super::host;
 
 /// While something is in flight, waits, or is scraped at short intervals, in milliseconds. What workers tell each other must
 /// not be older than about 20 ms for them to pick as one.
@@ -35,7 +35,7 @@ impl Ticks {
         if self.period_ms.replace(period_ms) != Some(period_ms)
             && let Err(error) = host::set_tick_period(period_ms)
         {
-            host::log(LogLevel::Error, &format!("inference-picker: no tick: {error:?}"));
+            log::error!("no tick: {error:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::host::{self, LogLevel};
+use super::host;
 use super::recorder::{GAUGE_INTERVAL_MS, Recorder};
 use super::scraping::Scraping;
 use super::sessions::Conversations;
@@ -381,11 +381,7 @@ impl<W> Worker<W> {
 
     fn report_ejected(&self, pool: usize, endpoint: Option<String>, why: &str) {
         let (Some(endpoint), Some(pool)) = (endpoint, self.picker.pool(pool)) else { return };
-        let message = format!(
-            "inference-picker: pool {}: endpoint {endpoint}: {why}; it is left alone for a while",
-            pool.name
-        );
-        host::log(LogLevel::Warn, &message);
+        log::warn!("pool={} endpoint={endpoint}: {why}; it is ejected for a while", pool.name);
     }
 
     /// A worker that has not read anything for a while does so before it looks at a request: which models there are may just

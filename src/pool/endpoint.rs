@@ -204,7 +204,7 @@ impl Endpoint {
     /// How it stands among the others.
     pub(super) fn standing(&self, now_ms: u64, max_consecutive_failures: u32) -> Standing {
         let scrapes_fail = self.scrape_failures >= max_consecutive_failures;
-        // One that is left alone for longer than any is was so by a clock that has gone back since.
+        // One that is ejected for longer than any is was so by a clock that has gone back since.
         let left_ms = self.ejected_until_ms.saturating_sub(now_ms);
         let requests_fail =
             self.failures() >= max_consecutive_failures && (1..=MAX_EJECTION_MS).contains(&left_ms);
@@ -216,7 +216,7 @@ impl Endpoint {
         }
     }
 
-    /// How many requests to it have failed in a row, and until when it is left alone for that.
+    /// How many requests to it have failed in a row, and until when it is ejected for that.
     pub(super) fn request_failures(&self) -> (u32, u64) {
         (self.failures(), self.ejected_until_ms)
     }
@@ -409,7 +409,7 @@ impl Endpoint {
         is_missing
     }
 
-    /// A request to it failed: no answer, or a server error. From `max_consecutive_failures` on it is left alone
+    /// A request to it failed: no answer, or a server error. From `max_consecutive_failures` on it is ejected
     /// for a while, twice as long each time, and then tried with whatever request comes.
     pub fn request_failed(&mut self, now_ms: u64, max_consecutive_failures: u32) {
         self.failed_model = None;
@@ -417,7 +417,7 @@ impl Endpoint {
         self.rest(now_ms, max_consecutive_failures);
     }
 
-    /// A request is sent there. One that was left alone is tried with one request at a time: it may still hang.
+    /// A request is sent there. One that was ejected is tried with one request at a time: it may still hang.
     pub fn request_sent(&mut self, now_ms: u64, max_consecutive_failures: u32) {
         self.rest(now_ms, max_consecutive_failures);
     }
@@ -627,7 +627,7 @@ mod tests {
         assert!(endpoint.is_candidate(1_500, 2));
     }
 
-    /// Whether it is left alone at 20,000 ms, of requests (sent, left) of which none was answered, if it last answered
+    /// Whether it is ejected at 20,000 ms, of requests (sent, left) of which none was answered, if it last answered
     /// another at `answered_ms`.
     #[track_caller]
     fn check_abandoned(requests: &[(u64, u64)], answered_ms: u64, left_alone: bool) {

@@ -282,7 +282,7 @@ impl Pool {
     }
 
     /// A request has failed at the endpoint of this load, which counts unless its prompt fails at others too. Gives the
-    /// endpoint's name if it is to be left alone for a while now.
+    /// endpoint's name if it is ejected for a while now.
     pub fn request_failed(
         &mut self,
         load_id: LoadId,
@@ -296,7 +296,7 @@ impl Pool {
         })
     }
 
-    /// Gives the endpoint's name if it is to be left alone for a while after this.
+    /// Gives the endpoint's name if it is ejected for a while after this.
     fn note_failure(
         &mut self,
         load_id: LoadId,

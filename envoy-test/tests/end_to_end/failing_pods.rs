@@ -68,7 +68,7 @@ fn a_pod_that_fails_fast_does_not_attract_traffic() {
 /// Nor one whose answers break off behind their first output, or tell there that they have failed. Of sixty requests it would
 /// get a share of fifteen.
 #[test]
-fn a_pod_whose_answers_break_off_is_left_alone() {
+fn a_pod_whose_answers_break_off_is_ejected() {
     for configuration in BODY_MODES {
         for is_told in [false, true] {
             let gateway = Setup::new(configuration).concurrency(1).start();
@@ -93,7 +93,7 @@ fn a_pod_whose_answers_break_off_is_left_alone() {
 
 /// Clients that leave in the middle of an answer say nothing of its pod.
 #[test]
-fn a_pod_is_not_left_alone_because_clients_leave_its_answers() {
+fn a_pod_is_not_ejected_because_clients_leave_its_answers() {
     let gateway = Setup::new(STOP_ITERATION).concurrency(1).start();
     let long = chat_with(json!({"model": "tiny", "max_tokens": 2_000, "stream": true}));
     wait_for(async {
@@ -102,7 +102,7 @@ fn a_pod_is_not_left_alone_because_clients_leave_its_answers() {
             stream.next_chunk().await.unwrap();
         }
     });
-    assert!(!gateway.envoy.log_text().contains("it is left alone"));
+    assert!(!gateway.envoy.log_text().contains("it is ejected"));
 }
 
 /// Nor one that takes requests and answers none: it is idle whenever their clients have left, and they leave late enough
@@ -123,7 +123,7 @@ fn a_pod_that_hangs_does_not_attract_requests_for_long() {
             (3..=10).contains(&sent),
             "{configuration}: {sent} of 80 requests went to the pod that hangs"
         );
-        assert!(gateway.envoy.log_text().contains("it does not answer; it is left alone"), "{configuration}");
+        assert!(gateway.envoy.log_text().contains("it does not answer; it is ejected"), "{configuration}");
     }
 }
 
@@ -140,10 +140,9 @@ fn a_prompt_that_fails_at_every_pod_takes_one_of_them_away_at_most() {
         let failed: Vec<u64> = gateway.pods.servers().map(|pod| pod.counters().failed).collect();
         assert!(failed.iter().filter(|failed| **failed > 0).count() >= 3, "{configuration}: {failed:?}");
         let log = gateway.envoy.log_text();
-        let left_alone = log.lines().filter(|line| line.contains("it is left alone"));
-        let left_alone: HashSet<&str> =
-            left_alone.filter_map(|line| line.split("endpoint ").nth(1)).collect();
-        assert!(left_alone.len() <= 1, "{configuration}: {left_alone:?}");
+        let ejected = log.lines().filter(|line| line.contains("it is ejected"));
+        let ejected: HashSet<&str> = ejected.filter_map(|line| line.split("endpoint ").nth(1)).collect();
+        assert!(ejected.len() <= 1, "{configuration}: {ejected:?}");
         let shares = gateway.shares(&gateway.burst(vec![chat("tiny"); 32]));
         assert!(shares.iter().filter(|share| **share > 0).count() >= 3, "{configuration}: {shares:?}");
     }
@@ -196,7 +195,7 @@ fn clients_that_leave_leave_no_load_behind() {
     let lines = gateway.envoy.access_log_until(22).unwrap();
     let decision = lines.last().unwrap()["decision"].as_str().unwrap();
     assert!(decision.contains("in_flight=0 waiting_tokens=0 "), "{decision}");
-    assert!(!gateway.envoy.log_text().contains("left alone"), "that they left says nothing of the pods");
+    assert!(!gateway.envoy.log_text().contains("it is ejected"), "that they left says nothing of the pods");
 }
 
 /// A request that a circuit breaker of the cluster holds back has reached no pod, though one was picked for it.
@@ -210,6 +209,6 @@ fn what_a_circuit_breaker_holds_back_says_nothing_of_the_pods() {
         let refused: Vec<&Response> = answers.iter().filter(|answer| answer.status == 503).collect();
         assert!(refused.len() >= 12, "{configuration}: {}", refused.len());
         assert!(refused.iter().all(|answer| answer.text().contains("overflow")), "{}", refused[0].text());
-        assert!(!gateway.envoy.log_text().contains("left alone"), "{configuration}");
+        assert!(!gateway.envoy.log_text().contains("it is ejected"), "{configuration}");
     }
 }

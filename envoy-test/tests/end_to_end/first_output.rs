@@ -59,6 +59,6 @@ fn a_pod_that_only_begins_its_streams_is_taken_for_one_that_hangs() {
         });
         let sent = gateway.pods.server(0).counters().requests_for("tiny");
         assert!((3..=7).contains(&sent), "{configuration}: {sent} of 40 requests went to the pod that hangs");
-        assert!(gateway.envoy.log_text().contains("it does not answer; it is left alone"), "{configuration}");
+        assert!(gateway.envoy.log_text().contains("it does not answer; it is ejected"), "{configuration}");
     }
 }

@@ -66,7 +66,7 @@ fn pods_that_do_not_have_the_model_are_hardly_asked_for_it() {
                 "{configuration}, {workers} workers: {missing} of 100 failed"
             );
             assert_eq!(missing + count(&answers, 200), 100);
-            assert!(!gateway.envoy.log_text().contains("left alone"), "{configuration}: they are well");
+            assert!(!gateway.envoy.log_text().contains("it is ejected"), "{configuration}: they are well");
             let newer = ask_all_ways(&gateway, "newer", 32);
             assert!(
                 count(&newer, 404) <= 14 && count(&newer, 200) >= 18,
@@ -89,7 +89,7 @@ fn requests_that_reach_a_pod_without_the_model_are_answered_by_the_next_of_the_p
             let asked: u64 =
                 [0, 1].map(|index| gateway.pods.server(index).counters().requests_for("tiny")).iter().sum();
             assert!((1..=40).contains(&asked), "{configuration}, {workers} workers: {asked} retries");
-            assert!(!gateway.envoy.log_text().contains("left alone"), "{configuration}: they are well");
+            assert!(!gateway.envoy.log_text().contains("it is ejected"), "{configuration}: they are well");
         }
     }
 }

@@ -20,7 +20,7 @@ use proxy_wasm::types::Action;
 use self::account::Account;
 use self::answer_body::Answer;
 use super::calls::{publish, publish_if, warn};
-use super::host::{self, Clock, Headers, LogLevel};
+use super::host::{self, Clock, Headers};
 use super::own_answers::refuse;
 use super::worker::Worker;
 use crate::config::PickTo;
@@ -139,7 +139,7 @@ pub type Waiter = Rc<RefCell<State>>;
 pub fn release(released: Released<Waiter>, worker: &RefCell<Worker<Waiter>>, now_ms: u64) {
     let Released { id, waiter: state, decision, prepared } = released;
     if let Err(error) = host::set_effective_context(id) {
-        host::log(LogLevel::Error, &format!("inference-picker: a request that waited is lost: {error:?}"));
+        log::error!("a request that waited is lost: {error:?}");
         return;
     }
     if let State::Waiting { pool, since_ms } = state.replace(State::Idle) {
