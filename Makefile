@@ -73,8 +73,9 @@ bench-peers: build ## compares the plugin with other gateways from PyPI and writ
 	cargo run --locked --release --package envoy-test --bin bench -- --write peers
 
 .PHONY: simulate-routing
-simulate-routing: ## compares picks in a simulation and writes docs/routing.md; takes a few minutes
-	cargo run --locked --release --package envoy-test --bin routing -- --write
+simulate-routing: ## compares picks in a simulation and writes docs/routing.md; takes an hour or more: ARGUMENTS="--requests 1000 --runs 1" is shorter
+	cargo run --locked --release --package envoy-test --bin routing -- --write $(ARGUMENTS)
+	cargo run --locked --release --package envoy-test --bin routing -- --objective --write
 
 .PHONY: bench-scale
 bench-scale: ## plays large pools in a simulation and writes docs/scale.md; takes a few minutes

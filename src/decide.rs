@@ -306,6 +306,7 @@ fn demand<'a>(prepared: &'a Prepared, pool: &Pool) -> Demand<'a> {
         model: (!prompt.model.is_empty()).then(|| AdapterId::of(&prompt.model)),
         blocks: prompt.blocks.as_ref().filter(|_| pool.prefixes().is_some()),
         streamed: prepared.streamed,
+        is_of_conversation: prepared.conversation.is_some(),
         visited: None,
     }
 }
@@ -347,7 +348,15 @@ pub fn pick_unread(
 ) -> Decision {
     let prompt_tokens = SMALL_REQUEST_TOKENS;
     let visited = conversation.and_then(|conversation| visited(conversation, prompt_tokens, pool, loads));
-    let demand = Demand { prompt_tokens, adapter: None, model: None, blocks: None, streamed: false, visited };
+    let demand = Demand {
+        prompt_tokens,
+        adapter: None,
+        model: None,
+        blocks: None,
+        streamed: false,
+        is_of_conversation: conversation.is_some(),
+        visited,
+    };
     let asked =
         Asked { strategy: RoutingStrategy::Default, demand, prompt: None, conversation, session: None };
     send(config, pool, loads, asked, now_ms, rng)
@@ -367,7 +376,7 @@ fn visited(conversation: Conversation, prompt_tokens: u32, pool: &Pool, loads: &
     let last = conversation.last?;
     let place = pool.place(loads.known_by_key(last.endpoint)?)?;
     let endpoint = pool.endpoints()?.get(place)?;
-    let is_cached = !endpoint.has_computed_anew_since(last.computed_tokens);
+    let is_cached = !endpoint.has_turned_over_since(last.turnover_tokens);
     let tokens = if is_cached { last.cached_tokens(prompt_tokens) } else { 0 };
     Some(Visited { place, tokens, is_strict: conversation.is_strict })
 }

@@ -507,8 +507,8 @@ impl<W> Picker<W> {
     pub fn session_sent(&self, pool: usize, sent: &Sent, now_ms: u64) -> Option<Entry> {
         let Visit { key, aside_of } = sent.session?;
         match aside_of.map(Last::after_aside) {
-            Some(Last { endpoint, tokens, computed_tokens }) => {
-                Some(Entry { key, endpoint, used_ms: now_ms, tokens, computed_tokens })
+            Some(Last { endpoint, tokens, turnover_tokens }) => {
+                Some(Entry { key, endpoint, used_ms: now_ms, tokens, turnover_tokens })
             }
             None => self.entry(pool, sent.load_id(), key, 0, now_ms),
         }
@@ -534,9 +534,9 @@ impl<W> Picker<W> {
     }
 
     fn entry(&self, pool: usize, at: LoadId, key: SessionKey, tokens: u32, now_ms: u64) -> Option<Entry> {
-        let computed_tokens = self.pool(pool)?.endpoint(at)?.computed_tokens();
+        let turnover_tokens = self.pool(pool)?.endpoint(at)?.turnover_tokens();
         let endpoint = EndpointKey::of(self.loads.address(at)?);
-        Some(Entry { key, endpoint, used_ms: now_ms, tokens, computed_tokens })
+        Some(Entry { key, endpoint, used_ms: now_ms, tokens, turnover_tokens })
     }
 
     /// Names the best of every other pool behind what was picked for the pool at `pool`. Envoy passes over what its cluster

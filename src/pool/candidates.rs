@@ -352,6 +352,7 @@ mod tests {
             model: None,
             blocks: None,
             streamed: false,
+            is_of_conversation: false,
             visited: None,
         };
         let mut made: Vec<u64> = Vec::new();

@@ -3,7 +3,7 @@
 //! Its bytes are a format number and the entries, with numbers in little-endian order:
 //!
 //! ```text
-//! key: 8 bytes | endpoint: 8 | last used, in milliseconds of the host's monotonic clock: 8 | tokens: 4 | computed: 4
+//! key: 8 bytes | endpoint: 8 | last used, in milliseconds of the host's monotonic clock: 8 | tokens: 4 | turned over: 4
 //! ```
 
 use super::{EndpointKey, SessionKey};
@@ -25,8 +25,8 @@ pub struct Entry {
     pub used_ms: u64,
     /// The tokens of it that the endpoint then had: its last prompt's, and those of the answer as far as they are known.
     pub tokens: u32,
-    /// The low bits of how many tokens the endpoint had computed by then, by its own count.
-    pub computed_tokens: u32,
+    /// The low bits of how many tokens the endpoint's cache had turned over by then.
+    pub turnover_tokens: u32,
 }
 
 impl Entry {
@@ -40,7 +40,7 @@ impl Entry {
             endpoint: EndpointKey::from_bits(u64::from_le_bytes(*endpoint)),
             used_ms: u64::from_le_bytes(*used_ms),
             tokens: u32::from_le_bytes(*tokens),
-            computed_tokens: u32::from_le_bytes(rest.try_into().ok()?),
+            turnover_tokens: u32::from_le_bytes(rest.try_into().ok()?),
         })
     }
 
@@ -49,7 +49,7 @@ impl Entry {
         bytes.extend(self.endpoint.to_bits().to_le_bytes());
         bytes.extend(self.used_ms.to_le_bytes());
         bytes.extend(self.tokens.to_le_bytes());
-        bytes.extend(self.computed_tokens.to_le_bytes());
+        bytes.extend(self.turnover_tokens.to_le_bytes());
     }
 
     /// Whether it was not used for so long. One that is dated later than now is as old as one that is as much older.
@@ -139,7 +139,7 @@ mod tests {
 
     fn entry(key: u64, used_ms: u64) -> Entry {
         let endpoint = EndpointKey::from_bits(key % 3);
-        Entry { key: SessionKey::from_bits(key), endpoint, used_ms, tokens: 7, computed_tokens: 8 }
+        Entry { key: SessionKey::from_bits(key), endpoint, used_ms, tokens: 7, turnover_tokens: 8 }
     }
 
     fn keys(bucket: &Bucket) -> Vec<u64> {

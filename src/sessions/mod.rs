@@ -68,8 +68,8 @@ pub struct Last {
     pub endpoint: EndpointKey,
     /// The tokens of it that the endpoint then had.
     pub tokens: u32,
-    /// The low bits of how many tokens the endpoint had computed by then, by its own count.
-    pub computed_tokens: u32,
+    /// The low bits of how many tokens the endpoint's cache had turned over by then.
+    pub turnover_tokens: u32,
 }
 
 /// The part of what a conversation had at its last request that a prompt must have to be taken for its continuation.
@@ -78,7 +78,7 @@ const ASIDE_SHARE: u32 = 2;
 impl Last {
     /// It was there, and it is not known what of it is left.
     pub fn at(endpoint: EndpointKey) -> Last {
-        Last { endpoint, tokens: 0, computed_tokens: 0 }
+        Last { endpoint, tokens: 0, turnover_tokens: 0 }
     }
 
     /// Whether a prompt of so many tokens is none that continues the conversation: it is much shorter than what was there, as a
@@ -101,8 +101,8 @@ impl Last {
 }
 
 impl From<Entry> for Last {
-    fn from(Entry { endpoint, tokens, computed_tokens, .. }: Entry) -> Last {
-        Last { endpoint, tokens, computed_tokens }
+    fn from(Entry { endpoint, tokens, turnover_tokens, .. }: Entry) -> Last {
+        Last { endpoint, tokens, turnover_tokens }
     }
 }
 

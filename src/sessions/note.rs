@@ -1,7 +1,7 @@
 //! What one gateway tells another of a conversation. Its bytes, with numbers in little-endian order:
 //!
 //! ```text
-//! 0 for something stored, 1 for a session | key: 8 bytes | endpoint: 8 | tokens: 4 | computed: 4
+//! 0 for something stored, 1 for a session | key: 8 bytes | endpoint: 8 | tokens: 4 | turned over: 4
 //! ```
 
 use super::{EndpointKey, Entry, KnownBy, SessionKey};
@@ -28,7 +28,7 @@ impl Note {
         bytes.extend(self.entry.key.to_bits().to_le_bytes());
         bytes.extend(self.entry.endpoint.to_bits().to_le_bytes());
         bytes.extend(self.entry.tokens.to_le_bytes());
-        bytes.extend(self.entry.computed_tokens.to_le_bytes());
+        bytes.extend(self.entry.turnover_tokens.to_le_bytes());
     }
 
     /// Reads one, of a time that is not known; `None` for bytes that are none.
@@ -47,7 +47,7 @@ impl Note {
             endpoint: EndpointKey::from_bits(u64::from_le_bytes(*endpoint)),
             used_ms: 0,
             tokens: u32::from_le_bytes(*tokens),
-            computed_tokens: u32::from_le_bytes(rest.try_into().ok()?),
+            turnover_tokens: u32::from_le_bytes(rest.try_into().ok()?),
         };
         Some(Note { by, entry })
     }
@@ -63,7 +63,7 @@ mod tests {
     fn what_is_read_is_what_was_written_and_nothing_else() {
         for by in [KnownBy::Stored, KnownBy::Name] {
             let (key, endpoint) = (SessionKey::from_bits(u64::MAX - 1), EndpointKey::from_bits(7));
-            let entry = Entry { key, endpoint, used_ms: 0, tokens: 3, computed_tokens: u32::MAX };
+            let entry = Entry { key, endpoint, used_ms: 0, tokens: 3, turnover_tokens: u32::MAX };
             let mut bytes = Vec::new();
             Note { by, entry }.write(&mut bytes);
             assert_eq!(Note::read(&bytes), Some(Note { by, entry }));

@@ -162,7 +162,7 @@ mod tests {
 
     fn entry(name: u64, used_ms: u64) -> Entry {
         let key = SessionKey::of_stored(&name.to_le_bytes());
-        Entry { key, endpoint: EndpointKey::from_bits(name % 4), used_ms, tokens: 0, computed_tokens: 0 }
+        Entry { key, endpoint: EndpointKey::from_bits(name % 4), used_ms, tokens: 0, turnover_tokens: 0 }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod best;
 pub mod default;
+mod home;
 mod least_request;
 pub mod prefix_cache;
 mod round_robin;
@@ -35,6 +36,8 @@ pub struct Demand<'a> {
     pub blocks: Option<&'a PromptBlocks>,
     /// Whether the answer is streamed.
     pub streamed: bool,
+    /// Whether it belongs to a conversation, which more requests may follow.
+    pub is_of_conversation: bool,
     /// Where its conversation was served last, if that is known.
     pub visited: Option<Visited>,
 }
@@ -128,9 +131,9 @@ impl<'a> Judge<'a, '_> {
             }
             let (quads, costs) = (part.of(candidates.quads()), part.of(&costs));
             let mut best = best(quads, costs, draw);
-            if let Some(first_new) = work.first_new.filter(|_| ranked.is_empty())
+            if let Some(key) = self.home_key(&work, draw).filter(|_| ranked.is_empty())
                 && let Some(least) = best.first()
-                && let Some(home) = self.home(quads, costs, least.cost, first_new)
+                && let Some(home) = self.home(quads, costs, least.cost, key)
             {
                 best.retain(|contender| contender.place != home.place);
                 best.insert(0, home);
@@ -141,17 +144,19 @@ impl<'a> Judge<'a, '_> {
         self.put_first(ranked, &costs)
     }
 
-    /// Of those whose costs are about the least, the one to which a prompt belongs: where its conversation was last, and
-    /// otherwise by its first block that none of them holds.
-    fn home(
-        &self,
-        quads: &[Quad],
-        costs: &[f32x4],
-        least_cost: f32,
-        first_new: BlockHash,
-    ) -> Option<Contender> {
+    /// By what the request has its home, if it has one: its first block that no endpoint holds, or a draw for each request of a
+    /// conversation.
+    fn home_key(&self, work: &Work, draw: u32) -> Option<u64> {
+        let by_draw = self.strategy == RoutingStrategy::Default && self.demand.is_of_conversation;
+        let first_new = work.first_new.map(u32::from_le_bytes);
+        first_new.or_else(|| by_draw.then_some(draw)).map(u64::from)
+    }
+
+    /// Of those whose costs are about the least, the one to which the request belongs: where its conversation was last, and
+    /// otherwise by its key.
+    fn home(&self, quads: &[Quad], costs: &[f32x4], least_cost: f32, key: u64) -> Option<Contender> {
         let visited = self.demand.visited.map(|visited| visited.place as u32);
-        prefix_cache::home(self.pool, quads, costs, least_cost, first_new, visited)
+        home::home(self.pool, quads, costs, least_cost, key, visited)
     }
 
     /// The same with the endpoint first that the request goes to whatever it costs, if there is one that may be picked.

@@ -1,7 +1,7 @@
 //! Compares picks in virtual time: every picker on every kind of traffic, or those that are named.
 //!
 //! It prints the figures of what the arguments name. With `--write` it plays the whole comparison instead and writes
-//! `docs/routing.md`, its plots and `docs/routing.json`.
+//! `docs/routing.md`, its plots and `docs/routing.json`; with `--objective --write` it writes what everybody carries.
 
 use std::io::Write;
 
@@ -158,11 +158,12 @@ fn print_capacities(arguments: &Arguments) -> Result<()> {
 
 fn write_comparison(arguments: &Arguments) -> Result<()> {
     let repetition = arguments.repetition();
-    eprintln!("Capacity");
-    let capacity = arguments.capacity()?;
     let mut sections = Vec::new();
-    for (title, cases) in comparison() {
+    for (title, cases) in comparison(&arguments.load) {
         eprintln!("{title}");
+        // Caches are full only when many agents have come far.
+        let longer = if title == AGENTS { AGENTS_LONGER } else { 1 };
+        let repetition = Repetition { requests: repetition.requests * longer, ..repetition };
         sections.push(Section { title, outcomes: compare(&cases, repetition, show_progress)? });
     }
     let hot_prompt = Case::usual(Workload::HotPrompt, 0.7);
@@ -172,12 +173,17 @@ fn write_comparison(arguments: &Arguments) -> Result<()> {
     };
     let timelines = [PickerKind::DefaultWeights, PickerKind::PrefixCache].map(timeline);
     let timelines = timelines.into_iter().collect::<Result<Vec<_>>>()?;
-    report::write(project_root(), &capacity, &sections, &timelines)
+    report::write(project_root(), &sections, &timelines)
 }
 
 /// What `docs/routing.md` shows.
-fn comparison() -> Vec<(String, Vec<Case>)> {
-    let all_at = |load| Workload::ALL.map(|workload| Case::usual(workload, load)).to_vec();
+fn comparison(loads: &[f64]) -> Vec<(String, Vec<Case>)> {
+    let alike = Workload::ALL.into_iter().filter(|&workload| workload != Workload::Agents);
+    let alike: Vec<_> = alike.collect();
+    let all_at = |load: f64| {
+        let cases = alike.iter().map(|&workload| Case::usual(workload, load)).collect();
+        (format!("At {:.0} % of the capacity", load * 100.0), cases)
+    };
     let usual = PoolSettings::default();
     let other_pools = [
         PoolSettings { slow_pod: true, ..usual.clone() },
@@ -192,13 +198,24 @@ fn comparison() -> Vec<(String, Vec<Case>)> {
         ..Case::with_pool(Workload::Azure, 0.7, PoolSettings { engine_speed, ..PoolSettings::default() })
     });
     let other_pools = other_pools.into_iter().chain([slow_and_unshared]).chain(other_speeds);
-    vec![
-        ("At 70 % of the capacity".to_owned(), all_at(0.7)),
-        ("At 90 % of the capacity".to_owned(), all_at(0.9)),
+    let others = [
+        (AGENTS.to_owned(), agents(loads)),
         ("Other pools, at 70 % of their speed".to_owned(), other_pools.collect()),
-        (report::SEVERAL_WORKERS.to_owned(), several(&Workload::ALL, &[1, 4, 16, 64].map(of_workers))),
+        (report::SEVERAL_WORKERS.to_owned(), several(&IN_SEVERAL, &[1, 4, 16, 64].map(of_workers))),
         ("Several gateways, at 70 %".to_owned(), several_gateways()),
-    ]
+    ];
+    loads.iter().copied().map(all_at).chain(others).collect()
+}
+
+const AGENTS: &str = "Agents";
+/// How many times as many requests agents send.
+const AGENTS_LONGER: usize = 3;
+
+/// In the usual pool, and in one of which a pod is slow.
+fn agents(loads: &[f64]) -> Vec<Case> {
+    let slow = PoolSettings { slow_pod: true, ..Workload::Agents.pool() };
+    let usual = loads.iter().map(|&load| Case::usual(Workload::Agents, load));
+    usual.chain([Case::with_pool(Workload::Agents, 0.7, slow)]).collect()
 }
 
 /// Gateways in front of a pool at 70 %, each in front of each kind of traffic.
@@ -214,22 +231,24 @@ fn several(workloads: &[Workload], settings: &[Gateways]) -> Vec<Case> {
         .collect()
 }
 
+/// What is played before several workers or gateways.
+const IN_SEVERAL: [Workload; 5] = [
+    Workload::Conversation,
+    Workload::MultiTurn,
+    Workload::SharedPrefixes,
+    Workload::HotPrompt,
+    Workload::Random,
+];
+
 fn of_workers(workers: usize) -> Gateways {
     Gateways { workers, ..Gateways::default() }
 }
 
 fn several_gateways() -> Vec<Case> {
     let told = Some(Gateways::LATENESS_MS);
-    let settings = [(1, None), (2, None), (2, told), (4, None), (4, told)];
+    let settings = [(1, None), (4, None), (4, told), (20, None), (20, told)];
     let settings = settings.map(|(gateways, peers_ms)| Gateways { gateways, workers: 1, peers_ms });
-    let workloads = [
-        Workload::Conversation,
-        Workload::MultiTurn,
-        Workload::SharedPrefixes,
-        Workload::HotPrompt,
-        Workload::Random,
-    ];
-    several(&workloads, &settings)
+    several(&IN_SEVERAL, &settings)
 }
 
 fn show_progress(done: usize, all: usize) {

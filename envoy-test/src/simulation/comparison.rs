@@ -58,7 +58,7 @@ impl Case {
             rate_per_s: load * workload.capacity_per_s() * speed,
             pool,
             gateways: Gateways::default(),
-            pickers: PickerKind::ALL.to_vec(),
+            pickers: PickerKind::all_for(workload).to_vec(),
         }
     }
 

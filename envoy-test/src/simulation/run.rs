@@ -117,8 +117,10 @@ impl Run<'_> {
         let turn = &mut progress.session.turns[progress.next_turn];
         progress.said.extend(std::mem::take(&mut turn.text));
         let output_tokens = turn.output_tokens;
-        let adapter = &progress.session.adapter;
-        let request = Request { key: self.sent, prompt: &progress.said, adapter: adapter.as_deref() };
+        let Session { adapter, name, .. } = &progress.session;
+        let adapter_name = adapter.as_deref();
+        let request =
+            Request { key: self.sent, prompt: &progress.said, adapter: adapter_name, session: *name };
         let pod = self.picker.pick(&request, &self.engines, now);
         let (prompt, adapter) = (progress.said.clone(), adapter.clone());
         let request = EngineRequest { prompt, output_tokens, adapter, cache_salt: None };

@@ -81,7 +81,8 @@ pub fn play(scenario: &LargeScenario) -> Result<(Record, Seen)> {
     let &LargeScenario { traffic, picker, pods, gateways, requests_a_pod, seed } = scenario;
     let sessions = traffic.sessions(pods, requests_a_pod * pods, &mut fastrand::Rng::with_seed(seed));
     let engines = PoolSettings { pods, ..PoolSettings::default() }.engines();
-    let mut picker = CorePicker::watched(picker.name(), &engines, gateways, fastrand::Rng::with_seed(seed));
+    let mut picker =
+        CorePicker::watched(picker.strategy(), &engines, gateways, fastrand::Rng::with_seed(seed));
     let record = run::run(sessions, engines, &mut picker)?;
     Ok((record, picker.seen().context("it was watched")?))
 }

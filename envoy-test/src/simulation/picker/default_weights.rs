@@ -99,7 +99,7 @@ mod tests {
     }
 
     fn pick(picker: &mut DefaultWeights, prompt: &[u32], engines: &[Engine]) -> usize {
-        picker.pick(&Request { key: 0, prompt, adapter: None }, engines, Duration::ZERO)
+        picker.pick(&Request { key: 0, prompt, adapter: None, session: None }, engines, Duration::ZERO)
     }
 
     #[test]

@@ -17,13 +17,14 @@ use inference_picker::openai::{Usage, read_request};
 use inference_picker::picker::{Outcome, Picker as CoreWorker, Sent};
 use inference_picker::pool::{Pool, Snapshot, encode};
 use inference_picker::prefix::PrefixIndex;
+use inference_picker::sessions::{Conversation, KnownBy, Last, Name, SessionKey, Table, Visit};
 use serde_json::json;
 
 use super::scraping::Scraping;
-use super::shared_data::{Place, SharedData};
+use super::shared_data::{InMemory, Place, SharedData};
 use super::telling::{Others, Telling, Told};
 use super::watch::{Seen, State, Watch};
-use super::{Gateways, Picker, Request};
+use super::{Gateways, Picker, Request, Strategy};
 use crate::model_server::engine::{Engine, Eviction, Output};
 
 /// The plugin's own tick.
@@ -62,6 +63,7 @@ struct Gateway {
 struct Worker {
     core: CoreWorker<()>,
     place: Place,
+    sessions: Table,
     reads: Interval,
     snapshot_reads: Interval,
     heartbeat: Interval,
@@ -69,7 +71,7 @@ struct Worker {
 }
 
 impl CorePicker {
-    pub fn new(strategy: &str, engines: &[Engine], gateways: Gateways, mut rng: Rng) -> CorePicker {
+    pub fn new(strategy: Strategy, engines: &[Engine], gateways: Gateways, mut rng: Rng) -> CorePicker {
         let config = configuration(strategy, engines);
         let telling = gateways.peers_ms.map(|lateness_ms| Telling::new(Duration::from_millis(lateness_ms)));
         let gateway = |index| {
@@ -89,7 +91,7 @@ impl CorePicker {
     }
 
     /// The same, watched.
-    pub fn watched(strategy: &str, engines: &[Engine], gateways: Gateways, rng: Rng) -> CorePicker {
+    pub fn watched(strategy: Strategy, engines: &[Engine], gateways: Gateways, rng: Rng) -> CorePicker {
         CorePicker { watch: Some(Watch::default()), ..CorePicker::new(strategy, engines, gateways, rng) }
     }
 
@@ -103,9 +105,7 @@ impl Picker for CorePicker {
     fn pick(&mut self, request: &Request<'_>, _engines: &[Engine], now: Duration) -> usize {
         let gateway = self.rng.usize(..self.gateways.len());
         let worker = self.rng.usize(..self.gateways[gateway].workers.len());
-        let body =
-            json!({"model": request.adapter.unwrap_or("model"), "stream": true, "prompt": request.prompt})
-                .to_string();
+        let body = body_of(request);
         let began = self.watch.as_ref().map(|_| Instant::now());
         let (pick, sent) = self.gateways[gateway].pick(worker, body.as_bytes(), milliseconds(now));
         if let Some((watch, began)) = self.watch.as_mut().zip(began) {
@@ -122,14 +122,18 @@ impl Picker for CorePicker {
 
     fn ended(&mut self, key: usize, output: &Output) {
         let Some(InFlight { gateway, worker, mut sent }) = self.in_flight.remove(&key) else { return };
-        let core = &mut self.gateways[gateway].workers[worker].core;
+        let Gateway { workers, shared, .. } = &mut self.gateways[gateway];
+        let worker = &mut workers[worker];
+        let now_ms = milliseconds(output.at);
         let usage = Usage {
             prompt_tokens: output.prompt_tokens as u32,
             completion_tokens: output.output_tokens as u32,
             cached_tokens: Some(output.cached_tokens as u32),
         };
-        core.answered(&mut sent, 0, Some(usage), milliseconds(output.at));
-        core.end(sent, milliseconds(output.at));
+        let session = worker.core.session_answered(0, &mut sent, Some(Some(usage)), now_ms);
+        session.iter().for_each(|entry| _ = worker.sessions.put(&shared.sessions, entry));
+        worker.core.answered(&mut sent, 0, Some(usage), now_ms);
+        worker.core.end(sent, now_ms);
     }
 
     fn next_tick(&self) -> Option<Duration> {
@@ -190,7 +194,7 @@ impl Gateway {
     fn pick(&mut self, index: usize, body: &[u8], now_ms: u64) -> (Pick, Sent) {
         let worker = &mut self.workers[index];
         worker.read(&self.shared, self.scraping.published.as_ref(), now_ms);
-        let picked = worker.pick(body, now_ms);
+        let picked = worker.pick(body, &self.shared.sessions, now_ms);
         worker.publish(&mut self.shared, now_ms);
         picked
     }
@@ -223,6 +227,7 @@ impl Worker {
         Worker {
             core: CoreWorker::new(config.clone(), rng),
             place: Place::new(id),
+            sessions: Table::new(config.sessions),
             reads: Interval::new(READ_MS),
             snapshot_reads: Interval::new(SNAPSHOT_READ_MS),
             heartbeat: Interval::new(HEARTBEAT_MS),
@@ -256,12 +261,20 @@ impl Worker {
     }
 
     /// Decides a request, and counts it where it goes.
-    fn pick(&mut self, body: &[u8], now_ms: u64) -> (Pick, Sent) {
+    fn pick(&mut self, body: &[u8], sessions: &InMemory, now_ms: u64) -> (Pick, Sent) {
         let request = read_request(body).expect("the body is a request");
-        let prepared = self.core.prepare(&request, None, 0).expect("any model is served");
+        let mut prepared = self.core.prepare(&request, None, 0).expect("any model is served");
+        if let Some(name) = Name::in_body(&self.core.config().session_by, &request, None) {
+            let key = SessionKey::of_session(0, name);
+            let last = self.sessions.get(sessions, key, now_ms).map(Last::from);
+            prepared.session = Some(Visit::new(key, last, prepared.prompt.tokens));
+            prepared.conversation = Some(Conversation { by: KnownBy::Name, last, is_strict: false });
+        }
         match self.core.decide(0, &prepared, || (), now_ms) {
             Outcome::Decided(Decision::Send(pick)) => {
                 let sent = self.core.send(&pick, now_ms);
+                let session = self.core.session_sent(0, &sent, now_ms);
+                session.iter().for_each(|entry| _ = self.sessions.put(sessions, entry));
                 (pick, sent)
             }
             other => panic!("a pool with endpoints picks one of them, but: {other:?}"),
@@ -274,22 +287,38 @@ fn milliseconds(time: Duration) -> u64 {
 }
 
 /// Nothing is shed or held back: what is compared is picks.
-fn configuration(strategy: &str, engines: &[Engine]) -> Config {
+fn configuration(strategy: Strategy, engines: &[Engine]) -> Config {
     let endpoints: Vec<_> = (0..engines.len()).map(|pod| address_of(pod).to_string()).collect();
     let server = match engines.first().map(|engine| engine.settings().eviction) {
         Some(Eviction::Run) => "sglang",
         _ => "vllm",
     };
+    let session_by = if strategy.with_sessions { vec!["body prompt_cache_key"] } else { vec![] };
     let document = json!({
         "scrapeCluster": "pods",
+        "sessionBy": session_by,
         "pools": [{"name": "pool", "cluster": "pool", "modelServer": server, "endpoints": endpoints,
-            "routingStrategy": strategy}],
+            "routingStrategy": strategy.name}],
     });
     Config::parse(document.to_string().as_bytes()).expect("the configuration is valid")
 }
 
+fn body_of(request: &Request<'_>) -> String {
+    let mut body =
+        json!({"model": request.adapter.unwrap_or("model"), "stream": true, "prompt": request.prompt});
+    if let Some(session) = request.session {
+        body["prompt_cache_key"] = name_of(session).into();
+    }
+    body.to_string()
+}
+
+/// What a client calls its session.
+pub(super) fn name_of(session: usize) -> String {
+    format!("session-{session}")
+}
+
 /// The pod is in the port: no request is ever sent there.
-fn address_of(pod: usize) -> SocketAddr {
+pub(super) fn address_of(pod: usize) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], FIRST_PORT + pod as u16))
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod default_weights;
 mod gateway;
 pub(crate) mod guide_schedule;
 pub(crate) mod oracle;
+mod ring_hash;
 mod scraping;
 mod sent_blocks;
 mod shared_data;
@@ -18,6 +19,7 @@ pub use gateway::CorePicker;
 use guide_schedule::{Figures, GuideSchedule};
 pub use watch::{Seen, State};
 
+use super::workload::Workload;
 use crate::model_server::engine::{Engine, Output};
 
 /// A request as a picker sees it.
@@ -28,6 +30,8 @@ pub struct Request<'a> {
     pub prompt: &'a [u32],
     /// The adapter it is for, if not for the base model.
     pub adapter: Option<&'a str>,
+    /// The number by which its client names its session.
+    pub session: Option<usize>,
 }
 
 /// Picks an engine for each request. It is told what a gateway sees of the answers, and may ask the engines' gauges at a
@@ -69,6 +73,15 @@ impl Default for Gateways {
     }
 }
 
+/// What the core is configured with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Strategy {
+    /// Of `routingStrategy`.
+    pub name: &'static str,
+    /// Whether it is told of sessions.
+    pub with_sessions: bool,
+}
+
 /// A rule by which engines are picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PickerKind {
@@ -76,8 +89,10 @@ pub enum PickerKind {
     RoundRobin,
     /// The core's LEAST_REQUEST.
     LeastRequest,
-    /// The core's DEFAULT.
+    /// The core's DEFAULT, that is not told of sessions.
     Default,
+    /// The core's DEFAULT with sessions.
+    DefaultWithSessions,
     /// The core's PREFIX_CACHE.
     PrefixCache,
     /// The reference endpoint picker of the Gateway API with the default weights of its binary.
@@ -86,11 +101,14 @@ pub enum PickerKind {
     GuideSchedule,
     /// The same, with figures that suit the pool in place of the guide's.
     TunedGuideSchedule,
+    /// Envoy's ring hash, by the name of the session.
+    RingHash,
     /// Knows every engine's true state, and takes the earliest first token.
     Oracle,
 }
 
 impl PickerKind {
+    /// Those that are told of no sessions, or need not be.
     pub const ALL: [PickerKind; 8] = [
         PickerKind::RoundRobin,
         PickerKind::LeastRequest,
@@ -102,15 +120,36 @@ impl PickerKind {
         PickerKind::Oracle,
     ];
 
+    /// The same and those that go by sessions, for traffic in which these have names.
+    pub const WITH_SESSIONS: [PickerKind; 10] = [
+        PickerKind::RoundRobin,
+        PickerKind::LeastRequest,
+        PickerKind::Default,
+        PickerKind::DefaultWithSessions,
+        PickerKind::PrefixCache,
+        PickerKind::DefaultWeights,
+        PickerKind::GuideSchedule,
+        PickerKind::TunedGuideSchedule,
+        PickerKind::RingHash,
+        PickerKind::Oracle,
+    ];
+
+    /// Everybody who is compared on this traffic.
+    pub fn all_for(workload: Workload) -> &'static [PickerKind] {
+        if workload == Workload::Agents { &PickerKind::WITH_SESSIONS } else { &PickerKind::ALL }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             PickerKind::RoundRobin => "ROUND_ROBIN",
             PickerKind::LeastRequest => "LEAST_REQUEST",
             PickerKind::Default => "DEFAULT",
+            PickerKind::DefaultWithSessions => "DEFAULT with sessions",
             PickerKind::PrefixCache => "PREFIX_CACHE",
             PickerKind::DefaultWeights => "endpoint picker, default weights",
             PickerKind::GuideSchedule => "endpoint picker, guide's schedule",
             PickerKind::TunedGuideSchedule => "endpoint picker, guide's schedule tuned",
+            PickerKind::RingHash => "ring hash",
             PickerKind::Oracle => "oracle",
         }
     }
@@ -122,8 +161,25 @@ impl PickerKind {
             PickerKind::DefaultWeights => Box::new(default_weights::DefaultWeights::new(engines, rng)),
             PickerKind::GuideSchedule => Box::new(GuideSchedule::new(engines, Figures::GUIDE, rng)),
             PickerKind::TunedGuideSchedule => Box::new(GuideSchedule::new(engines, Figures::POOL, rng)),
+            PickerKind::RingHash => Box::new(ring_hash::RingHash::new(engines, rng)),
             PickerKind::Oracle => Box::new(oracle::Oracle::new(rng)),
-            _ => Box::new(gateway::CorePicker::new(self.name(), engines, gateways, rng)),
+            PickerKind::RoundRobin
+            | PickerKind::LeastRequest
+            | PickerKind::Default
+            | PickerKind::DefaultWithSessions
+            | PickerKind::PrefixCache => {
+                Box::new(gateway::CorePicker::new(self.strategy(), engines, gateways, rng))
+            }
+        }
+    }
+
+    /// What the core is configured with.
+    pub(super) fn strategy(self) -> Strategy {
+        match self {
+            PickerKind::DefaultWithSessions => {
+                Strategy { name: PickerKind::Default.name(), with_sessions: true }
+            }
+            _ => Strategy { name: self.name(), with_sessions: self == PickerKind::PrefixCache },
         }
     }
 }

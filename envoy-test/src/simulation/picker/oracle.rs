@@ -81,7 +81,10 @@ mod tests {
 
     fn check(prompt: &[u32], engines: &[Engine], now: Duration, expected: usize) {
         let mut oracle = Oracle::new(Rng::with_seed(1));
-        assert_eq!(oracle.pick(&Request { key: 0, prompt, adapter: None }, engines, now), expected);
+        assert_eq!(
+            oracle.pick(&Request { key: 0, prompt, adapter: None, session: None }, engines, now),
+            expected
+        );
     }
 
     #[test]

@@ -1,19 +1,44 @@
-//! A gateway's shared data: the ledger and the full chunks of its journal, which nobody else writes to in between.
+//! A gateway's shared data: the ledger and the full chunks of its journal, and where sessions were; nobody else writes to it in
+//! between.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use inference_picker::ledger::{CHUNKS_KEPT, Chunk, Heard, Ledger, Member};
 use inference_picker::load::LoadBook;
 use inference_picker::prefix::PromptEvent;
+use inference_picker::sessions::Buckets;
 
 pub struct SharedData {
     pub ledger: Ledger,
     chunks: HashMap<u64, Chunk>,
+    pub sessions: InMemory,
+}
+
+/// Buckets of a table of sessions.
+#[derive(Default)]
+pub struct InMemory {
+    buckets: RefCell<HashMap<usize, Vec<u8>>>,
+}
+
+impl Buckets for InMemory {
+    fn secret(&self) -> u64 {
+        0
+    }
+
+    fn read(&self, bucket: usize) -> Option<(Vec<u8>, u32)> {
+        Some((self.buckets.borrow().get(&bucket)?.clone(), 1))
+    }
+
+    fn write(&self, bucket: usize, bytes: &[u8], _version: Option<u32>) -> bool {
+        self.buckets.borrow_mut().insert(bucket, bytes.to_vec());
+        true
+    }
 }
 
 impl SharedData {
     pub fn new(gateway: u64) -> SharedData {
-        SharedData { ledger: Ledger::new(gateway, 0), chunks: HashMap::new() }
+        SharedData { ledger: Ledger::new(gateway, 0), chunks: HashMap::new(), sessions: InMemory::default() }
     }
 
     pub fn ledger_bytes(&self) -> usize {

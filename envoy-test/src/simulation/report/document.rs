@@ -31,20 +31,13 @@ pub struct Capacity {
     pub outcomes: Vec<CarriedOutcome>,
 }
 
-/// Writes all files into the project's `docs`, and capacity into its README too. The plot of first tokens is of the first
-/// section.
+/// Writes what was compared into the project's `docs`. The plot of first tokens is of the first section.
 ///
 /// # Errors
 /// A file that cannot be read or written, or has no markers.
-pub fn write(
-    project: &Path,
-    capacity: &Capacity,
-    sections: &[Section],
-    timelines: &[Timeline],
-) -> Result<()> {
+pub fn write(project: &Path, sections: &[Section], timelines: &[Timeline]) -> Result<()> {
     let first = sections.first().context("there is nothing to write")?;
     let file = |name: &str| project.join("docs").join(name);
-    write_capacity(project, capacity)?;
     put(&file("routing-first-token.svg"), &plots::first_tokens(&first.outcomes)?)?;
     put(&file("routing-hot-prompt.svg"), &plots::timelines(timelines)?)?;
     put(&file("routing.json"), &format!("{:#}\n", as_json(sections)))?;

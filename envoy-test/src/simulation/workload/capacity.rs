@@ -38,6 +38,7 @@ impl Workload {
             Workload::Embeddings => 50.0,
             Workload::Day => 28.0,
             Workload::TwoModels => 90.0,
+            Workload::Agents => 24.0,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! pause after the answer before it. A turn's prompt is all that was said before, answers included, and its own text.
 
 pub(crate) mod adapters;
+mod agents;
 mod azure;
 mod bursts;
 mod capacity;
@@ -45,13 +46,20 @@ pub struct Session {
     pub starts: Duration,
     /// The adapter that it asks for; nothing: the base model.
     pub adapter: Option<String>,
+    /// The number by which its client names it, if it does.
+    pub name: Option<usize>,
     pub turns: Vec<Turn>,
 }
 
 impl Session {
     /// A session of a single request.
     pub(crate) fn single(starts: Duration, text: Vec<u32>, output_tokens: usize) -> Session {
-        Session { starts, adapter: None, turns: vec![Turn { pause: Duration::ZERO, text, output_tokens }] }
+        Session {
+            starts,
+            adapter: None,
+            name: None,
+            turns: vec![Turn { pause: Duration::ZERO, text, output_tokens }],
+        }
     }
 }
 
@@ -84,10 +92,12 @@ pub enum Workload {
     Day,
     /// Chats with one model and summaries by another.
     TwoModels,
+    /// Agents that call tools: sessions that grow to 60,000 tokens.
+    Agents,
 }
 
 impl Workload {
-    pub const ALL: [Workload; 13] = [
+    pub const ALL: [Workload; 14] = [
         Workload::Conversation,
         Workload::Azure,
         Workload::MultiTurn,
@@ -101,6 +111,7 @@ impl Workload {
         Workload::Embeddings,
         Workload::Day,
         Workload::TwoModels,
+        Workload::Agents,
     ];
 
     pub fn name(self) -> &'static str {
@@ -118,16 +129,18 @@ impl Workload {
             Workload::Embeddings => "embeddings",
             Workload::Day => "day",
             Workload::TwoModels => "two-models",
+            Workload::Agents => "agents",
         }
     }
 
-    /// The pool that it is usually sent to. Long prompts and answers take engines with room for four times as much, and long
-    /// prompts some that compute four times as fast.
+    /// The pool that it is usually sent to. Long prompts and answers take engines with room for four times as much, those of
+    /// agents for eight times, and long prompts some that compute four times as fast.
     pub fn pool(self) -> PoolSettings {
         let usual = PoolSettings::default();
         match self {
             Workload::LongAnswers => PoolSettings { kv_share: 4.0, ..usual },
             Workload::Rag => PoolSettings { engine_speed: 4.0, kv_share: 4.0, ..usual },
+            Workload::Agents => PoolSettings { engine_speed: 4.0, kv_share: 8.0, ..usual },
             _ => usual,
         }
     }
@@ -153,6 +166,7 @@ pub fn sessions(workload: Workload, requests: usize, rate_per_s: f64, seed: u64)
         Workload::Embeddings => Ok(embeddings::sessions(requests, rate_per_s, &mut rng)),
         Workload::Day => day::sessions(requests, rate_per_s, &mut rng),
         Workload::TwoModels => Ok(two_models::sessions(requests, rate_per_s, &mut rng)),
+        Workload::Agents => Ok(agents::sessions(requests, rate_per_s, &mut rng)),
     }
 }
 
@@ -178,7 +192,8 @@ mod tests {
 
     #[test]
     fn it_comes_at_the_rate_asked_for() {
-        for workload in Workload::ALL {
+        // Of agents there are few, and sub-agents start later.
+        for workload in Workload::ALL.into_iter().filter(|&workload| workload != Workload::Agents) {
             for rate_per_s in [5.0, 80.0] {
                 let last = drawn(workload, rate_per_s, 1).last().unwrap().starts;
                 let found = REQUESTS as f64 / last.as_secs_f64();
@@ -210,6 +225,7 @@ mod tests {
         check(Workload::Rag, |distinct| distinct == 1);
         check(Workload::Day, |distinct| distinct < REQUESTS / 2);
         check(Workload::TwoModels, |distinct| distinct <= 60);
+        check(Workload::Agents, |distinct| distinct == 4);
         let alone = [Workload::Azure, Workload::Random, Workload::Bursts, Workload::Adapters];
         for alone in alone.into_iter().chain([Workload::LongAnswers, Workload::Embeddings]) {
             check(alone, |distinct| distinct == REQUESTS);

@@ -20,11 +20,12 @@ pub fn sessions(requests: usize, rate_per_s: f64, rng: &mut Rng) -> Vec<Session>
     let turns_mean = (1 + TURNS_MAX) as f64 / 2.0;
     let most: Vec<_> = draw::poisson(rate_per_s / turns_mean, rng).take(requests).collect();
     let mut left = requests;
-    let sessions = most.into_iter().map_while(|starts| {
+    let sessions = most.into_iter().enumerate().map_while(|(name, starts)| {
         let turns = rng.usize(1..=TURNS_MAX).min(left);
         left -= turns;
         let user = &users[popularity.draw(rng)];
-        (turns > 0).then(|| chat(starts, [system.as_slice(), user].concat(), turns, rng))
+        let introduction = [system.as_slice(), user].concat();
+        (turns > 0).then(|| Session { name: Some(name), ..chat(starts, introduction, turns, rng) })
     });
     sessions.collect()
 }
@@ -42,5 +43,5 @@ fn chat(starts: Duration, introduction: Vec<u32>, turns: usize, rng: &mut Rng) -
             _ => Turn { pause: draw::exponential(PAUSE_MEAN_S, rng), text: question, output_tokens },
         }
     });
-    Session { starts, adapter: None, turns: turns.collect() }
+    Session { starts, adapter: None, name: None, turns: turns.collect() }
 }
