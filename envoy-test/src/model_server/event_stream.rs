@@ -10,11 +10,11 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 
 use super::answers::{EventShape, Subject, Usage};
+use super::api::Api;
 use super::counters::RequestInFlight;
 use super::engine::Output;
 use super::knobs::{FailInside, InnerFailure};
 use super::live_engine::Generation;
-use super::request::Api;
 use super::response::Body;
 
 /// The comment that vLLM 0.32 sends where nothing else has been sent for a while.

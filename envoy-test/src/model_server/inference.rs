@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::answers::errors::ApiError;
 use super::answers::{Subject, Usage, event_shape, whole, whole_failure};
+use super::api::Api;
 use super::counters::RequestInFlight;
 use super::engine::EngineRequest;
 use super::event_stream::{EMPTY_COMMENT, EventStream, KEEP_ALIVE};
@@ -20,7 +21,7 @@ use super::live_engine::Generation;
 use super::load_header;
 use super::metrics::unix_seconds;
 use super::models::ServedModels;
-use super::request::{Api, InferenceRequest, model_of, parse_json};
+use super::request::{InferenceRequest, model_of, parse_json};
 use super::response::{Body, json, status, with_type};
 use super::server::Server;
 use super::settings::Dialect;
@@ -146,7 +147,7 @@ fn submit(
         if is_computed { server.engine.submit_computed(request) } else { server.engine.submit(request) }
     };
     let generations: Result<Vec<_>, _> = request.prompts.iter().map(submit_one).collect();
-    generations.map_err(|refusal| ApiError::refused(refusal, &server.settings))
+    generations.map_err(|refusal| ApiError::refused(refusal, server.settings.engine.kv_cache_tokens()))
 }
 
 fn subject(server: &Server, model: &str, request: &InferenceRequest) -> Subject {

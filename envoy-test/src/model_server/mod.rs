@@ -19,6 +19,7 @@
 //! ```
 
 mod answers;
+mod api;
 mod control;
 mod counters;
 pub mod engine;

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::answers::errors::ApiError;
+use super::api::Api;
 use super::knobs::Knobs;
-use super::request::Api;
 use super::settings::{Dialect, ServerSettings};
 
 /// Names of models. A server whose models change answers as vLLM 0.32 does that was started anew with another one,
@@ -37,7 +37,9 @@ impl ServedModels {
         match body.get("model") {
             Some(Value::String(model)) if self.serves(model) => Ok(model),
             _ if self.takes_any_name => Ok(self.first()),
-            Some(Value::String(model)) if !model.is_empty() => Err(ApiError::unknown_model(model, self)),
+            Some(Value::String(model)) if !model.is_empty() => {
+                Err(ApiError::unknown_model(model, &self.base))
+            }
             None if api == Api::Messages => Err(ApiError::missing_field("model", body)),
             Some(Value::String(_)) if api == Api::Messages => Err(ApiError::empty_model()),
             Some(model) if api == Api::Messages || !(model.is_null() || model.is_string()) => {

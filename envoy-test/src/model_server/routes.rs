@@ -8,8 +8,9 @@ use hyper::header::{HOST, HeaderValue, LOCATION};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::answers::models;
+use super::api::Api;
 use super::metrics::unix_seconds;
-use super::request::{Api, model_of, parse_json};
+use super::request::{model_of, parse_json};
 use super::response::{Body, empty, json, sign};
 use super::server::Server;
 use super::settings::Dialect;

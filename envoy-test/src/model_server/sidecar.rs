@@ -12,7 +12,7 @@ use std::time::Duration;
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::request::Api;
+use super::api::Api;
 use super::response::{Body, json as json_response};
 use crate::envoy::{Client, Protocol, Request};
 

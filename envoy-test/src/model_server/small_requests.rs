@@ -8,10 +8,11 @@ use hyper::{Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::answers::errors::ApiError;
+use super::api::Api;
 use super::inference::{misbehave, read_body};
 use super::metrics::unix_seconds;
 use super::models::ServedModels;
-use super::request::{Api, model_of, parse_json};
+use super::request::{model_of, parse_json};
 use super::response::{self, Body, full, with_type};
 use super::server::Server;
 use super::{multipart, prompt, tokens};

@@ -8,7 +8,7 @@ use hyper::{Response, StatusCode};
 use serde_json::Value;
 
 use super::answers::errors::ApiError;
-use super::request::Api;
+use super::api::Api;
 use super::response::{Body, json};
 use super::server::Server;
 

@@ -3,10 +3,8 @@
 use hyper::StatusCode;
 use serde_json::Value;
 
+use crate::model_server::api::Api;
 use crate::model_server::engine::Refusal;
-use crate::model_server::models::ServedModels;
-use crate::model_server::request::Api;
-use crate::model_server::settings::ServerSettings;
 
 /// An answer that is an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,8 +78,9 @@ impl ApiError {
         }
     }
 
-    pub fn unknown_model(model: &str, models: &ServedModels) -> Self {
-        let aliases = models.base.join(", ");
+    /// `known` are the names of the base model.
+    pub fn unknown_model(model: &str, known: &[String]) -> Self {
+        let aliases = known.join(", ");
         Self {
             status: StatusCode::NOT_FOUND,
             kind: "NotFoundError",
@@ -115,8 +114,8 @@ impl ApiError {
         }
     }
 
-    pub fn refused(refusal: Refusal, settings: &ServerSettings) -> Self {
-        let limit = settings.engine.kv_cache_tokens();
+    /// `limit` is how many tokens fit.
+    pub fn refused(refusal: Refusal, limit: usize) -> Self {
         match refusal {
             Refusal::QueueFull => Self {
                 status: StatusCode::SERVICE_UNAVAILABLE,

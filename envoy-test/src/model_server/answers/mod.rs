@@ -15,7 +15,7 @@ mod usage;
 
 pub use usage::Usage;
 
-use super::request::Api;
+use super::api::Api;
 use super::settings::Dialect;
 use super::tokens::output_text;
 

@@ -1,8 +1,8 @@
 //! Token counts of an answer, in the three forms that the APIs print.
 
+use crate::model_server::api::Api;
 use crate::model_server::counters::ToldTokens;
 use crate::model_server::engine::Output;
-use crate::model_server::request::Api;
 
 /// Token counts of one request, so far or in the end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

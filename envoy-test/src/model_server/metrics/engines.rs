@@ -2,7 +2,6 @@
 //! is there once for each of them. The simulated server has one engine, so its counts are told in shares.
 
 use super::number::python_number;
-use super::sglang::share;
 
 /// What every engine has for itself: a rate, a state, a setting, a date.
 const NOT_SHARED: [&str; 4] =
@@ -41,5 +40,24 @@ fn line_of(line: &str, engine: usize, engines: usize) -> String {
     match value.parse() {
         Ok(count) if shared => format!("{series} {}\n", python_number(share(count, engine, engines))),
         _ => format!("{series} {value}\n"),
+    }
+}
+
+/// The part of a count that the engine at this place has: equal parts, the first ones one more.
+pub fn share(count: f64, engine: usize, engines: usize) -> f64 {
+    let engines = engines as f64;
+    let rest = count % engines;
+    ((count - rest) / engines) + (rest - engine as f64).clamp(0.0, 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share;
+
+    #[test]
+    fn shares_add_up_to_the_whole() {
+        assert_eq!([0, 1].map(|engine| share(7.0, engine, 2)), [4.0, 3.0]);
+        assert_eq!([0, 1, 2].map(|engine| share(2.0, engine, 3)), [1.0, 1.0, 0.0]);
+        assert_eq!(share(5.0, 0, 1), 5.0);
     }
 }

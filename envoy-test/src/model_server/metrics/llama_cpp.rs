@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::page::PageSource;
+use super::source::PageSource;
 
 /// Each family as `TYPE NAME HELP`, in the order of the real page.
 const FAMILIES: [(&str, &str, &str); 15] = [

@@ -15,8 +15,11 @@ mod llama_cpp;
 mod number;
 mod page;
 mod sglang;
+mod source;
 mod statistics;
+mod template;
 
-pub use page::{MetricsPage, PageSource, render};
+pub use page::{MetricsPage, render};
 pub use sglang::SglangRanks;
+pub use source::PageSource;
 pub use statistics::{Statistics, unix_seconds};

@@ -1,31 +1,17 @@
 //! Prints the page: the template with the values of one server.
 
 use std::fmt::Write;
-use std::time::Duration;
 
 use super::number::python_number;
 use super::sglang::{self, SglangRanks};
-use super::statistics::{Statistics, unix_seconds};
+use super::source::PageSource;
+use super::statistics::unix_seconds;
+use super::template::TEMPLATE;
 use super::{engines, llama_cpp};
-use crate::model_server::engine::{Engine, Gauges};
 use crate::model_server::knobs::{FixedGauges, Sleep};
-
-pub const TEMPLATE: &str = include_str!("page.template");
 
 /// Bytes reserved for a page: a real one has 49 to 66 KB.
 const PAGE_BYTES: usize = 70_000;
-
-/// Everything a page shows.
-pub struct PageSource<'a> {
-    pub engine: &'a Engine,
-    pub statistics: &'a Statistics,
-    /// Shown in place of the engine's own gauges.
-    pub fixed: &'a FixedGauges,
-    pub model: &'a str,
-    pub context_tokens: usize,
-    /// The engine's time.
-    pub now: Duration,
-}
 
 /// Whose page is printed. The server answers as vLLM does, whatever its page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,39 +53,6 @@ fn render_engine(source: &PageSource) -> String {
 }
 
 impl PageSource<'_> {
-    pub fn waiting(&self) -> f64 {
-        self.fixed.waiting.unwrap_or(self.gauges().waiting as f64)
-    }
-
-    pub fn running(&self) -> f64 {
-        self.fixed.running.unwrap_or(self.gauges().running as f64)
-    }
-
-    pub fn kv_cache_usage(&self) -> f64 {
-        self.fixed.kv_cache_usage.unwrap_or(self.gauges().kv_cache_usage)
-    }
-
-    pub fn evictable_tokens(&self) -> usize {
-        self.gauges().evictable_tokens
-    }
-
-    pub fn active_adapters(&self) -> usize {
-        self.gauges().active_adapters.len()
-    }
-
-    /// Those of the engine, or of its last busy moment for as long as they linger.
-    fn gauges(&self) -> &Gauges {
-        let own = self.engine.gauges();
-        let lingers = |at: Duration| {
-            let age = self.now.saturating_sub(at);
-            self.fixed.linger_ms.is_some_and(|linger_ms| age < Duration::from_millis(linger_ms))
-        };
-        match &self.statistics.last_busy {
-            Some((busy, at)) if own.running + own.waiting == 0 && lingers(*at) => busy,
-            _ => own,
-        }
-    }
-
     /// Whether the server sleeps like this: 1 or 0.
     fn sleeps(&self, sleep: Sleep) -> f64 {
         f64::from(self.fixed.sleep == sleep)

@@ -4,8 +4,9 @@
 
 use std::fmt::Write;
 
+use super::engines::share;
 use super::number::python_number;
-use super::page::PageSource;
+use super::source::PageSource;
 
 /// Families with their help and type, then `NAME VALUE`, where a `$name` stands for a value of the engine. `@with_adapters`
 /// and `@always` say when the lines after them are printed.
@@ -107,23 +108,4 @@ fn value_of(source: &PageSource, ranks: SglangRanks, engine: usize, value: &str)
         "$lora_slots_in_use" => share(source.active_adapters() as f64, engine, engines),
         constant => return constant.to_owned(),
     })
-}
-
-/// The part of a count that the engine at this place has: equal parts, the first ones one more.
-pub fn share(count: f64, engine: usize, engines: usize) -> f64 {
-    let engines = engines as f64;
-    let rest = count % engines;
-    ((count - rest) / engines) + (rest - engine as f64).clamp(0.0, 1.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::share;
-
-    #[test]
-    fn shares_add_up_to_the_whole() {
-        assert_eq!([0, 1].map(|engine| share(7.0, engine, 2)), [4.0, 3.0]);
-        assert_eq!([0, 1, 2].map(|engine| share(2.0, engine, 3)), [1.0, 1.0, 0.0]);
-        assert_eq!(share(5.0, 0, 1), 5.0);
-    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::histogram::Histogram;
-use super::page::TEMPLATE;
+use super::template::TEMPLATE;
 use crate::model_server::engine::{Engine, Gauges, Output};
 
 /// The past of one server.

@@ -5,7 +5,6 @@
 //! share nothing but the engines, unless they tell each other what is in their ledgers; then that comes late.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -21,14 +20,12 @@ use inference_picker::sessions::{Conversation, KnownBy, Last, Name, SessionKey, 
 use serde_json::json;
 
 use super::scraping::Scraping;
+use super::setting::{TICK, address_of, pod_at};
 use super::shared_data::{InMemory, Place, SharedData};
 use super::telling::{Others, Telling, Told};
 use super::watch::{Seen, State, Watch};
 use super::{Gateways, Picker, Request, Strategy};
 use crate::model_server::engine::{Engine, Eviction, Output};
-
-/// The plugin's own tick.
-pub(super) const TICK: Duration = Duration::from_millis(10);
 
 /// How often the plugin's worker reads the ledger without a pick, and how old a snapshot may be known to it.
 const READ_MS: u64 = 250;
@@ -316,17 +313,6 @@ fn body_of(request: &Request<'_>) -> String {
 pub(super) fn name_of(session: usize) -> String {
     format!("session-{session}")
 }
-
-/// The pod is in the port: no request is ever sent there.
-pub(super) fn address_of(pod: usize) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], FIRST_PORT + pod as u16))
-}
-
-pub(super) fn pod_at(address: SocketAddr) -> usize {
-    usize::from(address.port() - FIRST_PORT)
-}
-
-const FIRST_PORT: u16 = 8000;
 
 /// The first of the destinations.
 fn pod_of(pick: &Pick) -> usize {

@@ -7,6 +7,7 @@ pub(crate) mod oracle;
 mod ring_hash;
 mod scraping;
 mod sent_blocks;
+mod setting;
 mod shared_data;
 mod telling;
 mod watch;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use twox_hash::XxHash64;
 
+use super::setting::address_of;
 use super::{Picker, Request};
 use crate::model_server::engine::Engine;
 
@@ -27,9 +28,8 @@ impl RingHash {
     pub fn new(engines: &[Engine], rng: Rng) -> RingHash {
         let pods = engines.len();
         let points = RING_POINTS.div_ceil(pods.max(1));
-        let of_pod = |pod: usize| {
-            (0..points).map(move |point| (hash(&format!("{}_{point}", super::gateway::address_of(pod))), pod))
-        };
+        let of_pod =
+            |pod: usize| (0..points).map(move |point| (hash(&format!("{}_{point}", address_of(pod))), pod));
         let mut ring: Vec<_> = (0..pods).flat_map(of_pod).collect();
         ring.sort_unstable();
         RingHash { pods, ring, rng }

@@ -7,7 +7,7 @@ use inference_picker::load::LoadBook;
 use inference_picker::pool::{Discovered, Snapshot};
 use inference_picker::scrape::{Schedule, Scraper};
 
-use super::gateway::{TICK, pod_at};
+use super::setting::{TICK, pod_at};
 use super::shared_data::{Place, SharedData};
 use crate::model_server::engine::{Engine, Eviction};
 

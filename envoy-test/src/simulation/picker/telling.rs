@@ -7,7 +7,7 @@ use inference_picker::ledger::{Cursor, Sums};
 use inference_picker::load::LoadBook;
 use inference_picker::peers::{Page, Question};
 
-use super::gateway::TICK;
+use super::setting::TICK;
 use super::shared_data::{Place, SharedData};
 
 /// What one gateway tells the others.
