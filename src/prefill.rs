@@ -12,7 +12,6 @@
 //! compute the prompt, so that a failure of the answer is its endpoint's alone.
 
 use crate::config::{Prefill, WhenGone};
-use crate::decide::Prepared;
 use crate::load::{LoadId, Share};
 use crate::openai::ApiError;
 use crate::strategy::Ranked;
@@ -59,8 +58,8 @@ impl PrefillPick {
 
 impl Prefill {
     /// Whether a prompt of which so many tokens are not cached at the endpoint picked is worth being computed elsewhere.
-    pub fn is_worth(&self, prepared: &Prepared, uncached_tokens: u32) -> bool {
-        prepared.generates && !prepared.is_pool_guessed && uncached_tokens >= self.min_uncached_tokens
+    pub fn is_worth(&self, uncached_tokens: u32) -> bool {
+        uncached_tokens >= self.min_uncached_tokens
     }
 
     /// What is done when no endpoint of its pool, which has this name, may be picked.

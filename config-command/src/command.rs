@@ -1,7 +1,7 @@
 //! What the command prints, from its arguments.
 
 use crate::arguments::{Command, Inputs};
-use crate::document::Draft;
+use crate::draft::Draft;
 use crate::findings::Findings;
 use crate::resources::{self, Inventory};
 use crate::settings::Settings;

@@ -13,7 +13,7 @@ use minijinja::{Environment, UndefinedBehavior, Value};
 use serde::Serialize;
 
 use crate::arguments::{Deployment, Gateway, Options};
-use crate::document::Draft;
+use crate::draft::Draft;
 use crate::resources::Route;
 use crate::{routes, services};
 

@@ -24,6 +24,7 @@
 pub mod arguments;
 pub mod command;
 pub mod document;
+pub mod draft;
 pub mod findings;
 pub mod input;
 pub mod istio;

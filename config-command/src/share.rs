@@ -9,8 +9,10 @@ use std::collections::BTreeMap;
 use inference_picker::config::{MAX_MODELS, MAX_OBJECTIVES, MAX_POOLS};
 use serde::Serialize;
 
-use crate::document::Draft;
+use crate::document::Document;
 use crate::findings::Findings;
+use crate::models::Models;
+use crate::pools::PlannedPool;
 use crate::resources::Identity;
 
 /// Bytes of all entries together as they are printed: the API server refuses a resource of 1.5 MiB, which would keep every
@@ -21,14 +23,19 @@ const MAX_CONFIGURATION_BYTES: usize = 1_000_000;
 const INDENTATION: usize = 24;
 
 /// Refuses what does not fit.
-pub fn refuse_surplus(draft: &Draft<'_>, findings: &mut Findings) {
-    let pools = draft.pools.iter().map(|planned| &planned.pool.identity);
-    let models = draft.models.published.iter().map(|published| &published.identity);
-    let objectives = draft.models.objectives.iter().map(|named| &named.identity);
-    let defaults = draft.models.defaults.iter();
-    let sizes = pools.clone().zip(draft.document.pools.iter().map(size));
-    let sizes = sizes.chain(models.clone().zip(draft.document.models.iter().map(size)));
-    let sizes = sizes.chain(objectives.clone().zip(draft.document.objectives.iter().map(size)));
+pub fn refuse_surplus(
+    document: &Document,
+    planned: &[PlannedPool<'_>],
+    published: &Models,
+    findings: &mut Findings,
+) {
+    let pools = planned.iter().map(|planned| &planned.pool.identity);
+    let models = published.published.iter().map(|published| &published.identity);
+    let objectives = published.objectives.iter().map(|named| &named.identity);
+    let defaults = published.defaults.iter();
+    let sizes = pools.clone().zip(document.pools.iter().map(size));
+    let sizes = sizes.chain(models.clone().zip(document.models.iter().map(size)));
+    let sizes = sizes.chain(objectives.clone().zip(document.objectives.iter().map(size)));
     let sizes = sizes.chain(defaults.map(|of| (&of.identity, size(&of.targets))));
     refuse(pools.map(one), MAX_POOLS, "pools", findings);
     refuse(models.map(one), MAX_MODELS, "models", findings);

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use crate::arguments::{Gateway, Options};
-use crate::document::Draft;
+use crate::draft::Draft;
 use crate::findings::{Finding, Findings, Severity};
 use crate::resources::{Inventory, Key, Resource};
 use crate::settings::Settings;

@@ -8,7 +8,8 @@ use inference_picker::config::{Config, ConfigError};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::document::{Document, Draft};
+use crate::document::Document;
+use crate::draft::Draft;
 use crate::findings::Findings;
 use crate::models::{Default, Published};
 use crate::pools::PlannedPool;

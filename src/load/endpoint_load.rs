@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::row::MAX_ADAPTERS;
+use super::recent_adapters::MAX_ADAPTERS;
 use super::{AdapterId, InFlight};
 
 /// An endpoint, by a hash of its address that is the same in every worker and every gateway.

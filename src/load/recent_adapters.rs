@@ -5,7 +5,9 @@
 //! as many as there are slots are there.
 
 use super::AdapterId;
-use super::row::MAX_ADAPTERS;
+
+/// Adapters that are told apart on one endpoint; an endpoint holds fewer at a time.
+pub(super) const MAX_ADAPTERS: usize = 64;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use super::recent_adapters::RecentAdapters;
+use super::recent_adapters::{MAX_ADAPTERS, RecentAdapters};
 use super::{AdapterId, EndpointKey, EndpointLoad, InFlight, Oldest, Share};
 use crate::decayed_ratio::DecayedRatio;
 
@@ -31,9 +31,6 @@ const MAX_SPEEDUP: f64 = 16.0;
 /// About how long a server's step takes, in milliseconds. It can compute several prompts in one, whose first outputs then come
 /// at once.
 const STEP_MS: f64 = 100.0;
-
-/// Adapters that are told apart on one endpoint; an endpoint holds fewer at a time.
-pub(super) const MAX_ADAPTERS: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Row {

@@ -9,9 +9,8 @@
 //! be computed twice, and an endpoint drops nothing that is in use. Their segments are in the list only once they were used,
 //! and leave no trace if their prompt fails. A segment stays as long as a prompt with it is in flight.
 
-use std::num::NonZeroU32;
-
 use super::blocks::BlockHash;
+use super::last_use::Use;
 use super::trees::{NONE, Segment, Trees};
 use crate::load::LoadId;
 
@@ -32,22 +31,6 @@ pub(super) struct Cache {
     newest_use: Use,
     /// What the endpoint has shown not to hold, though that may have been the request's own doing.
     doubted: Option<Use>,
-}
-
-/// When something was last used, counted in requests; wraps around.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Use(NonZeroU32);
-
-impl Use {
-    const FIRST: Use = Use(NonZeroU32::MIN);
-
-    fn next(self) -> Use {
-        Use(self.0.checked_add(1).unwrap_or(NonZeroU32::MIN))
-    }
-
-    fn is_after(self, other: Use) -> bool {
-        (self.0.get().wrapping_sub(other.0.get()) as i32) > 0
-    }
 }
 
 /// A prompt that an endpoint holds because it is in flight there.

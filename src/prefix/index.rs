@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::FixedState;
 
-use super::cache::{Cache, Use};
+use super::cache::Cache;
 use super::in_flight::{PromptInFlight, PromptKey};
+use super::last_use::Use;
 use super::trees::Trees;
 use super::{BlockHash, PromptBlocks};
 use crate::load::LoadId;

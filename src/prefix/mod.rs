@@ -13,6 +13,7 @@ mod cache;
 mod events;
 mod in_flight;
 mod index;
+mod last_use;
 mod starts;
 mod trees;
 

@@ -11,7 +11,7 @@
 use hashbrown::HashTable;
 
 use super::blocks::BlockHash;
-use super::cache::Use;
+use super::last_use::Use;
 use super::starts::Starts;
 use crate::hash::mix;
 

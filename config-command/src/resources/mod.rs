@@ -4,6 +4,7 @@
 //! adds and are not looked at; in `spec`, a field that is not known is warned of. In whatever order resources come, the
 //! inventory has them by age, then by namespace and name, so that the same resources always give the same text.
 
+pub(crate) mod identity;
 mod inference_model;
 mod inference_model_rewrite;
 mod inference_objective;
@@ -15,12 +16,13 @@ mod service;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::findings::Findings;
+pub use identity::{Identity, Key};
 pub use inference_model::{Model, PoolRef, Target};
 pub use inference_model_rewrite::{Rewrite, Rule};
 pub use inference_objective::Objective;
 pub use inference_pool::{Pool, STRATEGY_ANNOTATION};
 pub use llm_route::{Backend, Match, Route, Rule as RouteRule, WeightedBackend};
-pub use resource::{Identity, Key, Resource, in_document};
+pub use resource::{Resource, in_document};
 pub use service::Service;
 
 /// The API group of the inference resources while they are experimental.

@@ -15,7 +15,7 @@ use super::response::{Body, empty, json, sign};
 use super::server::Server;
 use super::settings::Dialect;
 use super::small_requests::{self, SmallApi};
-use super::{control, inference, realtime, scrape, sidecar, stored};
+use super::{control, inference, realtime, scrape, sidecar};
 
 /// What vLLM 0.32 answers at `/v1/completions/render` and `/v1/chat/completions/render` unless it is started with
 /// `--enable-scale-out`: some gateways ask it which tokens a prompt has.
@@ -50,7 +50,7 @@ async fn model_server_answer(server: &Arc<Server>, request: Request<Incoming>) -
             unless_hanging(server, json(StatusCode::OK, list)).await
         }
         (&Method::GET, "/v1/realtime") => realtime::answer(server, request),
-        (&Method::GET, path) if let Some(answer) = stored::answer(server, path) => answer,
+        (&Method::GET, path) if let Some(answer) = server.stored.answer(path) => answer,
         (&Method::POST, _) => post_answer(server, request).await,
         _ => not_found(),
     }
@@ -69,7 +69,7 @@ async fn post_answer(server: &Arc<Server>, request: Request<Incoming>) -> Respon
         path => match (Api::at_path(path), SmallApi::at_path(path)) {
             (Some(api), _) => inference::answer(server, api, request).await,
             (None, Some(api)) => small_requests::answer(server, api, request).await,
-            (None, None) if let Some(answer) = stored::answer(server, path) => answer,
+            (None, None) if let Some(answer) = server.stored.answer(path) => answer,
             (None, None) => no_such_path(server, path, request).await,
         },
     }

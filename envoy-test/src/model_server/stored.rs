@@ -10,7 +10,6 @@ use serde_json::Value;
 use super::answers::errors::ApiError;
 use super::api::Api;
 use super::response::{Body, json};
-use super::server::Server;
 
 /// Where they are asked for.
 const PATH: &str = "/v1/responses/";
@@ -40,18 +39,18 @@ impl Stored {
         self.ids().clear();
     }
 
+    /// Answers a request for a stored response, or to cancel one; `None` for any other path.
+    pub fn answer(&self, path: &str) -> Option<Response<Body>> {
+        let named = path.strip_prefix(PATH)?;
+        let id = named.strip_suffix("/cancel").unwrap_or(named);
+        if !self.ids().contains(id) {
+            let error = ApiError::no_such_response(id);
+            return Some(json(error.status, error.body(Api::Responses)));
+        }
+        Some(json(StatusCode::OK, format!(r#"{{"id":"{id}","object":"response","status":"completed"}}"#)))
+    }
+
     fn ids(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Answers a request for a stored response, or to cancel one; `None` for any other path.
-pub fn answer(server: &Server, path: &str) -> Option<Response<Body>> {
-    let named = path.strip_prefix(PATH)?;
-    let id = named.strip_suffix("/cancel").unwrap_or(named);
-    if !server.stored.ids().contains(id) {
-        let error = ApiError::no_such_response(id);
-        return Some(json(error.status, error.body(Api::Responses)));
-    }
-    Some(json(StatusCode::OK, format!(r#"{{"id":"{id}","object":"response","status":"completed"}}"#)))
 }

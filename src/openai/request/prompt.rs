@@ -7,7 +7,6 @@
 //! Numbers count one each, because a prompt may be a list of token ids. What stands under a key of [`MEDIA_KEYS`]
 //! (an image's data URL, say) counts [`MEDIA_TOKENS`], however long it is.
 
-use super::prompt_text::{ATTRIBUTION, CACHE_MARK_KEY, TEXT_KEY};
 use crate::openai::json::{JsonString, read_string};
 
 /// English text and code have about four bytes to a token.
@@ -23,6 +22,14 @@ pub(super) const MEDIA_TOKENS: usize = 512;
 /// Keys under which chat messages carry media by value or URL.
 const MEDIA_KEYS: [&[u8]; 8] =
     [b"image_url", b"input_audio", b"video_url", b"audio_url", b"source", b"file_data", b"url", b"data"];
+
+/// How the text of a system block begins that Claude Code puts before its prompt: `x-anthropic-billing-header:
+/// cc_version=2.1.101.e51; cc_entrypoint=cli; cch=a5145;`. vLLM 0.32 leaves it out, llama.cpp writes over its `cch`.
+pub(super) const ATTRIBUTION: &[u8] = b"x-anthropic-billing-header:";
+/// The key of the mark up to which a client would have the prompt cached; vLLM 0.32 and llama.cpp do not read it.
+pub(super) const CACHE_MARK_KEY: &[u8] = b"cache_control";
+/// The key of the text of a block.
+pub(super) const TEXT_KEY: &[u8] = b"text";
 
 /// The size of one prompt-bearing JSON value.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

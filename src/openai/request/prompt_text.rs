@@ -14,16 +14,10 @@
 
 use twox_hash::XxHash64;
 
-use super::prompt::{BYTES_PER_TOKEN, MEDIA_TOKENS, PromptSize, is_media_key};
+use super::prompt::{
+    ATTRIBUTION, BYTES_PER_TOKEN, CACHE_MARK_KEY, MEDIA_TOKENS, PromptSize, TEXT_KEY, is_media_key,
+};
 use crate::openai::json::{JsonString, read_string};
-
-/// How the text of a system block begins that Claude Code puts before its prompt: `x-anthropic-billing-header:
-/// cc_version=2.1.101.e51; cc_entrypoint=cli; cch=a5145;`. vLLM 0.32 leaves it out, llama.cpp writes over its `cch`.
-pub(super) const ATTRIBUTION: &[u8] = b"x-anthropic-billing-header:";
-/// The key of the mark up to which a client would have the prompt cached; vLLM 0.32 and llama.cpp do not read it.
-pub(super) const CACHE_MARK_KEY: &[u8] = b"cache_control";
-/// The key of the text of a block.
-pub(super) const TEXT_KEY: &[u8] = b"text";
 
 /// Bytes that are left out of a prompt for one attribution; a longer one is text like any other.
 const MAX_ATTRIBUTION_BYTES: usize = 512;
