@@ -64,6 +64,7 @@ async fn post_answer(server: &Arc<Server>, request: Request<Incoming>) -> Respon
             small_requests::change_adapters(server, false, request.into_body()).await
         }
         path if path.ends_with("/render") && server.settings.dialect == Dialect::Vllm => {
+            note_model(server, path, request).await;
             json(StatusCode::FORBIDDEN, RENDER_REFUSED.to_owned())
         }
         path => match (Api::at_path(path), SmallApi::at_path(path)) {
@@ -75,13 +76,17 @@ async fn post_answer(server: &Arc<Server>, request: Request<Incoming>) -> Respon
     }
 }
 
-/// Which model was asked for is noted all the same. One slash too many is sent to the path without it (vLLM 0.32).
-async fn no_such_path(server: &Server, path: &str, request: Request<Incoming>) -> Response<Body> {
-    let location = request.headers().get(HOST).and_then(|host| location_of(host.to_str().ok()?, path));
+async fn note_model(server: &Server, path: &str, request: Request<Incoming>) {
     let body = inference::read_body(request.into_body()).await.and_then(|body| parse_json(&body));
     if let Ok(body) = body {
         server.counters.lock().note_model(path, model_of(&body).unwrap_or_default());
     }
+}
+
+/// Which model was asked for is noted all the same. One slash too many is sent to the path without it (vLLM 0.32).
+async fn no_such_path(server: &Server, path: &str, request: Request<Incoming>) -> Response<Body> {
+    let location = request.headers().get(HOST).and_then(|host| location_of(host.to_str().ok()?, path));
+    note_model(server, path, request).await;
     location.map_or_else(not_found, |location| {
         let mut response = empty(StatusCode::TEMPORARY_REDIRECT);
         response.headers_mut().insert(LOCATION, location);
