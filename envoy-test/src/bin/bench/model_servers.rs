@@ -41,6 +41,13 @@ static ANSWERED: LazyLock<Vec<u8>> = LazyLock::new(|| response("application/json
 /// As vLLM 0.32 answers whoever asks which tokens a prompt has.
 static RENDER: LazyLock<Vec<u8>> =
     LazyLock::new(|| response_with("403 Forbidden", "application/json", RENDER_REFUSED));
+/// Some gateways ask which models there are before they send any request.
+static MODELS: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    response(
+        "application/json",
+        r#"{"object":"list","data":[{"id":"llama","object":"model","owned_by":"vllm"}]}"#,
+    )
+});
 static IDLE: LazyLock<Vec<u8>> = LazyLock::new(|| response("text/plain", &page(Page::Idle)));
 static BUSY: LazyLock<Vec<u8>> = LazyLock::new(|| response("text/plain", &page(Page::Busy)));
 
@@ -154,6 +161,10 @@ async fn serve(stream: TcpStream, own_name: Arc<str>, page: Page, counters: Arc<
     while let Some(request) = stream.next().await? {
         if request.head.lines().next().is_some_and(|line| line.contains(RENDER_PATH)) {
             stream.write(&RENDER).await?;
+            continue;
+        }
+        if request.head.starts_with("GET /v1/models ") {
+            stream.write(&MODELS).await?;
             continue;
         }
         let scrapes = count(&counters, &request, &own_name);

@@ -80,8 +80,8 @@ pub fn start(variants: &[Variant], servers: &ModelServers, scraping: Scraping) -
 }
 
 fn requests() -> Vec<(String, Arc<[u8]>)> {
-    let models = "GET /v1/models HTTP/1.1\r\nhost: models\r\n\r\n".as_bytes();
-    let unread = ("`GET /v1/models`, not read".to_owned(), models.into());
+    let models = "GET /v1/models/llama HTTP/1.1\r\nhost: models\r\n\r\n".as_bytes();
+    let unread = ("`GET /v1/models/llama`, not read".to_owned(), models.into());
     let chats = BODY_KILOBYTES.map(|kilobytes| (chat_name(kilobytes), chat(kilobytes, false)));
     let prose = (format!("{}, of prose", chat_name(PROSE_KILOBYTES)), chat_of(PROSE, PROSE_KILOBYTES, false));
     [unread].into_iter().chain(chats).chain([prose]).collect()
