@@ -4,6 +4,7 @@
 //! is exactly one there; a real tokenizer makes one or two of it.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::json;
 
 /// The words that there are: three letters each.
@@ -43,7 +44,8 @@ pub fn body(model: &str, prompt: &str, output_tokens: usize) -> String {
 pub struct Said {
     pub text: String,
     pub output_tokens: usize,
-    /// Whether it came to its mark of the end.
+    /// Whether it came to its mark of the end, and told of no error before: some gateways put an error and that mark behind
+    /// what a server has broken off.
     pub is_whole: bool,
 }
 
@@ -52,6 +54,7 @@ struct Event {
     #[serde(default)]
     choices: Vec<Choice>,
     usage: Option<Usage>,
+    error: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -68,14 +71,16 @@ struct Usage {
 
 /// Reads the events of a whole answer. Lines that are no events of a completion are passed over.
 pub fn said(answer: &[u8]) -> Said {
-    let mut said = Said::default();
+    let (mut said, mut has_failed) = (Said::default(), false);
     let lines = answer.split(|&byte| byte == b'\n').filter_map(|line| line.strip_prefix(b"data:"));
     for data in lines.map(<[u8]>::trim_ascii) {
         said.is_whole |= data == b"[DONE]";
         let Ok(event) = serde_json::from_slice::<Event>(data) else { continue };
+        has_failed |= event.error.is_some();
         said.text.extend(event.choices.into_iter().map(|choice| choice.text));
         said.output_tokens = event.usage.map_or(said.output_tokens, |usage| usage.completion_tokens);
     }
+    said.is_whole &= !has_failed;
     said
 }
 
@@ -106,5 +111,7 @@ mod tests {
         let expected = Said { text: "000 001 002 ".to_owned(), output_tokens: 3, is_whole: true };
         assert_eq!(said(events.as_bytes()), expected);
         assert!(!said(&events.as_bytes()[..120]).is_whole);
+        let failed = "data: {\"choices\":[{\"text\":\"000 \"}]}\n\ndata: {\"error\":{\"message\":\"broken off\"}}\n\ndata: [DONE]\n\n";
+        assert!(!said(failed.as_bytes()).is_whole);
     }
 }
