@@ -28,8 +28,8 @@ enum Program {
     Smg,
 }
 
-/// The default thresholds let one server have 64 requests more than another. For servers that run eight at once these are what
-/// their own documents call balanced.
+/// The default thresholds let one server have 64 requests more than another, many times what the simulated ones run at once;
+/// these let it have four more.
 const FOR_SMALL_SERVERS: [&str; 6] =
     ["--policy", "cache_aware", "--balance-abs-threshold", "4", "--balance-rel-threshold", "1.2"];
 

@@ -1,5 +1,6 @@
 //! What stands beside a server that decodes, and has prompts computed elsewhere: llm-d's routing sidecar, as it is read in
-//! llm-d-router's `pkg/sidecar/proxy` (it was not run, nor was a transfer between two servers).
+//! llm-d-router's `pkg/sidecar/proxy` of 21 August 2026 (ebab6879, after v0.10). It was not run, nor was a transfer between two
+//! servers: the times of one are assumed.
 //!
 //! A request that names a prefill endpoint in [`HEADER`] is sent there first, as one for a single token that is not streamed.
 //! When that is answered the server behind the sidecar fetches what was computed, and generates. Where the prefill

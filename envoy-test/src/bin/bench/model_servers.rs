@@ -41,7 +41,7 @@ static ANSWERED: LazyLock<Vec<u8>> = LazyLock::new(|| response("application/json
 /// As vLLM 0.32 answers whoever asks which tokens a prompt has.
 static RENDER: LazyLock<Vec<u8>> =
     LazyLock::new(|| response_with("403 Forbidden", "application/json", RENDER_REFUSED));
-/// Some gateways ask which models there are before they send any request.
+/// What some gateways ask for before they send any request: the list of vLLM 0.32, with fewer fields.
 static MODELS: LazyLock<Vec<u8>> = LazyLock::new(|| {
     response(
         "application/json",
