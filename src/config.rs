@@ -368,6 +368,11 @@ pub struct Pool {
     pub prefill: Option<Prefill>,
 }
 
+/// Whether the pool at this place computes the prompts of another one of these.
+fn is_for_prefill(pools: &[Pool], place: usize) -> bool {
+    pools.iter().any(|pool| pool.prefill.is_some_and(|prefill| prefill.pool == place))
+}
+
 /// Which endpoints compute the prompts of a pool whose own endpoints generate the answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prefill {
@@ -489,7 +494,7 @@ impl Config {
 
     /// Whether the pool at this place computes the prompts of others.
     pub fn is_for_prefill(&self, place: usize) -> bool {
-        self.pools.iter().any(|pool| pool.prefill.is_some_and(|prefill| prefill.pool == place))
+        is_for_prefill(&self.pools, place)
     }
 
     /// The priority of a request for the pool at `pool` that names this objective.

@@ -461,8 +461,7 @@ impl<W> Picker<W> {
     /// Has the prompt computed elsewhere than by the endpoint picked, where that is configured and worth it.
     fn with_prefill(&mut self, pick: Pick, prepared: &Prepared, now_ms: u64) -> Decision {
         let rule = self.config.pools.get(prepared.pool).and_then(|pool| pool.prefill);
-        let has_answer = prepared.generates && !prepared.is_pool_guessed;
-        let rule = rule.filter(|rule| has_answer && rule.is_worth(pick.share.tokens));
+        let rule = rule.filter(|rule| prepared.generates && rule.is_worth(pick.share.tokens));
         let Some((rule, own)) = rule.and_then(|rule| Some((rule, self.pools.get_mut(rule.pool)?))) else {
             return Decision::Send(pick);
         };

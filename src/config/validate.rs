@@ -201,12 +201,18 @@ fn fallback(pools: &[Pool], index: usize, names: &[String]) -> Result<Vec<usize>
         if place == index {
             return refuse(&at, "names the pool itself");
         }
-        if pools.iter().any(|pool| pool.prefill.is_some_and(|prefill| prefill.pool == place)) {
-            return refuse(&at, "names a pool that computes the prompts of another one");
-        }
+        refuse_for_prefill(pools, place, &at)?;
         places.push(place);
     }
     Ok(places)
+}
+
+/// Nothing may be sent for itself to a pool that computes the prompts of others.
+fn refuse_for_prefill(pools: &[Pool], place: usize, path: &str) -> Result<(), ConfigError> {
+    if is_for_prefill(pools, place) {
+        return refuse(path, "names a pool that computes the prompts of another one");
+    }
+    Ok(())
 }
 
 /// A pool whose endpoints compute the prompts of others has them for nothing else.
@@ -481,9 +487,7 @@ fn models(raw: Vec<raw::Model>, pools: &[Pool]) -> Result<Vec<Model>, ConfigErro
         name(&model.model_name, &at("modelName"))?;
         let pool = place_of_pool(pools, &model.pool_ref.name, &at("poolRef.name"))?;
         distinct(names.entry(pool).or_default(), &model.model_name, &at("modelName"))?;
-        if pools.iter().any(|other| other.prefill.is_some_and(|prefill| prefill.pool == pool)) {
-            return refuse(&at("poolRef.name"), "names a pool that computes the prompts of another one");
-        }
+        refuse_for_prefill(pools, pool, &at("poolRef.name"))?;
         models.push(Model {
             name: model.model_name,
             criticality: model.criticality.unwrap_or(Criticality::Standard),

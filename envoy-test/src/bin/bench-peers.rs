@@ -4,11 +4,11 @@
 //! It prints the figures of what the arguments name; with `--write` they go into `docs/peers.md`. What each of them costs is
 //! measured by `bench peers`.
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Parser;
 use envoy_test::document::write_section;
 use envoy_test::envoy::binary::project_root;
-use envoy_test::live::{Cell, Column, Front, Outcome, Traffic, report};
+use envoy_test::live::{Column, Comparison, Front, Played, Traffic, report};
 use envoy_test::peer::Peer;
 
 /// Compares the plugin with other gateways.
@@ -34,66 +34,36 @@ struct Arguments {
     write: bool,
 }
 
-/// Not adapters, which the others do not know of, and not a pod that joins: they are given a list at their start, and one of
-/// them does not begin before all servers answer.
-const TRAFFIC: [Traffic; 9] = [
-    Traffic::Original,
-    Traffic::Conversation,
-    Traffic::Azure,
-    Traffic::MultiTurn,
-    Traffic::HotPrompt,
-    Traffic::Bursts,
-    Traffic::SlowPod,
-    Traffic::PodDies,
-    Traffic::MetricsStop,
-];
 const COLUMNS: [Column; 4] = [Column::RoundRobin, Column::LeastRequest, Column::Default, Column::PrefixCache];
 /// Played a second time with the same seed, to tell the noise.
 const AGAIN: Traffic = Traffic::Conversation;
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let traffic = if arguments.traffic.is_empty() { &TRAFFIC[..] } else { &arguments.traffic };
-    let (outcomes, mut refused) = play(&arguments, traffic)?;
+    let all: Vec<Traffic> = Traffic::ALL.into_iter().filter(|traffic| suits_everybody(*traffic)).collect();
+    let traffics = if arguments.traffic.is_empty() { &all } else { &arguments.traffic };
+    let comparison = Comparison {
+        fronts: fronts(&arguments.only),
+        seconds: arguments.seconds,
+        seed: arguments.seed,
+        late_ms_max: arguments.late_ms,
+    };
+    let (mut played, mut again) = (Played::default(), Played::default());
+    comparison.play(traffics, &mut played)?;
     if arguments.write {
-        let (again, refused_again) = play(&arguments, &[AGAIN])?;
-        refused.extend(refused_again);
-        let page = project_root().join("docs/peers.md");
-        write_section(&page, "quality", "make bench-peers", &report::markdown(&outcomes, &again))?;
+        comparison.play(&[AGAIN], &mut again)?;
+        let tables = report::markdown(&played.outcomes, &again.outcomes);
+        write_section(&project_root().join("docs/peers.md"), "quality", "make bench-peers", &tables)?;
     } else {
-        println!("{}", report::markdown(&outcomes, &[]));
+        println!("{}", report::markdown(&played.outcomes, &[]));
     }
-    if !refused.is_empty() {
-        bail!("the machine was too busy to measure: {}", refused.join("; "));
-    }
-    Ok(())
+    played.check_all_measured(&again)
 }
 
-/// What was measured, and what could not be.
-fn play(arguments: &Arguments, traffic: &[Traffic]) -> Result<(Vec<Outcome>, Vec<String>)> {
-    let (mut outcomes, mut refused) = (Vec::new(), Vec::new());
-    for &traffic in traffic {
-        for front in fronts(&arguments.only) {
-            let name = format!("{}, {}", traffic.name(), front.name());
-            let Arguments { seconds, seed, late_ms, .. } = *arguments;
-            let cell = Cell { traffic, front, seconds, seed, late_ms_max: late_ms };
-            match cell.run().with_context(|| name.clone())? {
-                Some(outcome) => {
-                    let measures = &outcome.measures;
-                    eprintln!(
-                        "{name}: {} requests, {} failed, first token {:.0} ms (mean {:.0})",
-                        measures.requests,
-                        measures.failed,
-                        measures.first_token_ms.p90,
-                        measures.first_token_ms.mean,
-                    );
-                    outcomes.push(outcome);
-                }
-                None => refused.push(name),
-            }
-        }
-    }
-    Ok((outcomes, refused))
+/// Not adapters, which the others do not know of, and not a pod that joins: they are given a list at their start, and one of
+/// them does not begin before all servers answer.
+fn suits_everybody(traffic: Traffic) -> bool {
+    !matches!(traffic, Traffic::Adapters | Traffic::PodJoins)
 }
 
 fn fronts(only: &[String]) -> Vec<Front> {

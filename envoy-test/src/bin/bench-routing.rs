@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Parser;
 use envoy_test::envoy::binary::project_root;
-use envoy_test::live::{Cell, Column, Front, Gateway, Outcome, Play, PodsWatch, Traffic, report};
+use envoy_test::live::{Column, Comparison, Front, Gateway, Play, Played, PodsWatch, Traffic, report};
 
 /// Compares picks in real time.
 #[derive(Debug, Parser)]
@@ -73,41 +73,23 @@ fn main() -> Result<()> {
 
 fn compare(arguments: &Arguments) -> Result<()> {
     let traffics = if arguments.traffic.is_empty() { &Traffic::ALL[..] } else { &arguments.traffic };
-    let (outcomes, mut refused) = play_all(arguments, traffics)?;
-    if arguments.write {
-        let (again, refused_again) = play_all(arguments, &[AGAIN])?;
-        refused.extend(refused_again);
-        let folder = arguments.folder.clone().unwrap_or_else(|| project_root().join("docs"));
-        report::write(&folder, &outcomes, &again)?;
-    } else {
-        println!("{}", report::markdown(&outcomes, &[]));
-    }
-    if !refused.is_empty() {
-        bail!("the machine was too busy to measure: {}", refused.join("; "));
-    }
-    Ok(())
-}
-
-/// What was measured, and what could not be.
-fn play_all(arguments: &Arguments, traffics: &[Traffic]) -> Result<(Vec<Outcome>, Vec<String>)> {
     let columns = if arguments.column.is_empty() { &Column::ALL[..] } else { &arguments.column };
-    let (seconds, seed) = (arguments.seconds.unwrap_or(SECONDS), arguments.seed);
-    let (mut outcomes, mut refused) = (Vec::new(), Vec::new());
-    for &traffic in traffics {
-        for &column in columns {
-            let name = format!("{}, {}", traffic.name(), column.name());
-            let front = Front::Envoy(column);
-            let cell = Cell { traffic, front, seconds, seed, late_ms_max: arguments.late_ms };
-            match cell.run().with_context(|| name.clone())? {
-                Some(outcome) => {
-                    tell(&outcome);
-                    outcomes.push(outcome);
-                }
-                None => refused.push(name),
-            }
-        }
+    let comparison = Comparison {
+        fronts: columns.iter().copied().map(Front::Envoy).collect(),
+        seconds: arguments.seconds.unwrap_or(SECONDS),
+        seed: arguments.seed,
+        late_ms_max: arguments.late_ms,
+    };
+    let (mut played, mut again) = (Played::default(), Played::default());
+    comparison.play(traffics, &mut played)?;
+    if arguments.write {
+        comparison.play(&[AGAIN], &mut again)?;
+        let folder = arguments.folder.clone().unwrap_or_else(|| project_root().join("docs"));
+        report::write(&folder, &played.outcomes, &again.outcomes)?;
+    } else {
+        println!("{}", report::markdown(&played.outcomes, &[]));
     }
-    Ok((outcomes, refused))
+    played.check_all_measured(&again)
 }
 
 fn measure_gateway(arguments: &Arguments, url: &str) -> Result<()> {
@@ -129,7 +111,7 @@ fn measure_gateway(arguments: &Arguments, url: &str) -> Result<()> {
             watch_interval: None,
         };
         let outcome = play.run(url, None)?;
-        tell(&outcome);
+        outcome.tell();
         outcomes.push(outcome);
     }
     println!("{}", report::markdown(&outcomes, &[]));
@@ -150,20 +132,4 @@ impl Arguments {
 fn parse_positive(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "expected a number")?;
     (number.is_finite() && number > 0.0).then_some(number).ok_or("expected a number above zero".to_owned())
-}
-
-fn tell(outcome: &Outcome) {
-    let measures = &outcome.measures;
-    eprintln!(
-        "{}, {}: {} requests, {} failed, first token {:.0} ms (p90), {:.0} % within the objective",
-        outcome.traffic.name(),
-        outcome.column,
-        measures.requests,
-        measures.failed,
-        measures.first_token_ms.p90,
-        measures.goodput_share * 100.0,
-    );
-    for failure in &outcome.failures {
-        eprintln!("    {failure}");
-    }
 }

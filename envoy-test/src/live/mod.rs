@@ -13,6 +13,7 @@
 mod cell;
 mod chooser;
 mod column;
+mod comparison;
 mod front;
 mod gateway;
 mod machine;
@@ -28,6 +29,7 @@ mod traffic;
 
 pub use cell::Cell;
 pub use column::Column;
+pub use comparison::{Comparison, Played};
 pub use front::Front;
 pub use gateway::Gateway;
 pub use measures::{Measures, Objective};

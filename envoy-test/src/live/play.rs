@@ -121,6 +121,25 @@ impl Play {
     }
 }
 
+impl Outcome {
+    /// Says in short what came of it.
+    pub fn tell(&self) {
+        let measures = &self.measures;
+        eprintln!(
+            "{}, {}: {} requests, {} failed, first token {:.0} ms (p90), {:.0} % within the objective",
+            self.traffic.name(),
+            self.column,
+            measures.requests,
+            measures.failed,
+            measures.first_token_ms.p90,
+            measures.goodput_share * 100.0,
+        );
+        for failure in &self.failures {
+            eprintln!("    {failure}");
+        }
+    }
+}
+
 impl PodChange {
     /// Returns when that is done.
     pub fn apply(&self, servers: &ModelServers) {
