@@ -7,20 +7,20 @@ mod native {
 
     use criterion::{Criterion, criterion_group};
     use inference_picker::ledger::{Ledger, Member};
-    use inference_picker::load::{LoadBook, LoadId, Share};
+    use inference_picker::load::{LoadId, LoadTracker, RequestLoad};
 
-    const SHARE: Share = Share { tokens: 500, adapter: None, model: None, streamed: true };
+    const SHARE: RequestLoad = RequestLoad { tokens: 500, adapter: None, model: None, streamed: true };
 
     /// A worker that has a request in flight at each endpoint.
     struct Worker {
         member: Member,
-        loads: LoadBook,
+        loads: LoadTracker,
         ids: Vec<LoadId>,
     }
 
     impl Worker {
         fn new(id: u64, endpoints: u16) -> Worker {
-            let mut loads = LoadBook::default();
+            let mut loads = LoadTracker::default();
             let ids: Vec<LoadId> =
                 (0..endpoints).map(|port| loads.id(([10, 0, 0, 1], 1_000 + port).into())).collect();
             for id in &ids {

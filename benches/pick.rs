@@ -11,7 +11,7 @@ mod native {
 
     use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
     use inference_picker::config::Config;
-    use inference_picker::decide::{Decision, Pick, Prepared};
+    use inference_picker::decide::{Decision, Pick, ResolvedRequest};
     use inference_picker::openai::read_request;
     use inference_picker::picker::{Outcome, Picker};
 
@@ -76,13 +76,13 @@ mod native {
             World { picker, best: address(count / 2).to_string() }
         }
 
-        fn prepare(&mut self, model: &str) -> Prepared {
+        fn prepare(&mut self, model: &str) -> ResolvedRequest {
             let body = chat(TEXTS[1].1, 7_000).replace("llama", model);
             self.picker.prepare(&read_request(body.as_bytes()).unwrap(), None, 0).unwrap()
         }
 
-        fn pick(&mut self, prepared: &Prepared) -> Pick {
-            match self.picker.decide(0, black_box(prepared), || (), NOW_MS) {
+        fn pick(&mut self, resolved: &ResolvedRequest) -> Pick {
+            match self.picker.decide(0, black_box(resolved), || (), NOW_MS) {
                 Outcome::Decided(Decision::Send(pick)) => {
                     assert_eq!(pick.first_choice(), self.best);
                     pick
@@ -92,8 +92,8 @@ mod native {
         }
 
         /// All that a worker does for a request, answered at once.
-        fn serve(&mut self, prepared: &Prepared) {
-            let pick = self.pick(prepared);
+        fn serve(&mut self, resolved: &ResolvedRequest) {
+            let pick = self.pick(resolved);
             let mut sent = self.picker.send(&pick, NOW_MS);
             assert!(!black_box(self.picker.loads_mut().take_unpublished()).is_empty());
             self.picker.first_output(&mut sent, NOW_MS);
@@ -115,10 +115,10 @@ mod native {
         ] {
             for count in COUNTS {
                 let mut world = World::new(strategy, count);
-                let prepared = world.prepare(model);
-                world.serve(&prepared);
+                let resolved = world.prepare(model);
+                world.serve(&resolved);
                 group.bench_function(format!("{case}, {count} endpoints"), |bencher| {
-                    bencher.iter(|| world.pick(&prepared));
+                    bencher.iter(|| world.pick(&resolved));
                 });
             }
         }
@@ -130,9 +130,9 @@ mod native {
             ["DEFAULT", "PREFIX_CACHE"].iter().flat_map(|name| COUNTS.map(|count| (name, count)))
         {
             let mut world = World::new(strategy, count);
-            let prepared = world.prepare("m");
+            let resolved = world.prepare("m");
             group.bench_function(format!("{strategy}, {count} endpoints"), |bencher| {
-                bencher.iter(|| world.serve(&prepared));
+                bencher.iter(|| world.serve(&resolved));
             });
         }
     }

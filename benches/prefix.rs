@@ -8,7 +8,7 @@ mod native {
 
     use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group};
     use inference_picker::ledger::{Entry, Event, entries};
-    use inference_picker::load::{LoadBook, LoadId};
+    use inference_picker::load::{LoadId, LoadTracker};
     use inference_picker::openai::read_request;
     use inference_picker::prefix::{
         BLOCK_BYTES, BlockHash, BlockHasher, PrefixIndex, PromptBlocks, PromptEvent, PromptKey,
@@ -49,7 +49,7 @@ mod native {
     }
 
     fn endpoints(count: u16) -> (PrefixIndex, Vec<LoadId>) {
-        let mut loads = LoadBook::default();
+        let mut loads = LoadTracker::default();
         let ids: Vec<LoadId> =
             (0..count).map(|port| loads.id(SocketAddr::from(([10, 0, 0, 1], port)))).collect();
         let mut index = PrefixIndex::new(1_000_000, 42);

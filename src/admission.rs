@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 
 use crate::config::{CRITICAL_PRIORITY, STANDARD_PRIORITY, Saturation};
-use crate::load::LoadBook;
+use crate::load::LoadTracker;
 use crate::pool::{Endpoint, Freshness, Pool};
 
 /// What becomes of a request.
@@ -41,14 +41,14 @@ pub fn admit(priority: i32, saturated: bool, queue: bool) -> Admission {
 /// Whether no endpoint of the pool that may be picked has room. A pool of which nothing is known is not saturated.
 pub fn is_saturated(
     pool: &Pool,
-    loads: &LoadBook,
+    loads: &LoadTracker,
     max_consecutive_failures: u32,
     stale_after_ms: u64,
     now_ms: u64,
 ) -> bool {
     let freshness = |endpoint: &Endpoint| endpoint.freshness(now_ms, stale_after_ms);
     let heard = pool.eligible(now_ms, max_consecutive_failures);
-    let mut heard = heard.filter(|endpoint| freshness(endpoint).is_heard());
+    let mut heard = heard.filter(|endpoint| freshness(endpoint).is_known());
     let full = |endpoint: &Endpoint| is_full(endpoint, pool.saturation, loads, stale_after_ms, now_ms);
     heard.clone().any(|endpoint| freshness(endpoint) == Freshness::Fresh) && heard.all(full)
 }
@@ -56,7 +56,7 @@ pub fn is_saturated(
 fn is_full(
     endpoint: &Endpoint,
     limits: Saturation,
-    loads: &LoadBook,
+    loads: &LoadTracker,
     stale_after_ms: u64,
     now_ms: u64,
 ) -> bool {

@@ -10,19 +10,19 @@ use crate::admission::{self, Admission, DrainRate};
 use crate::config::{self, Config, Prefill, RoutingStrategy};
 use crate::explanation::Explanation;
 use crate::first_pass::FirstPass;
-use crate::load::{AdapterId, LoadBook, LoadId, Share};
-use crate::model_sizes::ModelSizes;
-use crate::models::{self, Resolution, Turns};
+use crate::load::{AdapterId, LoadId, LoadTracker, RequestLoad};
+use crate::models::{self, Resolution, TargetSelector};
 use crate::openai::{ApiError, InferenceRequest, SMALL_REQUEST_TOKENS};
 use crate::pool::{Freshness, Limits, Pool, Reading};
 use crate::prefill::{PrefillPick, PromptBy, share_without_prompt};
 use crate::prefix::{BLOCK_BYTES, BlockHasher, Match, PromptBlocks};
 use crate::sessions::{Conversation, KnownBy, Outcome, Visit};
 use crate::strategy::{Demand, Ranked, Visited, rank};
+use crate::token_estimator::TokenEstimator;
 
 /// An inference request of which it is known what to send and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prepared {
+pub struct ResolvedRequest {
     /// The place of the pool that serves it.
     pub pool: usize,
     /// Whether another pool may: its route is chosen anew, and nobody can tell where it leads.
@@ -89,7 +89,7 @@ pub struct Pick {
     /// Whether endpoints of other pools are named too, behind those of the pool it was picked for.
     pub is_pool_guessed: bool,
     /// What to count as in flight there.
-    pub share: Share,
+    pub share: RequestLoad,
     /// The prompt, if it was read.
     pub prompt: Option<SentPrompt>,
     /// What became of the conversation that it belongs to, if it names one.
@@ -156,33 +156,33 @@ impl Prompt {
 /// 404 for a model that is not published, and 400 for a request that names none, where such are refused.
 pub fn prepare(
     config: &Config,
-    turns: &mut Turns,
-    sizes: &ModelSizes,
+    selector: &mut TargetSelector,
+    sizes: &TokenEstimator,
     request: &InferenceRequest<'_>,
     user: Option<&[u8]>,
     route_pool: usize,
-) -> Result<Prepared, ApiError> {
+) -> Result<ResolvedRequest, ApiError> {
     if let Some(error) = request.unnamed.as_ref().filter(|_| config.reject_unknown_models) {
         return Err(error.clone());
     }
     let resolution = if request.model.is_empty() {
         models::unturned(config, "", route_pool)
     } else {
-        let resolved = turns.resolve(config, &request.model, route_pool, user);
+        let resolved = selector.resolve(config, &request.model, route_pool, user);
         resolved.ok_or_else(|| ApiError::unknown_model(&request.model))?
     };
-    Ok(prepared(config, sizes, request, &request.model, resolution))
+    Ok(resolved(config, sizes, request, &request.model, resolution))
 }
 
 /// As [`prepare`], for a request that Envoy sends once more with the model that was resolved before. If it had fallen back
 /// to another pool it stays there.
 pub fn prepare_again(
     config: &Config,
-    sizes: &ModelSizes,
+    sizes: &TokenEstimator,
     request: &InferenceRequest<'_>,
     first: &FirstPass,
     route_pool: usize,
-) -> Prepared {
+) -> ResolvedRequest {
     let asked = &*first.model;
     let fallback_of = (first.own_pool != first.pool).then_some(first.own_pool);
     let pool = fallback_of.map_or(route_pool, |_| first.pool);
@@ -190,16 +190,16 @@ pub fn prepare_again(
         target: Some(&*request.model).filter(|sent| *sent != asked),
         ..models::unturned(config, asked, pool)
     };
-    Prepared { fallback_of, ..prepared(config, sizes, request, asked, resolution) }
+    ResolvedRequest { fallback_of, ..resolved(config, sizes, request, asked, resolution) }
 }
 
-fn prepared(
+fn resolved(
     config: &Config,
-    sizes: &ModelSizes,
+    sizes: &TokenEstimator,
     request: &InferenceRequest<'_>,
     asked: &str,
     resolution: Resolution<'_>,
-) -> Prepared {
+) -> ResolvedRequest {
     let pool = resolution.pool;
     let model = resolution.target.unwrap_or(asked);
     let by_prefix = config.pools.get(pool).is_some_and(|pool| goes_by_prefix(config, pool));
@@ -211,7 +211,7 @@ fn prepared(
         digest: request.digest,
         blocks: by_prefix.then(|| blocks(request, model)),
     };
-    Prepared {
+    ResolvedRequest {
         pool,
         is_pool_guessed: false,
         fallback_of: None,
@@ -242,35 +242,35 @@ fn blocks(request: &InferenceRequest<'_>, model: &str) -> PromptBlocks {
     hasher.finish()
 }
 
-/// Whether a prepared request is sent now, or waits. `others_wait`: for this pool, so that there is room for them first.
+/// Whether a resolved request is sent now, or waits. `others_wait`: for this pool, so that there is room for them first.
 ///
 /// # Errors
 /// 400 for a prompt that surely fits nowhere, and 429 for a request that gives way.
 pub fn admit(
     config: &Config,
     pool: &Pool,
-    loads: &LoadBook,
+    loads: &LoadTracker,
     drain_rate: &DrainRate,
-    prepared: &Prepared,
+    resolved: &ResolvedRequest,
     others_wait: bool,
     now_ms: u64,
 ) -> Result<Admission, ApiError> {
-    let longest_tokens = pool.longest_context_tokens().filter(|_| !prepared.is_pool_guessed);
-    if let Some(longest_tokens) = longest_tokens.filter(|longest| prepared.prompt.least_tokens > *longest) {
+    let longest_tokens = pool.longest_context_tokens().filter(|_| !resolved.is_pool_guessed);
+    if let Some(longest_tokens) = longest_tokens.filter(|longest| resolved.prompt.least_tokens > *longest) {
         return Err(ApiError::prompt_too_long(&pool.name, longest_tokens));
     }
-    if pool.is_empty() && !prepared.is_pool_guessed && config.waits_for_first_endpoint() {
+    if pool.is_empty() && !resolved.is_pool_guessed && config.waits_for_first_endpoint() {
         return Ok(Admission::Wait);
     }
     let saturated = others_wait || is_saturated(config, pool, loads, now_ms);
-    match admission::admit(prepared.priority, saturated, config.queue.is_some()) {
+    match admission::admit(resolved.priority, saturated, config.queue.is_some()) {
         Admission::Shed => Err(ApiError::saturated(&pool.name, drain_rate.retry_after_s())),
         admission => Ok(admission),
     }
 }
 
 /// Whether the pool has no room, by its own limits.
-pub fn is_saturated(config: &Config, pool: &Pool, loads: &LoadBook, now_ms: u64) -> bool {
+pub fn is_saturated(config: &Config, pool: &Pool, loads: &LoadTracker, now_ms: u64) -> bool {
     let limits = limits(config, pool);
     let Some(stale_after_ms) = limits.metrics_stale_after_ms.filter(|_| !pool.has_unnamed()) else {
         return false;
@@ -278,58 +278,58 @@ pub fn is_saturated(config: &Config, pool: &Pool, loads: &LoadBook, now_ms: u64)
     admission::is_saturated(pool, loads, limits.max_consecutive_failures, stale_after_ms, now_ms)
 }
 
-/// Picks an endpoint for a prepared request.
+/// Picks an endpoint for a resolved request.
 pub fn pick(
     config: &Config,
     pool: &mut Pool,
-    loads: &LoadBook,
-    prepared: &Prepared,
+    loads: &LoadTracker,
+    resolved: &ResolvedRequest,
     now_ms: u64,
     rng: &mut fastrand::Rng,
 ) -> Decision {
-    let prompt = &prepared.prompt;
-    let conversation = prepared.conversation;
+    let prompt = &resolved.prompt;
+    let conversation = resolved.conversation;
     let visited = conversation.and_then(|conversation| visited(conversation, prompt.tokens, pool, loads));
-    let demand = Demand { visited, ..demand(prepared, pool) };
-    let session = prepared.session;
+    let demand = Demand { visited, ..demand(resolved, pool) };
+    let session = resolved.session;
     let asked =
         Asked { strategy: pool.routing_strategy, demand, prompt: Some(prompt), conversation, session };
     send(config, pool, loads, asked, now_ms, rng)
 }
 
-/// What a prepared request asks of an endpoint of this pool, whatever came before it.
-fn demand<'a>(prepared: &'a Prepared, pool: &Pool) -> Demand<'a> {
-    let prompt = &prepared.prompt;
+/// What a resolved request asks of an endpoint of this pool, whatever came before it.
+fn demand<'a>(resolved: &'a ResolvedRequest, pool: &Pool) -> Demand<'a> {
+    let prompt = &resolved.prompt;
     Demand {
         prompt_tokens: prompt.tokens,
         adapter: pool.adapter(&prompt.model),
         model: (!prompt.model.is_empty()).then(|| AdapterId::of(&prompt.model)),
         blocks: prompt.blocks.as_ref().filter(|_| pool.prefixes().is_some()),
-        streamed: prepared.streamed,
-        is_of_conversation: prepared.conversation.is_some(),
+        streamed: resolved.streamed,
+        is_of_conversation: resolved.conversation.is_some(),
         visited: None,
     }
 }
 
-/// Picks the endpoint that computes the prompt of a prepared request, which goes to `pick`, and is worth it.
+/// Picks the endpoint that computes the prompt of a resolved request, which goes to `pick`, and is worth it.
 ///
 /// # Errors
 /// 503 if nobody is there and the rule says so.
 pub fn pick_prefill(
     config: &Config,
     pool: &mut Pool,
-    loads: &LoadBook,
-    (prepared, pick, rule): (&Prepared, &Pick, &Prefill),
+    loads: &LoadTracker,
+    (resolved, pick, rule): (&ResolvedRequest, &Pick, &Prefill),
     now_ms: u64,
     rng: &mut fastrand::Rng,
 ) -> Result<PromptBy, ApiError> {
     if !pool.has_ready(now_ms, config.max_consecutive_failures) {
         return rule.gone(&pool.name);
     }
-    let (strategy, limits, demand) = (pool.routing_strategy, limits(config, pool), demand(prepared, pool));
+    let (strategy, limits, demand) = (pool.routing_strategy, limits(config, pool), demand(resolved, pool));
     let ranking = rank(strategy, pool, loads, demand, limits, now_ms, rng);
     let Some(best) = ranking.first() else { return rule.gone(&pool.name) };
-    let share = Share { adapter: demand.adapter, ..pick.share };
+    let share = RequestLoad { adapter: demand.adapter, ..pick.share };
     let (picked, index) = (PrefillPick::new(rule.pool, best, share), best.index);
     if strategy == RoutingStrategy::RoundRobin {
         pool.turn_taken(index);
@@ -341,7 +341,7 @@ pub fn pick_prefill(
 pub fn pick_unread(
     config: &Config,
     pool: &mut Pool,
-    loads: &LoadBook,
+    loads: &LoadTracker,
     conversation: Option<Conversation>,
     now_ms: u64,
     rng: &mut fastrand::Rng,
@@ -372,7 +372,12 @@ struct Asked<'a> {
 }
 
 /// Where a conversation was served last, if that is an endpoint of the pool, and what of it is still cached there.
-fn visited(conversation: Conversation, prompt_tokens: u32, pool: &Pool, loads: &LoadBook) -> Option<Visited> {
+fn visited(
+    conversation: Conversation,
+    prompt_tokens: u32,
+    pool: &Pool,
+    loads: &LoadTracker,
+) -> Option<Visited> {
     let last = conversation.last?;
     let place = pool.place(loads.known_by_key(last.endpoint)?)?;
     let endpoint = pool.endpoints()?.get(place)?;
@@ -394,7 +399,7 @@ fn outcome(conversation: Conversation, visited: Option<Visited>, place: usize) -
 fn send(
     config: &Config,
     pool: &mut Pool,
-    loads: &LoadBook,
+    loads: &LoadTracker,
     asked: Asked<'_>,
     now_ms: u64,
     rng: &mut fastrand::Rng,
@@ -418,7 +423,12 @@ fn send(
         load_id: first.endpoint.load_id,
         destinations: destinations(&ranking),
         is_pool_guessed: false,
-        share: Share { tokens, adapter: demand.adapter, model: demand.model, streamed: demand.streamed },
+        share: RequestLoad {
+            tokens,
+            adapter: demand.adapter,
+            model: demand.model,
+            streamed: demand.streamed,
+        },
         prompt: prompt.map(|prompt| SentPrompt { prompt: Rc::clone(prompt), matched, matched_tokens }),
         conversation,
         session,
@@ -458,7 +468,7 @@ fn explain(
     first: &Ranked<'_>,
     demand: Demand<'_>,
     conversation: Option<(KnownBy, Outcome)>,
-    loads: &LoadBook,
+    loads: &LoadTracker,
     now_ms: u64,
 ) -> String {
     let mut line = Explanation::new(strategy.name());

@@ -13,7 +13,7 @@
 use crate::admission::{self, Admission};
 use crate::config::Config;
 use crate::decide;
-use crate::load::LoadBook;
+use crate::load::LoadTracker;
 use crate::pool::Pool;
 
 /// What is known of a pool that may serve a request.
@@ -27,7 +27,7 @@ pub struct Candidate<'a> {
 
 impl Candidate<'_> {
     /// Whether it has room for a request of this priority.
-    pub fn has_room(&self, config: &Config, priority: i32, loads: &LoadBook, now_ms: u64) -> bool {
+    pub fn has_room(&self, config: &Config, priority: i32, loads: &LoadTracker, now_ms: u64) -> bool {
         let is_there =
             self.pool.has_unnamed() || self.pool.has_ready(now_ms, config.max_consecutive_failures);
         let is_full = || self.others_wait || decide::is_saturated(config, self.pool, loads, now_ms);

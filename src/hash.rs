@@ -45,7 +45,7 @@ mod tests {
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    /// Of these places, each has the lowest lot in as many draws as any other.
+    /// Of these places, each has the lowest tie-break in as many draws as any other.
     #[track_caller]
     fn check_lots(places: &[u32]) {
         const DRAWS: u32 = 100_000;
@@ -53,8 +53,8 @@ mod tests {
         let mut won = vec![0; places.len()];
         for _ in 0..DRAWS {
             let draw = rng.u32(..);
-            let lot = |place: &usize| mix32(u32x4::splat(draw ^ places[*place])).to_array()[0];
-            let lowest = (0..places.len()).min_by_key(lot);
+            let tie_break = |place: &usize| mix32(u32x4::splat(draw ^ places[*place])).to_array()[0];
+            let lowest = (0..places.len()).min_by_key(tie_break);
             won[lowest.unwrap()] += 1;
         }
         let share = f64::from(DRAWS) / places.len() as f64;

@@ -45,7 +45,6 @@ pub mod load;
 pub mod log_budget;
 pub mod log_fields;
 pub mod metrics;
-pub mod model_sizes;
 pub mod models;
 pub mod openai;
 pub mod peers;
@@ -59,6 +58,7 @@ pub mod sessions;
 pub mod slots;
 pub mod stats;
 pub mod strategy;
+pub mod token_estimator;
 
 #[cfg(target_os = "wasi")]
 mod plugin;

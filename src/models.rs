@@ -18,7 +18,7 @@ use crate::hash::fnv1a;
 
 /// Where each model's targets stand in their turn.
 #[derive(Debug)]
-pub struct Turns {
+pub struct TargetSelector {
     /// Of each model.
     models: Vec<Vec<i64>>,
     /// Of each pool's default targets.
@@ -41,10 +41,10 @@ fn unpublished(route_pool: usize) -> Resolution<'static> {
     Resolution { target: None, priority: STANDARD_PRIORITY, pool: route_pool }
 }
 
-impl Turns {
+impl TargetSelector {
     /// Nobody has had a turn.
-    pub fn new(config: &Config) -> Turns {
-        Turns {
+    pub fn new(config: &Config) -> TargetSelector {
+        TargetSelector {
             models: config.models.iter().map(|model| vec![0; model.targets.len()]).collect(),
             defaults: config.pools.iter().map(|pool| vec![0; pool.default_targets.len()]).collect(),
         }
@@ -166,19 +166,23 @@ mod tests {
         ))
     }
 
-    fn next<'a>(turns: &mut Turns, config: &'a Config) -> &'a str {
-        turns.resolve(config, "m", 0, None).unwrap().target.unwrap()
+    fn next<'a>(selector: &mut TargetSelector, config: &'a Config) -> &'a str {
+        selector.resolve(config, "m", 0, None).unwrap().target.unwrap()
     }
 
     fn of_user(config: &Config, user: u32) -> &str {
-        Turns::new(config).resolve(config, "m", 0, Some(&user.to_le_bytes())).unwrap().target.unwrap()
+        TargetSelector::new(config)
+            .resolve(config, "m", 0, Some(&user.to_le_bytes()))
+            .unwrap()
+            .target
+            .unwrap()
     }
 
     #[test]
     fn targets_get_their_share_over_every_window() {
         let config = weighted(&[("a", 9), ("b", 1)]);
-        let mut turns = Turns::new(&config);
-        let picks: Vec<_> = (0..100).map(|_| next(&mut turns, &config)).collect();
+        let mut selector = TargetSelector::new(&config);
+        let picks: Vec<_> = (0..100).map(|_| next(&mut selector, &config)).collect();
         for window in picks.windows(10) {
             assert_eq!(window.iter().filter(|pick| **pick == "b").count(), 1);
         }
@@ -187,8 +191,8 @@ mod tests {
     #[test]
     fn a_target_of_weight_zero_gets_nothing() {
         let config = weighted(&[("a", 0), ("b", 5)]);
-        let mut turns = Turns::new(&config);
-        assert!((0..20).all(|_| next(&mut turns, &config) == "b"));
+        let mut selector = TargetSelector::new(&config);
+        assert!((0..20).all(|_| next(&mut selector, &config) == "b"));
         assert!((0..200).all(|user| of_user(&config, user) == "b"));
     }
 
@@ -217,11 +221,11 @@ mod tests {
         let models = r#"{"modelName":"m","criticality":"Sheddable","poolRef":{"name":"q"}},
             {"modelName":"same","poolRef":{"name":"p"},"targetModels":[{"name":"same"}]}"#;
         let config = config(&format!(r#""models":[{models}]"#));
-        let mut turns = Turns::new(&config);
+        let mut selector = TargetSelector::new(&config);
         let found = Resolution { target: None, priority: SHEDDABLE_PRIORITY, pool: 1 };
-        assert_eq!(turns.resolve(&config, "m", 0, None), Some(found));
-        assert_eq!(turns.resolve(&config, "same", 0, None).unwrap().target, None);
-        assert_eq!(turns.resolve(&config, "nope", 0, None), None);
+        assert_eq!(selector.resolve(&config, "m", 0, None), Some(found));
+        assert_eq!(selector.resolve(&config, "same", 0, None).unwrap().target, None);
+        assert_eq!(selector.resolve(&config, "nope", 0, None), None);
     }
 
     /// A model in the pools `p` and `q` with other targets in each, and a third pool `r` that does not have it.
@@ -238,9 +242,9 @@ mod tests {
     #[test]
     fn the_routes_pool_has_a_model_of_its_own_and_else_the_first_pool_that_has_one_serves_it() {
         let config = in_two_pools();
-        let mut turns = Turns::new(&config);
+        let mut selector = TargetSelector::new(&config);
         let mut resolve = |route_pool| {
-            let found = turns.resolve(&config, "m", route_pool, None).unwrap();
+            let found = selector.resolve(&config, "m", route_pool, None).unwrap();
             (found.pool, found.priority, found.target.unwrap())
         };
         assert_eq!(resolve(0), (0, STANDARD_PRIORITY, "a"));
@@ -257,8 +261,8 @@ mod tests {
             "models":[{"modelName":"m","poolRef":{"name":"p"},"targetModels":[{"name":"own"}]},
             {"modelName":"n","criticality":"Critical","poolRef":{"name":"q"}}]}"#;
         let config = Config::parse(document.as_bytes()).unwrap();
-        let mut turns = Turns::new(&config);
-        let mut resolve = |asked, route_pool| turns.resolve(&config, asked, route_pool, None);
+        let mut selector = TargetSelector::new(&config);
+        let mut resolve = |asked, route_pool| selector.resolve(&config, asked, route_pool, None);
         assert_eq!(resolve("m", 0).unwrap().target, Some("own"), "exact before generic");
         let picks: Vec<_> = (0..40).map(|_| resolve("anything", 0).unwrap().target.unwrap()).collect();
         assert!(picks.windows(4).all(|window| window.iter().filter(|pick| **pick == "b").count() == 1));
@@ -280,19 +284,19 @@ mod tests {
     #[test]
     fn each_pools_targets_take_turns_and_keep_users_by_themselves() {
         let config = in_two_pools();
-        let mut turns = Turns::new(&config);
+        let mut selector = TargetSelector::new(&config);
         // Requests on the other pool's route come in between, and take no turn.
         let picks: Vec<_> = (0..40)
             .map(|_| {
-                assert_eq!(turns.resolve(&config, "m", 1, None).unwrap().target, Some("new"));
-                turns.resolve(&config, "m", 0, None).unwrap().target.unwrap()
+                assert_eq!(selector.resolve(&config, "m", 1, None).unwrap().target, Some("new"));
+                selector.resolve(&config, "m", 0, None).unwrap().target.unwrap()
             })
             .collect();
         assert!(picks.windows(4).all(|window| window.iter().filter(|pick| **pick == "b").count() == 1));
         for user in 0..100_u32 {
             let user = user.to_le_bytes();
             let mut of_user =
-                |route_pool| turns.resolve(&config, "m", route_pool, Some(&user)).unwrap().target;
+                |route_pool| selector.resolve(&config, "m", route_pool, Some(&user)).unwrap().target;
             assert_eq!((of_user(0), of_user(1)), (of_user(0), Some("new")));
         }
     }
@@ -305,7 +309,7 @@ mod tests {
         ] {
             let config = config(models);
             for route_pool in [0, 1] {
-                let found = Turns::new(&config).resolve(&config, "anything", route_pool, None);
+                let found = TargetSelector::new(&config).resolve(&config, "anything", route_pool, None);
                 assert_eq!(found, Some(unpublished(route_pool)));
             }
         }

@@ -1,6 +1,6 @@
 //! What one worker knows and decides: its pools, what is in flight, what waits, and what was learnt from answers.
 //!
-//! Contract: no host calls. What the worker hears (requests, answers, snapshots, peers) comes in by methods, what it has
+//! Contract: no host calls. What the worker receives (requests, answers, snapshots, peers) comes in by methods, what it has
 //! decided or learnt goes out as values. The plugin's shell joins it to the host; a simulation joins it to simulated
 //! servers.
 
@@ -11,17 +11,16 @@ use std::rc::Rc;
 
 use crate::admission::{Admission, DrainRate};
 use crate::config::Config;
-use crate::decide::{self, Decision, Pick, Prepared, Prompt, SentPrompt};
+use crate::decide::{self, Decision, Pick, Prompt, ResolvedRequest, SentPrompt};
 use crate::empty_pool::EmptyPool;
 use crate::fallback::Candidate;
 use crate::first_pass::FirstPass;
 use crate::interval::Interval;
-use crate::ledger::{Event, Heard};
+use crate::ledger::{Event, Received};
 use crate::limits::{Limit, LimitsReached};
-use crate::load::{AdapterId, EndpointKey, LoadBook, LoadId, Ticket};
-use crate::metrics::ToldLoad;
-use crate::model_sizes::ModelSizes;
-use crate::models::{self, Turns};
+use crate::load::{AdapterId, EndpointKey, InFlightRequest, LoadId, LoadTracker};
+use crate::metrics::ReportedLoad;
+use crate::models::{self, TargetSelector};
 use crate::openai::{ApiError, InferenceRequest, Usage};
 use crate::pool::{Endpoint, Pool, Snapshot};
 use crate::prefill::{PrefillPick, PromptBy};
@@ -29,23 +28,24 @@ use crate::prefix::{BLOCK_BYTES, PrefixIndex, PromptBlocks, PromptEvent, PromptK
 use crate::queue::{Place, Queue};
 use crate::scrape::Schedule;
 use crate::sessions::{Conversation, Entry, Last, SessionKey, Visit};
+use crate::token_estimator::TokenEstimator;
 
 /// One worker's knowledge. `W` is how a request that waits is reached later.
 #[derive(Debug)]
 pub struct Picker<W> {
     config: Config,
     pools: Vec<PickerPool<W>>,
-    loads: LoadBook,
-    turns: Turns,
-    sizes: ModelSizes,
+    loads: LoadTracker,
+    selector: TargetSelector,
+    sizes: TokenEstimator,
     rng: fastrand::Rng,
-    /// What happened to prompts and was not told yet.
+    /// What happened to prompts and was not published yet.
     events: Untold,
     /// Prompts sent, which numbers them.
     prompts: u64,
     /// When it is looked at what endpoints have shown of their speed.
     learning: Interval,
-    /// When prompts of which nothing is heard are looked for.
+    /// When prompts of which nothing is received are looked for.
     expiry: Interval,
     limits: LimitsReached,
 }
@@ -55,10 +55,10 @@ pub struct Picker<W> {
 struct PickerPool<W> {
     pool: Pool,
     drain_rate: DrainRate,
-    queue: Queue<(Prepared, W)>,
+    queue: Queue<(ResolvedRequest, W)>,
     emptiness: EmptyPool,
-    /// When it was last noticed that its scraper had told something.
-    heard_ms: Option<u64>,
+    /// When it was last noticed that its scraper had published something.
+    received_ms: Option<u64>,
 }
 
 /// What becomes of a request that was read.
@@ -73,7 +73,7 @@ pub enum Outcome {
 /// A request that was sent, until it has ended.
 #[derive(Debug)]
 pub struct Sent {
-    ticket: Ticket,
+    in_flight: InFlightRequest,
     prompt: Option<SentPrompt>,
     /// Tells its prompt from others, if it was read.
     digest: Option<u64>,
@@ -91,7 +91,7 @@ pub struct Sent {
 /// A prompt that is computed elsewhere than its answer is generated.
 #[derive(Debug)]
 struct PrefillSent {
-    ticket: Ticket,
+    in_flight: InFlightRequest,
     /// The number by which peers know the prompt there.
     number: Option<u64>,
 }
@@ -99,7 +99,7 @@ struct PrefillSent {
 impl Sent {
     /// The endpoint it counts on.
     pub fn load_id(&self) -> LoadId {
-        self.ticket.load_id()
+        self.in_flight.load_id()
     }
 }
 
@@ -113,16 +113,16 @@ pub struct Released<W> {
     /// What was decided.
     pub decision: Decision,
     /// The request.
-    pub prepared: Prepared,
+    pub resolved: ResolvedRequest,
 }
 
-/// The worker itself, where workers tell each other of prompts.
+/// The worker itself, where workers publish to each other of prompts.
 const MYSELF: u64 = 0;
 
 /// Time between two looks at what endpoints have shown of their speed, in milliseconds.
 const LEARNING_INTERVAL_MS: u64 = 100;
 
-/// Time between two looks for prompts of which nothing is heard, in milliseconds.
+/// Time between two looks for prompts of which nothing is received, in milliseconds.
 const EXPIRY_INTERVAL_MS: u64 = 1_000;
 
 /// Times `queue.maxRequests` that may wait until those have been refused whose places were taken.
@@ -134,7 +134,7 @@ const NO_POOL: Decision = Decision::Fallback("no such pool");
 impl<W> Picker<W> {
     /// A worker that knows nothing but its configuration. `rng` is to be seeded at random; clients must not know it.
     pub fn new(config: Config, mut rng: fastrand::Rng) -> Picker<W> {
-        let mut loads = LoadBook::default();
+        let mut loads = LoadTracker::default();
         let mut pools = Vec::with_capacity(config.pools.len());
         for (place, configured) in config.pools.iter().enumerate() {
             let mut pool = Pool::new(configured, &mut loads, rng.u64(..));
@@ -146,14 +146,14 @@ impl<W> Picker<W> {
                 drain_rate: DrainRate::default(),
                 queue: Queue::default(),
                 emptiness: EmptyPool::default(),
-                heard_ms: None,
+                received_ms: None,
             });
         }
         Picker {
             pools,
             loads,
-            turns: Turns::new(&config),
-            sizes: ModelSizes::default(),
+            selector: TargetSelector::new(&config),
+            sizes: TokenEstimator::default(),
             rng,
             events: Untold::default(),
             prompts: 0,
@@ -170,12 +170,12 @@ impl<W> Picker<W> {
     }
 
     /// What is in flight.
-    pub fn loads(&self) -> &LoadBook {
+    pub fn loads(&self) -> &LoadTracker {
         &self.loads
     }
 
     /// The same, for who scrapes on this worker's behalf.
-    pub fn loads_mut(&mut self) -> &mut LoadBook {
+    pub fn loads_mut(&mut self) -> &mut LoadTracker {
         &mut self.loads
     }
 
@@ -196,14 +196,14 @@ impl<W> Picker<W> {
 
     /// Time has passed; whether what is in flight has changed with it.
     pub fn tick(&mut self, now_ms: u64) -> bool {
-        self.hear_failures();
+        self.receive_failures();
         let changed = self.loads.assume_outputs(now_ms);
         if self.learning.is_due(now_ms) {
             for own in &mut self.pools {
                 let endpoints = own.pool.endpoints().unwrap_or_default();
                 self.loads.share_speed(endpoints.iter().map(|endpoint| endpoint.load_id));
                 own.observe_drain_rate(&self.loads, now_ms);
-                own.pool.forget_told(self.config.metrics_stale_after_ms, now_ms);
+                own.pool.forget_reported(self.config.metrics_stale_after_ms, now_ms);
             }
         }
         if self.expiry.is_due(now_ms) {
@@ -234,15 +234,15 @@ impl<W> Picker<W> {
         }
     }
 
-    /// Takes over what other workers have told of prompts.
-    pub fn hear_all(&mut self, heard: &Heard, now_ms: u64) {
-        if heard.is_lost {
+    /// Takes over what other workers have published of prompts.
+    pub fn receive_all(&mut self, received: &Received, now_ms: u64) {
+        if received.is_lost {
             self.limits.add_if(true, Limit::JournalUnread);
             self.prefixes().for_each(|prefixes| prefixes.drop_prompts_of_others(MYSELF));
         }
-        for entry in heard.entries() {
+        for entry in received.entries() {
             match &entry.event {
-                Event::Prompt(event) => self.hear(entry.worker, event, now_ms),
+                Event::Prompt(event) => self.receive(entry.worker, event, now_ms),
                 Event::Ended => self.lose(entry.worker),
                 // Workers share a table of them.
                 Event::Conversation(_) => {}
@@ -251,7 +251,7 @@ impl<W> Picker<W> {
     }
 
     /// Takes over what has happened to a prompt at a peer.
-    pub fn hear(&mut self, peer: u64, event: &PromptEvent<'_>, now_ms: u64) {
+    pub fn receive(&mut self, peer: u64, event: &PromptEvent<'_>, now_ms: u64) {
         let key = |number: u64| PromptKey { worker: peer, number };
         match event {
             PromptEvent::Sent { number, address, block_tokens, hashes } => {
@@ -272,15 +272,15 @@ impl<W> Picker<W> {
     }
 
     /// Takes over what other workers have noted of failures in a row.
-    fn hear_failures(&mut self) {
+    fn receive_failures(&mut self) {
         let limit = self.config.max_consecutive_failures;
-        for (load_id, failures) in self.loads.take_heard_failures() {
-            self.pools.iter_mut().for_each(|own| own.pool.hear_failures(load_id, failures, limit));
+        for (load_id, failures) in self.loads.take_received_failures() {
+            self.pools.iter_mut().for_each(|own| own.pool.receive_failures(load_id, failures, limit));
         }
     }
 
-    /// Has others hear what this worker has noted of failures in a row.
-    fn tell_failures(&mut self) {
+    /// Has others receive what this worker has noted of failures in a row.
+    fn publish_failures(&mut self) {
         for own in &mut self.pools {
             for (load_id, failures) in own.pool.take_failures() {
                 self.loads.note_failures(load_id, failures);
@@ -288,7 +288,7 @@ impl<W> Picker<W> {
         }
     }
 
-    /// A worker has nothing in flight, or is gone: no more is heard of its prompts in flight.
+    /// A worker has nothing in flight, or is gone: no more is received of its prompts in flight.
     fn lose(&mut self, peer: u64) {
         self.prefixes().for_each(|prefixes| prefixes.drop_prompts_of(peer));
     }
@@ -299,13 +299,13 @@ impl<W> Picker<W> {
         self.limits.take().chain(of_pools)
     }
 
-    /// Takes out what has happened to prompts at this worker, to be told to others. Failures are then among the loads.
+    /// Takes out what has happened to prompts at this worker, to be published to others. Failures are then among the loads.
     pub fn take_events(&mut self) -> Vec<PromptEvent<'static>> {
-        self.tell_failures();
+        self.publish_failures();
         self.events.take()
     }
 
-    /// Whether something has happened to prompts that was not told yet.
+    /// Whether something has happened to prompts that was not published yet.
     pub fn has_events(&self) -> bool {
         !self.events.is_empty()
     }
@@ -315,8 +315,8 @@ impl<W> Picker<W> {
         self.pools.iter().any(|own| !own.queue.is_empty())
     }
 
-    fn tell(&mut self, event: PromptEvent<'static>, now_ms: u64) {
-        self.hear(MYSELF, &event, now_ms);
+    fn publish(&mut self, event: PromptEvent<'static>, now_ms: u64) {
+        self.receive(MYSELF, &event, now_ms);
         self.events.push(event);
     }
 
@@ -333,11 +333,11 @@ impl<W> Picker<W> {
         request: &InferenceRequest<'_>,
         user: Option<&[u8]>,
         route_pool: usize,
-    ) -> Result<Prepared, ApiError> {
-        let prepared =
-            decide::prepare(&self.config, &mut self.turns, &self.sizes, request, user, route_pool)?;
-        self.note_prepared(&prepared);
-        Ok(prepared)
+    ) -> Result<ResolvedRequest, ApiError> {
+        let resolved =
+            decide::prepare(&self.config, &mut self.selector, &self.sizes, request, user, route_pool)?;
+        self.note_resolved(&resolved);
+        Ok(resolved)
     }
 
     /// As [`decide::prepare_again`].
@@ -346,112 +346,112 @@ impl<W> Picker<W> {
         request: &InferenceRequest<'_>,
         first: &FirstPass,
         route_pool: usize,
-    ) -> Prepared {
-        let prepared = decide::prepare_again(&self.config, &self.sizes, request, first, route_pool);
-        self.note_prepared(&prepared);
-        prepared
+    ) -> ResolvedRequest {
+        let resolved = decide::prepare_again(&self.config, &self.sizes, request, first, route_pool);
+        self.note_resolved(&resolved);
+        resolved
     }
 
     /// The same request for another pool, if its own is full or gone and a fallback of that serves the model and has room.
     pub fn fall_back(
         &mut self,
-        prepared: Prepared,
+        resolved: ResolvedRequest,
         request: &InferenceRequest<'_>,
         user: Option<&[u8]>,
         now_ms: u64,
-    ) -> Prepared {
-        self.hear_failures();
-        let Some(pool) = self.fallback(&prepared, now_ms) else { return prepared };
-        let turns = &mut self.turns;
+    ) -> ResolvedRequest {
+        self.receive_failures();
+        let Some(pool) = self.fallback(&resolved, now_ms) else { return resolved };
+        let turns = &mut self.selector;
         match decide::prepare(&self.config, turns, &self.sizes, request, user, pool) {
-            Ok(other) if other.pool == pool => Prepared {
-                priority: prepared.priority,
-                tenant: prepared.tenant,
-                fallback_of: Some(prepared.pool),
+            Ok(other) if other.pool == pool => ResolvedRequest {
+                priority: resolved.priority,
+                tenant: resolved.tenant,
+                fallback_of: Some(resolved.pool),
                 ..other
             },
-            _ => prepared,
+            _ => resolved,
         }
     }
 
     /// The place of the pool that serves a request instead of its own.
-    fn fallback(&self, prepared: &Prepared, now_ms: u64) -> Option<usize> {
-        let pools = &self.config.pools.get(prepared.pool)?.fallback;
-        let own = self.pools.get(prepared.pool).filter(|_| !pools.is_empty())?;
+    fn fallback(&self, resolved: &ResolvedRequest, now_ms: u64) -> Option<usize> {
+        let pools = &self.config.pools.get(resolved.pool)?.fallback;
+        let own = self.pools.get(resolved.pool).filter(|_| !pools.is_empty())?;
         // As long as it is not known which endpoints it has it is not left.
-        if own.pool.endpoints().is_none() || self.has_room(own, prepared, now_ms) {
+        if own.pool.endpoints().is_none() || self.has_room(own, resolved, now_ms) {
             return None;
         }
         let takes = |place: &&usize| {
-            models::is_served_by(&self.config, &prepared.model, **place)
-                && self.pools.get(**place).is_some_and(|other| self.has_room(other, prepared, now_ms))
+            models::is_served_by(&self.config, &resolved.model, **place)
+                && self.pools.get(**place).is_some_and(|other| self.has_room(other, resolved, now_ms))
         };
         pools.iter().find(takes).copied()
     }
 
-    fn has_room(&self, own: &PickerPool<W>, prepared: &Prepared, now_ms: u64) -> bool {
+    fn has_room(&self, own: &PickerPool<W>, resolved: &ResolvedRequest, now_ms: u64) -> bool {
         let candidate = Candidate { pool: &own.pool, others_wait: !own.queue.is_empty() };
-        candidate.has_room(&self.config, prepared.priority, &self.loads, now_ms)
+        candidate.has_room(&self.config, resolved.priority, &self.loads, now_ms)
     }
 
-    fn note_prepared(&mut self, prepared: &Prepared) {
-        let blocks = prepared.prompt.blocks.as_ref();
+    fn note_resolved(&mut self, resolved: &ResolvedRequest) {
+        let blocks = resolved.prompt.blocks.as_ref();
         self.limits.add_if(blocks.is_some_and(PromptBlocks::is_cut), Limit::PromptBlocks);
     }
 
-    /// Decides a prepared request, known by `id`; `waiter` is how it is reached should it have to wait.
+    /// Decides a resolved request, known by `id`; `waiter` is how it is reached should it have to wait.
     pub fn decide(
         &mut self,
         id: u32,
-        prepared: &Prepared,
+        resolved: &ResolvedRequest,
         waiter: impl FnOnce() -> W,
         now_ms: u64,
     ) -> Outcome {
-        self.hear_failures();
-        let Some(own) = self.pools.get_mut(prepared.pool) else { return Outcome::Decided(NO_POOL) };
+        self.receive_failures();
+        let Some(own) = self.pools.get_mut(resolved.pool) else { return Outcome::Decided(NO_POOL) };
         let others_wait = !own.queue.is_empty();
         let admitted = decide::admit(
             &self.config,
             &own.pool,
             &self.loads,
             &own.drain_rate,
-            prepared,
+            resolved,
             others_wait,
             now_ms,
         );
         match admitted {
             Err(error) => Outcome::Decided(Decision::Refuse(error)),
-            Ok(Admission::Wait) if own.has_room(&self.config, prepared) => {
-                let place = own.place_in_queue(&self.config, prepared);
-                own.queue.push(place, id, (prepared.clone(), waiter()), now_ms);
+            Ok(Admission::Wait) if own.has_room(&self.config, resolved) => {
+                let place = own.place_in_queue(&self.config, resolved);
+                own.queue.push(place, id, (resolved.clone(), waiter()), now_ms);
                 Outcome::Waits
             }
             Ok(Admission::Wait) => {
                 self.limits.add_if(true, Limit::QueuedRequests);
                 Outcome::Decided(Decision::Refuse(own.queue_full()))
             }
-            Ok(_) => Outcome::Decided(self.pick(prepared, now_ms)),
+            Ok(_) => Outcome::Decided(self.pick(resolved, now_ms)),
         }
     }
 
     /// Picks for a request that has been admitted.
-    fn pick(&mut self, prepared: &Prepared, now_ms: u64) -> Decision {
-        let Some(own) = self.pools.get_mut(prepared.pool) else { return NO_POOL };
+    fn pick(&mut self, resolved: &ResolvedRequest, now_ms: u64) -> Decision {
+        let Some(own) = self.pools.get_mut(resolved.pool) else { return NO_POOL };
         let decision =
-            decide::pick(&self.config, &mut own.pool, &self.loads, prepared, now_ms, &mut self.rng);
+            decide::pick(&self.config, &mut own.pool, &self.loads, resolved, now_ms, &mut self.rng);
         match decision {
-            decision if prepared.is_pool_guessed => self.guessed(decision, prepared.pool, now_ms),
+            decision if resolved.is_pool_guessed => self.guessed(decision, resolved.pool, now_ms),
             Decision::Send(pick) => {
-                let pick = self.with_fallback(pick, prepared);
-                self.with_prefill(pick, prepared, now_ms)
+                let pick = self.with_fallback(pick, resolved);
+                self.with_prefill(pick, resolved, now_ms)
             }
             decision => decision,
         }
     }
 
     /// Says whose fallback the pool is.
-    fn with_fallback(&self, mut pick: Pick, prepared: &Prepared) -> Pick {
-        if let Some(own) = prepared.fallback_of.and_then(|place| self.config.pools.get(place)) {
+    fn with_fallback(&self, mut pick: Pick, resolved: &ResolvedRequest) -> Pick {
+        if let Some(own) = resolved.fallback_of.and_then(|place| self.config.pools.get(place)) {
             pick.explanation.push_str(" fallback_of=");
             pick.explanation.push_str(&own.name);
         }
@@ -459,13 +459,13 @@ impl<W> Picker<W> {
     }
 
     /// Has the prompt computed elsewhere than by the endpoint picked, where that is configured and worth it.
-    fn with_prefill(&mut self, pick: Pick, prepared: &Prepared, now_ms: u64) -> Decision {
-        let rule = self.config.pools.get(prepared.pool).and_then(|pool| pool.prefill);
-        let rule = rule.filter(|rule| prepared.generates && rule.is_worth(pick.share.tokens));
+    fn with_prefill(&mut self, pick: Pick, resolved: &ResolvedRequest, now_ms: u64) -> Decision {
+        let rule = self.config.pools.get(resolved.pool).and_then(|pool| pool.prefill);
+        let rule = rule.filter(|rule| resolved.generates && rule.is_worth(pick.share.tokens));
         let Some((rule, own)) = rule.and_then(|rule| Some((rule, self.pools.get_mut(rule.pool)?))) else {
             return Decision::Send(pick);
         };
-        let asked = (prepared, &pick, &rule);
+        let asked = (resolved, &pick, &rule);
         let picked =
             decide::pick_prefill(&self.config, &mut own.pool, &self.loads, asked, now_ms, &mut self.rng);
         picked.map_or_else(Decision::Refuse, |prompt_by| Decision::Send(pick.prompt_by(prompt_by)))
@@ -485,7 +485,7 @@ impl<W> Picker<W> {
     }
 
     fn pick_unread(&mut self, pool: usize, conversation: Option<Conversation>, now_ms: u64) -> Decision {
-        self.hear_failures();
+        self.receive_failures();
         let Some(own) = self.pools.get_mut(pool) else { return NO_POOL };
         decide::pick_unread(&self.config, &mut own.pool, &self.loads, conversation, now_ms, &mut self.rng)
     }
@@ -569,24 +569,24 @@ impl<W> Picker<W> {
             own.emptiness.observe(own.pool.is_empty() && queue.while_empty_ms.is_some(), now_ms);
             let max_wait_ms = own.emptiness.max_wait_ms(&queue, now_ms);
             if own.queue.len() > queue.max_requests
-                && let Some((id, (prepared, waiter))) = own.queue.pop_lowest()
+                && let Some((id, (resolved, waiter))) = own.queue.pop_lowest()
             {
                 self.limits.add_if(true, Limit::QueuedRequests);
                 let decision = Decision::Refuse(own.queue_full());
-                return Some(Released { id, waiter, decision, prepared });
+                return Some(Released { id, waiter, decision, resolved });
             }
-            if let Some((id, (prepared, waiter))) = own.queue.expired(max_wait_ms, now_ms) {
+            if let Some((id, (resolved, waiter))) = own.queue.expired(max_wait_ms, now_ms) {
                 let decision = Decision::Refuse(own.timed_out());
-                return Some(Released { id, waiter, decision, prepared });
+                return Some(Released { id, waiter, decision, resolved });
             }
             let is_known = !self.config.reads_metrics() || own.pool.has_metrics();
             let full = || decide::is_saturated(&self.config, &own.pool, &self.loads, now_ms);
             if own.queue.is_empty() || own.emptiness.holds_back(is_known, now_ms) || full() {
                 continue;
             }
-            if let Some((id, (prepared, waiter))) = own.queue.pop(max_wait_ms, now_ms) {
-                let decision = self.pick(&prepared, now_ms);
-                return Some(Released { id, waiter, decision, prepared });
+            if let Some((id, (resolved, waiter))) = own.queue.pop(max_wait_ms, now_ms) {
+                let decision = self.pick(&resolved, now_ms);
+                return Some(Released { id, waiter, decision, resolved });
             }
         }
         None
@@ -601,54 +601,54 @@ impl<W> Picker<W> {
 
     /// The request goes to the pick: from now on it counts there.
     pub fn send(&mut self, pick: &Pick, now_ms: u64) -> Sent {
-        let ticket = self.loads.start(pick.load_id, pick.share, now_ms);
+        let in_flight = self.loads.start(pick.load_id, pick.share, now_ms);
         let digest = pick.prompt.as_ref().map(|sent| sent.prompt.digest);
         let (prompt, passed_over) = (pick.prompt.clone(), Vec::new());
         let session = pick.session;
-        let number = self.tell_sent(prompt.as_ref(), pick.load_id, now_ms);
+        let number = self.publish_sent(prompt.as_ref(), pick.load_id, now_ms);
         let prefill = match &pick.prompt_by {
             PromptBy::Other(other) => Some(Box::new(self.send_prompt(other, prompt.as_ref(), now_ms))),
             PromptBy::Itself | PromptBy::Gone { .. } => None,
         };
-        Sent { ticket, prompt, digest, passed_over, passed_sent_ms: now_ms, number, session, prefill }
+        Sent { in_flight, prompt, digest, passed_over, passed_sent_ms: now_ms, number, session, prefill }
     }
 
     fn send_prompt(&mut self, to: &PrefillPick, prompt: Option<&SentPrompt>, now_ms: u64) -> PrefillSent {
-        let ticket = self.loads.start(to.load_id, to.share, now_ms);
-        PrefillSent { ticket, number: self.tell_sent(prompt, to.load_id, now_ms) }
+        let in_flight = self.loads.start(to.load_id, to.share, now_ms);
+        PrefillSent { in_flight, number: self.publish_sent(prompt, to.load_id, now_ms) }
     }
 
     /// Has others know that a prompt is computed there; gives the number by which they know it.
-    fn tell_sent(&mut self, prompt: Option<&SentPrompt>, to: LoadId, now_ms: u64) -> Option<u64> {
+    fn publish_sent(&mut self, prompt: Option<&SentPrompt>, to: LoadId, now_ms: u64) -> Option<u64> {
         let prompt = &prompt?.prompt;
         let (blocks, address) = prompt.blocks.as_ref().zip(self.loads.address(to))?;
         self.prompts += 1;
         let (number, block_tokens) = (self.prompts, prompt.tokens_in(BLOCK_BYTES));
         let hashes = Cow::Owned(blocks.hashes.clone());
-        self.tell(PromptEvent::Sent { number, address, block_tokens, hashes }, now_ms);
+        self.publish(PromptEvent::Sent { number, address, block_tokens, hashes }, now_ms);
         Some(number)
     }
 
     /// The prompt that is computed elsewhere has been, or is not any more.
     fn end_prefill(&mut self, sent: &mut Sent, is_computed: bool, now_ms: u64) {
         let Some(prefill) = sent.prefill.take() else { return };
-        let PrefillSent { ticket, number } = *prefill;
+        let PrefillSent { in_flight, number } = *prefill;
         if is_computed {
-            self.loads.first_output(&ticket, now_ms);
+            self.loads.first_output(&in_flight, now_ms);
         }
-        self.loads.end(ticket, now_ms);
+        self.loads.end(in_flight, now_ms);
         let Some(number) = number else { return };
         let other_tokens = sent.prompt.as_ref().map(|sent| sent.prompt.tokens_behind_blocks());
         let event = match other_tokens.filter(|_| is_computed) {
             Some(other_tokens) => PromptEvent::Answered { number, other_tokens },
             None => PromptEvent::Dropped { number },
         };
-        self.tell(event, now_ms);
+        self.publish(event, now_ms);
     }
 
-    fn tell_dropped(&mut self, sent: &mut Sent, now_ms: u64) {
+    fn publish_dropped(&mut self, sent: &mut Sent, now_ms: u64) {
         if let Some(number) = sent.number.take() {
-            self.tell(PromptEvent::Dropped { number }, now_ms);
+            self.publish(PromptEvent::Dropped { number }, now_ms);
         }
     }
 
@@ -662,7 +662,7 @@ impl<W> Picker<W> {
         address: &[u8],
         now_ms: u64,
     ) -> bool {
-        self.tell_dropped(sent, now_ms);
+        self.publish_dropped(sent, now_ms);
         // What was matched was matched elsewhere.
         if let Some(prompt) = &mut sent.prompt {
             *prompt = SentPrompt { prompt: Rc::clone(&prompt.prompt), ..SentPrompt::default() };
@@ -671,20 +671,20 @@ impl<W> Picker<W> {
         let Some(load_id) = found(address) else { return false };
         sent.passed_over =
             passed_over(destinations, address).filter_map(|text| found(text.as_bytes())).collect();
-        sent.passed_sent_ms = sent.ticket.sent_ms();
-        self.loads.move_to(&mut sent.ticket, load_id, now_ms);
-        sent.number = self.tell_sent(sent.prompt.as_ref(), load_id, now_ms);
+        sent.passed_sent_ms = sent.in_flight.sent_ms();
+        self.loads.move_to(&mut sent.in_flight, load_id, now_ms);
+        sent.number = self.publish_sent(sent.prompt.as_ref(), load_id, now_ms);
         if let Some(prefill) = &mut sent.prefill {
             // It was asked for again, by another one.
-            let load_id = prefill.ticket.load_id();
-            self.loads.move_to(&mut prefill.ticket, load_id, now_ms);
+            let load_id = prefill.in_flight.load_id();
+            self.loads.move_to(&mut prefill.in_flight, load_id, now_ms);
         }
         true
     }
 
     /// The first output of an answer that is no error: the prompt has been computed.
     pub fn first_output(&mut self, sent: &mut Sent, now_ms: u64) {
-        self.loads.first_output(&sent.ticket, now_ms);
+        self.loads.first_output(&sent.in_flight, now_ms);
         self.end_prefill(sent, true, now_ms);
     }
 
@@ -710,14 +710,14 @@ impl<W> Picker<W> {
         let usual_tokens = self.sizes.answer_tokens(&prompt.model);
         let answer_tokens = usage.map_or(usual_tokens, |usage| usage.completion_tokens);
         let other_tokens = prompt.tokens_behind_blocks().saturating_add(answer_tokens);
-        self.tell(PromptEvent::Answered { number, other_tokens }, now_ms);
+        self.publish(PromptEvent::Answered { number, other_tokens }, now_ms);
     }
 
     /// The request is over, however it ended.
     pub fn end(&mut self, mut sent: Sent, now_ms: u64) {
-        self.tell_dropped(&mut sent, now_ms);
+        self.publish_dropped(&mut sent, now_ms);
         self.end_prefill(&mut sent, false, now_ms);
-        self.loads.end(sent.ticket, now_ms);
+        self.loads.end(sent.in_flight, now_ms);
     }
 
     /// The endpoint has answered the request.
@@ -728,10 +728,10 @@ impl<W> Picker<W> {
     }
 
     /// The endpoint's answer tells its load.
-    pub fn load_told(&mut self, pool: usize, sent: &Sent, told: ToldLoad, now_ms: u64) {
+    pub fn load_reported(&mut self, pool: usize, sent: &Sent, reported: ReportedLoad, now_ms: u64) {
         let is_asked = self.config.pools.get(pool).is_some_and(|pool| pool.answers_tell_load);
         if let Some(own) = self.pools.get_mut(pool).filter(|_| is_asked) {
-            own.pool.load_told(sent.load_id(), told, &self.loads, now_ms);
+            own.pool.load_reported(sent.load_id(), reported, &self.loads, now_ms);
         }
     }
 
@@ -744,7 +744,7 @@ impl<W> Picker<W> {
 
     /// The endpoint's answer has failed after its first output. Gives its name if it is ejected for a while now.
     pub fn answer_broke_off(&mut self, pool: usize, sent: &Sent, now_ms: u64) -> Option<String> {
-        let (limit, sent_ms) = (self.config.max_consecutive_failures, sent.ticket.sent_ms());
+        let (limit, sent_ms) = (self.config.max_consecutive_failures, sent.in_flight.sent_ms());
         let pool = &mut self.pools.get_mut(pool)?.pool;
         pool.answer_broke_off(sent.load_id(), sent.digest, sent_ms, now_ms, limit)
     }
@@ -755,7 +755,7 @@ impl<W> Picker<W> {
         self.pools.get_mut(pool)?.pool.request_failed(sent.load_id(), sent.digest, now_ms, limit)
     }
 
-    /// The request was sent to other endpoints first. Why is not told: they failed, or do not have the model, which routes may
+    /// The request was sent to other endpoints first. Why is not published: they failed, or do not have the model, which routes may
     /// retry as well. Gives the names of those that are ejected for a while now.
     pub fn passed_over(&mut self, pool: usize, sent: &Sent, now_ms: u64) -> Vec<String> {
         let first = sent.passed_over.iter();
@@ -768,7 +768,7 @@ impl<W> Picker<W> {
         // What an endpoint's metrics name is not missing there.
         let is_there =
             |model: &AdapterId| pool.endpoint(at).is_some_and(|endpoint| endpoint.has_base_model(*model));
-        let Some(model) = sent.ticket.model().filter(|model| !is_there(model)) else {
+        let Some(model) = sent.in_flight.model().filter(|model| !is_there(model)) else {
             return pool.request_failed(at, sent.digest, now_ms, limit);
         };
         if self.loads.is_missing(at, model) || pool.request_passed_over(at, sent.digest, model, now_ms, limit)
@@ -785,11 +785,11 @@ impl<W> Picker<W> {
         for load_id in &sent.passed_over {
             self.model_missing_at(sent, *load_id, sent.passed_sent_ms, now_ms);
         }
-        self.model_missing_at(sent, sent.load_id(), sent.ticket.sent_ms(), now_ms);
+        self.model_missing_at(sent, sent.load_id(), sent.in_flight.sent_ms(), now_ms);
     }
 
     fn model_missing_at(&mut self, sent: &Sent, at: LoadId, sent_ms: u64, now_ms: u64) {
-        let Some(model) = sent.ticket.model() else { return };
+        let Some(model) = sent.in_flight.model() else { return };
         let fits = self.loads.model_missing(at, model, sent_ms, now_ms);
         self.limits.add_if(!fits, Limit::MissingModels);
     }
@@ -801,7 +801,7 @@ impl<W> Picker<W> {
         let pool = &mut self.pools.get_mut(pool)?.pool;
         let endpoint = pool.endpoint(sent.load_id())?;
         let was_candidate = endpoint.is_candidate(now_ms, limit);
-        endpoint.is_silent_since(sent.ticket.sent_ms(), now_ms).then_some(())?;
+        endpoint.is_silent_since(sent.in_flight.sent_ms(), now_ms).then_some(())?;
         let left_alone = pool.request_failed(sent.load_id(), sent.digest, now_ms, limit);
         left_alone.filter(|_| was_candidate)
     }
@@ -833,23 +833,23 @@ impl<W> PickerPool<W> {
 
     /// Whether a request of this priority may wait. In a full queue it takes the place of one of a lower priority, which is
     /// refused by [`Picker::released`]: until then there may be [`MAX_DISPLACING_SHARE`] times as many.
-    fn has_room(&self, config: &Config, prepared: &Prepared) -> bool {
+    fn has_room(&self, config: &Config, resolved: &ResolvedRequest) -> bool {
         let Some(queue) = config.queue else { return false };
-        let (len, bytes) = (self.queue.len(), self.queue.bytes().saturating_add(prepared.body_bytes));
-        let displaces = || self.queue.lowest_priority().is_some_and(|lowest| lowest < prepared.priority);
+        let (len, bytes) = (self.queue.len(), self.queue.bytes().saturating_add(resolved.body_bytes));
+        let displaces = || self.queue.lowest_priority().is_some_and(|lowest| lowest < resolved.priority);
         let has_place = len < queue.max_requests
             || len < queue.max_requests.saturating_mul(MAX_DISPLACING_SHARE) && displaces();
         has_place && bytes <= queue.max_bytes
     }
 
     /// Where a request waits: tenants share by tokens; where they are not told apart, models take turns.
-    fn place_in_queue<'a>(&self, config: &Config, prepared: &'a Prepared) -> Place<'a> {
-        let (priority, bytes) = (prepared.priority, prepared.body_bytes);
+    fn place_in_queue<'a>(&self, config: &Config, resolved: &'a ResolvedRequest) -> Place<'a> {
+        let (priority, bytes) = (resolved.priority, resolved.body_bytes);
         if config.fairness.is_some() {
-            return Place { priority, lane: prepared.tenant.as_deref(), cost: prepared.prompt.tokens, bytes };
+            return Place { priority, lane: resolved.tenant.as_deref(), cost: resolved.prompt.tokens, bytes };
         }
-        let has_lane = self.has_lane(config, &prepared.model);
-        Place { priority, lane: has_lane.then_some(prepared.model.as_str()), cost: 1, bytes }
+        let has_lane = self.has_lane(config, &resolved.model);
+        Place { priority, lane: has_lane.then_some(resolved.model.as_str()), cost: 1, bytes }
     }
 
     /// Whether requests for this model wait in a lane of their own: a client cannot have invented the name, because it is
@@ -860,17 +860,18 @@ impl<W> PickerPool<W> {
 
     /// Whom the scraper could not reach may long be there again, if there is no scraper any more.
     fn look_for_scraper(&mut self, silence_ms: u64, now_ms: u64) {
-        let is_heard = self.pool.take_heard();
-        if !is_heard && self.heard_ms.is_some_and(|heard_ms| now_ms.abs_diff(heard_ms) < silence_ms) {
+        let is_known = self.pool.take_received();
+        if !is_known && self.received_ms.is_some_and(|received_ms| now_ms.abs_diff(received_ms) < silence_ms)
+        {
             return;
         }
-        if !is_heard {
+        if !is_known {
             self.pool.forget_scrape_failures();
         }
-        self.heard_ms = Some(now_ms);
+        self.received_ms = Some(now_ms);
     }
 
-    fn observe_drain_rate(&mut self, loads: &LoadBook, now_ms: u64) {
+    fn observe_drain_rate(&mut self, loads: &LoadTracker, now_ms: u64) {
         let endpoints = self.pool.endpoints().unwrap_or_default();
         let progress = endpoints.iter().map(|endpoint| loads.own_progress(endpoint.load_id));
         let (waiting, done) = progress.fold((self.queue.len() as u64, 0), |sum, (waiting, done)| {

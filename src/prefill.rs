@@ -12,7 +12,7 @@
 //! compute the prompt, so that a failure of the answer is its endpoint's alone.
 
 use crate::config::{Prefill, WhenGone};
-use crate::load::{LoadId, Share};
+use crate::load::{LoadId, RequestLoad};
 use crate::openai::ApiError;
 use crate::strategy::Ranked;
 
@@ -41,17 +41,17 @@ pub struct PrefillPick {
     /// Its `ip:port`.
     pub address: String,
     /// What to count as in flight there.
-    pub share: Share,
+    pub share: RequestLoad,
 }
 
 impl PrefillPick {
     /// The endpoint that is best for the prompt of a request that has this share where its answer is generated.
-    pub fn new(pool: usize, best: &Ranked<'_>, share: Share) -> PrefillPick {
+    pub fn new(pool: usize, best: &Ranked<'_>, share: RequestLoad) -> PrefillPick {
         PrefillPick {
             pool,
             load_id: best.endpoint.load_id,
             address: best.endpoint.address().to_string(),
-            share: Share { tokens: best.uncached_tokens, ..share },
+            share: RequestLoad { tokens: best.uncached_tokens, ..share },
         }
     }
 }
@@ -75,6 +75,6 @@ impl Prefill {
 }
 
 /// What a request counts for where its answer is generated, when its prompt is computed elsewhere: it is as good as running.
-pub fn share_without_prompt(share: Share) -> Share {
-    Share { tokens: 1, streamed: false, ..share }
+pub fn share_without_prompt(share: RequestLoad) -> RequestLoad {
+    RequestLoad { tokens: 1, streamed: false, ..share }
 }

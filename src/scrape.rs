@@ -161,8 +161,8 @@ impl RecentPeak {
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Believed {
     waiting: u32,
-    foreign_waiting: u32,
-    foreign_requests: u32,
+    external_waiting: u32,
+    external_requests: u32,
     kv_cache_utilization: Option<f32>,
 }
 
@@ -178,13 +178,13 @@ impl Believed {
         let is_left_behind = server.leaves_gauges_behind() && stood_ms >= LEFT_BEHIND_MS;
         let of_others = |counted: u32, own: u32| if is_left_behind { 0 } else { counted.saturating_sub(own) };
         let all = requests(page);
-        let foreign_requests = of_others(all, own.requests);
-        let foreign_waiting = of_others(page.waiting, own.waiting);
-        let is_empty = all > 0 && stood_ms > 0 && foreign_requests == 0 && in_flight.requests == 0;
+        let external_requests = of_others(all, own.requests);
+        let external_waiting = of_others(page.waiting, own.waiting);
+        let is_empty = all > 0 && stood_ms > 0 && external_requests == 0 && in_flight.requests == 0;
         Believed {
-            waiting: page.next_queue.min(foreign_waiting.saturating_add(in_flight.requests)),
-            foreign_waiting,
-            foreign_requests,
+            waiting: page.next_queue.min(external_waiting.saturating_add(in_flight.requests)),
+            external_waiting,
+            external_requests,
             kv_cache_utilization: page.kv_cache_utilization.map(|share| if is_empty { 0.0 } else { share }),
         }
     }
@@ -257,7 +257,7 @@ pub struct Scraper {
     restarted: Vec<SocketAddr>,
     /// By how much intervals are stretched, and the longest interval that was told.
     stretch: Stretch,
-    told_interval_ms: u64,
+    reported_interval_ms: u64,
     /// Endpoints with requests, and without, when it was last looked at who is due, and when that was.
     counted: (u32, u32),
     looked_ms: u64,
@@ -314,7 +314,7 @@ impl Scraper {
             counted_before: HashMap::default(),
             restarted: Vec::new(),
             stretch: Stretch::NONE,
-            told_interval_ms: 0,
+            reported_interval_ms: 0,
             counted: (0, 0),
             looked_ms: 0,
             looks: 0,
@@ -435,12 +435,12 @@ impl Scraper {
     /// Stretches intervals by this from now on.
     pub fn set_stretch(&mut self, stretch: Stretch) {
         self.stretch = stretch;
-        self.changed |= self.is_slower_than_told();
+        self.changed |= self.is_slower_than_configured();
     }
 
     /// Whether metrics are read less often than was told, so that they would be taken for stale.
-    pub fn is_slower_than_told(&self) -> bool {
-        self.stretch != Stretch::NONE && self.longest_interval_ms() > self.told_interval_ms
+    pub fn is_slower_than_configured(&self) -> bool {
+        self.stretch != Stretch::NONE && self.longest_interval_ms() > self.reported_interval_ms
     }
 
     /// The longest from one scrape of an endpoint to the next that is meant now, in milliseconds.
@@ -577,7 +577,7 @@ impl Scraper {
         let interval_ms = self.longest_interval_ms();
         let is_late = interval_ms.saturating_mul(STALE_INTERVALS) > self.schedule.stale_after_ms;
         self.limits.add_if(is_late && self.stretch != Stretch::NONE, Limit::ScrapeBudget);
-        self.told_interval_ms = interval_ms;
+        self.reported_interval_ms = interval_ms;
         Some(Snapshot { endpoints, has_unnamed: self.has_unnamed, interval_ms })
     }
 }
@@ -624,8 +624,8 @@ impl Target {
             scraped_ms: now_ms,
             waiting: believed.waiting,
             own_waiting: in_flight.waiting,
-            foreign_waiting: believed.foreign_waiting,
-            foreign_requests: believed.foreign_requests,
+            external_waiting: believed.external_waiting,
+            external_requests: believed.external_requests,
             metrics,
         });
         self.published.scrape_failures = 0;
@@ -885,9 +885,9 @@ mod tests {
         for (stretch, interval_ms, is_late) in [(10.0, 500, false), (30.0, 1_500, true), (1e9, 10_000, true)]
         {
             scraper.set_stretch(Stretch { busy: stretch, idle: 1.0 });
-            assert!(scraper.is_slower_than_told());
+            assert!(scraper.is_slower_than_configured());
             assert_eq!(told(&mut scraper), Some(interval_ms));
-            assert!(!scraper.is_slower_than_told());
+            assert!(!scraper.is_slower_than_configured());
             let reached: Vec<_> = scraper.limits.take().collect();
             assert_eq!(reached, if is_late { vec![(Limit::ScrapeBudget, 1)] } else { vec![] });
         }
@@ -987,7 +987,7 @@ mod tests {
         }
         let reading = published(&mut scraper).remove(0).reading.unwrap();
         let kv_percent = (reading.metrics.kv_cache_utilization.unwrap() * 100.0) as u32;
-        let believed = (reading.waiting, reading.foreign_waiting, reading.foreign_requests, kv_percent);
+        let believed = (reading.waiting, reading.external_waiting, reading.external_requests, kv_percent);
         assert_eq!(believed, expected, "{server:?} {pages:?}");
     }
 
@@ -1035,24 +1035,24 @@ mod tests {
     #[test]
     fn what_others_sent_is_what_this_gateway_did_not() {
         let mut scraper = scraper(1);
-        let mut foreign = |in_flight, now_ms| {
+        let mut external = |in_flight, now_ms| {
             // The server works.
             let page = format!("{}vllm:generation_tokens_total {now_ms}\n", String::from_utf8_lossy(PAGE));
             scraper.answered(address(1), Ok(page.as_bytes()), in_flight, now_ms);
             let reading = published(&mut scraper).remove(0).reading.expect("read");
-            (reading.foreign_waiting, reading.foreign_requests)
+            (reading.external_waiting, reading.external_requests)
         };
-        assert_eq!(foreign(in_flight(0, 0), 0), (5, 8));
-        assert_eq!(foreign(in_flight(6, 4), 50), (1, 2));
+        assert_eq!(external(in_flight(0, 0), 0), (5, 8));
+        assert_eq!(external(in_flight(6, 4), 50), (1, 2));
         assert_eq!(
-            foreign(in_flight(0, 0), 100),
+            external(in_flight(0, 0), 100),
             (1, 2),
             "those that have just ended may still be counted there"
         );
-        foreign(in_flight(0, 0), 50 + PEAK_MS);
-        foreign(in_flight(0, 0), 50 + 2 * PEAK_MS);
-        assert_eq!(foreign(in_flight(0, 0), 50 + 3 * PEAK_MS), (5, 8));
-        assert_eq!(foreign(in_flight(99, 99), 1_000), (0, 0));
+        external(in_flight(0, 0), 50 + PEAK_MS);
+        external(in_flight(0, 0), 50 + 2 * PEAK_MS);
+        assert_eq!(external(in_flight(0, 0), 50 + 3 * PEAK_MS), (5, 8));
+        assert_eq!(external(in_flight(99, 99), 1_000), (0, 0));
     }
 
     #[test]
@@ -1061,7 +1061,7 @@ mod tests {
         scraper.observe_in_flight([(address(1), in_flight(7, 5))].into_iter());
         succeed(&mut scraper, 1, in_flight(0, 0), 50);
         let reading = published(&mut scraper).remove(0).reading.expect("read");
-        assert_eq!((reading.foreign_waiting, reading.foreign_requests), (0, 1));
+        assert_eq!((reading.external_waiting, reading.external_requests), (0, 1));
     }
 
     #[test]

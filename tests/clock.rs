@@ -42,8 +42,8 @@ impl World {
             waiting: metrics.waiting,
             metrics,
             own_waiting: 0,
-            foreign_waiting: 0,
-            foreign_requests: 0,
+            external_waiting: 0,
+            external_requests: 0,
         };
         let reading =
             |address| EndpointReading { reading: Some(reading.clone()), ..EndpointReading::new(address) };

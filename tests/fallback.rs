@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use inference_picker::config::Config;
-use inference_picker::decide::{Decision, Prepared};
+use inference_picker::decide::{Decision, ResolvedRequest};
 use inference_picker::first_pass::FirstPass;
 use inference_picker::metrics::EndpointMetrics;
 use inference_picker::openai::read_request;
@@ -67,8 +67,8 @@ impl World {
                     metrics: EndpointMetrics { waiting, ..EndpointMetrics::default() },
                     waiting,
                     own_waiting: 0,
-                    foreign_waiting: waiting,
-                    foreign_requests: waiting,
+                    external_waiting: waiting,
+                    external_requests: waiting,
                 };
                 EndpointReading {
                     reading: Some(reading),
@@ -81,25 +81,25 @@ impl World {
         }
     }
 
-    fn prepare(&mut self, model: &str) -> Prepared {
+    fn prepare(&mut self, model: &str) -> ResolvedRequest {
         let body = json!({"model": model, "stream": true, "prompt": "Hello"}).to_string();
         let request = read_request(body.as_bytes()).unwrap();
-        let prepared = self.0.prepare(&request, None, OWN).unwrap();
-        self.0.fall_back(prepared, &request, None, NOW_MS)
+        let resolved = self.0.prepare(&request, None, OWN).unwrap();
+        self.0.fall_back(resolved, &request, None, NOW_MS)
     }
 
     #[track_caller]
     fn check(&mut self, states: [State; 3], model: &str, pool: usize, target: &str) {
         self.set(states);
-        let prepared = self.prepare(model);
-        assert_eq!((prepared.pool, prepared.target.as_deref()), (pool, Some(target)), "{states:?} {model}");
-        assert_eq!(prepared.fallback_of, (pool != OWN).then_some(OWN), "{states:?} {model}");
+        let resolved = self.prepare(model);
+        assert_eq!((resolved.pool, resolved.target.as_deref()), (pool, Some(target)), "{states:?} {model}");
+        assert_eq!(resolved.fallback_of, (pool != OWN).then_some(OWN), "{states:?} {model}");
         let own_priority = match model {
             "critical" => 100,
             "standard" => 0,
             _ => -1,
         };
-        assert_eq!(prepared.priority, own_priority, "it matters as much as in its own pool");
+        assert_eq!(resolved.priority, own_priority, "it matters as much as in its own pool");
     }
 }
 
@@ -133,8 +133,8 @@ fn what_has_no_endpoint_goes_to_the_next_pool_however_much_it_matters() {
 fn where_no_pool_has_room_the_own_one_decides() {
     let mut world = World::new(json!({}));
     world.check([Full, Idle, Full], "small", OWN, "small-own");
-    let prepared = world.prepare("small");
-    let outcome = world.0.decide(0, &prepared, || (), NOW_MS);
+    let resolved = world.prepare("small");
+    let outcome = world.0.decide(0, &resolved, || (), NOW_MS);
     assert!(
         matches!(&outcome, Outcome::Decided(Decision::Refuse(error)) if error.code == "pool_saturated"),
         "{outcome:?}"
@@ -147,8 +147,8 @@ fn the_log_says_whose_fallback_a_pool_is_and_an_outside_provider_is_balanced_by_
     world.set([Gone, Idle, Idle]);
     let mut decide = |states| {
         world.set(states);
-        let prepared = world.prepare("standard");
-        match world.0.decide(0, &prepared, || (), NOW_MS) {
+        let resolved = world.prepare("standard");
+        match world.0.decide(0, &resolved, || (), NOW_MS) {
             Outcome::Decided(decision) => decision,
             Outcome::Waits => panic!("it waits"),
         }
@@ -171,9 +171,9 @@ fn what_an_internal_redirect_begins_anew_stays_where_it_has_fallen_back_to() {
     let body = r#"{"model":"standard-second","prompt":"Hello"}"#;
     let request = read_request(body.as_bytes()).unwrap();
     let first = FirstPass { model: "standard".to_owned(), hides_usage: false, own_pool: OWN, pool: SECOND };
-    let prepared = world.0.prepare_again(&request, &first, OWN);
-    assert_eq!((prepared.pool, prepared.fallback_of), (SECOND, Some(OWN)));
-    assert_eq!(prepared.target.as_deref(), Some("standard-second"));
-    let prepared = world.0.prepare_again(&request, &FirstPass { pool: OWN, ..first }, OWN);
-    assert_eq!((prepared.pool, prepared.fallback_of), (OWN, None));
+    let resolved = world.0.prepare_again(&request, &first, OWN);
+    assert_eq!((resolved.pool, resolved.fallback_of), (SECOND, Some(OWN)));
+    assert_eq!(resolved.target.as_deref(), Some("standard-second"));
+    let resolved = world.0.prepare_again(&request, &FirstPass { pool: OWN, ..first }, OWN);
+    assert_eq!((resolved.pool, resolved.fallback_of), (OWN, None));
 }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use inference_picker::config::Config;
 use inference_picker::decide::Decision;
-use inference_picker::ledger::Heard;
+use inference_picker::ledger::Received;
 use inference_picker::limits::Limit;
 use inference_picker::load::InFlight;
 use inference_picker::metrics::{EndpointMetrics, LoraState, MAX_ADAPTERS, ModelServer};
@@ -30,8 +30,8 @@ fn scraped(picker: &mut Picker<()>, metrics: EndpointMetrics) {
         waiting: metrics.waiting,
         metrics,
         own_waiting: 0,
-        foreign_waiting: 0,
-        foreign_requests: 0,
+        external_waiting: 0,
+        external_requests: 0,
     };
     let address = SocketAddr::from(([10, 0, 0, 1], 8000));
     let endpoint = EndpointReading { reading: Some(reading), ..EndpointReading::new(address) };
@@ -144,6 +144,6 @@ fn gateways_that_are_not_asked() {
 #[test]
 fn what_workers_have_told_that_was_kept_no_longer() {
     let mut picker = picker();
-    picker.hear_all(&Heard { is_lost: true, ..Heard::default() }, NOW_MS);
+    picker.receive_all(&Received { is_lost: true, ..Received::default() }, NOW_MS);
     check(picker.take_limits(), &[(Limit::JournalUnread, 1)]);
 }

@@ -71,8 +71,8 @@ impl World {
                 waiting: 0,
                 metrics,
                 own_waiting: 0,
-                foreign_waiting: 0,
-                foreign_requests: 0,
+                external_waiting: 0,
+                external_requests: 0,
             };
             EndpointReading {
                 reading: Some(reading),

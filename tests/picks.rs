@@ -47,7 +47,7 @@ enum Step {
     Failed { which: usize },
     Missing { which: usize },
     Scraped { pods: Vec<Pod> },
-    Heard { rows: Vec<(usize, u32, u32, u64, Option<usize>)> },
+    Received { rows: Vec<(usize, u32, u32, u64, Option<usize>)> },
 }
 
 fn any_metrics() -> impl Strategy<Value = EndpointMetrics> {
@@ -111,7 +111,7 @@ fn any_step(endpoints: usize) -> impl Strategy<Value = Step> {
         4 => any::<usize>().prop_map(|which| Step::Failed { which }),
         2 => any::<usize>().prop_map(|which| Step::Missing { which }),
         2 => any_pods(endpoints).prop_map(|pods| Step::Scraped { pods }),
-        2 => prop::collection::vec(row, 0..20).prop_map(|rows| Step::Heard { rows }),
+        2 => prop::collection::vec(row, 0..20).prop_map(|rows| Step::Received { rows }),
     ]
 }
 
@@ -129,8 +129,9 @@ fn address(place: usize) -> SocketAddr {
 }
 
 /// What decides between endpoints that cost the same.
-fn lot(draw: u32, endpoint: usize) -> u32 {
-    let step = |lot: u32, shift: u32, factor: u32| (lot ^ (lot >> shift)).wrapping_mul(factor);
+fn tie_break(draw: u32, endpoint: usize) -> u32 {
+    let step =
+        |tie_break: u32, shift: u32, factor: u32| (tie_break ^ (tie_break >> shift)).wrapping_mul(factor);
     step(step(step(draw ^ endpoint as u32, 16, 0x7feb_352d), 15, 0x846c_a68b), 16, 1)
 }
 
@@ -184,7 +185,7 @@ impl Known {
     }
 
     /// Whether anything was heard of it lately.
-    fn is_heard(&self, now_ms: u64) -> bool {
+    fn is_known(&self, now_ms: u64) -> bool {
         let unreadable_ms = self.published.unreadable_ms;
         self.fresh(now_ms).is_some()
             || unreadable_ms.is_some_and(|unreadable_ms| now_ms.abs_diff(unreadable_ms) < STALE_AFTER_MS)
@@ -219,7 +220,7 @@ fn pause_ms(times: u32) -> u64 {
 }
 
 /// A candidate: its level's place and whether nothing is heard of it, whether the prompt does not belong there, the cost,
-/// the lot, and which it is.
+/// the tie-break, and which it is.
 type Place = ((usize, bool), bool, f32, u32, usize);
 
 /// A worker, and beside it what it should know.
@@ -331,8 +332,8 @@ impl World {
         let load_id = self.picker.loads().known(&address(endpoint)).unwrap();
         let speed = self.picker.loads().prefill_tokens_per_ms(load_id) as f32;
         let fresh = known.fresh(self.now_ms);
-        let others_waiting = fresh.map_or(0, |reading| reading.foreign_waiting);
-        let others = fresh.map_or(0, |reading| reading.foreign_requests);
+        let others_waiting = fresh.map_or(0, |reading| reading.external_waiting);
+        let others = fresh.map_or(0, |reading| reading.external_requests);
         let kv = fresh.and_then(|reading| reading.metrics.kv_cache_utilization).unwrap_or(0.0);
         let oldest_tokens = in_flight.oldest.map_or(0.0, |oldest| oldest.tokens as f32);
         let worked_off = (speed * in_flight.working_ms(self.now_ms) as f32).min(oldest_tokens);
@@ -400,7 +401,7 @@ impl World {
     }
 
     /// The endpoints in order, by a full sort: those of the level that is drawn, those that are heard of, then where the
-    /// prompt belongs, then the cheap ones, then by lot.
+    /// prompt belongs, then the cheap ones, then by tie-break.
     fn ranking(&mut self, prompt: &Prompt) -> Vec<usize> {
         let (now_ms, adapter) = (self.now_ms, self.adapter(&prompt.model));
         let draw = self.rng.u32(..);
@@ -416,12 +417,12 @@ impl World {
         let least_work = eligible.iter().map(|endpoint| work(*endpoint)).fold(f32::INFINITY, f32::min);
         let mut ranked: Vec<Place> = Vec::new();
         for &endpoint in &eligible {
-            let is_stale = !self.endpoints[endpoint].is_heard(now_ms);
+            let is_stale = !self.endpoints[endpoint].is_known(now_ms);
             ranked.push((
                 (levels[endpoint].unwrap(), is_stale),
                 true,
                 self.cost(endpoint, work(endpoint), least_work),
-                lot(draw, endpoint),
+                tie_break(draw, endpoint),
                 endpoint,
             ));
         }
@@ -504,13 +505,13 @@ impl World {
             .into_iter()
             .enumerate()
             .map(|(place, Pod { host, scrape_failures, unreadable_age_ms, scraped })| {
-                let reading = scraped.map(|(age_ms, metrics, foreign)| Reading {
+                let reading = scraped.map(|(age_ms, metrics, external)| Reading {
                     scraped_ms: self.now_ms - age_ms,
                     waiting: metrics.waiting,
                     metrics,
                     own_waiting: 0,
-                    foreign_waiting: foreign / 2,
-                    foreign_requests: foreign,
+                    external_waiting: external / 2,
+                    external_requests: external,
                 });
                 let name = host.name.map(|name| format!("{name}/{}", address(place)));
                 EndpointReading {
@@ -660,7 +661,7 @@ impl World {
                 }
             }
             Step::Scraped { pods } => self.scraped(pods),
-            Step::Heard { rows } => self.heard(&rows),
+            Step::Received { rows } => self.heard(&rows),
         }
     }
 }

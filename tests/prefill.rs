@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use inference_picker::config::Config;
-use inference_picker::decide::{Decision, Pick, Prepared};
+use inference_picker::decide::{Decision, Pick, ResolvedRequest};
 use inference_picker::openai::{Usage, read_request};
 use inference_picker::picker::{Outcome, Picker, Sent};
 use inference_picker::pool::{EndpointReading, Snapshot};
@@ -58,21 +58,21 @@ impl World {
         self.0.apply([(PREFILL, Snapshot { endpoints, ..Snapshot::default() })].into_iter());
     }
 
-    fn prepare(&mut self, prompt: &str) -> Prepared {
+    fn prepare(&mut self, prompt: &str) -> ResolvedRequest {
         let body = json!({"model": "m", "stream": true, "prompt": prompt}).to_string();
         self.0.prepare(&read_request(body.as_bytes()).unwrap(), None, DECODE).unwrap()
     }
 
-    fn decide(&mut self, prepared: &Prepared) -> Decision {
-        match self.0.decide(0, prepared, || (), NOW_MS) {
+    fn decide(&mut self, resolved: &ResolvedRequest) -> Decision {
+        match self.0.decide(0, resolved, || (), NOW_MS) {
             Outcome::Decided(decision) => decision,
             Outcome::Waits => panic!("it waits"),
         }
     }
 
     fn pick(&mut self, prompt: &str) -> Pick {
-        let prepared = self.prepare(prompt);
-        match self.decide(&prepared) {
+        let resolved = self.prepare(prompt);
+        match self.decide(&resolved) {
             Decision::Send(pick) => pick,
             other => panic!("not sent: {other:?}"),
         }
@@ -121,11 +121,11 @@ fn long_prompts_are_computed_elsewhere_and_short_ones_are_not() {
 fn what_generates_nothing_and_what_another_pool_may_serve_is_not_computed_elsewhere() {
     let mut world = World::new("DEFAULT", json!({}));
     let generated = world.prepare(&text(LONG));
-    for prepared in [
-        Prepared { generates: false, ..generated.clone() },
-        Prepared { is_pool_guessed: true, ..generated.clone() },
+    for resolved in [
+        ResolvedRequest { generates: false, ..generated.clone() },
+        ResolvedRequest { is_pool_guessed: true, ..generated.clone() },
     ] {
-        let Decision::Send(pick) = world.decide(&prepared) else { panic!("not sent") };
+        let Decision::Send(pick) = world.decide(&resolved) else { panic!("not sent") };
         assert_eq!(pick.prompt_by, PromptBy::Itself);
         assert!(!pick.destinations.contains("10.0.1."), "no request goes to who computes prompts for others");
     }
@@ -225,8 +225,8 @@ fn when_nobody_is_there_who_computes_prompts_the_others_do_or_it_is_said() {
         world.fail(1);
         assert_eq!(world.send(&text(LONG)).1, Some(prefiller(1).to_string()), "one is left");
         world.fail(PREFILLERS);
-        let prepared = world.prepare(&text(LONG));
-        match world.decide(&prepared) {
+        let resolved = world.prepare(&text(LONG));
+        match world.decide(&resolved) {
             Decision::Send(pick) => {
                 assert!(!is_refused && pick.share.tokens == 1_000, "{when_gone}: {pick:?}");
                 assert_eq!(pick.prompt_by, PromptBy::Gone { pool: PREFILL });

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use inference_picker::config::Config;
 use inference_picker::decide::{Decision, Pick};
-use inference_picker::load::{LoadBook, LoadId};
+use inference_picker::load::{LoadId, LoadTracker};
 use inference_picker::metrics::{CacheConfig, EndpointMetrics};
 use inference_picker::openai::{Usage, read_request};
 use inference_picker::picker::{Outcome, Picker, Sent};
@@ -120,8 +120,8 @@ impl Worker {
                 metrics: EndpointMetrics { cache: Some(cache.clone()), ..EndpointMetrics::default() },
                 waiting: 0,
                 own_waiting: 0,
-                foreign_waiting: 0,
-                foreign_requests: 0,
+                external_waiting: 0,
+                external_requests: 0,
             }),
             restarted_ms,
             ..EndpointReading::new(address(endpoint))
@@ -258,7 +258,7 @@ fn workers_that_tell_each_other_go_by_the_same_prefixes() {
     let (mut one, mut other) = (Worker::new(1), Worker::new(2));
     let (endpoint, mut sent) = one.send(&document("one "));
     let tell = |from: &mut Worker, to: &mut Worker| {
-        from.0.take_events().iter().for_each(|event| to.0.hear(7, event, NOW_MS));
+        from.0.take_events().iter().for_each(|event| to.0.receive(7, event, NOW_MS));
     };
     tell(&mut one, &mut other);
     assert_eq!(other.matched_blocks(&document("one ")), 7, "while it is in flight");
@@ -317,7 +317,7 @@ struct LongPrompts {
 
 impl LongPrompts {
     fn new(shared: usize) -> LongPrompts {
-        let id = LoadBook::default().id(address(0));
+        let id = LoadTracker::default().id(address(0));
         let mut index = PrefixIndex::new(BLOCKS_MAX, 42);
         index.follow([id].into_iter());
         LongPrompts { index, id, shared }

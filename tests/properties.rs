@@ -6,7 +6,7 @@ mod common;
 use std::collections::HashMap;
 
 use common::{Pod, World, address};
-use inference_picker::load::{InFlight, LoadBook, Share, Ticket};
+use inference_picker::load::{InFlight, InFlightRequest, LoadTracker, RequestLoad};
 use inference_picker::openai::{apply_edits, model_edits, read_request};
 use inference_picker::pool::{Snapshot, encode};
 use proptest::prelude::*;
@@ -114,14 +114,14 @@ proptest! {
     /// Whatever happens in whatever order, the sums are those of the requests that are open.
     #[test]
     fn loads_are_the_sums_over_open_requests(steps in prop::collection::vec((0..4u8, 0..5usize, 1..9_000u32), 1..200)) {
-        let mut book = LoadBook::default();
-        let mut open: Vec<(Ticket, usize, u32, bool)> = Vec::new();
+        let mut book = LoadTracker::default();
+        let mut open: Vec<(InFlightRequest, usize, u32, bool)> = Vec::new();
         for (action, index, tokens) in steps {
             let place = index % open.len().max(1);
             match action {
                 0 => {
                     let id = book.id(address(index));
-                    open.push((book.start(id, Share { tokens, adapter: None, model: None, streamed: true }, 0), index, tokens, true));
+                    open.push((book.start(id, RequestLoad { tokens, adapter: None, model: None, streamed: true }, 0), index, tokens, true));
                 }
                 1 if !open.is_empty() => {
                     book.first_output(&open[place].0, 0);

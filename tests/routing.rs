@@ -141,7 +141,7 @@ fn tokens_count_and_not_requests() {
 
 #[test]
 fn the_gateways_own_requests_are_not_counted_twice_when_a_scrape_shows_them() {
-    let others = [Pod::queue(4).foreign(4), Pod::queue(4).foreign(0)];
+    let others = [Pod::queue(4).external(4), Pod::queue(4).external(0)];
     check(&others, "m", 1);
 }
 

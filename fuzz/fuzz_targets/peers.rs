@@ -43,7 +43,7 @@ fn check_page(bytes: &[u8]) {
     check_told(&asking, outcome.notes, outcome.entries);
 }
 
-/// A worker that goes by what was told does so without harm.
+/// A worker that goes by what was published does so without harm.
 fn check_told(asking: &Asking, notes: Vec<inference_picker::load::MissingNote>, entries: Vec<u8>) {
     let config = Config::parse(CONFIGURATION.as_bytes()).unwrap();
     let mut picker = Picker::<()>::new(config, fastrand::Rng::with_seed(1));
@@ -53,8 +53,8 @@ fn check_told(asking: &Asking, notes: Vec<inference_picker::load::MissingNote>, 
     asker.pass_on(entries);
     asker.write(&mut ledger, picker.loads_mut(), NOW_MS);
     worker.read(&ledger, picker.loads_mut(), NOW_MS);
-    let heard = worker.hear(&ledger, |_| None);
-    picker.hear_all(&heard, NOW_MS);
+    let received = worker.receive(&ledger, |_| None);
+    picker.receive_all(&received, NOW_MS);
     picker.tick(NOW_MS);
     picker.decide_unread(0, false, None, NOW_MS);
     let answer = Page::of(&ledger, &Question::default(), |_| None, NOW_MS);

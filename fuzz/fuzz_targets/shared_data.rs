@@ -48,8 +48,8 @@ fn check_ledger(picker: &mut Picker<()>, mut ledger: Ledger, bytes: &[u8]) {
     for now_ms in [NOW_MS, NOW_MS + 1_000] {
         ledger.refresh(now_ms);
         member.read(&ledger, picker.loads_mut(), now_ms);
-        let heard = member.hear(&ledger, |_| Chunk::from_bytes(bytes));
-        picker.hear_all(&heard, now_ms);
+        let received = member.receive(&ledger, |_| Chunk::from_bytes(bytes));
+        picker.receive_all(&received, now_ms);
         check_picks(picker, 0);
         let events = picker.take_events();
         member.collect(picker.loads_mut(), events);

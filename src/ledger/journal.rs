@@ -227,14 +227,14 @@ pub fn entries(bytes: &[u8], me: u64) -> impl Iterator<Item = Entry<'_>> {
     })
 }
 
-/// Of these entries, the bytes of those that were not heard from another gateway, each as another gateway is to hear it.
+/// Of these entries, the bytes of those that were not received from another gateway, each as another gateway is to receive it.
 pub fn local_entries(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     raw_entries(bytes).filter(|raw| raw.flags & IS_REMOTE == 0).map(|raw| {
-        let mut told = raw.whole.to_vec();
-        if let Some(flags) = told.get_mut(size_of::<u32>()) {
+        let mut published = raw.whole.to_vec();
+        if let Some(flags) = published.get_mut(size_of::<u32>()) {
             *flags |= IS_REMOTE;
         }
-        told
+        published
     })
 }
 
@@ -344,9 +344,9 @@ mod tests {
         let ended = Entry { worker: 4, is_remote: false, event: Event::Ended };
         let remote = Entry { is_remote: true, ..dropped(8) };
         let bytes = [dropped(7), remote, ended.clone()].map(|entry| entry.to_bytes()).concat();
-        let told: Vec<u8> = local_entries(&bytes).flatten().collect();
-        let heard: Vec<Entry> = entries(&told, 0).collect();
-        assert_eq!(heard, [Entry { is_remote: true, ..dropped(7) }, Entry { is_remote: true, ..ended }]);
+        let published: Vec<u8> = local_entries(&bytes).flatten().collect();
+        let received: Vec<Entry> = entries(&published, 0).collect();
+        assert_eq!(received, [Entry { is_remote: true, ..dropped(7) }, Entry { is_remote: true, ..ended }]);
     }
 
     #[test]

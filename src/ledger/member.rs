@@ -3,12 +3,12 @@
 use super::journal::{Chunk, Cursor, Entry, Event, entries};
 use super::row::{self, AdapterRow, NoteRow, Row};
 use super::{Ledger, Sums, adapters_at};
-use crate::load::{AdapterId, EndpointKey, EndpointLoad, FailureNote, LoadBook};
+use crate::load::{AdapterId, EndpointKey, EndpointLoad, FailureNote, LoadTracker};
 use crate::prefix::PromptEvent;
 use crate::sessions::Note;
 
-/// Entries that wait to be told to others from which on conversations are not told: more than a worker serves in a second.
-const MAX_UNTOLD_CONVERSATIONS: usize = 4_096;
+/// Entries that wait to be published to others from which on conversations are not published: more than a worker serves in a second.
+const MAX_UNPUBLISHED_CONVERSATIONS: usize = 4_096;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub struct Member {
     id: u64,
     wrote: Option<Wrote>,
     /// What of this worker is in the sums of the generations it takes part in.
-    told: Sums,
+    published: Sums,
     /// What has changed since, as it is now.
     changed: Sums,
     /// Entries that were not written yet.
@@ -59,19 +59,19 @@ pub struct Written {
     pub full: Option<Chunk>,
 }
 
-/// What others have told.
+/// What others have published.
 #[derive(Debug, Default)]
-pub struct Heard {
+pub struct Received {
     /// Bytes of entries, in order.
     pub parts: Vec<Vec<u8>>,
-    /// Who has heard it, whose own entries do not count.
+    /// Who has received it, whose own entries do not count.
     pub me: u64,
-    /// Whether more was told than was kept until it was read.
+    /// Whether more was published than was kept until it was read.
     pub is_lost: bool,
 }
 
-impl Heard {
-    /// What others have told, in order.
+impl Received {
+    /// What others have published, in order.
     pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         self.parts.iter().flat_map(|part| entries(part, self.me))
     }
@@ -79,7 +79,7 @@ impl Heard {
 
 static IDLE: EndpointLoad = EndpointLoad::IDLE;
 
-/// Adapters in use at endpoints that are told, together; what is beyond is known by who uses it, and by scrapes.
+/// Adapters in use at endpoints that are published, together; what is beyond is known by who uses it, and by scrapes.
 const MAX_ADAPTER_ROWS: usize = 4_096;
 
 impl Member {
@@ -88,7 +88,7 @@ impl Member {
         Member {
             id,
             wrote: None,
-            told: Sums::new(),
+            published: Sums::new(),
             changed: Sums::new(),
             unwritten: Vec::new(),
             cursor: None,
@@ -104,7 +104,7 @@ impl Member {
     }
 
     /// Takes in what has changed since the last time.
-    pub fn collect(&mut self, loads: &mut LoadBook, events: Vec<PromptEvent<'static>>) {
+    pub fn collect(&mut self, loads: &mut LoadTracker, events: Vec<PromptEvent<'static>>) {
         loads.take_unpublished().into_iter().for_each(|(key, load)| self.changed.set(key, load));
         let entry = |event| Entry { worker: self.id, is_remote: false, event: Event::Prompt(event) };
         self.unwritten.extend(events.into_iter().map(|event| entry(event).to_bytes()));
@@ -115,21 +115,21 @@ impl Member {
         let key = EndpointKey::of_queue(pool);
         let mut queue = EndpointLoad::default();
         queue.in_flight.requests = requests;
-        if self.changed.get(key).or(self.told.get(key)).unwrap_or(&IDLE) != &queue {
+        if self.changed.get(key).or(self.published.get(key)).unwrap_or(&IDLE) != &queue {
             self.changed.set(key, queue);
         }
     }
 
     /// Adds a conversation that was served here, as long as there is room for it.
-    pub fn tell_conversation(&mut self, note: Note) {
-        if self.unwritten.len() >= MAX_UNTOLD_CONVERSATIONS {
+    pub fn publish_conversation(&mut self, note: Note) {
+        if self.unwritten.len() >= MAX_UNPUBLISHED_CONVERSATIONS {
             return;
         }
         let event = Event::Conversation(note);
         self.unwritten.push(Entry { worker: self.id, is_remote: false, event }.to_bytes());
     }
 
-    /// Adds entries that another gateway has told.
+    /// Adds entries that another gateway has published.
     pub fn pass_on(&mut self, entries: Vec<u8>) {
         self.unwritten.push(entries);
     }
@@ -141,10 +141,10 @@ impl Member {
 
     /// Whether it has to write now and then, to be in every generation.
     pub fn has_load(&self) -> bool {
-        !self.told.is_empty()
+        !self.published.is_empty()
     }
 
-    /// Whether what it has told is in the ledger's present sums, and in the next ones.
+    /// Whether what it has published is in the ledger's present sums, and in the next ones.
     fn place(&self, ledger: &Ledger) -> (bool, bool) {
         let wrote = self.wrote.filter(|wrote| wrote.gateway == ledger.gateway);
         let Some(wrote) = wrote else { return (false, false) };
@@ -158,11 +158,11 @@ impl Member {
     /// Writes what others are to know into a ledger that was [refreshed](Ledger::refresh): as much of the entries as a chunk
     /// has room for. What others have written into it since it was last read is taken over. Once it is where all read it,
     /// [`Member::written`] is to be called.
-    pub fn write(&mut self, ledger: &mut Ledger, loads: &mut LoadBook, now_ms: u64) -> Written {
+    pub fn write(&mut self, ledger: &mut Ledger, loads: &mut LoadTracker, now_ms: u64) -> Written {
         self.read(ledger, loads, now_ms);
         let (is_in_current, was_in_next) = self.place(ledger);
         for (key, new) in self.changed.iter() {
-            let old = self.told.get(key).unwrap_or(&IDLE);
+            let old = self.published.get(key).unwrap_or(&IDLE);
             ledger.replace(key, is_in_current.then_some(old), was_in_next.then_some(old), new);
         }
         let joins = !was_in_next && self.own().next().is_some();
@@ -197,15 +197,15 @@ impl Member {
 
     /// What it has in flight, as it is now.
     fn own(&self) -> impl Iterator<Item = (EndpointKey, &EndpointLoad)> {
-        let unchanged = self.told.iter().filter(|(key, _)| self.changed.get(*key).is_none());
+        let unchanged = self.published.iter().filter(|(key, _)| self.changed.get(*key).is_none());
         unchanged.chain(self.changed.iter()).filter(|(_, load)| !load.is_idle())
     }
 
     /// What was written into this ledger is where all read it.
     pub fn written(&mut self, written: &Written, ledger: &Ledger) {
         let changed = std::mem::take(&mut self.changed);
-        changed.into_iter().for_each(|(key, load)| self.told.set(key, load));
-        self.told.keep_busy();
+        changed.into_iter().for_each(|(key, load)| self.published.set(key, load));
+        self.published.keep_busy();
         let unwritten = std::mem::take(&mut self.unwritten);
         self.unwritten = unwritten.into_iter().skip(written.entries).collect();
         self.wrote = Some(written.wrote);
@@ -216,11 +216,11 @@ impl Member {
     }
 
     /// Takes over what others have in flight, and what they have noted.
-    pub fn read(&mut self, ledger: &Ledger, loads: &mut LoadBook, now_ms: u64) {
+    pub fn read(&mut self, ledger: &Ledger, loads: &mut LoadTracker, now_ms: u64) {
         let (has_own, _) = self.place(ledger);
-        let told = |key: EndpointKey| self.told.get(key).filter(|_| has_own).unwrap_or(&IDLE);
+        let published = |key: EndpointKey| self.published.get(key).filter(|_| has_own).unwrap_or(&IDLE);
         let others = |row: &Row| {
-            let own = told(row.key);
+            let own = published(row.key);
             row::load(row.without(own.in_flight), without(&ledger.adapters, row.key, own))
         };
         let remote = ledger.remote(now_ms);
@@ -244,28 +244,28 @@ impl Member {
         }
         self.seen = is_simple.then(|| Seen::of(self.seen.take(), ledger, has_own, loads));
         if self.notes != ledger.notes {
-            ledger.notes.iter().for_each(|noted| loads.hear_missing(&noted.note, now_ms));
+            ledger.notes.iter().for_each(|noted| loads.receive_missing(&noted.note, now_ms));
             self.notes.clone_from(&ledger.notes);
         }
         if self.failures != ledger.failures {
-            ledger.failures.iter().for_each(|note| loads.hear_failures(note, now_ms));
+            ledger.failures.iter().for_each(|note| loads.receive_failures(note, now_ms));
             self.failures.clone_from(&ledger.failures);
         }
     }
 
-    /// What others have told since the last time. Full chunks of the journal are asked for by number. A worker that begins
+    /// What others have published since the last time. Full chunks of the journal are asked for by number. A worker that begins
     /// reads the chunk that is growing.
-    pub fn hear(&mut self, ledger: &Ledger, full: impl Fn(u64) -> Option<Chunk>) -> Heard {
+    pub fn receive(&mut self, ledger: &Ledger, full: impl Fn(u64) -> Option<Chunk>) -> Received {
         let begin = Cursor { chunk: ledger.journal.end().chunk, offset: 0 };
         let cursor = self.cursor.get_or_insert(begin);
         let unread = ledger.journal.unread(cursor, full);
-        Heard { parts: unread.parts, me: self.id, is_lost: unread.is_lost }
+        Received { parts: unread.parts, me: self.id, is_lost: unread.is_lost }
     }
 }
 
 impl Seen {
     /// What is seen now; `before` gives its room.
-    fn of(before: Option<Seen>, ledger: &Ledger, has_own: bool, loads: &LoadBook) -> Seen {
+    fn of(before: Option<Seen>, ledger: &Ledger, has_own: bool, loads: &LoadTracker) -> Seen {
         let mut rows = before.map(|seen| seen.rows).unwrap_or_default();
         rows.clone_from(&ledger.rows);
         let Ledger { gateway, generation, .. } = *ledger;
@@ -273,7 +273,7 @@ impl Seen {
     }
 
     /// Whether nothing but rows can be another than in this ledger.
-    fn is_before(&self, ledger: &Ledger, has_own: bool, loads: &LoadBook) -> bool {
+    fn is_before(&self, ledger: &Ledger, has_own: bool, loads: &LoadTracker) -> bool {
         (self.gateway, self.generation, self.has_own) == (ledger.gateway, ledger.generation, has_own)
             && self.endpoints == loads.endpoints_added()
     }
@@ -337,8 +337,8 @@ impl Ledger {
         in_next: Option<&EndpointLoad>,
         new: &EndpointLoad,
     ) {
-        let told = in_current.or(in_next).unwrap_or(&IDLE);
-        for (adapter, _) in told.adapters.iter().chain(&new.adapters) {
+        let published = in_current.or(in_next).unwrap_or(&IDLE);
+        for (adapter, _) in published.adapters.iter().chain(&new.adapters) {
             if self.adapter_row(key, *adapter).is_none() && self.adapters.len() < MAX_ADAPTER_ROWS {
                 self.adapters.push(AdapterRow { key, adapter: *adapter, current: 0, next: 0 });
             }

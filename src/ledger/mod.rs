@@ -32,7 +32,7 @@ use layout::{Reader, Writer};
 use row::{AdapterRow, NoteRow, Row, failure_from_words, failure_words};
 
 pub use journal::{CHUNKS_KEPT, Chunk, Cursor, Entry, Event, Journal, entries, local_entries};
-pub use member::{Heard, Member, Written};
+pub use member::{Member, Received, Written};
 pub use sums::Sums;
 
 /// How long a generation lasts, in milliseconds: two are less than the two seconds after which nothing of a dead worker's
@@ -42,10 +42,10 @@ pub const GENERATION_MS: u64 = 900;
 /// How often a member that has something in flight writes at least, in milliseconds, so that it is in every generation.
 pub const HEARTBEAT_MS: u64 = 300;
 
-/// What other gateways have in flight does not count when it was not heard for this long, in milliseconds.
+/// What other gateways have in flight does not count when nothing was received of it for this long, in milliseconds.
 pub const REMOTE_EXPIRES_AFTER_MS: u64 = 2_000;
 
-/// Notes of missing models that are told at a time, and of failures; there are few, and each is published for a second and a half.
+/// Notes of missing models that are published at a time, and of failures; there are few, and each is published for a second and a half.
 pub const MAX_NOTES: usize = 256;
 
 /// Bytes of a ledger that are read: 65,000 endpoints with requests in flight, and the journal.
@@ -74,7 +74,7 @@ pub struct Ledger {
 /// What other gateways have in flight.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Remote {
-    heard_ms: u64,
+    received_ms: u64,
     /// By key; of each the current generation alone.
     rows: Vec<Row>,
     adapters: Vec<AdapterRow>,
@@ -115,7 +115,7 @@ impl Ledger {
             members: reader.list(|[id]| id)?,
             next_members: reader.list(|[id]| id)?,
             remote: Remote {
-                heard_ms: reader.word()?,
+                received_ms: reader.word()?,
                 rows: reader.list(Row::from_words)?,
                 adapters: reader.list(AdapterRow::from_words)?,
             },
@@ -143,7 +143,7 @@ impl Ledger {
         writer.list(self.adapters.iter().map(AdapterRow::words));
         writer.list(self.members.iter().map(|id| [*id]));
         writer.list(self.next_members.iter().map(|id| [*id]));
-        writer.word(self.remote.heard_ms);
+        writer.word(self.remote.received_ms);
         writer.list(self.remote.rows.iter().map(Row::words));
         writer.list(self.remote.adapters.iter().map(AdapterRow::words));
         writer.list(self.notes.iter().map(NoteRow::words));
@@ -179,7 +179,7 @@ impl Ledger {
         busy.map(|row| (row.key, row::load(row.in_flight(), adapters_at(&self.adapters, row.key)))).collect()
     }
 
-    /// What workers of this gateway have noted of missing models, and is still to be told.
+    /// What workers of this gateway have noted of missing models, and is still to be published.
     pub fn local_notes(&self) -> impl Iterator<Item = &MissingNote> {
         self.notes.iter().filter(|noted| !noted.is_remote).map(|noted| &noted.note)
     }
@@ -190,11 +190,11 @@ impl Ledger {
         row.map_or(0, |row| row.current.requests)
     }
 
-    /// Begins a new generation where it is time, and forgets what is told no more. That a worker has ended is told to the
+    /// Begins a new generation where it is time, and forgets what is no longer published. That a worker has ended is published to the
     /// others.
     pub fn refresh(&mut self, now_ms: u64) {
-        self.notes.retain(|noted| noted.note.is_told(now_ms));
-        self.failures.retain(|note| note.is_told(now_ms));
+        self.notes.retain(|noted| noted.note.is_published(now_ms));
+        self.failures.retain(|note| note.is_published(now_ms));
         let age_ms = now_ms.abs_diff(self.began_ms);
         if age_ms < GENERATION_MS {
             return;
@@ -237,8 +237,11 @@ impl Ledger {
             sums.iter().flat_map(|(key, load)| load.adapters.iter().map(move |adapter| (key, *adapter)));
         let adapters =
             adapters.map(|(key, (adapter, current))| AdapterRow { key, adapter, current, next: 0 });
-        self.remote =
-            Remote { heard_ms: now_ms, rows: sums.iter().map(row).collect(), adapters: adapters.collect() };
+        self.remote = Remote {
+            received_ms: now_ms,
+            rows: sums.iter().map(row).collect(),
+            adapters: adapters.collect(),
+        };
     }
 
     /// Takes over a note. Of what is noted of the same model at the same endpoint the last one holds.
@@ -264,9 +267,9 @@ impl Ledger {
         }
     }
 
-    /// What other gateways have in flight, unless that was heard too long ago.
+    /// What other gateways have in flight, unless that was received too long ago.
     fn remote(&self, now_ms: u64) -> Option<&Remote> {
-        let is_recent = now_ms.abs_diff(self.remote.heard_ms) < REMOTE_EXPIRES_AFTER_MS;
+        let is_recent = now_ms.abs_diff(self.remote.received_ms) < REMOTE_EXPIRES_AFTER_MS;
         (is_recent && !self.remote.rows.is_empty()).then_some(&self.remote)
     }
 }

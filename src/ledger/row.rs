@@ -148,7 +148,7 @@ impl AdapterRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NoteRow {
     pub note: MissingNote,
-    /// Whether another gateway has noted it. What was heard is not told again.
+    /// Whether another gateway has noted it. What was received is not published again.
     pub is_remote: bool,
 }
 

@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::*;
-use crate::load::{AdapterId, FailureNote, Failures, InFlight, LoadBook, LoadId, Missing, Share, Ticket};
+use crate::load::{
+    AdapterId, FailureNote, Failures, InFlight, InFlightRequest, LoadId, LoadTracker, Missing, RequestLoad,
+};
 use crate::prefix::PromptEvent;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -16,23 +18,23 @@ fn address(last: u8) -> SocketAddr {
 /// A worker, with what it has in flight.
 struct Worker {
     member: Member,
-    loads: LoadBook,
+    loads: LoadTracker,
     ids: Vec<LoadId>,
-    tickets: Vec<Ticket>,
+    tickets: Vec<InFlightRequest>,
 }
 
 impl Worker {
     fn new(id: u64) -> Worker {
-        let mut loads = LoadBook::default();
+        let mut loads = LoadTracker::default();
         let ids = (0..ENDPOINTS).map(|last| loads.id(address(last))).collect();
         Worker { member: Member::new(id), loads, ids, tickets: Vec::new() }
     }
 
     fn start(&mut self, endpoint: u8, tokens: u32, now_ms: u64) {
-        self.start_for(endpoint, Share { tokens, adapter: None, model: None, streamed: true }, now_ms);
+        self.start_for(endpoint, RequestLoad { tokens, adapter: None, model: None, streamed: true }, now_ms);
     }
 
-    fn start_for(&mut self, endpoint: u8, share: Share, now_ms: u64) {
+    fn start_for(&mut self, endpoint: u8, share: RequestLoad, now_ms: u64) {
         self.tickets.push(self.loads.start(self.ids[usize::from(endpoint)], share, now_ms));
     }
 
@@ -148,14 +150,14 @@ fn of_a_worker_that_has_ended_the_others_are_told() {
     let [mut dies, mut lives] = [1, 2].map(Worker::new);
     dies.start(0, 100, 0);
     dies.publish(&mut ledger, 0);
-    let mut told = Vec::new();
+    let mut published = Vec::new();
     for now_ms in (0..2_000).step_by(100) {
         lives.publish(&mut ledger, now_ms);
         ledger.refresh(now_ms);
-        let heard = lives.member.hear(&ledger, |_| None);
-        told.extend(heard.entries().map(|entry| (entry.worker, entry.event == Event::Ended)));
+        let received = lives.member.receive(&ledger, |_| None);
+        published.extend(received.entries().map(|entry| (entry.worker, entry.event == Event::Ended)));
     }
-    assert_eq!(told, [(1, true)]);
+    assert_eq!(published, [(1, true)]);
 }
 
 #[test]
@@ -217,7 +219,7 @@ fn adapters_are_known_as_long_as_any_worker_has_a_request_for_them() {
     let (sql, chat) = (AdapterId::of("sql"), AdapterId::of("chat"));
     let mut ledger = Ledger::new(1, 0);
     let [mut one, mut other] = [1, 2].map(Worker::new);
-    let share = |adapter| Share { tokens: 1, adapter: Some(adapter), model: None, streamed: true };
+    let share = |adapter| RequestLoad { tokens: 1, adapter: Some(adapter), model: None, streamed: true };
     one.start_for(0, share(sql), 0);
     other.start_for(0, share(sql), 0);
     other.start_for(0, share(chat), 0);
@@ -286,7 +288,7 @@ fn what_other_gateways_have_is_added_until_it_was_heard_too_long_ago() {
         worker.read(&ledger, now_ms);
         assert_eq!(worker.known(), expected);
     }
-    assert_eq!(ledger.sums().len(), 1, "what was heard is not told again");
+    assert_eq!(ledger.sums().len(), 1, "what was received is not published again");
 }
 
 #[test]
@@ -300,8 +302,8 @@ fn the_last_note_of_a_model_at_an_endpoint_holds_and_few_are_kept() {
     ledger.note(note("sql", 100, 1), false);
     ledger.note(note("sql", 50, 2), false);
     ledger.note(note("chat", 100, 1), true);
-    let told: Vec<MissingNote> = ledger.local_notes().copied().collect();
-    assert_eq!(told, [note("sql", 100, 1)]);
+    let published: Vec<MissingNote> = ledger.local_notes().copied().collect();
+    assert_eq!(published, [note("sql", 100, 1)]);
     for model in 0..2 * MAX_NOTES {
         ledger.note(note(&model.to_string(), 100, 1), false);
     }
@@ -347,7 +349,7 @@ fn what_is_written_is_what_is_read_and_other_bytes_do_no_harm() {
         if let Some(mut read) = Ledger::from_bytes(&changed) {
             worker.publish(&mut read, 5);
             worker.read(&read, 5);
-            worker.member.hear(&read, |_| None);
+            worker.member.receive(&read, |_| None);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The load of one endpoint as workers publish it, and gateways tell each other.
+//! The load of one endpoint as workers publish it, and gateways publish to each other.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Failures in a row at endpoints, as workers tell each other. Each worker by itself would send an endpoint that fails as many
+//! Failures in a row at endpoints, as workers publish to each other. Each worker by itself would send an endpoint that fails as many
 //! requests as lead to its ejection: a gateway of sixteen workers sixteen times as many as one of one.
 //!
 //! Of what is said of an endpoint, what was noted last holds, be it one failure more, an answer that ends them, or a request
@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{EndpointKey, LoadId, is_told};
+use super::{EndpointKey, LoadId, is_published};
 
 /// How many requests to an endpoint have failed in a row, as of when that was noted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,7 +19,7 @@ pub struct Failures {
     pub answers: u32,
 }
 
-/// The same of one endpoint, for others to hear.
+/// The same of one endpoint, for others to receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FailureNote {
     /// Where.
@@ -29,9 +29,9 @@ pub struct FailureNote {
 }
 
 impl FailureNote {
-    /// Whether it is still to be told to others.
-    pub fn is_told(&self, now_ms: u64) -> bool {
-        is_told(self.failures.noted_ms, now_ms)
+    /// Whether it is still to be published to others.
+    pub fn is_published(&self, now_ms: u64) -> bool {
+        is_published(self.failures.noted_ms, now_ms)
     }
 }
 
@@ -47,7 +47,7 @@ struct Noted {
 pub(super) struct NotedFailures {
     noted: BTreeMap<LoadId, Noted>,
     /// Of which others have noted something that was not taken over yet.
-    heard: Vec<LoadId>,
+    received: Vec<LoadId>,
 }
 
 impl NotedFailures {
@@ -57,7 +57,7 @@ impl NotedFailures {
     }
 
     /// Another worker has noted this.
-    pub fn hear(&mut self, id: LoadId, failures: Failures, now_ms: u64) {
+    pub fn receive(&mut self, id: LoadId, failures: Failures, now_ms: u64) {
         let before = self.noted.get(&id).map(|noted| noted.failures);
         // What was noted by a clock that has gone back since holds no longer.
         let is_news = before.is_none_or(|before| failures > before || before.noted_ms > now_ms);
@@ -65,22 +65,22 @@ impl NotedFailures {
             return;
         }
         self.noted.insert(id, Noted { failures, own: false });
-        if !self.heard.contains(&id) {
-            self.heard.push(id);
+        if !self.received.contains(&id) {
+            self.received.push(id);
         }
     }
 
     /// What others have noted since this was last asked.
-    pub fn take_heard(&mut self) -> impl Iterator<Item = (LoadId, Failures)> {
-        let heard = std::mem::take(&mut self.heard);
-        heard.into_iter().filter_map(|id| Some((id, self.noted.get(&id)?.failures)))
+    pub fn take_received(&mut self) -> impl Iterator<Item = (LoadId, Failures)> {
+        let received = std::mem::take(&mut self.received);
+        received.into_iter().filter_map(|id| Some((id, self.noted.get(&id)?.failures)))
     }
 
-    /// What is to be told to others.
-    pub fn told(&self, now_ms: u64) -> impl Iterator<Item = (LoadId, Failures)> {
-        let is_own = move |noted: &Noted| noted.own && is_told(noted.failures.noted_ms, now_ms);
-        let told = self.noted.iter().filter(move |(_, noted)| is_own(noted));
-        told.map(|(id, noted)| (*id, noted.failures))
+    /// What is to be published to others.
+    pub fn published(&self, now_ms: u64) -> impl Iterator<Item = (LoadId, Failures)> {
+        let is_own = move |noted: &Noted| noted.own && is_published(noted.failures.noted_ms, now_ms);
+        let published = self.noted.iter().filter(move |(_, noted)| is_own(noted));
+        published.map(|(id, noted)| (*id, noted.failures))
     }
 
     /// Forgets the endpoints that are gone.
@@ -92,7 +92,7 @@ impl NotedFailures {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::TOLD_FOR_MS;
+    use crate::load::PUBLISHED_FOR_MS;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -102,14 +102,18 @@ mod tests {
         Failures { noted_ms, requests, answers: 0 }
     }
 
-    /// What is taken over of what was heard, one after the other.
-    fn check(own: Option<Failures>, heard: &[Failures], taken: Option<Failures>) {
+    /// What is taken over of what was received, one after the other.
+    fn check(own: Option<Failures>, received: &[Failures], taken: Option<Failures>) {
         const NOW_MS: u64 = 10_000;
         let mut noted = NotedFailures::default();
         own.into_iter().for_each(|own| noted.note(HERE, own));
-        heard.iter().for_each(|failures| noted.hear(HERE, *failures, NOW_MS));
-        assert_eq!(noted.take_heard().next(), taken.map(|failures| (HERE, failures)), "{own:?} {heard:?}");
-        assert_eq!(noted.take_heard().count(), 0);
+        received.iter().for_each(|failures| noted.receive(HERE, *failures, NOW_MS));
+        assert_eq!(
+            noted.take_received().next(),
+            taken.map(|failures| (HERE, failures)),
+            "{own:?} {received:?}"
+        );
+        assert_eq!(noted.take_received().count(), 0);
     }
 
     #[test]
@@ -129,12 +133,12 @@ mod tests {
     fn only_what_this_worker_has_noted_is_told_and_only_for_a_while() {
         let mut noted = NotedFailures::default();
         noted.note(HERE, failures(5_000, 1));
-        noted.hear(LoadId(4), failures(5_000, 1), 5_000);
-        let told = |noted: &NotedFailures, now_ms| noted.told(now_ms).collect::<Vec<_>>();
-        assert_eq!(told(&noted, 5_000 + TOLD_FOR_MS - 1), [(HERE, failures(5_000, 1))]);
-        assert_eq!(told(&noted, 5_000 + TOLD_FOR_MS), []);
+        noted.receive(LoadId(4), failures(5_000, 1), 5_000);
+        let published = |noted: &NotedFailures, now_ms| noted.published(now_ms).collect::<Vec<_>>();
+        assert_eq!(published(&noted, 5_000 + PUBLISHED_FOR_MS - 1), [(HERE, failures(5_000, 1))]);
+        assert_eq!(published(&noted, 5_000 + PUBLISHED_FOR_MS), []);
         noted.note(HERE, failures(6_000, 2));
         noted.keep_only(|id| id != HERE);
-        assert_eq!(told(&noted, 6_000), []);
+        assert_eq!(published(&noted, 6_000), []);
     }
 }

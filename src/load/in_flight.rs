@@ -55,7 +55,7 @@ impl InFlight {
         self.oldest.map(|oldest| oldest.sent_ms.max(self.last_output_ms))
     }
 
-    /// Whether there is nothing to tell others.
+    /// Whether there is nothing to publish to others.
     pub(super) fn is_idle(&self) -> bool {
         self.requests == 0
     }

@@ -8,14 +8,14 @@
 //! which begins the pause anew until it is answered. An answer that it has it after all ends this at once, and so does a
 //! restart of its server.
 //!
-//! Workers tell each other what they note. Of what is said of the same model at the same endpoint, what was noted last holds;
+//! Workers publish to each other what they note. Of what is said of the same model at the same endpoint, what was noted last holds;
 //! that a model is there again is noted too, so that what others said before does not come back.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AdapterId, EndpointKey, LoadId, is_told};
+use super::{AdapterId, EndpointKey, LoadId, is_published};
 
 /// How long an endpoint that does not have a model is not asked for it, in milliseconds; doubled each time it says so again.
 const FIRST_PAUSE_MS: u64 = 1_000;
@@ -33,7 +33,7 @@ pub struct Missing {
     pub times: u8,
 }
 
-/// What was noted of a model at an endpoint, as workers tell each other.
+/// What was noted of a model at an endpoint, as workers publish to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingNote {
     /// Where.
@@ -45,9 +45,9 @@ pub struct MissingNote {
 }
 
 impl MissingNote {
-    /// Whether it is still to be told to others.
-    pub fn is_told(&self, now_ms: u64) -> bool {
-        is_told(self.missing.noted_ms, now_ms)
+    /// Whether it is still to be published to others.
+    pub fn is_published(&self, now_ms: u64) -> bool {
+        is_published(self.missing.noted_ms, now_ms)
     }
 }
 
@@ -138,7 +138,7 @@ impl MissingModels {
     }
 
     /// Another worker has noted this; whether the model is missing there and that is news.
-    pub fn hear(&mut self, id: LoadId, model: AdapterId, missing: Missing, now_ms: u64) -> bool {
+    pub fn receive(&mut self, id: LoadId, model: AdapterId, missing: Missing, now_ms: u64) -> bool {
         let before = self.noted.get(&(model, id)).map(|noted| noted.missing);
         let is_news = before.is_none_or(|before| missing > before || before.is_to_come(now_ms));
         if !is_news || missing.is_to_come(now_ms) || missing.is_forgotten(now_ms) {
@@ -148,11 +148,11 @@ impl MissingModels {
         missing.is_known()
     }
 
-    /// What is to be told to others.
-    pub fn told(&self, now_ms: u64) -> impl Iterator<Item = (LoadId, AdapterId, Missing)> {
-        let is_own = move |noted: &Noted| noted.own && is_told(noted.missing.noted_ms, now_ms);
-        let told = self.noted.iter().filter(move |(_, noted)| is_own(noted));
-        told.map(|((model, load_id), noted)| (*load_id, *model, noted.missing))
+    /// What is to be published to others.
+    pub fn published(&self, now_ms: u64) -> impl Iterator<Item = (LoadId, AdapterId, Missing)> {
+        let is_own = move |noted: &Noted| noted.own && is_published(noted.missing.noted_ms, now_ms);
+        let published = self.noted.iter().filter(move |(_, noted)| is_own(noted));
+        published.map(|((model, load_id), noted)| (*load_id, *model, noted.missing))
     }
 
     /// Forgets what is of no use any more: of endpoints that are gone, and what was noted long ago.
@@ -238,21 +238,23 @@ mod tests {
     #[test]
     fn of_what_workers_tell_each_other_the_last_holds() {
         let (mut one, mut other) = (MissingModels::default(), MissingModels::default());
-        let tell = |from: &MissingModels, to: &mut MissingModels, now_ms: u64| {
-            from.told(now_ms).filter(|(id, model, missing)| to.hear(*id, *model, *missing, now_ms)).count()
+        let publish = |from: &MissingModels, to: &mut MissingModels, now_ms: u64| {
+            from.published(now_ms)
+                .filter(|(id, model, missing)| to.receive(*id, *model, *missing, now_ms))
+                .count()
         };
         one.missing(HERE, MODEL, 100, 100);
-        assert_eq!((tell(&one, &mut other, 110), tell(&one, &mut other, 110)), (1, 0));
+        assert_eq!((publish(&one, &mut other, 110), publish(&one, &mut other, 110)), (1, 0));
         assert!(!is_asked(&other, 110));
-        assert_eq!(other.told(110).count(), 0, "what was heard is not told again");
+        assert_eq!(other.published(110).count(), 0, "what was received is not published again");
         other.served(HERE, MODEL, 120);
-        tell(&one, &mut other, 130);
+        publish(&one, &mut other, 130);
         assert!(is_asked(&other, 130), "what was said before does not come back");
-        tell(&other, &mut one, 130);
+        publish(&other, &mut one, 130);
         assert!(is_asked(&one, 130));
-        assert_eq!(tell(&other, &mut one, 5_000), 0, "nor is old news told");
+        assert_eq!(publish(&other, &mut one, 5_000), 0, "nor is old news published");
         let to_come = Missing { noted_ms: 10_000, times: 200 };
-        assert!(!one.hear(HERE, MODEL, to_come, 5_000), "nor is what nobody can know yet");
+        assert!(!one.receive(HERE, MODEL, to_come, 5_000), "nor is what nobody can know yet");
     }
 
     #[test]

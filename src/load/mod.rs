@@ -9,7 +9,7 @@
 //! with its first request, which a scrape shows only later, and keeps it, which no scrape shows. From the times of first
 //! outputs follows how fast it computes prompts; until there are some, it is taken to be as fast as those beside it.
 //!
-//! A worker counts its own. What all workers have is the [ledger](crate::ledger)'s to sum up, from which [`LoadBook`] hears
+//! A worker counts its own. What all workers have is the [ledger](crate::ledger)'s to sum up, from which [`LoadTracker`] receives
 //! what others have.
 
 mod changes;
@@ -18,7 +18,7 @@ mod failures;
 mod in_flight;
 mod missing_models;
 mod recent_adapters;
-mod row;
+mod tracked_endpoint;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -35,10 +35,10 @@ pub use failures::{FailureNote, Failures};
 pub use in_flight::{InFlight, Oldest};
 use missing_models::MissingModels;
 pub use missing_models::{Missing, MissingNote};
-pub use row::DEFAULT_PREFILL_TOKENS_PER_MS;
-use row::{Row, USUAL_SPEED_WEIGHT_MS};
+pub use tracked_endpoint::DEFAULT_PREFILL_TOKENS_PER_MS;
+use tracked_endpoint::{TrackedEndpoint, USUAL_SPEED_WEIGHT_MS};
 
-/// The place of an endpoint in the [`LoadBook`]; holds until [`LoadBook::keep_only`] drops the endpoint.
+/// The place of an endpoint in the [`LoadTracker`]; holds until [`LoadTracker::keep_only`] drops the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LoadId(usize);
 
@@ -63,7 +63,7 @@ impl AdapterId {
 
 /// What a request adds to the load of the endpoint it is sent to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Share {
+pub struct RequestLoad {
     /// The prompt tokens that the endpoint has to compute.
     pub tokens: u32,
     /// The adapter it needs, if any.
@@ -74,19 +74,19 @@ pub struct Share {
     pub streamed: bool,
 }
 
-/// One request's share of the load; give it back with [`LoadBook::end`].
+/// One request's part of the load; give it back with [`LoadTracker::end`].
 #[derive(Debug, PartialEq, Eq)]
-pub struct Ticket {
+pub struct InFlightRequest {
     id: LoadId,
     /// Tells it from the others that wait there.
     number: u64,
     sent_ms: u64,
-    share: Share,
+    load: RequestLoad,
     /// Whether it was sent elsewhere first, so that its time says nothing of this endpoint's speed.
     is_moved: bool,
 }
 
-impl Ticket {
+impl InFlightRequest {
     /// The endpoint it counts on.
     pub fn load_id(&self) -> LoadId {
         self.id
@@ -94,7 +94,7 @@ impl Ticket {
 
     /// The model it names, if it was read.
     pub fn model(&self) -> Option<AdapterId> {
-        self.share.model
+        self.load.model
     }
 
     /// When it was sent, in milliseconds.
@@ -105,24 +105,24 @@ impl Ticket {
 
 /// How long what a worker has noted is published, in milliseconds: until all workers have read it, of which those in a quiet
 /// gateway read once a second.
-const TOLD_FOR_MS: u64 = 1_500;
+const PUBLISHED_FOR_MS: u64 = 1_500;
 
-/// Whether what was noted then is still to be told to others, who all read what was told well within that time.
-fn is_told(noted_ms: u64, now_ms: u64) -> bool {
-    now_ms.abs_diff(noted_ms) < TOLD_FOR_MS
+/// Whether what was noted then is still to be published to others, who all read what was published well within that time.
+fn is_published(noted_ms: u64, now_ms: u64) -> bool {
+    now_ms.abs_diff(noted_ms) < PUBLISHED_FOR_MS
 }
 
 /// The load of every endpoint as one worker knows it.
 #[derive(Debug, Default)]
-pub struct LoadBook {
-    rows: Vec<Option<Row>>,
+pub struct LoadTracker {
+    rows: Vec<Option<TrackedEndpoint>>,
     ids: HashMap<SocketAddr, LoadId, FixedState>,
     keys: HashMap<EndpointKey, LoadId, FixedState>,
     added: u64,
     /// Where this worker has requests in flight.
     busy: Vec<LoadId>,
-    /// Where others have some, and how often that has been heard.
-    heard: Vec<LoadId>,
+    /// Where others have some, and how often that has been received.
+    received: Vec<LoadId>,
     rounds: u64,
     /// Where what this worker has in flight has changed since it was last taken to be published.
     unpublished: Vec<LoadId>,
@@ -131,14 +131,14 @@ pub struct LoadBook {
     failures: NotedFailures,
 }
 
-impl LoadBook {
+impl LoadTracker {
     /// The place of an endpoint, made when it is new.
     pub fn id(&mut self, address: SocketAddr) -> LoadId {
         if let Some(&id) = self.ids.get(&address) {
             return id;
         }
         self.added += 1;
-        let row = Some(Row::new(address));
+        let row = Some(TrackedEndpoint::new(address));
         let index = self.rows.iter().position(Option::is_none).unwrap_or(self.rows.len());
         match self.rows.get_mut(index) {
             Some(free) => *free = row,
@@ -166,12 +166,12 @@ impl LoadBook {
 
     /// What all workers have in flight on an endpoint.
     pub fn in_flight(&self, id: LoadId) -> InFlight {
-        self.row(id).map_or(InFlight::default(), Row::in_flight)
+        self.row(id).map_or(InFlight::default(), TrackedEndpoint::in_flight)
     }
 
     /// What this worker has in flight on an endpoint.
     pub fn own(&self, id: LoadId) -> InFlight {
-        self.row(id).map_or(InFlight::default(), Row::own)
+        self.row(id).map_or(InFlight::default(), TrackedEndpoint::own)
     }
 
     /// How many changes of loads there have been, ever.
@@ -191,13 +191,13 @@ impl LoadBook {
 
     /// What all workers have in flight, endpoint by endpoint, where there is something; some endpoints come twice.
     pub fn all_in_flight(&self) -> impl Iterator<Item = (SocketAddr, InFlight)> {
-        let ids = self.busy.iter().chain(&self.heard);
+        let ids = self.busy.iter().chain(&self.received);
         ids.filter_map(|id| self.row(*id)).map(|row| (row.address, row.in_flight()))
     }
 
     /// How fast an endpoint computes prompts, in tokens a millisecond, as far as this worker has seen; above zero.
     pub fn prefill_tokens_per_ms(&self, id: LoadId) -> f64 {
-        self.row(id).map_or(DEFAULT_PREFILL_TOKENS_PER_MS, Row::prefill_tokens_per_ms)
+        self.row(id).map_or(DEFAULT_PREFILL_TOKENS_PER_MS, TrackedEndpoint::prefill_tokens_per_ms)
     }
 
     /// These endpoints serve the same: each is taken to be as fast as all of them together have been seen to be, until it
@@ -231,7 +231,7 @@ impl LoadBook {
 
     /// The adapters with requests in flight there, some of them perhaps twice.
     pub fn adapters(&self, id: LoadId) -> impl Iterator<Item = AdapterId> {
-        self.row(id).into_iter().flat_map(Row::adapters)
+        self.row(id).into_iter().flat_map(TrackedEndpoint::adapters)
     }
 
     /// The adapters that were last used there, as far as this worker knows, the one used last first; among them those with
@@ -240,7 +240,7 @@ impl LoadBook {
         self.row(id).into_iter().flat_map(|row| row.recent_adapters().iter())
     }
 
-    /// Metrics tell that these adapters are in use there.
+    /// Metrics say that these adapters are in use there.
     pub fn adapters_used(&mut self, id: LoadId, adapters: &[AdapterId]) {
         if !adapters.is_empty() {
             self.change(id, |row| row.adapters_used(adapters));
@@ -250,7 +250,7 @@ impl LoadBook {
     /// The endpoint's server has started anew, as was seen at `seen_ms`: what was loaded is gone, and what was missing may be
     /// there.
     pub fn restarted(&mut self, id: LoadId, seen_ms: u64) {
-        self.change(id, Row::forget_recent_adapters);
+        self.change(id, TrackedEndpoint::forget_recent_adapters);
         self.missing.restarted(id, seen_ms);
     }
 
@@ -273,40 +273,40 @@ impl LoadBook {
 
     /// This worker's requests there that wait for their first output, and how many no longer do, ever.
     pub fn own_progress(&self, id: LoadId) -> (u32, u64) {
-        self.row(id).map_or((0, 0), Row::own_progress)
+        self.row(id).map_or((0, 0), TrackedEndpoint::own_progress)
     }
 
     /// A request is sent to an endpoint.
-    pub fn start(&mut self, id: LoadId, share: Share, now_ms: u64) -> Ticket {
-        if let Some(model) = share.model {
+    pub fn start(&mut self, id: LoadId, load: RequestLoad, now_ms: u64) -> InFlightRequest {
+        if let Some(model) = load.model {
             self.missing.asked(id, model, now_ms);
         }
-        let number = self.change_own(id, |row| row.start(share, now_ms)).unwrap_or(0);
-        Ticket { id, number, sent_ms: now_ms, share, is_moved: false }
+        let number = self.change_own(id, |row| row.start(load, now_ms)).unwrap_or(0);
+        InFlightRequest { id, number, sent_ms: now_ms, load, is_moved: false }
     }
 
     /// The request has gone to another endpoint than it was meant for.
-    pub fn move_to(&mut self, ticket: &mut Ticket, id: LoadId, now_ms: u64) {
-        let moved = Ticket { is_moved: true, ..self.start(id, ticket.share, now_ms) };
-        self.end(std::mem::replace(ticket, moved), now_ms);
+    pub fn move_to(&mut self, request: &mut InFlightRequest, id: LoadId, now_ms: u64) {
+        let moved = InFlightRequest { is_moved: true, ..self.start(id, request.load, now_ms) };
+        self.end(std::mem::replace(request, moved), now_ms);
     }
 
     /// The request has its first output: its prompt is done with.
-    pub fn first_output(&mut self, ticket: &Ticket, now_ms: u64) {
-        if let Some(model) = ticket.share.model {
-            self.missing.served(ticket.id, model, now_ms);
+    pub fn first_output(&mut self, request: &InFlightRequest, now_ms: u64) {
+        if let Some(model) = request.load.model {
+            self.missing.served(request.id, model, now_ms);
         }
-        let seen = ticket.share.streamed && !ticket.is_moved;
-        self.change_own(ticket.id, |row| row.first_output(ticket.number, seen, now_ms));
+        let seen = request.load.streamed && !request.is_moved;
+        self.change_own(request.id, |row| row.first_output(request.number, seen, now_ms));
     }
 
     /// The request is over, however it ended.
-    pub fn end(&mut self, ticket: Ticket, now_ms: u64) {
-        self.change_own(ticket.id, |row| row.end(ticket.number, ticket.share.adapter, now_ms));
+    pub fn end(&mut self, request: InFlightRequest, now_ms: u64) {
+        self.change_own(request.id, |row| row.end(request.number, request.load.adapter, now_ms));
     }
 
     /// Takes prompts for done whose answers are not streamed, once the endpoint has had the time; whether there were
-    /// any. Nothing else would tell before their end.
+    /// any. Nothing else would show it before their end.
     pub fn assume_outputs(&mut self, now_ms: u64) -> bool {
         let is_due = |id: &&LoadId| self.row(**id).is_some_and(|row| row.has_output_due(now_ms));
         let due: Vec<LoadId> = self.busy.iter().filter(is_due).copied().collect();
@@ -346,17 +346,17 @@ impl LoadBook {
 
     /// Takes over what others have in flight, endpoint by endpoint, in place of what was known of that.
     pub fn set_others(&mut self, others: impl Iterator<Item = (EndpointKey, EndpointLoad)>) {
-        let before = std::mem::take(&mut self.heard);
+        let before = std::mem::take(&mut self.received);
         self.rounds += 1;
         for (key, load) in others {
             let Some(&id) = self.keys.get(&key) else { continue };
-            self.heard.push(id);
-            self.hear(id, load);
+            self.received.push(id);
+            self.receive(id, load);
         }
         for id in before {
-            if self.row(id).is_some_and(|row| row.heard_round != self.rounds) {
-                self.hear(id, EndpointLoad::default());
-                self.forget_hearing(id);
+            if self.row(id).is_some_and(|row| row.received_round != self.rounds) {
+                self.receive(id, EndpointLoad::default());
+                self.forget_received(id);
             }
         }
     }
@@ -364,10 +364,10 @@ impl LoadBook {
     /// Takes over what others have in flight on one endpoint, in place of what was known of that.
     pub fn set_others_at(&mut self, key: EndpointKey, load: EndpointLoad) {
         let Some(&id) = self.keys.get(&key) else { return };
-        if self.row(id).is_some_and(|row| row.heard_round != self.rounds) {
-            self.heard.push(id);
+        if self.row(id).is_some_and(|row| row.received_round != self.rounds) {
+            self.received.push(id);
         }
-        self.hear(id, load);
+        self.receive(id, load);
     }
 
     /// How many endpoints have been added, ever.
@@ -375,18 +375,18 @@ impl LoadBook {
         self.added
     }
 
-    /// What this worker has noted of models that endpoints do not have, for the others to hear.
+    /// What this worker has noted of models that endpoints do not have, for the others to receive.
     pub fn missing_noted(&self, now_ms: u64) -> impl Iterator<Item = MissingNote> {
-        let noted = self.missing.told(now_ms);
+        let noted = self.missing.published(now_ms);
         noted.filter_map(|(id, model, missing)| {
             Some(MissingNote { endpoint: self.row(id)?.key, model, missing })
         })
     }
 
     /// Another worker has noted this of a model.
-    pub fn hear_missing(&mut self, note: &MissingNote, now_ms: u64) {
+    pub fn receive_missing(&mut self, note: &MissingNote, now_ms: u64) {
         let Some(&id) = self.keys.get(&note.endpoint) else { return };
-        if self.missing.hear(id, note.model, note.missing, now_ms) {
+        if self.missing.receive(id, note.model, note.missing, now_ms) {
             self.change_own(id, |row| row.forget_adapter(note.model));
         }
     }
@@ -396,22 +396,22 @@ impl LoadBook {
         self.failures.note(id, failures);
     }
 
-    /// What this worker has noted of failures, for the others to hear.
+    /// What this worker has noted of failures, for the others to receive.
     pub fn failures_noted(&self, now_ms: u64) -> impl Iterator<Item = FailureNote> {
-        let noted = self.failures.told(now_ms);
+        let noted = self.failures.published(now_ms);
         noted.filter_map(|(id, failures)| Some(FailureNote { endpoint: self.row(id)?.key, failures }))
     }
 
     /// Another worker has noted this of failures.
-    pub fn hear_failures(&mut self, note: &FailureNote, now_ms: u64) {
+    pub fn receive_failures(&mut self, note: &FailureNote, now_ms: u64) {
         if let Some(&id) = self.keys.get(&note.endpoint) {
-            self.failures.hear(id, note.failures, now_ms);
+            self.failures.receive(id, note.failures, now_ms);
         }
     }
 
     /// What others have noted of failures since this was last asked.
-    pub fn take_heard_failures(&mut self) -> impl Iterator<Item = (LoadId, Failures)> {
-        self.failures.take_heard()
+    pub fn take_received_failures(&mut self) -> impl Iterator<Item = (LoadId, Failures)> {
+        self.failures.take_received()
     }
 
     /// Forgets the endpoints that are gone and have nothing of this worker's in flight.
@@ -433,12 +433,12 @@ impl LoadBook {
         self.failures.keep_only(is_known);
     }
 
-    fn row(&self, id: LoadId) -> Option<&Row> {
+    fn row(&self, id: LoadId) -> Option<&TrackedEndpoint> {
         self.rows.get(id.0)?.as_ref()
     }
 
     /// Changes what this worker knows of an endpoint, or has in flight there.
-    fn change<T>(&mut self, id: LoadId, change: impl FnOnce(&mut Row) -> T) -> Option<T> {
+    fn change<T>(&mut self, id: LoadId, change: impl FnOnce(&mut TrackedEndpoint) -> T) -> Option<T> {
         let row = self.rows.get_mut(id.0)?.as_mut()?;
         let was_idle = row.own().is_idle();
         let changed = change(row);
@@ -452,7 +452,7 @@ impl LoadBook {
     }
 
     /// The same where what this worker has in flight there is changed, which others are to know.
-    fn change_own<T>(&mut self, id: LoadId, change: impl FnOnce(&mut Row) -> T) -> Option<T> {
+    fn change_own<T>(&mut self, id: LoadId, change: impl FnOnce(&mut TrackedEndpoint) -> T) -> Option<T> {
         let changed = self.change(id, change)?;
         let row = self.rows.get_mut(id.0)?.as_mut()?;
         if !std::mem::replace(&mut row.is_unpublished, true) {
@@ -462,16 +462,16 @@ impl LoadBook {
     }
 
     /// It is not among those where others have something.
-    fn forget_hearing(&mut self, id: LoadId) {
+    fn forget_received(&mut self, id: LoadId) {
         if let Some(row) = self.rows.get_mut(id.0).and_then(Option::as_mut) {
-            row.heard_round = 0;
+            row.received_round = 0;
         }
     }
 
     /// Others have this in flight there.
-    fn hear(&mut self, id: LoadId, load: EndpointLoad) {
+    fn receive(&mut self, id: LoadId, load: EndpointLoad) {
         let Some(row) = self.rows.get_mut(id.0).and_then(Option::as_mut) else { return };
-        row.heard_round = self.rounds;
+        row.received_round = self.rounds;
         if row.set_others(load) {
             self.changes.note(id);
         }
@@ -497,106 +497,109 @@ mod tests {
         (load.requests, load.waiting, load.waiting_tokens)
     }
 
-    fn share(tokens: u32, adapter: Option<AdapterId>) -> Share {
-        Share { tokens, adapter, model: None, streamed: true }
+    fn request_load(tokens: u32, adapter: Option<AdapterId>) -> RequestLoad {
+        RequestLoad { tokens, adapter, model: None, streamed: true }
     }
 
     #[test]
     fn tokens_are_given_back_at_the_first_output_and_the_request_at_its_end() {
-        let mut book = LoadBook::default();
-        let id = book.id(address(1));
-        let ticket = book.start(id, share(100, None), 0);
-        let other = book.start(id, share(7, None), 0);
-        assert_eq!(sums(book.in_flight(id)), (2, 2, 107));
-        book.first_output(&ticket, 0);
-        book.first_output(&ticket, 0);
-        assert_eq!(sums(book.in_flight(id)), (2, 1, 7));
-        book.end(ticket, 0);
-        book.end(other, 0);
-        assert_eq!(sums(book.in_flight(id)), (0, 0, 0));
+        let mut tracker = LoadTracker::default();
+        let id = tracker.id(address(1));
+        let request = tracker.start(id, request_load(100, None), 0);
+        let other = tracker.start(id, request_load(7, None), 0);
+        assert_eq!(sums(tracker.in_flight(id)), (2, 2, 107));
+        tracker.first_output(&request, 0);
+        tracker.first_output(&request, 0);
+        assert_eq!(sums(tracker.in_flight(id)), (2, 1, 7));
+        tracker.end(request, 0);
+        tracker.end(other, 0);
+        assert_eq!(sums(tracker.in_flight(id)), (0, 0, 0));
     }
 
     #[test]
     fn a_request_that_went_elsewhere_counts_there() {
-        let mut book = LoadBook::default();
-        let (meant, served) = (book.id(address(1)), book.id(address(2)));
-        let mut ticket = book.start(meant, share(10, None), 0);
-        book.move_to(&mut ticket, served, 0);
-        assert_eq!((sums(book.in_flight(meant)), sums(book.in_flight(served))), ((0, 0, 0), (1, 1, 10)));
-        book.end(ticket, 0);
-        assert_eq!(sums(book.in_flight(served)), (0, 0, 0));
+        let mut tracker = LoadTracker::default();
+        let (meant, served) = (tracker.id(address(1)), tracker.id(address(2)));
+        let mut request = tracker.start(meant, request_load(10, None), 0);
+        tracker.move_to(&mut request, served, 0);
+        assert_eq!(
+            (sums(tracker.in_flight(meant)), sums(tracker.in_flight(served))),
+            ((0, 0, 0), (1, 1, 10))
+        );
+        tracker.end(request, 0);
+        assert_eq!(sums(tracker.in_flight(served)), (0, 0, 0));
     }
 
     #[test]
     fn the_time_that_a_request_has_lost_elsewhere_says_nothing_of_who_serves_it() {
-        let mut book = LoadBook::default();
-        let (hung, served) = (book.id(address(1)), book.id(address(2)));
-        let mut ticket = book.start(hung, share(500, None), 0);
-        let before = book.prefill_tokens_per_ms(served);
-        book.move_to(&mut ticket, served, 0);
-        book.first_output(&ticket, 1_050);
-        assert_eq!(book.prefill_tokens_per_ms(served), before);
-        let own = book.start(served, share(500, None), 2_000);
-        book.first_output(&own, 3_000);
-        assert!(book.prefill_tokens_per_ms(served) < before);
+        let mut tracker = LoadTracker::default();
+        let (hung, served) = (tracker.id(address(1)), tracker.id(address(2)));
+        let mut request = tracker.start(hung, request_load(500, None), 0);
+        let before = tracker.prefill_tokens_per_ms(served);
+        tracker.move_to(&mut request, served, 0);
+        tracker.first_output(&request, 1_050);
+        assert_eq!(tracker.prefill_tokens_per_ms(served), before);
+        let own = tracker.start(served, request_load(500, None), 2_000);
+        tracker.first_output(&own, 3_000);
+        assert!(tracker.prefill_tokens_per_ms(served) < before);
     }
 
     #[test]
     fn a_first_output_tells_that_those_ahead_are_done_whose_outputs_are_not_seen() {
-        let mut book = LoadBook::default();
-        let id = book.id(address(1));
-        let unseen = book.start(id, Share { streamed: false, ..share(10_000, None) }, 0);
-        let seen = book.start(id, share(100, None), 1);
-        book.first_output(&seen, 253);
-        let speed = book.prefill_tokens_per_ms(id);
+        let mut tracker = LoadTracker::default();
+        let id = tracker.id(address(1));
+        let unseen = tracker.start(id, RequestLoad { streamed: false, ..request_load(10_000, None) }, 0);
+        let seen = tracker.start(id, request_load(100, None), 1);
+        tracker.first_output(&seen, 253);
+        let speed = tracker.prefill_tokens_per_ms(id);
         assert!(speed > 20.0, "10,100 tokens in 253 ms: {speed}");
-        assert_eq!(sums(book.in_flight(id)), (2, 0, 0));
-        book.end(unseen, 300);
-        book.end(seen, 300);
+        assert_eq!(sums(tracker.in_flight(id)), (2, 0, 0));
+        tracker.end(unseen, 300);
+        tracker.end(seen, 300);
     }
 
     #[test]
     fn a_prompt_behind_one_that_was_given_up_has_not_waited_for_its_own_sake() {
-        let mut book = LoadBook::default();
-        let id = book.id(address(1));
-        let before = book.prefill_tokens_per_ms(id);
+        let mut tracker = LoadTracker::default();
+        let id = tracker.id(address(1));
+        let before = tracker.prefill_tokens_per_ms(id);
         let (given_up, behind) =
-            (book.start(id, share(100_000, None), 0), book.start(id, share(80, None), 1));
-        book.end(given_up, 10_000);
-        book.first_output(&behind, 10_010);
-        assert!((book.prefill_tokens_per_ms(id) - before).abs() < 0.1);
-        book.end(behind, 10_020);
+            (tracker.start(id, request_load(100_000, None), 0), tracker.start(id, request_load(80, None), 1));
+        tracker.end(given_up, 10_000);
+        tracker.first_output(&behind, 10_010);
+        assert!((tracker.prefill_tokens_per_ms(id) - before).abs() < 0.1);
+        tracker.end(behind, 10_020);
     }
 
     #[test]
     fn one_long_pause_does_not_make_an_endpoint_slow() {
-        let mut book = LoadBook::default();
-        let id = book.id(address(1));
-        let ticket = book.start(id, share(100, None), 0);
-        book.first_output(&ticket, 30_000);
-        assert!(book.prefill_tokens_per_ms(id) > 1.0, "{}", book.prefill_tokens_per_ms(id));
-        book.end(ticket, 30_000);
+        let mut tracker = LoadTracker::default();
+        let id = tracker.id(address(1));
+        let request = tracker.start(id, request_load(100, None), 0);
+        tracker.first_output(&request, 30_000);
+        assert!(tracker.prefill_tokens_per_ms(id) > 1.0, "{}", tracker.prefill_tokens_per_ms(id));
+        tracker.end(request, 30_000);
     }
 
     #[test]
     fn one_prompt_that_a_client_has_made_look_long_does_not_make_an_endpoint_fast() {
-        let mut book = LoadBook::default();
-        let id = book.id(address(1));
+        let mut tracker = LoadTracker::default();
+        let id = tracker.id(address(1));
         for _ in 0..10 {
-            compute(&mut book, id, 8_000, 1_000);
+            compute(&mut tracker, id, 8_000, 1_000);
         }
-        compute(&mut book, id, 4_000_000, 20);
-        assert!(book.prefill_tokens_per_ms(id) < 10.0, "{}", book.prefill_tokens_per_ms(id));
+        compute(&mut tracker, id, 4_000_000, 20);
+        assert!(tracker.prefill_tokens_per_ms(id) < 10.0, "{}", tracker.prefill_tokens_per_ms(id));
     }
 
     #[test]
     fn an_endpoint_that_is_much_faster_than_it_is_taken_to_be_is_known_soon() {
-        let mut book = LoadBook::default();
-        let id = book.id(address(1));
+        let mut tracker = LoadTracker::default();
+        let id = tracker.id(address(1));
         for _ in 0..100 {
-            compute(&mut book, id, 4_000, 4);
+            compute(&mut tracker, id, 4_000, 4);
         }
-        assert!(book.prefill_tokens_per_ms(id) > 500.0, "{}", book.prefill_tokens_per_ms(id));
+        assert!(tracker.prefill_tokens_per_ms(id) > 500.0, "{}", tracker.prefill_tokens_per_ms(id));
     }
 
     fn others(last: u8, requests: u32, tokens: u64) -> (EndpointKey, EndpointLoad) {
@@ -606,88 +609,89 @@ mod tests {
 
     #[test]
     fn what_others_have_is_added_in_place_of_what_they_had() {
-        let mut book = LoadBook::default();
-        let (busy, other) = (book.id(address(1)), book.id(address(2)));
-        let _own = book.start(busy, share(10, None), 0);
-        book.set_others([others(1, 3, 100), others(9, 1, 1)].into_iter());
-        assert_eq!(sums(book.in_flight(busy)), (4, 4, 110));
-        assert_eq!(sums(book.in_flight_at(&address(9))), (0, 0, 0), "not one of ours");
-        let before = book.changes();
-        book.set_others([others(1, 3, 100)].into_iter());
-        assert_eq!(book.changes(), before, "nothing new");
-        book.set_others([others(2, 1, 5)].into_iter());
-        assert_eq!((sums(book.in_flight(busy)), sums(book.in_flight(other))), ((1, 1, 10), (1, 1, 5)));
-        book.set_others([].into_iter());
-        assert_eq!((sums(book.in_flight(busy)), sums(book.in_flight(other))), ((1, 1, 10), (0, 0, 0)));
+        let mut tracker = LoadTracker::default();
+        let (busy, other) = (tracker.id(address(1)), tracker.id(address(2)));
+        let _own = tracker.start(busy, request_load(10, None), 0);
+        tracker.set_others([others(1, 3, 100), others(9, 1, 1)].into_iter());
+        assert_eq!(sums(tracker.in_flight(busy)), (4, 4, 110));
+        assert_eq!(sums(tracker.in_flight_at(&address(9))), (0, 0, 0), "not one of ours");
+        let before = tracker.changes();
+        tracker.set_others([others(1, 3, 100)].into_iter());
+        assert_eq!(tracker.changes(), before, "nothing new");
+        tracker.set_others([others(2, 1, 5)].into_iter());
+        assert_eq!((sums(tracker.in_flight(busy)), sums(tracker.in_flight(other))), ((1, 1, 10), (1, 1, 5)));
+        tracker.set_others([].into_iter());
+        assert_eq!((sums(tracker.in_flight(busy)), sums(tracker.in_flight(other))), ((1, 1, 10), (0, 0, 0)));
     }
 
     #[test]
     fn what_has_changed_of_this_workers_own_is_taken_once() {
-        let mut book = LoadBook::default();
-        let (busy, _idle) = (book.id(address(1)), book.id(address(2)));
-        let ticket = book.start(busy, share(10, None), 0);
-        book.set_others([others(2, 1, 1)].into_iter());
+        let mut tracker = LoadTracker::default();
+        let (busy, _idle) = (tracker.id(address(1)), tracker.id(address(2)));
+        let request = tracker.start(busy, request_load(10, None), 0);
+        tracker.set_others([others(2, 1, 1)].into_iter());
         let mut check = |expected: &[(u32, u32, u64)]| {
-            let taken = book.take_unpublished();
+            let taken = tracker.take_unpublished();
             assert!(taken.iter().all(|(key, _)| *key == EndpointKey::of(address(1))));
             assert_eq!(taken.iter().map(|(_, load)| sums(load.in_flight)).collect::<Vec<_>>(), expected);
         };
         check(&[(1, 1, 10)]);
         check(&[]);
-        book.first_output(&ticket, 5);
-        book.end(ticket, 9);
-        let taken = book.take_unpublished();
+        tracker.first_output(&request, 5);
+        tracker.end(request, 9);
+        let taken = tracker.take_unpublished();
         assert_eq!(taken.len(), 1);
         assert!(taken[0].1.is_idle());
     }
 
     #[test]
     fn an_endpoint_that_is_gone_is_kept_until_its_last_request_ends() {
-        let mut book = LoadBook::default();
-        let id = book.id(address(1));
-        let ticket = book.start(id, share(10, None), 0);
-        book.keep_only(|_| false);
-        assert_eq!(sums(book.in_flight(id)), (1, 1, 10));
-        book.end(ticket, 0);
-        book.keep_only(|_| false);
-        assert_eq!(book.known(&address(1)), Some(id), "until that is published");
-        book.take_unpublished();
-        book.keep_only(|_| false);
-        assert_eq!(book.id(address(2)), id, "the place is used again");
+        let mut tracker = LoadTracker::default();
+        let id = tracker.id(address(1));
+        let request = tracker.start(id, request_load(10, None), 0);
+        tracker.keep_only(|_| false);
+        assert_eq!(sums(tracker.in_flight(id)), (1, 1, 10));
+        tracker.end(request, 0);
+        tracker.keep_only(|_| false);
+        assert_eq!(tracker.known(&address(1)), Some(id), "until that is published");
+        tracker.take_unpublished();
+        tracker.keep_only(|_| false);
+        assert_eq!(tracker.id(address(2)), id, "the place is used again");
     }
 
     /// Lets the endpoint compute a prompt of so many tokens in so long, after those before.
-    fn compute(book: &mut LoadBook, id: LoadId, tokens: u32, time_ms: u64) {
-        let start_ms = book.in_flight(id).last_output_ms;
-        let ticket = book.start(id, share(tokens, None), start_ms);
-        book.first_output(&ticket, start_ms + time_ms);
-        book.end(ticket, start_ms + time_ms);
+    fn compute(tracker: &mut LoadTracker, id: LoadId, tokens: u32, time_ms: u64) {
+        let start_ms = tracker.in_flight(id).last_output_ms;
+        let request = tracker.start(id, request_load(tokens, None), start_ms);
+        tracker.first_output(&request, start_ms + time_ms);
+        tracker.end(request, start_ms + time_ms);
     }
 
     #[test]
     fn an_endpoint_is_as_fast_as_those_beside_it_until_it_has_been_seen() {
-        let mut book = LoadBook::default();
-        let ids = [1, 2, 3].map(|last| book.id(address(last)));
+        let mut tracker = LoadTracker::default();
+        let ids = [1, 2, 3].map(|last| tracker.id(address(last)));
         let [fast, slow, unseen] = ids;
-        compute(&mut book, fast, 400_000, 10_000);
-        compute(&mut book, slow, 100_000, 10_000);
-        book.share_speed(ids.into_iter());
-        let speeds = ids.map(|id| book.prefill_tokens_per_ms(id).round());
+        compute(&mut tracker, fast, 400_000, 10_000);
+        compute(&mut tracker, slow, 100_000, 10_000);
+        tracker.share_speed(ids.into_iter());
+        let speeds = ids.map(|id| tracker.prefill_tokens_per_ms(id).round());
         assert_eq!(speeds, [40.0, 10.0, 25.0]);
-        let other = book.id(address(4));
-        book.share_speed([other].into_iter());
-        assert_eq!(book.prefill_tokens_per_ms(other), DEFAULT_PREFILL_TOKENS_PER_MS, "of another pool");
-        assert_eq!(book.prefill_tokens_per_ms(unseen).round(), 25.0);
+        let other = tracker.id(address(4));
+        tracker.share_speed([other].into_iter());
+        assert_eq!(tracker.prefill_tokens_per_ms(other), DEFAULT_PREFILL_TOKENS_PER_MS, "of another pool");
+        assert_eq!(tracker.prefill_tokens_per_ms(unseen).round(), 25.0);
     }
 
     #[test]
     fn progress_is_what_waits_and_what_has_had_an_output() {
-        let mut book = LoadBook::default();
-        let id = book.id(address(1));
-        let mut tickets: Vec<Ticket> = (0..3).map(|_| book.start(id, share(1, None), 0)).collect();
-        book.first_output(&tickets[0], 0);
-        assert_eq!(book.own_progress(id), (2, 1));
-        tickets.drain(..).for_each(|ticket| book.end(ticket, 0));
-        assert_eq!(book.own_progress(id), (0, 3));
+        let mut tracker = LoadTracker::default();
+        let id = tracker.id(address(1));
+        let mut requests: Vec<InFlightRequest> =
+            (0..3).map(|_| tracker.start(id, request_load(1, None), 0)).collect();
+        tracker.first_output(&requests[0], 0);
+        assert_eq!(tracker.own_progress(id), (2, 1));
+        requests.drain(..).for_each(|request| tracker.end(request, 0));
+        assert_eq!(tracker.own_progress(id), (0, 3));
     }
 }

@@ -14,7 +14,7 @@ pub const LOAD_HEADER: &str = "endpoint-load-metrics";
 
 /// The load that an answer tells.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ToldLoad {
+pub struct ReportedLoad {
     /// Requests queued.
     pub waiting: u32,
     /// Share of the KV cache in use, 0..=1; 0 where it is not told.
@@ -22,7 +22,7 @@ pub struct ToldLoad {
 }
 
 /// Reads the header's value. `None` where it is in another form, or does not tell the queue.
-pub fn read_load(value: &[u8]) -> Option<ToldLoad> {
+pub fn read_load(value: &[u8]) -> Option<ReportedLoad> {
     let text = std::str::from_utf8(value).ok()?.strip_prefix(LOAD_FORMAT)?.strip_prefix(' ')?;
     let told = |name: &str| {
         let mut pairs = text.split(',').filter_map(|pair| pair.split_once('='));
@@ -31,7 +31,7 @@ pub fn read_load(value: &[u8]) -> Option<ToldLoad> {
     };
     let waiting = told("num_requests_waiting").filter(|waiting| *waiting <= f64::from(u32::MAX))?;
     let share = told("kv_cache_usage_perc").unwrap_or(0.0);
-    Some(ToldLoad { waiting: waiting as u32, kv_cache_utilization: share.min(1.0) as f32 })
+    Some(ReportedLoad { waiting: waiting as u32, kv_cache_utilization: share.min(1.0) as f32 })
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use context_length::{MAX_LIST_BYTES, MODELS_PATH, read_context_tokens};
-pub use load_header::{LOAD_FORMAT, LOAD_FORMAT_HEADER, LOAD_HEADER, ToldLoad, read_load};
+pub use load_header::{LOAD_FORMAT, LOAD_FORMAT_HEADER, LOAD_HEADER, ReportedLoad, read_load};
 pub use model_server::{Metric, ModelServer};
 pub use reader::{MAX_ADAPTERS, MAX_PAGE_BYTES, read};
 

@@ -28,7 +28,7 @@ struct Gateway {
     due_ms: u64,
     in_progress: bool,
     fails: bool,
-    /// What it has told last.
+    /// What it has published last.
     known: Option<Known>,
 }
 
@@ -36,14 +36,14 @@ struct Gateway {
 #[derive(Debug)]
 struct Known {
     gateway: u64,
-    heard_ms: u64,
+    received_ms: u64,
     /// What it has in flight, with all times by this gateway's clock.
     sums: Sums,
     /// How far its journal was read.
     read: Cursor,
 }
 
-/// What an operator should hear of a question.
+/// What an operator should read of a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
     /// The first failure, and why.
@@ -59,7 +59,7 @@ pub struct Outcome {
     pub entries: Vec<u8>,
     /// Notes for its ledger, with all times by this gateway's clock.
     pub notes: Vec<MissingNote>,
-    /// What an operator should hear.
+    /// What an operator should read.
     pub news: Option<News>,
 }
 
@@ -95,7 +95,7 @@ impl Asking {
         .collect()
     }
 
-    /// A question has been answered, or has failed. `own` is this gateway: when it has asked itself, nothing is told.
+    /// A question has been answered, or has failed. `own` is this gateway: when it has asked itself, nothing is published.
     pub fn answered(
         &mut self,
         address: SocketAddr,
@@ -112,7 +112,7 @@ impl Asking {
             return Outcome { news, ..Outcome::default() };
         };
         let Page { gateway: id, sums, notes, entries, end, .. } = page.by_clock(now_ms);
-        gateway.known = Some(Known { gateway: id, heard_ms: now_ms, sums, read: end });
+        gateway.known = Some(Known { gateway: id, received_ms: now_ms, sums, read: end });
         Outcome { entries, notes, news }
     }
 
@@ -121,8 +121,8 @@ impl Asking {
         let mut counted: Vec<u64> = Vec::new();
         let mut sums = Sums::new();
         for known in self.gateways.iter().filter_map(|gateway| gateway.known.as_ref()) {
-            let is_heard = now_ms.abs_diff(known.heard_ms) < REMOTE_EXPIRES_AFTER_MS;
-            if !is_heard || counted.contains(&known.gateway) {
+            let is_known = now_ms.abs_diff(known.received_ms) < REMOTE_EXPIRES_AFTER_MS;
+            if !is_known || counted.contains(&known.gateway) {
                 continue;
             }
             counted.push(known.gateway);
@@ -196,7 +196,7 @@ mod tests {
     /// The id of the gateway that asks.
     const OWN: u64 = 77;
 
-    fn hear(asking: &mut Asking, from: u8, bytes: &[u8], now_ms: u64) -> Outcome {
+    fn receive(asking: &mut Asking, from: u8, bytes: &[u8], now_ms: u64) -> Outcome {
         asking.answered(address(from), Ok(bytes), OWN, now_ms)
     }
 
@@ -209,10 +209,10 @@ mod tests {
         let mut asking = asking(2);
         assert_eq!(asked(&mut asking, 0), [address(1), address(2)]);
         assert_eq!(asked(&mut asking, 500), []);
-        hear(&mut asking, 1, &page(7, 0, 0), 3);
+        receive(&mut asking, 1, &page(7, 0, 0), 3);
         assert_eq!(asked(&mut asking, 19), []);
         assert_eq!(asked(&mut asking, 20), [address(1)]);
-        hear(&mut asking, 2, &page(8, 0, 0), 500);
+        receive(&mut asking, 2, &page(8, 0, 0), 500);
         assert_eq!(asked(&mut asking, 509), [], "a slow one is given a rest");
         assert_eq!(asked(&mut asking, 510), [address(2)]);
     }
@@ -228,9 +228,9 @@ mod tests {
         assert_eq!(asked(&mut asking, 199), []);
         assert_eq!(fail(&mut asking, 200), None);
         assert_eq!(asked(&mut asking, 400), [address(1)]);
-        assert_eq!(hear(&mut asking, 1, &page(7, 0, 0), 400).news, Some(News::Back));
+        assert_eq!(receive(&mut asking, 1, &page(7, 0, 0), 400).news, Some(News::Back));
         assert_eq!(asked(&mut asking, 600), [address(1)]);
-        let garbage = hear(&mut asking, 1, b"garbage", 600);
+        let garbage = receive(&mut asking, 1, b"garbage", 600);
         assert_eq!(garbage.news, Some(News::Failing("not a page".to_owned())));
         assert!(garbage.entries.is_empty());
     }
@@ -238,28 +238,28 @@ mod tests {
     #[test]
     fn what_all_gateways_have_in_flight_is_added_up_while_they_are_heard() {
         let mut asking = asking(3);
-        assert_eq!(hear(&mut asking, 1, &page(7, 2, 1), 5_000).entries, b"entries");
-        hear(&mut asking, 2, &page(8, 3, 1), 6_000);
-        hear(&mut asking, 3, &page(8, 3, 1), 6_000);
+        assert_eq!(receive(&mut asking, 1, &page(7, 2, 1), 5_000).entries, b"entries");
+        receive(&mut asking, 2, &page(8, 3, 1), 6_000);
+        receive(&mut asking, 3, &page(8, 3, 1), 6_000);
         assert_eq!(requests(&asking, 6_000), 5, "one gateway at two addresses");
         assert_eq!(requests(&asking, 4_999 + REMOTE_EXPIRES_AFTER_MS), 5);
         assert_eq!(requests(&asking, 5_000 + REMOTE_EXPIRES_AFTER_MS), 3);
-        hear(&mut asking, 2, &page(8, 1, 2), 6_020);
-        hear(&mut asking, 3, &page(8, 1, 2), 6_020);
+        receive(&mut asking, 2, &page(8, 1, 2), 6_020);
+        receive(&mut asking, 3, &page(8, 1, 2), 6_020);
         assert_eq!(requests(&asking, 6_020), 3, "in place of what it had");
     }
 
     #[test]
     fn a_gateway_that_asks_itself_takes_nothing_over() {
         let mut asking = asking(1);
-        assert_eq!(hear(&mut asking, 1, &page(OWN, 2, 1), 5_000), Outcome::default());
+        assert_eq!(receive(&mut asking, 1, &page(OWN, 2, 1), 5_000), Outcome::default());
         assert_eq!(requests(&asking, 5_000), 0);
     }
 
     #[test]
     fn a_question_says_how_far_the_journal_of_the_gateway_asked_was_read() {
         let mut asking = asking(2);
-        hear(&mut asking, 1, &page(7, 1, 55), 5_000);
+        receive(&mut asking, 1, &page(7, 1, 55), 5_000);
         let due = asking.due(5_020);
         let [(_, first), (_, second)] = &due[..] else { panic!("two gateways: {due:?}") };
         assert_eq!(first.read_of(7), Some(Cursor { chunk: 0, offset: 55 }));
@@ -277,8 +277,8 @@ mod tests {
         asked(&mut asking, 0);
         asking.follow(&listed(3)[1..], 5);
         assert_eq!(asked(&mut asking, 5), [address(3)], "2 has not answered yet");
-        assert_eq!(hear(&mut asking, 1, &page(7, 1, 0), 10), Outcome::default());
-        hear(&mut asking, 2, &page(7, 1, 0), 10);
+        assert_eq!(receive(&mut asking, 1, &page(7, 1, 0), 10), Outcome::default());
+        receive(&mut asking, 2, &page(7, 1, 0), 10);
         assert_eq!(requests(&asking, 10), 1);
     }
 }

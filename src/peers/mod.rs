@@ -1,14 +1,14 @@
-//! What gateways in front of the same pools tell each other, so that they pick as one.
+//! What gateways in front of the same pools publish to each other, so that they pick as one.
 //!
 //! Each gateway answers the others' questions with a [`Page`] of its [ledger](crate::ledger): what its workers have in
 //! flight, and what has happened to their prompts since. [`Asking`] says when to ask whom, and what of the answers goes into
 //! this gateway's ledger, where its workers read it as they read each other's.
 //!
 //! Contract: no host calls. What comes from another gateway is read as bytes from a stranger: in bounded memory, and
-//! without effect where it is not a page. Nothing that was heard is told again, so gateways may ask each other, and
+//! without effect where it is not a page. Nothing that was received is published again, so gateways may ask each other, and
 //! themselves, in any order.
 //!
-//! It deliberately does not agree on anything: two gateways that hear of each other late may pick the same endpoint.
+//! It deliberately does not agree on anything: two gateways that learn of each other late may pick the same endpoint.
 
 mod asking;
 mod page;

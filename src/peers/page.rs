@@ -13,7 +13,7 @@ pub const MAX_PAGE_BYTES: usize = 4 << 20;
 /// Bytes of a page that are left for what is not the journal's.
 const MAX_JOURNAL_BYTES: usize = 2 << 20;
 
-/// What the workers of one gateway have told.
+/// What the workers of one gateway have published.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
     /// Tells it from other gateways.
@@ -32,7 +32,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// The answer to a question, from a ledger that was refreshed. Of the journal, what was not told to this asker, as far as
+    /// The answer to a question, from a ledger that was refreshed. Of the journal, what was not published to this asker, as far as
     /// it is kept and there is room for; full chunks are asked for by number. Who asks for the first time has missed what
     /// came before.
     pub fn of(
@@ -96,7 +96,7 @@ mod tests {
 
     use super::*;
     use crate::ledger::{Entry, Event, Member, entries};
-    use crate::load::{EndpointKey, LoadBook, Share};
+    use crate::load::{EndpointKey, LoadTracker, RequestLoad};
     use crate::prefix::PromptEvent;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -105,13 +105,13 @@ mod tests {
         SocketAddr::from(([10, 0, 0, 1], 8000))
     }
 
-    /// The ledger of gateway 9, one worker of which has sent a prompt of 100 tokens at 4,970 ms, and had told another one
+    /// The ledger of gateway 9, one worker of which has sent a prompt of 100 tokens at 4,970 ms, and had published another one
     /// before.
     fn ledger() -> Ledger {
         let (mut ledger, mut loads, mut member) =
-            (Ledger::new(9, 4_000), LoadBook::default(), Member::new(7));
+            (Ledger::new(9, 4_000), LoadTracker::default(), Member::new(7));
         let id = loads.id(address());
-        loads.start(id, Share { tokens: 100, adapter: None, model: None, streamed: true }, 4_970);
+        loads.start(id, RequestLoad { tokens: 100, adapter: None, model: None, streamed: true }, 4_970);
         member.collect(&mut loads, vec![PromptEvent::Dropped { number: 1 }]);
         let written = member.write(&mut ledger, &mut loads, 4_970);
         member.written(&written, &ledger);
@@ -128,9 +128,9 @@ mod tests {
         assert_eq!(read, page());
         let load = read.sums.get(EndpointKey::of(address())).unwrap();
         assert_eq!((load.in_flight.requests, load.in_flight.waiting_tokens), (1, 100));
-        let told: Vec<Entry> = entries(&read.entries, 0).collect();
+        let published: Vec<Entry> = entries(&read.entries, 0).collect();
         let event = Event::Prompt(PromptEvent::Dropped { number: 1 });
-        assert_eq!(told, [Entry { worker: 7, is_remote: true, event }]);
+        assert_eq!(published, [Entry { worker: 7, is_remote: true, event }]);
     }
 
     #[test]

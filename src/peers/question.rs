@@ -9,7 +9,7 @@ pub const PATH: &str = "/inference-picker/exchange";
 
 const QUERY: &str = "?read=";
 
-/// What the asker has heard already.
+/// What the asker has received already.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Question {
     read: Option<(u64, Cursor)>,
@@ -34,7 +34,7 @@ impl Question {
         }
     }
 
-    /// Reads a request's path; `None` for any other. What is not understood of the query was not heard.
+    /// Reads a request's path; `None` for any other. What is not understood of the query was not received.
     pub fn from_path(path: &[u8]) -> Option<Question> {
         let query = std::str::from_utf8(path).ok()?.strip_prefix(PATH)?;
         if query.is_empty() {

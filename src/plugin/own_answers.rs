@@ -36,20 +36,20 @@ pub fn answer_models(config: &Config) -> Action {
 
 /// Why Envoy itself or a filter behind this one has answered a pool's request, if it has, in plain text: because of a body
 /// larger than Envoy buffers, say, because no endpoint could be reached, or because an operator does not want it served.
-pub struct OfEnvoy {
+pub struct EnvoyReply {
     status: u16,
     /// Envoy's response code details.
     details: String,
 }
 
-impl OfEnvoy {
-    pub fn new(status: u16, headers: &HeaderPairs) -> Option<OfEnvoy> {
+impl EnvoyReply {
+    pub fn new(status: u16, headers: &HeaderPairs) -> Option<EnvoyReply> {
         if status < 400 || !headers.value("content-type")?.starts_with(b"text/plain") {
             return None;
         }
         let details = host::property("response\0code_details").ok().flatten()?;
         let details = String::from_utf8_lossy(&details).into_owned();
-        (details != "via_upstream").then_some(OfEnvoy { status, details })
+        (details != "via_upstream").then_some(EnvoyReply { status, details })
     }
 
     /// Whether the request was not sent, because a circuit breaker of the cluster was open.

@@ -1,4 +1,4 @@
-//! The exchange with other gateways: asks them what [`Asking`] says is due, writes to the ledger what they tell, and answers
+//! The exchange with other gateways: asks them what [`Asking`] says is due, writes to the ledger what they publish, and answers
 //! them.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use super::shared::{self, Exchange, LeasePlace};
 use crate::config::{Config, ScrapeBy};
 use crate::ledger::{Event, Ledger, entries};
 use crate::limits::LimitsReached;
-use crate::load::{LoadBook, MissingNote};
+use crate::load::{LoadTracker, MissingNote};
 use crate::peers::{Asking, MAX_PAGE_BYTES, News, Question};
 use crate::sessions::{Entry, Note};
 
@@ -26,9 +26,9 @@ pub struct PeersAsking {
     is_mine: bool,
     asking: Asking,
     conversations: Conversations,
-    /// What was heard since the ledger was last written: notes, and whether there was anything.
+    /// What was received since the ledger was last written: notes, and whether there was anything.
     notes: Vec<MissingNote>,
-    has_heard: bool,
+    has_received: bool,
     /// This gateway.
     own: u64,
     calls: HashMap<u32, Call>,
@@ -53,20 +53,20 @@ impl PeersAsking {
             asking: Asking::new(peers.interval_ms),
             conversations: Conversations::new(config),
             notes: Vec::new(),
-            has_heard: false,
+            has_received: false,
             own: 0,
             calls: HashMap::new(),
         })
     }
 
-    /// Publishes what was heard, and asks who is due.
-    pub fn tick(&mut self, exchange: &mut Exchange, loads: &mut LoadBook, now_ms: u64) {
+    /// Publishes what was received, and asks who is due.
+    pub fn tick(&mut self, exchange: &mut Exchange, loads: &mut LoadTracker, now_ms: u64) {
         self.is_mine = self.lease.as_mut().is_none_or(|lease| lease.is_held(now_ms));
         if !self.is_mine {
             return;
         }
         self.own = exchange.read(loads, now_ms).gateway();
-        if std::mem::take(&mut self.has_heard) {
+        if std::mem::take(&mut self.has_received) {
             let (sums, notes) = (self.asking.sums(now_ms), std::mem::take(&mut self.notes));
             let change = |ledger: &mut Ledger| {
                 ledger.set_remote(&sums, now_ms);
@@ -96,7 +96,7 @@ impl PeersAsking {
             Some(Call::Discovery) => self.discovered(now_ms),
             Some(Call::Gateway(address)) => {
                 let page = call_answer(MAX_PAGE_BYTES + 1).map_err(|failure| failure.to_string());
-                self.heard(address, page, exchange, now_ms);
+                self.received(address, page, exchange, now_ms);
             }
             None => {}
         }
@@ -110,11 +110,11 @@ impl PeersAsking {
             Ok(token) => {
                 self.calls.insert(token, Call::Gateway(address));
             }
-            Err(error) => self.heard(address, Err(format!("{error:?}")), exchange, now_ms),
+            Err(error) => self.received(address, Err(format!("{error:?}")), exchange, now_ms),
         }
     }
 
-    fn heard(
+    fn received(
         &mut self,
         address: SocketAddr,
         page: Result<Vec<u8>, String>,
@@ -122,7 +122,7 @@ impl PeersAsking {
         now_ms: u64,
     ) {
         let page = page.as_deref().map_err(String::clone);
-        self.has_heard |= page.is_ok();
+        self.has_received |= page.is_ok();
         let outcome = self.asking.answered(address, page, self.own, now_ms);
         self.notes.extend(outcome.notes);
         for note in conversations(&outcome.entries) {
@@ -164,10 +164,10 @@ impl PeersAsking {
     }
 }
 
-/// The conversations that another gateway has told.
-fn conversations(told: &[u8]) -> impl Iterator<Item = Note> {
+/// The conversations that another gateway has published.
+fn conversations(published: &[u8]) -> impl Iterator<Item = Note> {
     // No worker has this id.
-    entries(told, 0).filter_map(|entry| match entry.event {
+    entries(published, 0).filter_map(|entry| match entry.event {
         Event::Conversation(note) => Some(note),
         Event::Prompt(_) | Event::Ended => None,
     })

@@ -14,7 +14,7 @@ use super::ticks::{BUSY_TICK_MS, IDLE_SCRAPER_TICK_MS, IDLE_TICK_MS};
 use crate::config::{self, Config, ScrapeBy};
 use crate::interval::Interval;
 use crate::ledger::Ledger;
-use crate::load::LoadBook;
+use crate::load::LoadTracker;
 use crate::metrics::{MAX_LIST_BYTES, MAX_PAGE_BYTES, MODELS_PATH};
 use crate::pool::Discovered;
 use crate::scrape::{Budget, Demand, News, Schedule, ScrapeFailure, Scraper};
@@ -23,7 +23,7 @@ use crate::scrape::{Budget, Demand, News, Schedule, ScrapeFailure, Scraper};
 pub struct Service {
     scraping: Scraping,
     exchange: Exchange,
-    loads: LoadBook,
+    loads: LoadTracker,
 }
 
 impl Service {
@@ -32,7 +32,7 @@ impl Service {
         Service {
             scraping: Scraping::new(config, me),
             exchange: Exchange::new(me),
-            loads: LoadBook::default(),
+            loads: LoadTracker::default(),
         }
     }
 
@@ -116,7 +116,7 @@ impl Scraping {
     }
 
     /// Starts what is due and publishes what has changed.
-    pub fn tick(&mut self, exchange: &mut Exchange, loads: &mut LoadBook, now_ms: u64) {
+    pub fn tick(&mut self, exchange: &mut Exchange, loads: &mut LoadTracker, now_ms: u64) {
         if let Some(peers) = &mut self.peers {
             peers.tick(exchange, loads, now_ms);
             self.recorder.record_limits(peers.limits().take());
@@ -132,7 +132,7 @@ impl Scraping {
                 continue;
             }
             pool.scraper.observe_in_flight(loads.all_in_flight());
-            if may_publish || pool.scraper.is_slower_than_told() {
+            if may_publish || pool.scraper.is_slower_than_configured() {
                 publishing_us += pool.publish(exchange, loads, now_ms);
             }
             pool.write_gauges(index, loads, &mut self.recorder, now_ms);
@@ -157,7 +157,13 @@ impl Scraping {
     }
 
     /// A call has been answered, or has failed; calls of others are not known here. Whether other endpoints are listed since.
-    pub fn answered(&mut self, token: u32, exchange: &mut Exchange, loads: &LoadBook, now_ms: u64) -> bool {
+    pub fn answered(
+        &mut self,
+        token: u32,
+        exchange: &mut Exchange,
+        loads: &LoadTracker,
+        now_ms: u64,
+    ) -> bool {
         match self.calls.remove(&token) {
             Some(Call::Scrape(index, address, called_ms)) => {
                 let started_us = host::now_us();
@@ -207,7 +213,7 @@ impl Scraping {
         }
     }
 
-    fn scrape(&mut self, index: usize, loads: &mut LoadBook, now_ms: u64) {
+    fn scrape(&mut self, index: usize, loads: &mut LoadTracker, now_ms: u64) {
         let Some(pool) = self.pools.get_mut(index) else { return };
         let Some(cluster) = &pool.metrics.cluster else { return };
         let due = pool.scraper.due(now_ms);
@@ -248,7 +254,7 @@ impl Scraping {
         address: SocketAddr,
         page: Result<Vec<u8>, ScrapeFailure>,
         called_ms: u64,
-        loads: &LoadBook,
+        loads: &LoadTracker,
         now_ms: u64,
     ) {
         let Some(pool) = self.pools.get_mut(index) else {
@@ -336,7 +342,7 @@ impl PoolScraping {
     }
 
     /// Tells workers what was scraped, if they have not been told; the time that has taken, in microseconds.
-    fn publish(&mut self, exchange: &mut Exchange, loads: &mut LoadBook, now_ms: u64) -> u64 {
+    fn publish(&mut self, exchange: &mut Exchange, loads: &mut LoadTracker, now_ms: u64) -> u64 {
         let started_us = host::now_us();
         let Some(snapshot) = self.scraper.take_snapshot() else { return 0 };
         for endpoint in snapshot.endpoints.iter().flatten() {
@@ -348,7 +354,7 @@ impl PoolScraping {
     }
 
     /// Writes what is believed of each endpoint, once in a while; of those that have gone, that nothing is there.
-    fn write_gauges(&mut self, place: usize, loads: &LoadBook, recorder: &mut Recorder, now_ms: u64) {
+    fn write_gauges(&mut self, place: usize, loads: &LoadTracker, recorder: &mut Recorder, now_ms: u64) {
         if !self.gauges.is_due(now_ms) {
             return;
         }

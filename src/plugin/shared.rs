@@ -1,4 +1,4 @@
-//! What workers and the scraper tell each other through the host's shared data.
+//! What workers and the scraper publish to each other through the host's shared data.
 //!
 //! | key | writer | holds |
 //! |---|---|---|
@@ -23,8 +23,8 @@ use crate::config;
 use crate::hash::fnv1a;
 use crate::interval::Interval;
 use crate::lease::{self, Lease, LeaseStep};
-use crate::ledger::{CHUNKS_KEPT, Chunk, HEARTBEAT_MS, Heard, Ledger, Member};
-use crate::load::LoadBook;
+use crate::ledger::{CHUNKS_KEPT, Chunk, HEARTBEAT_MS, Ledger, Member, Received};
+use crate::load::LoadTracker;
 use crate::peers::{Page, Question};
 use crate::pool::{Snapshot, decode, encode};
 use crate::prefix::PromptEvent;
@@ -108,7 +108,7 @@ impl LeasePlace {
     }
 }
 
-/// What this gateway's workers have told, for another gateway to read.
+/// What this gateway's workers have published, for another gateway to read.
 pub fn page(question: &Question, now_ms: u64) -> Page {
     let (ledger, _) = read_ledger(now_ms);
     Page::of(&ledger, question, full_chunk, now_ms)
@@ -128,28 +128,28 @@ impl Exchange {
     }
 
     /// Reads the ledger: `loads` then knows what others have in flight.
-    pub fn read(&mut self, loads: &mut LoadBook, now_ms: u64) -> &Ledger {
+    pub fn read(&mut self, loads: &mut LoadTracker, now_ms: u64) -> &Ledger {
         let (ledger, version) = read_ledger(now_ms);
         self.member.read(&ledger, loads, now_ms);
         &self.read.insert((ledger, version)).0
     }
 
-    /// What others have told of prompts, in the ledger as it was read.
-    pub fn hear(&mut self) -> Heard {
-        let read = self.read.as_ref().map(|(ledger, _)| self.member.hear(ledger, full_chunk));
+    /// What others have published of prompts, in the ledger as it was read.
+    pub fn receive(&mut self) -> Received {
+        let read = self.read.as_ref().map(|(ledger, _)| self.member.receive(ledger, full_chunk));
         read.unwrap_or_default()
     }
 
     /// Publishes what this worker has in flight, and what happened to prompts here. What does not succeed, because others are
     /// faster time and again, is published the next time.
-    pub fn publish(&mut self, loads: &mut LoadBook, events: Vec<PromptEvent<'static>>, now_ms: u64) {
+    pub fn publish(&mut self, loads: &mut LoadTracker, events: Vec<PromptEvent<'static>>, now_ms: u64) {
         self.publish_with(loads, events, |_| {}, now_ms);
     }
 
     /// The same, with whatever else is to be changed in the ledger.
     pub fn publish_with(
         &mut self,
-        loads: &mut LoadBook,
+        loads: &mut LoadTracker,
         events: Vec<PromptEvent<'static>>,
         change: impl Fn(&mut Ledger),
         now_ms: u64,
@@ -174,7 +174,7 @@ impl Exchange {
     }
 
     /// Publishes what is not published yet, and now and then that this worker is alive.
-    pub fn tick(&mut self, loads: &mut LoadBook, events: Vec<PromptEvent<'static>>, now_ms: u64) {
+    pub fn tick(&mut self, loads: &mut LoadTracker, events: Vec<PromptEvent<'static>>, now_ms: u64) {
         let is_due = self.heartbeat.is_due(now_ms) && self.member.has_load();
         if is_due || !events.is_empty() || loads.has_unpublished() || self.member.has_unwritten() {
             self.publish(loads, events, now_ms);

@@ -3,7 +3,7 @@
 
 use super::host;
 
-/// While something is in flight, waits, or is scraped at short intervals, in milliseconds. What workers tell each other must
+/// While something is in flight, waits, or is scraped at short intervals, in milliseconds. What workers publish to each other must
 /// not be older than about 20 ms for them to pick as one.
 pub const BUSY_TICK_MS: u32 = 10;
 
@@ -18,7 +18,7 @@ pub const IDLE_TICK_MS: u32 = 250;
 /// published meanwhile is kept for longer, but for prompts beyond 3,000 a second.
 pub const QUIET_TICK_MS: u32 = 1_000;
 
-/// The period that the host was told.
+/// The period that the host was given.
 #[derive(Default)]
 pub struct Ticks {
     period_ms: Option<u32>,
@@ -30,7 +30,7 @@ impl Ticks {
         self.period_ms == Some(QUIET_TICK_MS)
     }
 
-    /// Ticks in this time from now on, and again each time after that; the same as before is not told again.
+    /// Ticks in this time from now on, and again each time after that; the same as before is not published again.
     pub fn set(&mut self, period_ms: u32) {
         if self.period_ms.replace(period_ms) != Some(period_ms)
             && let Err(error) = host::set_tick_period(period_ms)

@@ -9,7 +9,7 @@ use super::sessions::Conversations;
 use super::shared::{Exchange, SnapshotPlace};
 use super::ticks::{BUSY_TICK_MS, IDLE_TICK_MS, QUIET_TICK_MS, Ticks};
 use crate::config::{Config, ScrapeBy, SessionAffinity};
-use crate::decide::{Decision, Pick, Prepared};
+use crate::decide::{Decision, Pick, ResolvedRequest};
 use crate::interval::Interval;
 use crate::load::EndpointKey;
 use crate::openai::{InferenceRequest, Usage};
@@ -61,7 +61,7 @@ impl<W> Worker<W> {
         self.picker.config()
     }
 
-    /// Publishes what has changed, takes over what others have told if somebody waits for it, and scrapes if it is this
+    /// Publishes what has changed, takes over what others have published if somebody waits for it, and scrapes if it is this
     /// worker's turn.
     pub fn tick(&mut self, now_ms: u64) {
         self.recorder.flush();
@@ -107,7 +107,7 @@ impl<W> Worker<W> {
     fn read(&mut self, now_ms: u64) {
         let published = self.exchange.read(self.picker.loads_mut(), now_ms).snapshots();
         if self.picker.learns_prefixes() {
-            self.picker.hear_all(&self.exchange.hear(), now_ms);
+            self.picker.receive_all(&self.exchange.receive(), now_ms);
         }
         if self.snapshots_read != Some(published) && self.snapshot_reads.is_due(now_ms) {
             self.snapshots_read = Some(published);
@@ -152,18 +152,18 @@ impl<W> Worker<W> {
         }
     }
 
-    /// Decides a prepared request, known by `id`; `waiter` is how it is reached should it have to wait.
+    /// Decides a resolved request, known by `id`; `waiter` is how it is reached should it have to wait.
     pub fn decide(
         &mut self,
         id: u32,
-        prepared: &Prepared,
+        resolved: &ResolvedRequest,
         waiter: impl FnOnce() -> W,
         now_ms: u64,
     ) -> Outcome {
         self.read(now_ms);
-        let outcome = self.picker.decide(id, prepared, waiter, now_ms);
+        let outcome = self.picker.decide(id, resolved, waiter, now_ms);
         match outcome {
-            Outcome::Decided(Decision::Send(_)) => self.count_sent(prepared),
+            Outcome::Decided(Decision::Send(_)) => self.count_sent(resolved),
             Outcome::Decided(_) => {}
             Outcome::Waits => self.ticks.set(BUSY_TICK_MS),
         }
@@ -173,19 +173,19 @@ impl<W> Worker<W> {
     /// The same request for another pool, where its own is full or gone and has fallbacks.
     pub fn fall_back(
         &mut self,
-        prepared: Prepared,
+        resolved: ResolvedRequest,
         request: &InferenceRequest<'_>,
         user: Option<&[u8]>,
         now_ms: u64,
-    ) -> Prepared {
-        let own = self.config().pools.get(prepared.pool);
+    ) -> ResolvedRequest {
+        let own = self.config().pools.get(resolved.pool);
         if own.is_none_or(|own| own.fallback.is_empty()) {
-            return prepared;
+            return resolved;
         }
         self.read(now_ms);
-        let prepared = self.picker.fall_back(prepared, request, user, now_ms);
-        self.recorder.count(|stats| prepared.fallback_of.map(|own| stats.fell_back(own)));
-        prepared
+        let resolved = self.picker.fall_back(resolved, request, user, now_ms);
+        self.recorder.count(|stats| resolved.fallback_of.map(|own| stats.fell_back(own)));
+        resolved
     }
 
     /// The client of a request that waits has left.
@@ -197,7 +197,7 @@ impl<W> Worker<W> {
     pub fn released(&mut self, now_ms: u64) -> Option<Released<W>> {
         let released = self.picker.released(now_ms)?;
         if let Decision::Send(_) = released.decision {
-            self.count_sent(&released.prepared);
+            self.count_sent(&released.resolved);
         }
         Some(released)
     }
@@ -220,27 +220,27 @@ impl<W> Worker<W> {
         Conversation { by: KnownBy::Stored, last, is_strict: true }
     }
 
-    /// Notes the session that a prepared request names, and the one whose token it has.
+    /// Notes the session that a resolved request names, and the one whose token it has.
     pub fn set_session(
         &mut self,
-        prepared: &mut Prepared,
+        resolved: &mut ResolvedRequest,
         name: Option<Name>,
         token: Option<&[u8]>,
         now_ms: u64,
     ) {
-        let key = name.and_then(|name| self.conversations.session_key(prepared.pool, name));
+        let key = name.and_then(|name| self.conversations.session_key(resolved.pool, name));
         let named = key.map(|key| (key, self.conversations.last(KnownBy::Name, key, now_ms)));
-        prepared.session = named.map(|(key, last)| Visit::new(key, last, prepared.prompt.tokens));
-        let sealed = token.and_then(|token| self.opened(prepared.pool, token));
+        resolved.session = named.map(|(key, last)| Visit::new(key, last, resolved.prompt.tokens));
+        let sealed = token.and_then(|token| self.opened(resolved.pool, token));
         let sealed = sealed.map(|endpoint| Last::at(EndpointKey::of(endpoint)));
-        let affinity = self.config().pools.get(prepared.pool).map(|pool| pool.session_affinity);
+        let affinity = self.config().pools.get(resolved.pool).map(|pool| pool.session_affinity);
         let is_strict = matches!(affinity, Some(SessionAffinity::Strict | SessionAffinity::Token));
         let last = named.and_then(|(_, last)| last);
         let last = sealed
             .map(|sealed| last.filter(|last| last.endpoint == sealed.endpoint).unwrap_or(sealed))
             .or(last);
         if named.is_some() || sealed.is_some() {
-            prepared.conversation.get_or_insert(Conversation { by: KnownBy::Name, last, is_strict });
+            resolved.conversation.get_or_insert(Conversation { by: KnownBy::Name, last, is_strict });
         }
     }
 
@@ -290,7 +290,7 @@ impl<W> Worker<W> {
         let forgotten = self.conversations.note(by, &entry);
         self.recorder.count(|stats| stats.sessions_forgotten(forgotten));
         if self.config().peers.is_some() {
-            self.exchange.member.tell_conversation(Note { by, entry });
+            self.exchange.member.publish_conversation(Note { by, entry });
         }
     }
 
@@ -394,18 +394,18 @@ impl<W> Worker<W> {
     }
 
     /// What a request is counted under.
-    pub fn labels(&mut self, prepared: &Prepared) -> RequestLabels {
-        let target = prepared.target.as_deref().unwrap_or(&prepared.model);
-        let pool = self.picker.pool(prepared.pool);
-        self.recorder.stats().request_labels(&prepared.model, target, pool)
+    pub fn labels(&mut self, resolved: &ResolvedRequest) -> RequestLabels {
+        let target = resolved.target.as_deref().unwrap_or(&resolved.model);
+        let pool = self.picker.pool(resolved.pool);
+        self.recorder.stats().request_labels(&resolved.model, target, pool)
     }
 
-    fn count_sent(&mut self, prepared: &Prepared) {
-        let labels = self.labels(prepared);
+    fn count_sent(&mut self, resolved: &ResolvedRequest) {
+        let labels = self.labels(resolved);
         self.recorder.count(|stats| [stats.request_sent(labels)]);
         if self.picker.config().fairness.is_some() {
-            let tenant = prepared.tenant.as_deref().unwrap_or_default();
-            self.recorder.count(|stats| [stats.tenant_sent(tenant, prepared.prompt.tokens)]);
+            let tenant = resolved.tenant.as_deref().unwrap_or_default();
+            self.recorder.count(|stats| [stats.tenant_sent(tenant, resolved.prompt.tokens)]);
         }
     }
 }

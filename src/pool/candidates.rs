@@ -1,16 +1,16 @@
 //! The endpoints of a pool that may be picked, and what decides among them, four side by side: a pick goes over all of
 //! them, of which there may be a thousand, and a processor takes several numbers at a time.
 //!
-//! Nothing is known here that [`Endpoint`] and [`LoadBook`] do not say. Who may be picked and whose metrics are fresh changes
+//! Nothing is known here that [`Endpoint`] and [`LoadTracker`] do not say. Who may be picked and whose metrics are fresh changes
 //! with what is scraped, with requests that fail, and at a time that is known beforehand; until then, only the load of
 //! endpoints where something was sent or has ended is written anew.
 
 use wide::{f32x4, i32x4, u32x4};
 
-use super::endpoint::Foreign;
+use super::endpoint::ExternalLoad;
 use super::{Endpoint, Freshness, Levels};
 use crate::config::RoutingStrategy;
-use crate::load::{InFlight, LoadBook, LoadId};
+use crate::load::{InFlight, LoadId, LoadTracker};
 
 /// Candidates side by side.
 const LANES: usize = 4;
@@ -19,7 +19,7 @@ const LANES: usize = 4;
 const ABSENT: u32 = u32::MAX;
 
 /// Prompt tokens taken for a queued request of another gateway, whose size nobody tells: a typical chat turn.
-pub const FOREIGN_PROMPT_TOKENS: u64 = 512;
+pub const EXTERNAL_PROMPT_TOKENS: u64 = 512;
 
 /// By what it is decided who may be picked, and whose metrics can be believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Limits {
 
 /// Four candidates side by side; behind the last of a kind, some are absent.
 #[derive(Debug, Clone, Copy)]
-pub struct Quad {
+pub struct Lanes {
     /// Where each is in the pool's list, and the highest number where there is none.
     pub places: u32x4,
     /// Requests there, of whomever.
@@ -77,8 +77,8 @@ impl Moments {
     }
 }
 
-impl Quad {
-    const ABSENT: Quad = Quad {
+impl Lanes {
+    const ABSENT: Lanes = Lanes {
         places: u32x4::new([ABSENT; LANES]),
         requests: f32x4::ZERO,
         own_requests: f32x4::ZERO,
@@ -91,7 +91,7 @@ impl Quad {
     };
 
     /// Prompt tokens that are yet to be computed there: for four what [`InFlight::backlog_tokens`] is for one, and
-    /// [`FOREIGN_PROMPT_TOKENS`] for each queued request of others.
+    /// [`EXTERNAL_PROMPT_TOKENS`] for each queued request of others.
     #[inline]
     pub fn backlog_tokens(&self, now_ms: u64) -> f32x4 {
         let worked_off = self.prefill_tokens_per_ms * self.worked_on_since.passed_ms(now_ms);
@@ -103,19 +103,19 @@ impl Quad {
         self.places.to_array().into_iter().zip(of_each).filter(|(place, _)| *place != ABSENT)
     }
 
-    fn load(&mut self, lane: usize, in_flight: InFlight, prefill_tokens_per_ms: f64, foreign: Foreign) {
+    fn load(&mut self, lane: usize, in_flight: InFlight, prefill_tokens_per_ms: f64, external: ExternalLoad) {
         let oldest_tokens = in_flight.oldest.map_or(0, |oldest| oldest.tokens);
         let since_ms = in_flight.worked_on_since_ms().unwrap_or(0);
         let write = |lanes: &mut f32x4, value| set(lanes.as_mut_array(), lane, value);
-        write(&mut self.requests, in_flight.requests.saturating_add(foreign.requests) as f32);
+        write(&mut self.requests, in_flight.requests.saturating_add(external.requests) as f32);
         write(&mut self.own_requests, in_flight.requests as f32);
-        write(&mut self.waiting, in_flight.waiting.saturating_add(foreign.waiting) as f32);
+        write(&mut self.waiting, in_flight.waiting.saturating_add(external.waiting) as f32);
         write(&mut self.prefill_tokens_per_ms, prefill_tokens_per_ms as f32);
-        write(&mut self.kv_cache_utilization, foreign.kv_cache_utilization);
+        write(&mut self.kv_cache_utilization, external.kv_cache_utilization);
         // A table in shared data can say that less waits than its oldest.
         let own_tokens = in_flight.waiting_tokens.max(oldest_tokens.into());
-        let foreign_tokens = u64::from(foreign.waiting) * FOREIGN_PROMPT_TOKENS;
-        write(&mut self.waiting_tokens, own_tokens.saturating_add(foreign_tokens) as f32);
+        let external_tokens = u64::from(external.waiting) * EXTERNAL_PROMPT_TOKENS;
+        write(&mut self.waiting_tokens, own_tokens.saturating_add(external_tokens) as f32);
         write(&mut self.oldest_tokens, oldest_tokens as f32);
         set(self.worked_on_since.0.as_mut_array(), lane, Moments::low_bits(since_ms));
     }
@@ -133,7 +133,7 @@ fn set<T, const COUNT: usize>(lanes: &mut [T; COUNT], lane: usize, value: T) {
 pub struct Part {
     /// The place of their level.
     pub level: usize,
-    /// Where its quads begin and end.
+    /// Where its lanes begin and end.
     start: usize,
     end: usize,
 }
@@ -159,7 +159,7 @@ struct Row {
 pub struct Candidates {
     /// Whether those that scrapes show to be there come before the others of their level.
     heard_first: bool,
-    quads: Vec<Quad>,
+    lanes: Vec<Lanes>,
     parts: Vec<Part>,
     levels: Levels,
     /// Where each endpoint of the pool's list is.
@@ -184,8 +184,8 @@ impl Candidates {
     }
 
     /// All of them.
-    pub fn quads(&self) -> &[Quad] {
-        &self.quads
+    pub fn lanes(&self) -> &[Lanes] {
+        &self.lanes
     }
 
     /// Its parts, one behind the other.
@@ -247,7 +247,7 @@ impl Candidates {
         endpoints: &[Endpoint],
         levels: impl FnOnce() -> Levels,
         place: impl Fn(LoadId) -> Option<usize>,
-        loads: &LoadBook,
+        loads: &LoadTracker,
         limits: Limits,
         now_ms: u64,
     ) {
@@ -268,11 +268,11 @@ impl Candidates {
         &mut self,
         endpoints: &[Endpoint],
         levels: Levels,
-        loads: &LoadBook,
+        loads: &LoadTracker,
         limits: Limits,
         now_ms: u64,
     ) {
-        self.quads.clear();
+        self.lanes.clear();
         self.parts.clear();
         self.rows.clear();
         self.rows.resize(endpoints.len(), None);
@@ -285,7 +285,7 @@ impl Candidates {
         }
         eligible.sort_unstable();
         let heard_first = self.heard_first;
-        let part_of = |one: &(usize, Freshness, usize)| (one.0, heard_first && one.1.is_heard());
+        let part_of = |one: &(usize, Freshness, usize)| (one.0, heard_first && one.1.is_known());
         for part in eligible.chunk_by(|one, next| part_of(one) == part_of(next)) {
             self.add_part(part);
         }
@@ -297,31 +297,31 @@ impl Candidates {
     /// Adds endpoints of one level, each with its freshness and its place in the pool's list.
     fn add_part(&mut self, part: &[(usize, Freshness, usize)]) {
         let Some(&(level, ..)) = part.first() else { return };
-        let start = self.quads.len();
+        let start = self.lanes.len();
         for (lane, &(_, freshness, place)) in (0..LANES).cycle().zip(part) {
             if lane == 0 {
-                self.quads.push(Quad::ABSENT);
+                self.lanes.push(Lanes::ABSENT);
             }
             self.add(lane, place, freshness);
         }
-        self.parts.push(Part { level, start, end: self.quads.len() });
+        self.parts.push(Part { level, start, end: self.lanes.len() });
     }
 
     fn add(&mut self, lane: usize, place: usize, freshness: Freshness) {
-        let row = self.quads.len().checked_sub(1).map(|quad| Row { quad, lane, freshness });
-        if let (Some(slot), Some(quad)) = (self.rows.get_mut(place), self.quads.last_mut()) {
+        let row = self.lanes.len().checked_sub(1).map(|quad| Row { quad, lane, freshness });
+        if let (Some(slot), Some(quad)) = (self.rows.get_mut(place), self.lanes.last_mut()) {
             *slot = row;
             set(quad.places.as_mut_array(), lane, place as u32);
         }
     }
 
     /// Takes over the load of the endpoint at this place.
-    fn load(&mut self, place: usize, endpoints: &[Endpoint], loads: &LoadBook) {
+    fn load(&mut self, place: usize, endpoints: &[Endpoint], loads: &LoadTracker) {
         let Some(Row { quad, lane, freshness }) = self.row(place) else { return };
-        if let (Some(quad), Some(endpoint)) = (self.quads.get_mut(quad), endpoints.get(place)) {
+        if let (Some(quad), Some(endpoint)) = (self.lanes.get_mut(quad), endpoints.get(place)) {
             let load_id = endpoint.load_id;
             let prefill_tokens_per_ms = loads.prefill_tokens_per_ms(load_id);
-            quad.load(lane, loads.in_flight(load_id), prefill_tokens_per_ms, endpoint.foreign(freshness));
+            quad.load(lane, loads.in_flight(load_id), prefill_tokens_per_ms, endpoint.external(freshness));
         }
     }
 }
@@ -329,7 +329,7 @@ impl Candidates {
 #[cfg(test)]
 mod tests {
     use crate::config::{Config, RoutingStrategy};
-    use crate::load::{LoadBook, Share};
+    use crate::load::{LoadTracker, RequestLoad};
     use crate::pool::{Limits, Pool};
     use crate::strategy::{Demand, rank};
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
@@ -343,7 +343,7 @@ mod tests {
             "endpoints":["10.0.0.1:8000","10.0.0.2:8000"]}}]}}"#
         );
         let config = Config::parse(document.as_bytes()).unwrap();
-        let (mut loads, mut rng) = (LoadBook::default(), fastrand::Rng::with_seed(1));
+        let (mut loads, mut rng) = (LoadTracker::default(), fastrand::Rng::with_seed(1));
         let mut pool = Pool::new(&config.pools[0], &mut loads, 1);
         let limits = Limits { metrics_stale_after_ms: Some(500), max_consecutive_failures: 3 };
         let demand = Demand {
@@ -360,7 +360,7 @@ mod tests {
             let strategy = if now_ms % 2 == 0 { pool.routing_strategy } else { RoutingStrategy::Default };
             let load_id =
                 rank(strategy, &mut pool, &loads, demand, limits, now_ms, &mut rng)[0].endpoint.load_id;
-            let share = Share { tokens: 1, adapter: None, model: None, streamed: false };
+            let share = RequestLoad { tokens: 1, adapter: None, model: None, streamed: false };
             loads.start(load_id, share, now_ms);
             made.push(pool.candidates.made.unwrap().at_ms);
         }

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use super::{EndpointReading, EnvoyHost, HostHealth, Limits, Reading, Standing};
 use crate::hash::fnv1a;
-use crate::load::{AdapterId, Failures, InFlight, LoadBook, LoadId};
-use crate::metrics::{LoraState, ToldLoad};
+use crate::load::{AdapterId, Failures, InFlight, LoadId, LoadTracker};
+use crate::metrics::{LoraState, ReportedLoad};
 
 /// Milliseconds an endpoint stays out after requests to it failed in a row; doubled each time it fails again.
 const FIRST_EJECTION_MS: u64 = 1_000;
@@ -31,14 +31,14 @@ pub enum Freshness {
 
 impl Freshness {
     /// Whether it was heard of within the limit: it is picked as if there were no others but those.
-    pub fn is_heard(self) -> bool {
+    pub fn is_known(self) -> bool {
         self != Freshness::Stale
     }
 }
 
 /// What an endpoint would have to do to run an adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AdapterPlace {
+pub enum AdapterResidency {
     /// Nothing: it is loaded, or is being loaded for a request in flight.
     Loaded,
     /// Load it.
@@ -51,7 +51,7 @@ pub enum AdapterPlace {
 
 /// What only a scrape can tell of an endpoint's load.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Foreign {
+pub(super) struct ExternalLoad {
     /// Queued requests that this gateway did not send.
     pub waiting: u32,
     /// All requests there that this gateway did not send.
@@ -60,12 +60,12 @@ pub(super) struct Foreign {
     pub kv_cache_utilization: f32,
 }
 
-impl Foreign {
-    fn of(reading: &Reading) -> Foreign {
+impl ExternalLoad {
+    fn of(reading: &Reading) -> ExternalLoad {
         let utilization = reading.metrics.kv_cache_utilization.unwrap_or(0.0);
-        Foreign {
-            waiting: reading.foreign_waiting,
-            requests: reading.foreign_requests,
+        ExternalLoad {
+            waiting: reading.external_waiting,
+            requests: reading.external_requests,
             // Whoever writes to shared data can put any number there.
             kv_cache_utilization: if (0.0..=1.0).contains(&utilization) { utilization } else { 0.0 },
         }
@@ -83,7 +83,7 @@ const REVIVED_SHARE: f64 = 0.3;
 pub struct Endpoint {
     /// Its place among the loads.
     pub load_id: LoadId,
-    /// A hash of its address, by which prompts find their home.
+    /// A hash of its address, by which rendezvous choices are made.
     pub address_hash: u64,
     address: SocketAddr,
     text: String,
@@ -106,7 +106,7 @@ pub struct Endpoint {
     answered_ms: Option<u64>,
     reading: Option<Reading>,
     /// What its last answer told of the load of others, and when.
-    told: Option<(Foreign, u64)>,
+    told: Option<(ExternalLoad, u64)>,
     adapters: Vec<AdapterId>,
     /// Whether its server has started anew, and nobody has taken notice yet.
     has_restarted: bool,
@@ -162,21 +162,22 @@ impl Endpoint {
 
     /// What its last good scrape said of the load that others are, if that can be believed; else what an answer told; else that
     /// there is none.
-    pub(super) fn foreign(&self, freshness: Freshness) -> Foreign {
+    pub(super) fn external(&self, freshness: Freshness) -> ExternalLoad {
         let believed = self.reading().filter(|_| freshness == Freshness::Fresh);
-        let told = || self.told.map_or(Foreign::default(), |(foreign, _)| foreign);
-        believed.map_or_else(told, Foreign::of)
+        let told = || self.told.map_or(ExternalLoad::default(), |(external, _)| external);
+        believed.map_or_else(told, ExternalLoad::of)
     }
 
     /// An answer tells its load, where this gateway has so much in flight there. How many run there it does not tell.
-    pub(super) fn load_told(&mut self, told: ToldLoad, in_flight: InFlight, now_ms: u64) {
+    pub(super) fn load_reported(&mut self, told: ReportedLoad, in_flight: InFlight, now_ms: u64) {
         let waiting = told.waiting.saturating_sub(in_flight.waiting);
-        let foreign = Foreign { waiting, requests: waiting, kv_cache_utilization: told.kv_cache_utilization };
-        self.told = Some((foreign, now_ms));
+        let external =
+            ExternalLoad { waiting, requests: waiting, kv_cache_utilization: told.kv_cache_utilization };
+        self.told = Some((external, now_ms));
     }
 
     /// Forgets what an answer told so long ago; whether there was any.
-    pub(super) fn forget_told(&mut self, stale_after_ms: u64, now_ms: u64) -> bool {
+    pub(super) fn forget_reported(&mut self, stale_after_ms: u64, now_ms: u64) -> bool {
         let is_stale = self.told.is_some_and(|(_, told_ms)| now_ms.abs_diff(told_ms) >= stale_after_ms);
         if is_stale {
             self.told = None;
@@ -236,7 +237,7 @@ impl Endpoint {
     }
 
     /// Takes over what another worker has noted of its failures, if that is news.
-    pub(super) fn hear_failures(&mut self, heard: Failures, max_consecutive_failures: u32) {
+    pub(super) fn receive_failures(&mut self, heard: Failures, max_consecutive_failures: u32) {
         if heard.noted_ms < self.failures_noted_ms {
             return;
         }
@@ -255,10 +256,12 @@ impl Endpoint {
     /// Until when it is a candidate or none, and its metrics are fresh or stale, as at `now_ms`, if nothing is heard of it.
     pub(super) fn standing_until_ms(&self, now_ms: u64, limits: Limits) -> u64 {
         let stale_after_ms = limits.metrics_stale_after_ms;
-        let heard_ms = self.reading().map(|reading| reading.scraped_ms).into_iter().chain(self.unreadable_ms);
-        let fresh_ms = heard_ms.zip(stale_after_ms.into_iter().cycle()).flat_map(|(heard_ms, after_ms)| {
-            [heard_ms.saturating_sub(after_ms).saturating_add(1), heard_ms.saturating_add(after_ms)]
-        });
+        let received_ms =
+            self.reading().map(|reading| reading.scraped_ms).into_iter().chain(self.unreadable_ms);
+        let fresh_ms =
+            received_ms.zip(stale_after_ms.into_iter().cycle()).flat_map(|(received_ms, after_ms)| {
+                [received_ms.saturating_sub(after_ms).saturating_add(1), received_ms.saturating_add(after_ms)]
+            });
         let ejected_ms = [self.ejected_until_ms.saturating_sub(MAX_EJECTION_MS), self.ejected_until_ms];
         let ahead = fresh_ms.chain(ejected_ms).filter(|ms| *ms > now_ms);
         ahead.min().unwrap_or(u64::MAX)
@@ -319,32 +322,32 @@ impl Endpoint {
     }
 
     /// What it would have to do to run this adapter.
-    pub fn adapter_place(&self, adapter: AdapterId, loads: &LoadBook) -> AdapterPlace {
+    pub fn adapter_place(&self, adapter: AdapterId, loads: &LoadTracker) -> AdapterResidency {
         if self.adapters.contains(&adapter) || loads.has_adapter(self.load_id, adapter) {
-            return AdapterPlace::Loaded;
+            return AdapterResidency::Loaded;
         }
         let mut running: Vec<AdapterId> =
             self.adapters.iter().copied().chain(loads.adapters(self.load_id)).collect();
         running.sort_unstable();
         running.dedup();
         // One that tells of no adapters beside others that do may yet load its first.
-        let Some(lora) = self.lora() else { return AdapterPlace::FreeSlot };
+        let Some(lora) = self.lora() else { return AdapterResidency::FreeSlot };
         // Of adapters that the server does not name, at most one for each of others' requests runs.
-        let unnamed = self.reading().map_or(0, |reading| reading.foreign_requests as usize);
+        let unnamed = self.reading().map_or(0, |reading| reading.external_requests as usize);
         let in_use = (lora.slots_in_use as usize).min(running.len() + unnamed).max(running.len());
         let idle_slots = (lora.slots as usize).saturating_sub(in_use);
         let recent = loads.recent_adapters(self.load_id).filter(|recent| !running.contains(recent));
         let mut free_slots = idle_slots;
         for idle in recent.take(idle_slots) {
             if idle == adapter {
-                return AdapterPlace::Loaded;
+                return AdapterResidency::Loaded;
             }
             free_slots -= 1;
         }
         match idle_slots {
-            0 => AdapterPlace::NoSlot,
-            _ if free_slots > 0 => AdapterPlace::FreeSlot,
-            _ => AdapterPlace::IdleSlot,
+            0 => AdapterResidency::NoSlot,
+            _ if free_slots > 0 => AdapterResidency::FreeSlot,
+            _ => AdapterResidency::IdleSlot,
         }
     }
 
@@ -477,20 +480,20 @@ impl Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::{LoadBook, Share};
+    use crate::load::{LoadTracker, RequestLoad};
     use crate::metrics::{EndpointMetrics, LoraState};
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn endpoint() -> Endpoint {
         let address = "10.0.0.1:8000".parse().unwrap();
-        Endpoint::new(address, LoadBook::default().id(address))
+        Endpoint::new(address, LoadTracker::default().id(address))
     }
 
     /// These metrics, read at 0 ms, with no requests but its own.
     fn reading(metrics: EndpointMetrics) -> Reading {
         let waiting = metrics.waiting;
-        Reading { scraped_ms: 0, metrics, waiting, own_waiting: 0, foreign_waiting: 0, foreign_requests: 0 }
+        Reading { scraped_ms: 0, metrics, waiting, own_waiting: 0, external_waiting: 0, external_requests: 0 }
     }
 
     #[test]
@@ -516,7 +519,7 @@ mod tests {
         {
             let metrics = EndpointMetrics { kv_cache_utilization: Some(told), ..EndpointMetrics::default() };
             endpoint.set_reading(Some(reading(metrics)));
-            assert_eq!(endpoint.foreign(Freshness::Fresh).kv_cache_utilization, believed, "{told}");
+            assert_eq!(endpoint.external(Freshness::Fresh).kv_cache_utilization, believed, "{told}");
         }
     }
 
@@ -528,9 +531,9 @@ mod tests {
         in_use: &[&str],
         served: &[&str],
         in_flight: &[&str],
-        expected: AdapterPlace,
+        expected: AdapterResidency,
     ) {
-        let mut loads = LoadBook::default();
+        let mut loads = LoadTracker::default();
         let address = "10.0.0.1:8000".parse().unwrap();
         let mut endpoint = Endpoint::new(address, loads.id(address));
         let lora = LoraState::named(in_use.iter().map(|name| name.to_string()).collect(), slots);
@@ -538,7 +541,7 @@ mod tests {
         endpoint.set_reading(Some(reading(metrics)));
         let mut start = |name: &&str| {
             let adapter = Some(AdapterId::of(name));
-            let share = Share { tokens: 1, adapter, model: adapter, streamed: true };
+            let share = RequestLoad { tokens: 1, adapter, model: adapter, streamed: true };
             loads.start(endpoint.load_id, share, 0)
         };
         let tickets: Vec<_> = served.iter().map(&mut start).collect();
@@ -550,39 +553,39 @@ mod tests {
 
     #[test]
     fn an_adapter_is_where_it_runs_or_was_used_last() {
-        check_adapter(2, &["a"], &[], &[], AdapterPlace::Loaded);
-        check_adapter(2, &["b"], &[], &["a"], AdapterPlace::Loaded);
-        check_adapter(2, &["b"], &["a"], &[], AdapterPlace::Loaded);
-        check_adapter(2, &[], &["a", "b"], &[], AdapterPlace::Loaded);
-        check_adapter(2, &[], &["a", "b", "c"], &[], AdapterPlace::IdleSlot);
-        check_adapter(2, &[], &["a", "b"], &["b", "c"], AdapterPlace::NoSlot);
-        check_adapter(2, &["b"], &["a", "c"], &[], AdapterPlace::IdleSlot);
-        check_adapter(2, &["b"], &[], &["b"], AdapterPlace::FreeSlot);
-        check_adapter(2, &[], &["b", "b"], &[], AdapterPlace::FreeSlot);
-        check_adapter(2, &["b", "c"], &["a"], &[], AdapterPlace::NoSlot);
-        check_adapter(0, &[], &["a"], &[], AdapterPlace::NoSlot);
+        check_adapter(2, &["a"], &[], &[], AdapterResidency::Loaded);
+        check_adapter(2, &["b"], &[], &["a"], AdapterResidency::Loaded);
+        check_adapter(2, &["b"], &["a"], &[], AdapterResidency::Loaded);
+        check_adapter(2, &[], &["a", "b"], &[], AdapterResidency::Loaded);
+        check_adapter(2, &[], &["a", "b", "c"], &[], AdapterResidency::IdleSlot);
+        check_adapter(2, &[], &["a", "b"], &["b", "c"], AdapterResidency::NoSlot);
+        check_adapter(2, &["b"], &["a", "c"], &[], AdapterResidency::IdleSlot);
+        check_adapter(2, &["b"], &[], &["b"], AdapterResidency::FreeSlot);
+        check_adapter(2, &[], &["b", "b"], &[], AdapterResidency::FreeSlot);
+        check_adapter(2, &["b", "c"], &["a"], &[], AdapterResidency::NoSlot);
+        check_adapter(0, &[], &["a"], &[], AdapterResidency::NoSlot);
     }
 
     #[test]
     fn slots_whose_adapters_are_not_named_are_in_use_as_far_as_others_have_requests() {
-        let check = |foreign_requests: u32, expected: AdapterPlace| {
-            let mut loads = LoadBook::default();
+        let check = |external_requests: u32, expected: AdapterResidency| {
+            let mut loads = LoadTracker::default();
             let address = "10.0.0.1:8000".parse().unwrap();
             let mut endpoint = Endpoint::new(address, loads.id(address));
             let lora = LoraState { slots: 3, slots_in_use: 2, ..LoraState::default() };
             let metrics = EndpointMetrics { lora: Some(lora), ..EndpointMetrics::default() };
-            endpoint.set_reading(Some(Reading { foreign_requests, ..reading(metrics) }));
+            endpoint.set_reading(Some(Reading { external_requests, ..reading(metrics) }));
             for adapter in ["b", "c"] {
                 let adapter = Some(AdapterId::of(adapter));
-                let share = Share { tokens: 1, adapter, model: adapter, streamed: true };
+                let share = RequestLoad { tokens: 1, adapter, model: adapter, streamed: true };
                 let ticket = loads.start(endpoint.load_id, share, 0);
                 loads.end(ticket, 0);
             }
-            assert_eq!(endpoint.adapter_place(AdapterId::of("a"), &loads), expected, "{foreign_requests}");
+            assert_eq!(endpoint.adapter_place(AdapterId::of("a"), &loads), expected, "{external_requests}");
         };
-        check(0, AdapterPlace::FreeSlot);
-        check(2, AdapterPlace::IdleSlot);
-        check(9, AdapterPlace::IdleSlot);
+        check(0, AdapterResidency::FreeSlot);
+        check(2, AdapterResidency::IdleSlot);
+        check(9, AdapterResidency::IdleSlot);
     }
 
     #[test]

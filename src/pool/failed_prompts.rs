@@ -52,14 +52,14 @@ impl FailedPrompts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::LoadBook;
+    use crate::load::LoadTracker;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     /// What is said of which endpoint: a failure of a prompt at an endpoint (`true`: it counts against it), or its answer.
     #[track_caller]
     fn check(story: &[(u64, Option<(u8, bool)>)]) {
-        let mut loads = LoadBook::default();
+        let mut loads = LoadTracker::default();
         let mut prompts = FailedPrompts::default();
         for (step, (prompt, failure)) in story.iter().enumerate() {
             match failure {
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn no_more_prompts_are_remembered_than_there_is_room_for() {
         let mut prompts = FailedPrompts::default();
-        let id = LoadBook::default().id(([10, 0, 0, 1], 8000).into());
+        let id = LoadTracker::default().id(([10, 0, 0, 1], 8000).into());
         assert!((0..10_000).all(|prompt| prompts.failed(prompt, id)));
         assert_eq!(prompts.prompts.len(), MAX_FAILED_PROMPTS);
     }

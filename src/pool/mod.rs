@@ -13,16 +13,16 @@ use std::net::SocketAddr;
 
 use foldhash::fast::FixedState;
 
-pub use candidates::{Candidates, FOREIGN_PROMPT_TOKENS, Limits, Part, Quad};
+pub use candidates::{Candidates, EXTERNAL_PROMPT_TOKENS, Lanes, Limits, Part};
 pub use discovery::{Discovered, DiscoveredEndpoint, DiscoveryError, EnvoyHost, HostHealth, read_clusters};
-pub use endpoint::{AdapterPlace, Endpoint, Freshness};
+pub use endpoint::{AdapterResidency, Endpoint, Freshness};
 pub use levels::{Levels, Standing};
 pub use snapshot::{EndpointReading, FORMAT, Reading, Snapshot, decode, encode};
 
 use crate::config;
 use crate::limits::{Limit, LimitsReached};
-use crate::load::{AdapterId, Failures, LoadBook, LoadId};
-use crate::metrics::ToldLoad;
+use crate::load::{AdapterId, Failures, LoadId, LoadTracker};
+use crate::metrics::ReportedLoad;
 use crate::prefix::PrefixIndex;
 
 use failed_prompts::FailedPrompts;
@@ -67,7 +67,7 @@ pub struct Pool {
     /// Between two scrapes of an endpoint, in milliseconds, by the scraper's word.
     interval_ms: u64,
     /// Whether the scraper has told something since that was last asked.
-    is_heard: bool,
+    is_known: bool,
     /// Whether any endpoint tells of adapters.
     serves_adapters: bool,
     known_adapters: HashSet<AdapterId>,
@@ -83,7 +83,7 @@ impl Pool {
     /// A pool of which only the configuration is known yet.
     ///
     /// `seed` is to be drawn at random; clients must not know it.
-    pub fn new(config: &config::Pool, loads: &mut LoadBook, seed: u64) -> Pool {
+    pub fn new(config: &config::Pool, loads: &mut LoadTracker, seed: u64) -> Pool {
         let endpoints = config.endpoints.as_ref().map(|addresses| {
             addresses.iter().map(|&address| Endpoint::new(address, loads.id(address))).collect()
         });
@@ -104,7 +104,7 @@ impl Pool {
             has_unnamed: config.is_external,
             is_external: config.is_external,
             interval_ms: 0,
-            is_heard: false,
+            is_known: false,
             serves_adapters: false,
             known_adapters: HashSet::new(),
             base_models: HashSet::new(),
@@ -147,7 +147,7 @@ impl Pool {
     }
 
     /// Brings the endpoints that may be picked up to date.
-    pub fn update_candidates(&mut self, loads: &LoadBook, limits: Limits, now_ms: u64) {
+    pub fn update_candidates(&mut self, loads: &LoadTracker, limits: Limits, now_ms: u64) {
         let endpoints = self.endpoints.as_deref().unwrap_or_default();
         let place = |load_id| self.places.get(&load_id).copied();
         let levels = || Levels::of(endpoints, self.is_flat, now_ms, limits.max_consecutive_failures);
@@ -198,7 +198,7 @@ impl Pool {
 
     /// The places in the list of the candidates that do not have this model, as far as is known: none, if none of them has it.
     /// One whose metrics name the model has it, whatever an answer said.
-    pub fn lacking(&self, model: AdapterId, loads: &LoadBook, now_ms: u64) -> Vec<usize> {
+    pub fn lacking(&self, model: AdapterId, loads: &LoadTracker, now_ms: u64) -> Vec<usize> {
         let is_named = |place: usize, freshness| {
             let endpoint = self.endpoints.as_ref().and_then(|endpoints| endpoints.get(place));
             freshness == Freshness::Fresh && endpoint.is_some_and(|endpoint| endpoint.has_base_model(model))
@@ -350,11 +350,11 @@ impl Pool {
     }
 
     /// Takes over what another worker has noted of failures, where the endpoint is one of this pool's.
-    pub fn hear_failures(&mut self, load_id: LoadId, heard: Failures, max_consecutive_failures: u32) {
+    pub fn receive_failures(&mut self, load_id: LoadId, heard: Failures, max_consecutive_failures: u32) {
         let place = self.place(load_id);
         let endpoint = place.and_then(|place| self.endpoints.as_mut()?.get_mut(place));
         if let Some(endpoint) = endpoint {
-            endpoint.hear_failures(heard, max_consecutive_failures);
+            endpoint.receive_failures(heard, max_consecutive_failures);
             self.candidates.outdate();
         }
     }
@@ -395,13 +395,13 @@ impl Pool {
     /// Takes over what the scraper has published. Where endpoints are configured, only they count; where they are
     /// discovered, the snapshot lists them. What this worker has seen itself (failures in a row) is kept. Returns
     /// whether the list of endpoints is another than before.
-    pub fn apply(&mut self, snapshot: Snapshot, loads: &mut LoadBook) -> bool {
+    pub fn apply(&mut self, snapshot: Snapshot, loads: &mut LoadTracker) -> bool {
         let Some(readings) = snapshot.endpoints else {
             return false;
         };
         self.has_unnamed = self.is_external || snapshot.has_unnamed && self.discovered;
         self.interval_ms = snapshot.interval_ms.min(MAX_INTERVAL_MS);
-        self.is_heard = true;
+        self.is_known = true;
         self.candidates.outdate();
         let changed = self.discovered && self.follow(&readings, loads);
         if changed {
@@ -419,13 +419,13 @@ impl Pool {
     }
 
     /// An answer of the endpoint of this load tells what it has to do; it counts from when the answer's request has ended.
-    pub fn load_told(&mut self, load_id: LoadId, told: ToldLoad, loads: &LoadBook, now_ms: u64) {
-        self.note(load_id, now_ms, |endpoint| endpoint.load_told(told, loads.in_flight(load_id), now_ms));
+    pub fn load_reported(&mut self, load_id: LoadId, told: ReportedLoad, loads: &LoadTracker, now_ms: u64) {
+        self.note(load_id, now_ms, |endpoint| endpoint.load_reported(told, loads.in_flight(load_id), now_ms));
     }
 
     /// Forgets what answers told so long ago.
-    pub fn forget_told(&mut self, stale_after_ms: u64, now_ms: u64) {
-        let forget = |endpoint: &mut Endpoint| endpoint.forget_told(stale_after_ms, now_ms);
+    pub fn forget_reported(&mut self, stale_after_ms: u64, now_ms: u64) {
+        let forget = |endpoint: &mut Endpoint| endpoint.forget_reported(stale_after_ms, now_ms);
         let forgotten = self.endpoints.iter_mut().flatten().map(forget).filter(|forgot| *forgot).count();
         if forgotten > 0 {
             self.candidates.outdate();
@@ -433,8 +433,8 @@ impl Pool {
     }
 
     /// Whether the scraper has told something since that was last asked.
-    pub fn take_heard(&mut self) -> bool {
-        std::mem::take(&mut self.is_heard)
+    pub fn take_received(&mut self) -> bool {
+        std::mem::take(&mut self.is_known)
     }
 
     /// Endpoints that could not be scraped may be picked again.
@@ -452,7 +452,7 @@ impl Pool {
     }
 
     /// A server that has started anew has nothing cached and nothing loaded.
-    fn learn_restarts(&mut self, loads: &mut LoadBook) {
+    fn learn_restarts(&mut self, loads: &mut LoadTracker) {
         for endpoint in self.endpoints.iter_mut().flatten() {
             if let Some(seen_ms) = endpoint.take_restart() {
                 loads.restarted(endpoint.load_id, seen_ms);
@@ -483,7 +483,7 @@ impl Pool {
     }
 
     /// Remembers the adapters that endpoints have in use, all of them and where.
-    fn learn_adapters(&mut self, loads: &mut LoadBook) {
+    fn learn_adapters(&mut self, loads: &mut LoadTracker) {
         self.serves_adapters = self.endpoints.iter().flatten().any(|endpoint| endpoint.lora().is_some());
         let mut left_out = false;
         for endpoint in self.endpoints.iter().flatten() {
@@ -500,7 +500,7 @@ impl Pool {
     }
 
     /// Makes the list of endpoints that of the snapshot; whether it was another.
-    fn follow(&mut self, readings: &[EndpointReading], loads: &mut LoadBook) -> bool {
+    fn follow(&mut self, readings: &[EndpointReading], loads: &mut LoadTracker) -> bool {
         let known = self.endpoints.get_or_insert_default();
         if in_same_order(known, readings) {
             return false;

@@ -71,9 +71,9 @@ pub struct Reading {
     /// This gateway's requests there that had had no output then.
     pub own_waiting: u32,
     /// Queued requests that this gateway did not send.
-    pub foreign_waiting: u32,
+    pub external_waiting: u32,
     /// All requests there, queued or running, that this gateway did not send.
-    pub foreign_requests: u32,
+    pub external_requests: u32,
 }
 
 /// The bytes to publish.
@@ -116,8 +116,8 @@ mod tests {
             metrics,
             waiting: 3,
             own_waiting: 4,
-            foreign_waiting: 1,
-            foreign_requests: 2,
+            external_waiting: 1,
+            external_requests: 2,
         };
         let endpoint = |address: &str| EndpointReading::new(address.parse().unwrap());
         let read = EndpointReading { reading: Some(reading), ..endpoint("10.0.0.1:8000") };

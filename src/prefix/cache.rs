@@ -136,7 +136,7 @@ impl Cache {
     /// The endpoint has shown that it does not hold what was last used at `last`, nor, then, what was used before. It is
     /// believed when it has shown so twice: some requests (with `prompt_logprobs`, say) are computed without a look at
     /// the cache.
-    pub fn belie(&mut self, trees: &mut Trees, last: Use) {
+    pub fn record_miss(&mut self, trees: &mut Trees, last: Use) {
         if last.is_after(self.newest_use) {
             // Told of the cache before this one: the endpoint had left.
             return;
@@ -351,7 +351,7 @@ fn blocks_of(wanted: u64, tokens: u32, blocks: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::LoadBook;
+    use crate::load::LoadTracker;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -368,7 +368,7 @@ mod tests {
     impl Endpoint {
         fn new(blocks_max: usize) -> Endpoint {
             let mut trees = Trees::new(1_000, 42);
-            let mut cache = Cache::new(LoadBook::default().id(([10, 0, 0, 1], 8000).into()), &mut trees);
+            let mut cache = Cache::new(LoadTracker::default().id(([10, 0, 0, 1], 8000).into()), &mut trees);
             cache.set_cached_max(&mut trees, blocks_max);
             Endpoint { trees, cache }
         }
@@ -401,8 +401,8 @@ mod tests {
             self.cache.matched(&self.trees, &blocks(hashes)).1
         }
 
-        fn belie(&mut self, last: Use) {
-            self.cache.belie(&mut self.trees, last);
+        fn record_miss(&mut self, last: Use) {
+            self.cache.record_miss(&mut self.trees, last);
         }
     }
 
@@ -469,14 +469,14 @@ mod tests {
         let prompts: [&[u32]; 3] = [&[1, 2], &[3, 4], &[5, 6]];
         prompts.iter().for_each(|hashes| endpoint.answer(hashes, 0));
         let [first, second, third] = prompts.map(|hashes| endpoint.last_use(hashes).unwrap());
-        endpoint.belie(second);
+        endpoint.record_miss(second);
         endpoint.check_held(prompts, [2, 2, 2]);
-        endpoint.belie(third);
+        endpoint.record_miss(third);
         endpoint.check_held(prompts, [0, 0, 2]);
         assert_eq!(endpoint.last_use(&[3, 4]), None);
-        endpoint.belie(first);
+        endpoint.record_miss(first);
         endpoint.check_held(prompts, [0, 0, 2]);
-        endpoint.belie(third);
+        endpoint.record_miss(third);
         endpoint.check_held(prompts, [0, 0, 0]);
     }
 
@@ -487,9 +487,9 @@ mod tests {
         prompts.iter().for_each(|hashes| endpoint.answer(hashes, 0));
         let [first, second] = prompts.map(|hashes| endpoint.last_use(hashes).unwrap());
         for (found, left) in [(first, [2, 2]), (second, [0, 2])] {
-            endpoint.belie(first);
+            endpoint.record_miss(first);
             endpoint.cache.confirm(found);
-            endpoint.belie(second);
+            endpoint.record_miss(second);
             endpoint.check_held(prompts, left);
             endpoint.cache.confirm(first);
         }
@@ -503,7 +503,7 @@ mod tests {
         }
         endpoint.answer(&[1], 0);
         for _ in 0..2 {
-            endpoint.belie(before.last_use(&[1]).unwrap());
+            endpoint.record_miss(before.last_use(&[1]).unwrap());
         }
         endpoint.check_held([&[1]], [1]);
     }

@@ -1,4 +1,4 @@
-//! What workers tell each other about prompts: where one was sent, and what became of it.
+//! What workers publish to each other about prompts: where one was sent, and what became of it.
 //!
 //! An event is, with numbers in little-endian order:
 //!
@@ -13,9 +13,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::blocks::BlockHash;
 
-/// Blocks of prompts that wait to be told: a quarter of a megabyte. Prompts that a worker sends beyond that before it has
-/// told them stay its own knowledge.
-pub const MAX_UNTOLD_BLOCKS: usize = 65_536;
+/// Blocks of prompts that wait to be published: a quarter of a megabyte. Prompts that a worker sends beyond that before it has
+/// published them stay its own knowledge.
+pub const MAX_UNPUBLISHED_BLOCKS: usize = 65_536;
 
 const SENT_V4: u8 = 0;
 const SENT_V6: u8 = 1;
@@ -84,7 +84,7 @@ impl<'a> PromptEvent<'a> {
         }
     }
 
-    /// What it counts of what waits to be told.
+    /// What it counts of what waits to be published.
     fn blocks(&self) -> usize {
         match self {
             PromptEvent::Sent { hashes, .. } => hashes.len().max(1),
@@ -124,7 +124,7 @@ fn read_sent(number: u64, ip: impl Into<IpAddr>, rest: &[u8]) -> Option<PromptEv
     })
 }
 
-/// What has happened at a worker and was not told yet, in the order in which it happened.
+/// What has happened at a worker and was not published yet, in the order in which it happened.
 #[derive(Debug, Default)]
 pub struct Untold {
     events: Vec<PromptEvent<'static>>,
@@ -134,7 +134,7 @@ pub struct Untold {
 impl Untold {
     /// Adds an event, if there is room for it; of a prompt, as much of its start as there is room for.
     pub fn push(&mut self, mut event: PromptEvent<'static>) {
-        let room = MAX_UNTOLD_BLOCKS.saturating_sub(self.blocks);
+        let room = MAX_UNPUBLISHED_BLOCKS.saturating_sub(self.blocks);
         if let PromptEvent::Sent { hashes, .. } = &mut event
             && let Some((start, [_, ..])) = hashes.split_at_checked(room)
         {
@@ -146,12 +146,12 @@ impl Untold {
         }
     }
 
-    /// Whether there is nothing to tell.
+    /// Whether there is nothing to publish.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
 
-    /// Takes out what is to be told.
+    /// Takes out what is to be published.
     pub fn take(&mut self) -> Vec<PromptEvent<'static>> {
         self.blocks = 0;
         std::mem::take(&mut self.events)
@@ -228,8 +228,8 @@ mod tests {
     fn no_more_waits_to_be_told_than_the_limit() {
         let mut untold = Untold::default();
         for _ in 0..5 {
-            untold.push(sent(MAX_UNTOLD_BLOCKS - 7));
+            untold.push(sent(MAX_UNPUBLISHED_BLOCKS - 7));
         }
-        assert_eq!(untold.take(), [sent(MAX_UNTOLD_BLOCKS - 7), sent(7)], "cut at the end");
+        assert_eq!(untold.take(), [sent(MAX_UNPUBLISHED_BLOCKS - 7), sent(7)], "cut at the end");
     }
 }

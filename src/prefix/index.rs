@@ -154,7 +154,10 @@ impl PrefixIndex {
     /// nothing that was last used before that.
     pub fn correct(&mut self, id: LoadId, matched: Match, was_held: bool) {
         let Some(last) = matched.last_use else { return };
-        self.change(id, |cache, trees| if was_held { cache.confirm(last) } else { cache.belie(trees, last) });
+        self.change(
+            id,
+            |cache, trees| if was_held { cache.confirm(last) } else { cache.record_miss(trees, last) },
+        );
     }
 
     /// An endpoint has started anew, with an empty cache.

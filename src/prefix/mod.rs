@@ -18,6 +18,6 @@ mod starts;
 mod trees;
 
 pub use blocks::{BLOCK_BYTES, BlockHash, BlockHasher, MAX_PROMPT_BLOCKS, PromptBlocks};
-pub use events::{MAX_UNTOLD_BLOCKS, PromptEvent, Untold};
+pub use events::{MAX_UNPUBLISHED_BLOCKS, PromptEvent, Untold};
 pub use in_flight::PromptKey;
 pub use index::{Match, PrefixIndex};

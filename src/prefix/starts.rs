@@ -60,13 +60,13 @@ fn scatter(hash: BlockHash, seed: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::LoadBook;
+    use crate::load::LoadTracker;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
     fn all_endpoints_that_hold_a_block_are_found_and_no_others() {
-        let mut book = LoadBook::default();
+        let mut book = LoadTracker::default();
         let ids: Vec<LoadId> = (0..100).map(|last| book.id(([10, 0, 0, last], 8000).into())).collect();
         let mut starts = Starts::new(42);
         (1..=7).for_each(|hash: u32| ids.iter().for_each(|id| starts.add(hash.to_le_bytes(), *id)));

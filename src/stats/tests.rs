@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::load::LoadBook;
+use crate::load::LoadTracker;
 use crate::metrics::{EndpointMetrics, LoraState};
 use crate::openai::Usage;
 use crate::pool::{Reading, Snapshot};
@@ -18,7 +18,7 @@ fn config(with_models: bool) -> Config {
 
 /// The pool, with an endpoint that prints these names.
 fn printing(config: &Config, base_model: &str, adapters: &[&str]) -> Pool {
-    let mut loads = LoadBook::default();
+    let mut loads = LoadTracker::default();
     let mut pool = Pool::new(&config.pools[0], &mut loads, 0);
     let adapters = adapters.iter().map(|name| (*name).to_owned()).collect();
     let metrics = EndpointMetrics {
@@ -31,8 +31,8 @@ fn printing(config: &Config, base_model: &str, adapters: &[&str]) -> Pool {
         waiting: metrics.waiting,
         metrics,
         own_waiting: 0,
-        foreign_waiting: 0,
-        foreign_requests: 0,
+        external_waiting: 0,
+        external_requests: 0,
     };
     let address = "1.1.1.1:1".parse().unwrap();
     let endpoint = EndpointReading { reading: Some(reading), ..EndpointReading::new(address) };
@@ -225,8 +225,8 @@ fn what_is_believed_of_an_endpoint_is_set_and_goes_with_it() {
         waiting: metrics.waiting,
         metrics,
         own_waiting: 0,
-        foreign_waiting: 0,
-        foreign_requests: 0,
+        external_waiting: 0,
+        external_requests: 0,
     };
     let in_flight = InFlight { requests: 5, waiting_tokens: 600, ..InFlight::default() };
     let mut endpoint = EndpointReading { reading: Some(reading), ..EndpointReading::new(address) };

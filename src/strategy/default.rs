@@ -4,7 +4,7 @@
 //! cost = (backlog + work + DECODE_TOKENS × requests + avoidable work × delayed) ÷ prefill speed × (1 + KV-cache utilization)
 //!
 //! backlog        = prompt tokens this gateway sent there that the endpoint has yet to compute
-//!                + queued requests of others × FOREIGN_PROMPT_TOKENS
+//!                + queued requests of others × EXTERNAL_PROMPT_TOKENS
 //! work           = prompt tokens of this request that are not cached there
 //!                + 0 if its adapter is loaded or being loaded there (or its model is not an adapter),
 //!                  LOADING_TOKENS if there is a free slot for it, RELOADING_TOKENS if one without requests must go,
@@ -27,8 +27,8 @@
 use wide::f32x4;
 
 use super::Demand;
-use crate::load::LoadBook;
-use crate::pool::{AdapterPlace, Endpoint, Freshness, Quad};
+use crate::load::LoadTracker;
+use crate::pool::{AdapterResidency, Endpoint, Freshness, Lanes};
 
 /// What loading an adapter costs, in prompt tokens: a sixteenth of a second, at 8,000 tokens a second. Anything from 400 to
 /// 2,000 is about as good.
@@ -52,37 +52,37 @@ pub(super) fn adapter_tokens(
     endpoint: &Endpoint,
     freshness: Freshness,
     demand: Demand<'_>,
-    loads: &LoadBook,
+    loads: &LoadTracker,
 ) -> f32 {
     let Some(adapter) = demand.adapter.filter(|_| freshness == Freshness::Fresh) else { return 0.0 };
     match endpoint.adapter_place(adapter, loads) {
-        AdapterPlace::Loaded => 0.0,
-        AdapterPlace::FreeSlot => LOADING_TOKENS,
-        AdapterPlace::IdleSlot => RELOADING_TOKENS,
-        AdapterPlace::NoSlot => NO_SLOT_TOKENS,
+        AdapterResidency::Loaded => 0.0,
+        AdapterResidency::FreeSlot => LOADING_TOKENS,
+        AdapterResidency::IdleSlot => RELOADING_TOKENS,
+        AdapterResidency::NoSlot => NO_SLOT_TOKENS,
     }
 }
 
 /// The cost of sending a request to four endpoints, in milliseconds; always finite and above zero. `least_work_tokens` is
 /// the least work at any endpoint.
 #[inline]
-pub(super) fn cost(quad: &Quad, work_tokens: f32x4, least_work_tokens: f32, now_ms: u64) -> f32x4 {
-    let running = (quad.requests - quad.waiting).fast_max(f32x4::ZERO);
-    let delayed = quad.waiting + running * RUNNING_SHARE;
+pub(super) fn cost(lanes: &Lanes, work_tokens: f32x4, least_work_tokens: f32, now_ms: u64) -> f32x4 {
+    let running = (lanes.requests - lanes.waiting).fast_max(f32x4::ZERO);
+    let delayed = lanes.waiting + running * RUNNING_SHARE;
     let avoidable = work_tokens - least_work_tokens;
-    time_ms(quad, tokens(quad, work_tokens, now_ms) + avoidable * delayed)
+    time_ms(lanes, tokens(lanes, work_tokens, now_ms) + avoidable * delayed)
 }
 
 /// The same where the work is the same at all endpoints, and none of it avoidable.
 #[inline]
-pub(super) fn cost_of_same_work(quad: &Quad, work_tokens: f32, now_ms: u64) -> f32x4 {
-    time_ms(quad, tokens(quad, f32x4::splat(work_tokens), now_ms))
+pub(super) fn cost_of_same_work(lanes: &Lanes, work_tokens: f32, now_ms: u64) -> f32x4 {
+    time_ms(lanes, tokens(lanes, f32x4::splat(work_tokens), now_ms))
 }
 
-fn tokens(quad: &Quad, work_tokens: f32x4, now_ms: u64) -> f32x4 {
-    quad.backlog_tokens(now_ms) + work_tokens + quad.requests * DECODE_TOKENS
+fn tokens(lanes: &Lanes, work_tokens: f32x4, now_ms: u64) -> f32x4 {
+    lanes.backlog_tokens(now_ms) + work_tokens + lanes.requests * DECODE_TOKENS
 }
 
-fn time_ms(quad: &Quad, tokens: f32x4) -> f32x4 {
-    tokens / quad.prefill_tokens_per_ms * (quad.kv_cache_utilization + 1.0)
+fn time_ms(lanes: &Lanes, tokens: f32x4) -> f32x4 {
+    tokens / lanes.prefill_tokens_per_ms * (lanes.kv_cache_utilization + 1.0)
 }

@@ -4,9 +4,9 @@
 
 use wide::f32x4;
 
-use crate::pool::Quad;
+use crate::pool::Lanes;
 
 /// Requests in flight; those of others, which only metrics tell of, do not count.
-pub(super) fn cost(quad: &Quad) -> f32x4 {
-    quad.own_requests
+pub(super) fn cost(lanes: &Lanes) -> f32x4 {
+    lanes.own_requests
 }

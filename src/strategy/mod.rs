@@ -6,9 +6,9 @@
 
 mod best;
 pub mod default;
-mod home;
 mod least_request;
 pub mod prefix_cache;
+mod rendezvous;
 mod round_robin;
 
 use wide::f32x4;
@@ -16,8 +16,8 @@ use wide::f32x4;
 use best::{Contender, best};
 
 use crate::config::RoutingStrategy;
-use crate::load::{AdapterId, LoadBook};
-use crate::pool::{Endpoint, Freshness, Limits, Pool, Quad};
+use crate::load::{AdapterId, LoadTracker};
+use crate::pool::{Endpoint, Freshness, Lanes, Limits, Pool};
 use crate::prefix::{BlockHash, Match, PromptBlocks};
 
 /// Endpoints named in one pick: the best, and two for Envoy's retries.
@@ -78,7 +78,7 @@ pub struct Ranked<'a> {
 pub fn rank<'a>(
     strategy: RoutingStrategy,
     pool: &'a mut Pool,
-    loads: &LoadBook,
+    loads: &LoadTracker,
     demand: Demand<'_>,
     limits: Limits,
     now_ms: u64,
@@ -86,12 +86,12 @@ pub fn rank<'a>(
 ) -> Vec<Ranked<'a>> {
     pool.update_candidates(loads, limits, now_ms);
     let passed_over = passed_over(pool, loads, demand, now_ms);
-    let judge = Judge { strategy, pool, loads, demand, passed_over, now_ms };
+    let judge = Scorer { strategy, pool, loads, demand, passed_over, now_ms };
     judge.rank(rng.u32(..))
 }
 
 /// The places of candidates that are not picked: they do not have the model, or too short a context; never all of them.
-fn passed_over(pool: &Pool, loads: &LoadBook, demand: Demand<'_>, now_ms: u64) -> Vec<usize> {
+fn passed_over(pool: &Pool, loads: &LoadTracker, demand: Demand<'_>, now_ms: u64) -> Vec<usize> {
     let lacking = demand.model.map(|model| pool.lacking(model, loads, now_ms)).unwrap_or_default();
     let mut passed_over = pool.too_short(demand.prompt_tokens);
     passed_over.retain(|place| !lacking.contains(place));
@@ -100,10 +100,10 @@ fn passed_over(pool: &Pool, loads: &LoadBook, demand: Demand<'_>, now_ms: u64) -
 }
 
 /// All by which candidates are judged for a request.
-struct Judge<'a, 'b> {
+struct Scorer<'a, 'b> {
     strategy: RoutingStrategy,
     pool: &'a Pool,
-    loads: &'b LoadBook,
+    loads: &'b LoadTracker,
     demand: Demand<'b>,
     /// The places of candidates that are not picked.
     passed_over: Vec<usize>,
@@ -120,7 +120,7 @@ struct Work {
     first_new: Option<BlockHash>,
 }
 
-impl<'a> Judge<'a, '_> {
+impl<'a> Scorer<'a, '_> {
     fn rank(&self, draw: u32) -> Vec<Ranked<'a>> {
         let (candidates, work) = (self.pool.candidates(), self.work());
         let costs = self.costs(&work);
@@ -129,14 +129,14 @@ impl<'a> Judge<'a, '_> {
             if ranked.len() == MAX_RANKED {
                 break;
             }
-            let (quads, costs) = (part.of(candidates.quads()), part.of(&costs));
-            let mut best = best(quads, costs, draw);
-            if let Some(key) = self.home_key(&work, draw).filter(|_| ranked.is_empty())
+            let (lanes, costs) = (part.of(candidates.lanes()), part.of(&costs));
+            let mut best = best(lanes, costs, draw);
+            if let Some(key) = self.rendezvous_key(&work, draw).filter(|_| ranked.is_empty())
                 && let Some(least) = best.first()
-                && let Some(home) = self.home(quads, costs, least.cost, key)
+                && let Some(choice) = self.rendezvous(lanes, costs, least.cost, key)
             {
-                best.retain(|contender| contender.place != home.place);
-                best.insert(0, home);
+                best.retain(|contender| contender.place != choice.place);
+                best.insert(0, choice);
             }
             let next = best.into_iter().filter_map(|contender| self.ranked(contender));
             ranked.extend(next.take(MAX_RANKED - ranked.len()));
@@ -144,9 +144,9 @@ impl<'a> Judge<'a, '_> {
         self.put_first(ranked, &costs)
     }
 
-    /// By what the request has its home, if it has one: its first block that no endpoint holds, or a draw for each request of a
-    /// conversation.
-    fn home_key(&self, work: &Work, draw: u32) -> Option<u64> {
+    /// The key of the rendezvous choice, if there is one: the prompt's first block that no endpoint holds, or a draw for each
+    /// request of a conversation.
+    fn rendezvous_key(&self, work: &Work, draw: u32) -> Option<u64> {
         let by_draw = self.strategy == RoutingStrategy::Default && self.demand.is_of_conversation;
         let first_new = work.first_new.map(u32::from_le_bytes);
         first_new.or_else(|| by_draw.then_some(draw)).map(u64::from)
@@ -154,9 +154,9 @@ impl<'a> Judge<'a, '_> {
 
     /// Of those whose costs are about the least, the one to which the request belongs: where its conversation was last, and
     /// otherwise by its key.
-    fn home(&self, quads: &[Quad], costs: &[f32x4], least_cost: f32, key: u64) -> Option<Contender> {
+    fn rendezvous(&self, lanes: &[Lanes], costs: &[f32x4], least_cost: f32, key: u64) -> Option<Contender> {
         let visited = self.demand.visited.map(|visited| visited.place as u32);
-        home::home(self.pool, quads, costs, least_cost, key, visited)
+        rendezvous::choose(self.pool, lanes, costs, least_cost, key, visited)
     }
 
     /// The same with the endpoint first that the request goes to whatever it costs, if there is one that may be picked.
@@ -164,7 +164,7 @@ impl<'a> Judge<'a, '_> {
         let strict = self.demand.visited.filter(|visited| visited.is_strict);
         let contender = strict.and_then(|visited| {
             let cost = self.pool.candidates().read(costs, visited.place)?;
-            Some(Contender { cost, lot: 0, place: visited.place as u32 })
+            Some(Contender { cost, tie_break: 0, place: visited.place as u32 })
         });
         let Some(first) = contender.and_then(|contender| self.ranked(contender)) else { return ranked };
         let others = ranked.into_iter().filter(|other| other.index != first.index);
@@ -174,31 +174,31 @@ impl<'a> Judge<'a, '_> {
     /// What each costs: without end, if it is not to be picked.
     fn costs(&self, work: &Work) -> Vec<f32x4> {
         let candidates = self.pool.candidates();
-        let mut costs = self.costs_by_strategy(candidates.quads(), work);
+        let mut costs = self.costs_by_strategy(candidates.lanes(), work);
         self.passed_over.iter().for_each(|place| candidates.write(&mut costs, *place, f32::INFINITY));
         costs
     }
 
     /// The strategy's cost of each.
-    fn costs_by_strategy(&self, all: &[Quad], work: &Work) -> Vec<f32x4> {
-        let (quads, now_ms, least_tokens) = (all.iter(), self.now_ms, work.least_tokens);
+    fn costs_by_strategy(&self, all: &[Lanes], work: &Work) -> Vec<f32x4> {
+        let (lanes, now_ms, least_tokens) = (all.iter(), self.now_ms, work.least_tokens);
         match (self.strategy, &work.of_each) {
             (RoutingStrategy::Default | RoutingStrategy::PrefixCache, None) => {
-                quads.map(|quad| default::cost_of_same_work(quad, least_tokens, now_ms)).collect()
+                lanes.map(|lanes| default::cost_of_same_work(lanes, least_tokens, now_ms)).collect()
             }
-            (RoutingStrategy::Default | RoutingStrategy::PrefixCache, Some(work_tokens)) => quads
+            (RoutingStrategy::Default | RoutingStrategy::PrefixCache, Some(work_tokens)) => lanes
                 .zip(work_tokens)
-                .map(|(quad, work_tokens)| default::cost(quad, *work_tokens, least_tokens, now_ms))
+                .map(|(lanes, work_tokens)| default::cost(lanes, *work_tokens, least_tokens, now_ms))
                 .collect(),
-            (RoutingStrategy::LeastRequest, _) => quads.map(least_request::cost).collect(),
+            (RoutingStrategy::LeastRequest, _) => lanes.map(least_request::cost).collect(),
             (RoutingStrategy::RoundRobin, _) => {
                 let parts = self.pool.candidates().all_parts().iter();
                 let costs = parts.flat_map(|part| {
-                    part.of(all).iter().map(|quad| round_robin::cost(quad, self.pool, part.level))
+                    part.of(all).iter().map(|lanes| round_robin::cost(lanes, self.pool, part.level))
                 });
                 costs.collect()
             }
-            (RoutingStrategy::Random, _) => quads.map(|_| f32x4::ZERO).collect(),
+            (RoutingStrategy::Random, _) => lanes.map(|_| f32x4::ZERO).collect(),
         }
     }
 
@@ -240,7 +240,7 @@ impl<'a> Judge<'a, '_> {
         let adapter_tokens = default::adapter_tokens(endpoint, freshness, self.demand, self.loads);
         let tokens = self.uncached_tokens(place, endpoint, matched_blocks) as f32 + adapter_tokens;
         work.least_tokens = lesser(work.least_tokens, tokens);
-        let whole = || vec![f32x4::splat(self.demand.prompt_tokens as f32); candidates.quads().len()];
+        let whole = || vec![f32x4::splat(self.demand.prompt_tokens as f32); candidates.lanes().len()];
         candidates.write(work.of_each.get_or_insert_with(whole), place, tokens);
         true
     }

@@ -1,5 +1,5 @@
-//! PREFIX_CACHE: the endpoint where the request costs least, given what is cached there; what is new has its home
-//! (`home.rs`).
+//! PREFIX_CACHE: the endpoint where the request costs least, given what is cached there; what is new
+//! begins where a rendezvous hash puts it (`rendezvous.rs`).
 //!
 //! ```text
 //! cost           = that of DEFAULT, where prompt tokens − matched tokens are not cached

@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 use inference_picker::config::Config;
 use inference_picker::decide::{Decision, pick, pick_unread, prepare};
 use inference_picker::ledger::{Ledger, Member};
-use inference_picker::load::{LoadBook, Ticket};
+use inference_picker::load::{InFlightRequest, LoadTracker};
 use inference_picker::metrics::{EndpointMetrics, LoraState};
-use inference_picker::model_sizes::ModelSizes;
-use inference_picker::models::Turns;
+use inference_picker::models::TargetSelector;
 use inference_picker::openai::read_request;
 use inference_picker::pool::{EndpointReading, EnvoyHost, HostHealth, Pool, Reading, Snapshot};
+use inference_picker::token_estimator::TokenEstimator;
 
 /// The time of every decision, in milliseconds; metrics are 10 ms old unless they are stale.
 pub const NOW_MS: u64 = 100_000;
@@ -27,7 +27,7 @@ pub struct Pod {
     /// When it was last seen to start anew.
     restarted_ms: Option<u64>,
     context_tokens: Option<u32>,
-    foreign: Option<u32>,
+    external: Option<u32>,
     scraped_ms: Option<u64>,
     scrape_failures: u32,
     /// It answers scrapes, with something other than metrics.
@@ -55,7 +55,7 @@ impl Pod {
             lora: None,
             restarted_ms: None,
             context_tokens: None,
-            foreign: None,
+            external: None,
             scraped_ms,
             scrape_failures: 0,
             unreadable: false,
@@ -93,8 +93,8 @@ impl Pod {
     }
 
     /// So many of its requests are not this gateway's; all of them unless said otherwise.
-    pub fn foreign(self, requests: u32) -> Pod {
-        Pod { foreign: Some(requests), ..self }
+    pub fn external(self, requests: u32) -> Pod {
+        Pod { external: Some(requests), ..self }
     }
 
     pub fn stale(self) -> Pod {
@@ -171,15 +171,15 @@ impl Pod {
             is_resting: self.resting,
             ..Default::default()
         };
-        let foreign_requests = self.foreign.unwrap_or(waiting + running);
-        let foreign_waiting = foreign_requests.min(waiting);
+        let external_requests = self.external.unwrap_or(waiting + running);
+        let external_waiting = external_requests.min(waiting);
         self.scraped_ms.map(|scraped_ms| Reading {
             scraped_ms,
             waiting,
             metrics,
             own_waiting: 0,
-            foreign_waiting,
-            foreign_requests,
+            external_waiting,
+            external_requests,
         })
     }
 }
@@ -206,9 +206,9 @@ pub fn snapshot(pods: &[Pod]) -> Snapshot {
 pub struct World {
     config: Config,
     pool: Pool,
-    loads: LoadBook,
-    turns: Turns,
-    sizes: ModelSizes,
+    loads: LoadTracker,
+    selector: TargetSelector,
+    sizes: TokenEstimator,
     rng: fastrand::Rng,
 }
 
@@ -229,11 +229,11 @@ impl World {
         let document =
             format!(r#"{{{fields}"pools":[{{"name":"p","cluster":"c","routingStrategy":"{strategy}"}}]}}"#);
         let config = Config::parse(document.as_bytes()).unwrap();
-        let mut loads = LoadBook::default();
+        let mut loads = LoadTracker::default();
         World {
             pool: Pool::new(&config.pools[0], &mut loads, seed),
-            turns: Turns::new(&config),
-            sizes: ModelSizes::default(),
+            selector: TargetSelector::new(&config),
+            sizes: TokenEstimator::default(),
             rng: fastrand::Rng::with_seed(seed),
             config,
             loads,
@@ -253,7 +253,7 @@ impl World {
     pub fn decide(&mut self, model: &str, prompt_tokens: usize) -> Decision {
         let body = format!(r#"{{"model":"{model}","prompt":"{}"}}"#, "abcd".repeat(prompt_tokens));
         let request = read_request(body.as_bytes()).unwrap();
-        let prepared = prepare(&self.config, &mut self.turns, &self.sizes, &request, None, 0).unwrap();
+        let prepared = prepare(&self.config, &mut self.selector, &self.sizes, &request, None, 0).unwrap();
         pick(&self.config, &mut self.pool, &self.loads, &prepared, NOW_MS, &mut self.rng)
     }
 
@@ -281,7 +281,7 @@ impl World {
         first
     }
 
-    fn start(&mut self, model: &str, prompt_tokens: usize) -> (usize, Ticket) {
+    fn start(&mut self, model: &str, prompt_tokens: usize) -> (usize, InFlightRequest) {
         let decision = self.decide(model, prompt_tokens);
         let first = self.indexes(&decision)[0];
         let Decision::Send(pick) = decision else { panic!("not sent: {decision:?}") };

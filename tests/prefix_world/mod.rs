@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
-use inference_picker::load::{LoadBook, LoadId};
+use inference_picker::load::{LoadId, LoadTracker};
 use inference_picker::prefix::{BLOCK_BYTES, BlockHash, BlockHasher, PrefixIndex, PromptBlocks, PromptKey};
 
 pub fn address(endpoint: usize) -> SocketAddr {
@@ -72,7 +72,7 @@ pub const ENOUGH_BLOCKS: usize = 100_000;
 
 impl World {
     pub fn new(blocks_max: usize) -> World {
-        let mut loads = LoadBook::default();
+        let mut loads = LoadTracker::default();
         let ids: Vec<LoadId> = (0..3).map(|endpoint| loads.id(address(endpoint))).collect();
         let mut index = PrefixIndex::new(blocks_max, 42);
         index.follow(ids.iter().copied());
@@ -209,7 +209,7 @@ pub struct Tight {
 
 impl Tight {
     pub fn new(tokens_max: u64) -> Tight {
-        let id = LoadBook::default().id(address(0));
+        let id = LoadTracker::default().id(address(0));
         let mut index = PrefixIndex::new(ENOUGH_BLOCKS, 42);
         index.follow([id].into_iter());
         index.set_capacity(id, tokens_max);

@@ -37,7 +37,7 @@ pub struct Counters {
     pub cached_tokens: u64,
     pub completion_tokens: u64,
     /// What answers given to their end say they have cost, by the model they name.
-    pub told_by_model: BTreeMap<String, ToldTokens>,
+    pub tokens_by_model: BTreeMap<String, ReportedTokens>,
     /// When the last inference request came, in milliseconds since the start of the server.
     pub last_request_ms: Option<u64>,
     pub metrics_scrapes: u64,
@@ -48,14 +48,14 @@ pub struct Counters {
 
 /// Sums of the token counts in answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ToldTokens {
+pub struct ReportedTokens {
     pub prompt: u64,
     pub completion: u64,
     /// Where the API tells it.
     pub cached: u64,
 }
 
-impl std::ops::AddAssign for ToldTokens {
+impl std::ops::AddAssign for ReportedTokens {
     fn add_assign(&mut self, other: Self) {
         self.prompt += other.prompt;
         self.completion += other.completion;
@@ -144,8 +144,8 @@ impl RequestInFlight {
     }
 
     /// The answer has said what it has cost.
-    pub fn tell(&self, model: &str, tokens: ToldTokens) {
-        *self.counters.lock().told_by_model.entry(model.to_owned()).or_default() += tokens;
+    pub fn tell(&self, model: &str, tokens: ReportedTokens) {
+        *self.counters.lock().tokens_by_model.entry(model.to_owned()).or_default() += tokens;
     }
 
     pub fn fail(&mut self) {

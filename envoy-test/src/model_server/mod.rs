@@ -46,7 +46,7 @@ mod small_requests;
 mod stored;
 pub mod tokens;
 
-pub use counters::{Counters, ToldTokens};
+pub use counters::{Counters, ReportedTokens};
 pub use fleet::{ModelServer, ModelServers};
 pub use knobs::{FailInside, FixedGauges, InnerFailure, Knobs, MetricsMode, Sleep};
 pub use metrics::{MetricsPage, SglangRanks};

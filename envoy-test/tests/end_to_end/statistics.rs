@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::gateway::{BODY_MODES, DEFERRED, Gateway, OBSERVED, STOP_ITERATION, Setup, chat_with, pod, until};
 use envoy_test::envoy::little_memory::{TOO_LARGE_BYTES, plugin_with_little_memory};
 use envoy_test::envoy::{Client, Protocol, Request};
-use envoy_test::model_server::{ServerSettings, ToldTokens};
+use envoy_test::model_server::{ReportedTokens, ServerSettings};
 use serde_json::{Value, json};
 
 const POOL: &str = "vllm-llama2-7b-pool";
@@ -115,10 +115,10 @@ fn leave(gateway: &Gateway, count: usize) {
 }
 
 /// What the servers said that this model's answers have cost, over all of them.
-fn told(gateway: &Gateway, models: &[&str]) -> ToldTokens {
-    let mut sum = ToldTokens::default();
+fn told(gateway: &Gateway, models: &[&str]) -> ReportedTokens {
+    let mut sum = ReportedTokens::default();
     for pod in gateway.pods.servers() {
-        let told = pod.counters().told_by_model;
+        let told = pod.counters().tokens_by_model;
         models.iter().filter_map(|model| told.get(*model)).for_each(|tokens| sum += *tokens);
     }
     sum
@@ -136,7 +136,7 @@ fn check_sums(configuration: &str, count: usize, leaving: usize) {
     for (model, targets) in [("tiny", &["tiny"][..]), ("lora-request", &["tweet-summary", "sql-lora"])] {
         let told = told(&gateway, targets);
         let labels = format!("llmproxy_model=\"{model}\"");
-        let counted = ToldTokens {
+        let counted = ReportedTokens {
             prompt: number(&page, "asm_llm_proxy_prompt_tokens", &labels),
             completion: number(&page, "asm_llm_proxy_completion_tokens", &labels),
             cached: number(&page, "inference_picker_cached_tokens", &format!("model=\"{model}\"")),

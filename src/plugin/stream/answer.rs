@@ -6,7 +6,7 @@ use crate::metrics::{LOAD_HEADER, read_load};
 use crate::openai::{AnswerFailure, NotFound, is_encoded};
 use crate::plugin::calls::{headers_of, warn};
 use crate::plugin::host::{self, Buffer, Clock, Headers};
-use crate::plugin::own_answers::{OfEnvoy, announce_error};
+use crate::plugin::own_answers::{EnvoyReply, announce_error};
 
 /// The status of an answer that says that something is not there: the path, or the model.
 const NOT_FOUND: u16 = 404;
@@ -74,7 +74,7 @@ impl Stream {
     fn answered(
         &mut self,
         status: Option<u16>,
-        of_envoy: Option<&OfEnvoy>,
+        of_envoy: Option<&EnvoyReply>,
         headers: &HeaderPairs,
         clock: &mut Clock,
     ) {
@@ -85,7 +85,7 @@ impl Stream {
         let State::Sent(sent) = &mut *state else { return };
         let mut worker = self.worker.borrow_mut();
         let served_by = host::property("upstream\0address").ok().flatten().unwrap_or_default();
-        if served_by.is_empty() || of_envoy.is_some_and(OfEnvoy::is_overflow) {
+        if served_by.is_empty() || of_envoy.is_some_and(EnvoyReply::is_overflow) {
             // Envoy or another filter has answered: that says nothing of any endpoint.
             sent.is_silent = false;
             return;
@@ -111,7 +111,7 @@ impl Stream {
             sent.not_found = Some(NotFound::new(is_encoded(headers.value("content-encoding").as_deref())));
         }
         if let Some(told) = headers.value(LOAD_HEADER).and_then(|value| read_load(&value)) {
-            worker.picker.load_told(sent.pool, &sent.sent, told, now_ms);
+            worker.picker.load_reported(sent.pool, &sent.sent, told, now_ms);
         }
         sent.succeeded = matches!(status, Some(200..300));
         if !sent.succeeded {
@@ -211,13 +211,13 @@ impl Stream {
     }
 
     /// Why Envoy itself has answered, if it has.
-    fn of_envoy(&self, status: Option<u16>, headers: &HeaderPairs) -> Option<OfEnvoy> {
+    fn of_envoy(&self, status: Option<u16>, headers: &HeaderPairs) -> Option<EnvoyReply> {
         let is_idle = matches!(*self.state.borrow(), State::Idle);
-        OfEnvoy::new(status.filter(|_| !is_idle)?, headers)
+        EnvoyReply::new(status.filter(|_| !is_idle)?, headers)
     }
 
     /// Puts an error in place of the answer, when its text is here.
-    fn translate(&mut self, of_envoy: OfEnvoy, clock: &mut Clock) {
+    fn translate(&mut self, of_envoy: EnvoyReply, clock: &mut Clock) {
         self.end(clock);
         let reply = of_envoy.into_reply();
         self.worker.borrow_mut().recorder.record(|stats| [stats.refused(reply.code())]);

@@ -137,7 +137,7 @@ pub type Waiter = Rc<RefCell<State>>;
 
 /// Does what was decided for a request that has waited, outside of the request's own callbacks.
 pub fn release(released: Released<Waiter>, worker: &RefCell<Worker<Waiter>>, now_ms: u64) {
-    let Released { id, waiter: state, decision, prepared } = released;
+    let Released { id, waiter: state, decision, resolved } = released;
     if let Err(error) = host::set_effective_context(id) {
         log::error!("a request that waited is lost: {error:?}");
         return;
@@ -146,7 +146,7 @@ pub fn release(released: Released<Waiter>, worker: &RefCell<Worker<Waiter>>, now
         let wait_ms = now_ms.saturating_sub(since_ms);
         worker.borrow_mut().recorder.record(|stats| stats.left_queue(pool, wait_ms));
     }
-    if act(&state, worker, prepared.pool, decision, now_ms) == Action::Continue {
+    if act(&state, worker, resolved.pool, decision, now_ms) == Action::Continue {
         warn("the request", host::resume_request());
     }
 }

@@ -7,7 +7,7 @@ use proxy_wasm::types::Action;
 use super::account::Account;
 use super::{PICK_HEADER, PREFILL_HEADER, State, Stream, TOKEN_HEADER, act};
 use crate::config::{PickTo, StickyBy, TenantBy};
-use crate::decide::Prepared;
+use crate::decide::ResolvedRequest;
 use crate::first_pass::FirstPass;
 use crate::header_pairs::HeaderPairs;
 use crate::limits::Limit;
@@ -308,24 +308,24 @@ impl Stream {
             Err(error) => return self.refuse(&error),
         };
         self.read_conversation(&request);
-        let mut prepared = match self.prepare(&request, route_pool) {
-            Ok(prepared) => prepared,
+        let mut resolved = match self.prepare(&request, route_pool) {
+            Ok(resolved) => resolved,
             Err(error) => return self.refuse(&error),
         };
         if let Some(account) = &mut self.account {
-            account.set_labels(self.worker.borrow_mut().labels(&prepared));
+            account.set_labels(self.worker.borrow_mut().labels(&resolved));
         }
-        self.edit_body(&body, &request, &prepared);
-        let pools = self.worker.borrow().config().models_named(&prepared.model).count();
-        if prepared.fallback_of.is_some() {
-            self.change_pool(prepared.pool);
-        } else if prepared.pool != route_pool || self.is_misrouted && pools > 0 {
-            self.change_route(&prepared.model);
+        self.edit_body(&body, &request, &resolved);
+        let pools = self.worker.borrow().config().models_named(&resolved.model).count();
+        if resolved.fallback_of.is_some() {
+            self.change_pool(resolved.pool);
+        } else if resolved.pool != route_pool || self.is_misrouted && pools > 0 {
+            self.change_route(&resolved.model);
         }
-        prepared.is_pool_guessed = self.is_misrouted && pools != 1 && prepared.fallback_of.is_none();
-        prepared.generates = expected.api().generates();
-        self.set_session(&mut prepared, &request);
-        self.decide(prepared)
+        resolved.is_pool_guessed = self.is_misrouted && pools != 1 && resolved.fallback_of.is_none();
+        resolved.generates = expected.api().generates();
+        self.set_session(&mut resolved, &request);
+        self.decide(resolved)
     }
 
     /// Notes what the body says of something that servers store: the response before, or the conversation.
@@ -348,17 +348,21 @@ impl Stream {
     }
 
     /// Notes the conversation and the session that the request belongs to.
-    fn set_session(&self, prepared: &mut Prepared, request: &InferenceRequest<'_>) {
+    fn set_session(&self, resolved: &mut ResolvedRequest, request: &InferenceRequest<'_>) {
         let mut worker = self.worker.borrow_mut();
-        prepared.conversation = self.conversation;
+        resolved.conversation = self.conversation;
         let name = Name::in_body(&worker.config().session_by, request, self.session);
         if name.is_some() || self.token.is_some() {
-            worker.set_session(prepared, name, self.token.as_deref(), host::now_ms());
+            worker.set_session(resolved, name, self.token.as_deref(), host::now_ms());
         }
     }
 
     /// Resolves the model, unless that was done before an internal redirect, and has log and routes know it.
-    fn prepare(&mut self, request: &InferenceRequest<'_>, route_pool: usize) -> Result<Prepared, ApiError> {
+    fn prepare(
+        &mut self,
+        request: &InferenceRequest<'_>,
+        route_pool: usize,
+    ) -> Result<ResolvedRequest, ApiError> {
         let fields = self.worker.borrow().config().publish;
         let asked = self.first_pass.as_ref().map_or(&*request.model, |first| &first.model);
         if !asked.is_empty() {
@@ -368,32 +372,32 @@ impl Stream {
         let user = self.user_of(request);
         let mut worker = self.worker.borrow_mut();
         worker.wake();
-        let mut prepared = match &self.first_pass {
+        let mut resolved = match &self.first_pass {
             Some(first) => worker.picker.prepare_again(request, first, route_pool),
             None => worker.picker.prepare(request, user.as_deref(), route_pool)?,
         };
         if let Some(objective) = &self.objective {
-            prepared.priority = worker.config().priority_of(objective, prepared.pool);
+            resolved.priority = worker.config().priority_of(objective, resolved.pool);
         }
-        prepared.tenant = match worker.config().fairness.as_ref().map(|fairness| &fairness.by) {
+        resolved.tenant = match worker.config().fairness.as_ref().map(|fairness| &fairness.by) {
             Some(TenantBy::User) => request.user.as_ref().map(|user| text(user.as_bytes())),
             _ => self.tenant.take(),
         };
         // Who cannot tell its own pool for sure cannot tell that another one has to serve it.
         if self.first_pass.is_none() && !self.is_misrouted {
-            prepared = worker.fall_back(prepared, request, user.as_deref(), host::now_ms());
+            resolved = worker.fall_back(resolved, request, user.as_deref(), host::now_ms());
         }
         drop(worker);
-        let target = prepared.target.as_deref().unwrap_or(&prepared.model);
+        let target = resolved.target.as_deref().unwrap_or(&resolved.model);
         if !target.is_empty() {
             publish_if(fields, LogField::TargetModel, target);
         }
-        Ok(prepared)
+        Ok(resolved)
     }
 
-    fn decide(&mut self, prepared: Prepared) -> Action {
-        let (now_ms, pool) = (host::now_ms(), prepared.pool);
-        let outcome = self.worker.borrow_mut().decide(self.id, &prepared, || self.state.clone(), now_ms);
+    fn decide(&mut self, resolved: ResolvedRequest) -> Action {
+        let (now_ms, pool) = (host::now_ms(), resolved.pool);
+        let outcome = self.worker.borrow_mut().decide(self.id, &resolved, || self.state.clone(), now_ms);
         match outcome {
             Outcome::Decided(decision) => act(&self.state, &self.worker, pool, decision, now_ms),
             Outcome::Waits => {
@@ -414,15 +418,15 @@ impl Stream {
 
     /// Changes in the body what the servers are to see otherwise, and nothing else: the model's name, and that a
     /// stream's usage is asked for. What the first pass of an internal redirect has changed stands in it already.
-    fn edit_body(&mut self, body: &[u8], request: &InferenceRequest<'_>, prepared: &Prepared) {
+    fn edit_body(&mut self, body: &[u8], request: &InferenceRequest<'_>, resolved: &ResolvedRequest) {
         let worker = self.worker.borrow();
         let mut edits = Vec::new();
-        if let Some(target) = &prepared.target {
+        if let Some(target) = &resolved.target {
             if self.first_pass.is_none() {
                 edits = model_edits(request, target);
             }
             if worker.config().restore_requested_model {
-                self.answer.restore_model(target, &prepared.model);
+                self.answer.restore_model(target, &resolved.model);
             }
         }
         let api = self.expected.as_ref().map(ExpectedBody::api).filter(|_| worker.config().include_usage);
@@ -437,8 +441,8 @@ impl Stream {
         }
         let edited = apply_edits(body, edits);
         warn("the body", host::replace_buffer(Buffer::RequestBody, body.len(), &edited));
-        let own_pool = prepared.fallback_of.unwrap_or(prepared.pool);
-        let kept = FirstPass { model: prepared.model.clone(), hides_usage, own_pool, pool: prepared.pool };
+        let own_pool = resolved.fallback_of.unwrap_or(resolved.pool);
+        let kept = FirstPass { model: resolved.model.clone(), hides_usage, own_pool, pool: resolved.pool };
         warn(FIRST_PASS, host::set_filter_state(FIRST_PASS, &kept.to_bytes()));
         if worker.config().pick_to == PickTo::Header && self.has_length {
             let length = edited.len().to_string();

@@ -1,7 +1,7 @@
 //! Token counts of an answer, in the three forms that the APIs print.
 
 use crate::model_server::api::Api;
-use crate::model_server::counters::ToldTokens;
+use crate::model_server::counters::ReportedTokens;
 use crate::model_server::engine::Output;
 
 /// Token counts of one request, so far or in the end.
@@ -36,9 +36,9 @@ impl Usage {
     }
 
     /// What of the counts an API prints.
-    pub fn told(&self, api: Api) -> ToldTokens {
+    pub fn told(&self, api: Api) -> ReportedTokens {
         let tells_cached = api != Api::Embeddings;
-        ToldTokens {
+        ReportedTokens {
             prompt: self.prompt_tokens as u64,
             completion: if api == Api::Embeddings { 0 } else { self.completion_tokens as u64 },
             cached: if tells_cached { self.cached_tokens as u64 } else { 0 },

@@ -2,7 +2,7 @@
 //!
 //! A worker decides each request with the core's own functions, from a real configuration and a real request body. It
 //! reads its gateway's ledger before each pick and writes to it behind it, and with its tick writes what has ended. Gateways
-//! share nothing but the engines, unless they tell each other what is in their ledgers; then that comes late.
+//! share nothing but the engines, unless they publish to each other what is in their ledgers; then that comes late.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -19,10 +19,10 @@ use inference_picker::prefix::PrefixIndex;
 use inference_picker::sessions::{Conversation, KnownBy, Last, Name, SessionKey, Table, Visit};
 use serde_json::json;
 
+use super::exchange::{Exchange, Others, Published};
 use super::scraping::Scraping;
 use super::setting::{TICK, address_of, pod_at};
 use super::shared_data::{InMemory, Place, SharedData};
-use super::telling::{Others, Telling, Told};
 use super::watch::{Seen, State, Watch};
 use super::{Gateways, Picker, Request, Strategy};
 use crate::model_server::engine::{Engine, Eviction, Output};
@@ -34,7 +34,7 @@ const SNAPSHOT_READ_MS: u64 = 10;
 /// Some gateways that use the core.
 pub struct CorePicker {
     gateways: Vec<Gateway>,
-    telling: Option<Telling>,
+    exchange: Option<Exchange>,
     /// What counts in whose books.
     in_flight: HashMap<usize, InFlight>,
     rng: Rng,
@@ -51,7 +51,7 @@ struct InFlight {
 struct Gateway {
     workers: Vec<Worker>,
     shared: SharedData,
-    /// What the other gateways have told, and this one has told them; nothing where they tell each other nothing.
+    /// What the other gateways have published, and this one has published them; nothing where they publish to each other nothing.
     others: Option<Others>,
     scraping: Scraping,
 }
@@ -70,17 +70,17 @@ struct Worker {
 impl CorePicker {
     pub fn new(strategy: Strategy, engines: &[Engine], gateways: Gateways, mut rng: Rng) -> CorePicker {
         let config = configuration(strategy, engines);
-        let telling = gateways.peers_ms.map(|lateness_ms| Telling::new(Duration::from_millis(lateness_ms)));
+        let exchange = gateways.peers_ms.map(|lateness_ms| Exchange::new(Duration::from_millis(lateness_ms)));
         let gateway = |index| {
             let first_id = (index * gateways.workers) as u64 + 1;
             let mut gateway =
                 Gateway::new(config.clone(), gateways.workers, index as u64, first_id, &mut rng);
-            gateway.others = telling.is_some().then(|| Others::new(index as u64));
+            gateway.others = exchange.is_some().then(|| Others::new(index as u64));
             gateway
         };
         CorePicker {
             gateways: (0..gateways.gateways).map(gateway).collect(),
-            telling,
+            exchange,
             in_flight: HashMap::new(),
             rng,
             watch: None,
@@ -135,7 +135,7 @@ impl Picker for CorePicker {
 
     fn next_tick(&self) -> Option<Duration> {
         let gateways = self.gateways.iter().map(Gateway::next_tick);
-        gateways.chain(self.telling.as_ref().map(Telling::next_tick)).min()
+        gateways.chain(self.exchange.as_ref().map(Exchange::next_tick)).min()
     }
 
     fn tick(&mut self, engines: &[Engine], now: Duration) {
@@ -145,11 +145,11 @@ impl Picker for CorePicker {
         if let Some((watch, gateway)) = self.watch.as_mut().zip(self.gateways.first()) {
             watch.look(now, || gateway.state());
         }
-        let Some(telling) = &mut self.telling else { return };
+        let Some(exchange) = &mut self.exchange else { return };
         let now_ms = milliseconds(now);
-        let tell = || self.gateways.iter_mut().filter_map(|gateway| gateway.tell(now_ms)).collect();
-        for told in telling.tick(tell, now) {
-            self.gateways.iter_mut().for_each(|gateway| gateway.hear(&told, now_ms));
+        let publish = || self.gateways.iter_mut().filter_map(|gateway| gateway.publish(now_ms)).collect();
+        for published in exchange.tick(publish, now) {
+            self.gateways.iter_mut().for_each(|gateway| gateway.receive(&published, now_ms));
         }
     }
 }
@@ -206,15 +206,15 @@ impl Gateway {
         }
     }
 
-    /// What this gateway tells the others, if they tell each other anything.
-    fn tell(&mut self, now_ms: u64) -> Option<Told> {
-        self.others.as_mut().map(|others| others.tell(&self.shared, now_ms))
+    /// What this gateway tells the others, if they publish to each other anything.
+    fn publish(&mut self, now_ms: u64) -> Option<Published> {
+        self.others.as_mut().map(|others| others.publish(&self.shared, now_ms))
     }
 
-    /// Takes over what a gateway has told, for the workers to read.
-    fn hear(&mut self, told: &Told, now_ms: u64) {
+    /// Takes over what a gateway has published, for the workers to read.
+    fn receive(&mut self, published: &Published, now_ms: u64) {
         if let Some(others) = &mut self.others {
-            others.hear(told, &mut self.shared, &mut self.scraping.place, now_ms);
+            others.receive(published, &mut self.shared, &mut self.scraping.place, now_ms);
         }
     }
 }
@@ -245,8 +245,8 @@ impl Worker {
     }
 
     fn read(&mut self, shared: &SharedData, published: Option<&Snapshot>, now_ms: u64) {
-        let heard = self.place.read(shared, self.core.loads_mut(), now_ms);
-        self.core.hear_all(&heard, now_ms);
+        let received = self.place.read(shared, self.core.loads_mut(), now_ms);
+        self.core.receive_all(&received, now_ms);
         if self.snapshot_reads.is_due(now_ms) {
             self.core.apply(published.cloned().into_iter().map(|snapshot| (0, snapshot)));
         }

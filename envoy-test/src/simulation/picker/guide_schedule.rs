@@ -21,7 +21,7 @@ use crate::model_server::engine::{Engine, Output};
 /// The share of the prompt's blocks that makes a pod a warm one.
 const AFFINITY: f64 = 0.8;
 
-/// What the schedule is told of the pods.
+/// What the schedule knows of the pods.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Figures {
     /// How fast they compute prompts.

@@ -1,6 +1,7 @@
 //! Who picks: the routing core with each of its strategies, and others to compare it with.
 
 pub(crate) mod default_weights;
+mod exchange;
 mod gateway;
 pub(crate) mod guide_schedule;
 pub(crate) mod oracle;
@@ -9,7 +10,6 @@ mod scraping;
 mod sent_blocks;
 mod setting;
 mod shared_data;
-mod telling;
 mod watch;
 
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub struct Request<'a> {
     pub session: Option<usize>,
 }
 
-/// Picks an engine for each request. It is told what a gateway sees of the answers, and may ask the engines' gauges at a
+/// Picks an engine for each request. It is given what a gateway sees of the answers, and may ask the engines' gauges at a
 /// tick; only the oracle looks further into an engine.
 pub trait Picker {
     /// The place of the engine to send it to.
@@ -54,17 +54,17 @@ pub trait Picker {
     fn tick(&mut self, _engines: &[Engine], _now: Duration) {}
 }
 
-/// How many gateways stand in front of the pool, how many workers each has, and whether gateways tell each other.
+/// How many gateways stand in front of the pool, how many workers each has, and whether gateways publish to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gateways {
     pub gateways: usize,
     pub workers: usize,
-    /// How long what one gateway tells takes to reach the others; `None`: they tell each other nothing.
+    /// How long what one gateway tells takes to reach the others; `None`: they publish to each other nothing.
     pub peers_ms: Option<u64>,
 }
 
 impl Gateways {
-    /// How late gateways that tell each other hear, at the usual interval: on the late side.
+    /// How late gateways that publish to each other receive, at the usual interval: on the late side.
     pub const LATENESS_MS: u64 = 25;
 }
 
@@ -79,7 +79,7 @@ impl Default for Gateways {
 pub struct Strategy {
     /// Of `routingStrategy`.
     pub name: &'static str,
-    /// Whether it is told of sessions.
+    /// Whether it knows of sessions.
     pub with_sessions: bool,
 }
 
@@ -90,7 +90,7 @@ pub enum PickerKind {
     RoundRobin,
     /// The core's LEAST_REQUEST.
     LeastRequest,
-    /// The core's DEFAULT, that is not told of sessions.
+    /// The core's DEFAULT, that knows of no sessions.
     Default,
     /// The core's DEFAULT with sessions.
     DefaultWithSessions,
@@ -109,7 +109,7 @@ pub enum PickerKind {
 }
 
 impl PickerKind {
-    /// Those that are told of no sessions, or need not be.
+    /// Those that know of no sessions, or need not be.
     pub const ALL: [PickerKind; 8] = [
         PickerKind::RoundRobin,
         PickerKind::LeastRequest,

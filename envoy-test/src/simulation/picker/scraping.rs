@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use inference_picker::config::Config;
-use inference_picker::load::LoadBook;
+use inference_picker::load::LoadTracker;
 use inference_picker::pool::{Discovered, Snapshot};
 use inference_picker::scrape::{Schedule, Scraper};
 
@@ -14,7 +14,7 @@ use crate::model_server::engine::{Engine, Eviction};
 /// What the companion service keeps.
 pub struct Scraping {
     scraper: Scraper,
-    loads: LoadBook,
+    loads: LoadTracker,
     pub place: Place,
     pub published: Option<Snapshot>,
     pub next_tick: Duration,
@@ -27,7 +27,7 @@ impl Scraping {
         let mut scraper =
             Scraper::new(config.pools[0].model_server, schedule, config.max_consecutive_failures);
         scraper.follow(&Discovered::at(addresses.clone()), 0);
-        let mut loads = LoadBook::default();
+        let mut loads = LoadTracker::default();
         for address in addresses {
             loads.id(address);
         }

@@ -4,8 +4,8 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use inference_picker::ledger::{CHUNKS_KEPT, Chunk, Heard, Ledger, Member};
-use inference_picker::load::LoadBook;
+use inference_picker::ledger::{CHUNKS_KEPT, Chunk, Ledger, Member, Received};
+use inference_picker::load::LoadTracker;
 use inference_picker::prefix::PromptEvent;
 use inference_picker::sessions::Buckets;
 
@@ -62,18 +62,18 @@ impl Place {
     }
 
     /// As the shell of a worker does.
-    pub fn read(&mut self, shared: &SharedData, loads: &mut LoadBook, now_ms: u64) -> Heard {
+    pub fn read(&mut self, shared: &SharedData, loads: &mut LoadTracker, now_ms: u64) -> Received {
         let mut ledger = shared.ledger.clone();
         ledger.refresh(now_ms);
         self.member.read(&ledger, loads, now_ms);
-        self.member.hear(&ledger, |number| shared.full_chunk(number))
+        self.member.receive(&ledger, |number| shared.full_chunk(number))
     }
 
     /// As the shell of a worker does.
     pub fn publish(
         &mut self,
         shared: &mut SharedData,
-        loads: &mut LoadBook,
+        loads: &mut LoadTracker,
         events: Vec<PromptEvent<'static>>,
         now_ms: u64,
     ) {

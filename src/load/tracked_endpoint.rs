@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::recent_adapters::{MAX_ADAPTERS, RecentAdapters};
-use super::{AdapterId, EndpointKey, EndpointLoad, InFlight, Oldest, Share};
+use super::{AdapterId, EndpointKey, EndpointLoad, InFlight, Oldest, RequestLoad};
 use crate::decayed_ratio::DecayedRatio;
 
 /// How fast endpoints are taken to compute prompts until one of a pool has been seen, in tokens a millisecond: a 7B model
@@ -33,13 +33,13 @@ const MAX_SPEEDUP: f64 = 16.0;
 const STEP_MS: f64 = 100.0;
 
 #[derive(Debug)]
-pub(super) struct Row {
+pub(super) struct TrackedEndpoint {
     pub(super) address: SocketAddr,
     pub(super) key: EndpointKey,
     /// Whether what this worker has there has changed since it was last taken to be published.
     pub(super) is_unpublished: bool,
-    /// The last round in which something was heard of it.
-    pub(super) heard_round: u64,
+    /// The last round in which something was received of it.
+    pub(super) received_round: u64,
     own: InFlight,
     /// This worker's requests without an output, by number.
     own_waiting: BTreeMap<u64, Waiting>,
@@ -79,13 +79,13 @@ impl Waiting {
     }
 }
 
-impl Row {
-    pub fn new(address: SocketAddr) -> Row {
-        Row {
+impl TrackedEndpoint {
+    pub fn new(address: SocketAddr) -> TrackedEndpoint {
+        TrackedEndpoint {
             address,
             key: EndpointKey::of(address),
             is_unpublished: false,
-            heard_round: 0,
+            received_round: 0,
             own: InFlight::default(),
             own_waiting: BTreeMap::new(),
             started: 0,
@@ -163,7 +163,7 @@ impl Row {
     }
 
     /// Counts a request, and numbers it.
-    pub fn start(&mut self, share: Share, now_ms: u64) -> u64 {
+    pub fn start(&mut self, share: RequestLoad, now_ms: u64) -> u64 {
         let number = self.started;
         self.started += 1;
         let assumed_output_ms = (!share.streamed).then(|| self.done_by_ms(share.tokens, now_ms));
@@ -187,7 +187,7 @@ impl Row {
         if seen {
             let tokens = f64::from(waiting.tokens) + self.stop_waiting_unseen(number);
             // Since this worker's last one was done, or since it had something to do there, the endpoint has worked on
-            // this and on what others had there, of which they tell later.
+            // this and on what others had there, of which they publish later.
             let share = own.waiting_tokens as f64 / all.waiting_tokens.max(1) as f64;
             self.observe_prefill(tokens, own.working_ms(now_ms) as f64 * share);
         }

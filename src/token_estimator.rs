@@ -34,7 +34,7 @@ const ANSWER_MEMORY: f64 = 1_000.0;
 
 /// What is known of each model, by its name at the servers.
 #[derive(Debug, Default)]
-pub struct ModelSizes {
+pub struct TokenEstimator {
     by_model: HashMap<String, Sizes>,
 }
 
@@ -53,7 +53,7 @@ impl Default for Sizes {
     }
 }
 
-impl ModelSizes {
+impl TokenEstimator {
     /// A prompt's size, at least 1, from its estimate.
     pub fn prompt_tokens(&self, model: &str, estimated_tokens: u32) -> u32 {
         let scale = self.by_model.get(model).map_or(1.0, |sizes| sizes.scale.value());
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn sizes_are_guesses_until_servers_have_reported_and_each_model_has_its_own() {
-        let mut sizes = ModelSizes::default();
+        let mut sizes = TokenEstimator::default();
         assert_eq!((sizes.prompt_tokens("m", 300), sizes.answer_tokens("m")), (300, 200));
         for _ in 0..2_000 {
             sizes.observe("m", 1_000, 1_500, Some(20));
@@ -111,14 +111,14 @@ mod tests {
 
     #[test]
     fn an_answer_whose_length_is_not_told_teaches_nothing_about_lengths() {
-        let mut sizes = ModelSizes::default();
+        let mut sizes = TokenEstimator::default();
         sizes.observe("m", 10, 10, None);
         assert_eq!(sizes.answer_tokens("m"), 200);
     }
 
     #[test]
     fn what_cannot_be_is_not_believed() {
-        let mut sizes = ModelSizes::default();
+        let mut sizes = TokenEstimator::default();
         for _ in 0..1_000 {
             sizes.observe("m", 1_000, u32::MAX, Some(1));
         }
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn no_single_prompt_decides_for_all_however_long() {
-        let mut sizes = ModelSizes::default();
+        let mut sizes = TokenEstimator::default();
         for _ in 0..2_000 {
             sizes.observe("m", 1_000, 1_000, Some(1));
         }
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn no_number_of_names_makes_it_grow_without_end() {
-        let mut sizes = ModelSizes::default();
+        let mut sizes = TokenEstimator::default();
         for name in 0..MAX_MODELS + 10 {
             sizes.observe(&name.to_string(), 1, 1, Some(1));
         }
