@@ -77,6 +77,22 @@ pub fn pool(planned: &PlannedPool<'_>, defaults: &[Default], settings: &Settings
         cluster: planned.service.cluster(),
         routing_strategy: planned.pool.strategy.clone(),
         default_targets: defaults.iter().find(|of| of.pool == *name).map(|of| of.targets.clone()),
-        settings: settings.pool(name).map(|(_, pool)| pool.fields.clone()).unwrap_or_default(),
+        settings: with_prefill(
+            planned,
+            settings.pool(name).map(|(_, pool)| pool.fields.clone()).unwrap_or_default(),
+        ),
     }
+}
+
+/// The settings of a pool, of which who computes its prompts is not theirs to say where its pods have roles.
+fn with_prefill(planned: &PlannedPool<'_>, mut settings: Map<String, Value>) -> Map<String, Value> {
+    if let Some(prefill) = &planned.prefill {
+        let mut rule = match settings.remove("prefill") {
+            Some(Value::Object(rule)) => rule,
+            _ => Map::new(),
+        };
+        rule.insert("pool".to_owned(), prefill.clone().into());
+        settings.insert("prefill".to_owned(), rule.into());
+    }
+    settings
 }

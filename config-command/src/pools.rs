@@ -5,15 +5,18 @@
 //! `app` of the pool's selector names, which is ASM's rule. If Services are to be made, a pool without any of these gets one,
 //! under the name and the port that Istio would give it.
 //!
+//! A pool whose pods have roles is two of the plugin's: of its own cluster, and of the Service that selects those of its pods
+//! which compute prompts. Whoever is in both is the second's alone, which the plugin sees to.
+//!
 //! No resource can name a Service of another namespace: only options may.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sha2::{Digest, Sha256};
 
 use crate::arguments::{Deployment, Options};
 use crate::findings::Findings;
-use crate::resources::{Inventory, Pool, Service as Resource};
+use crate::resources::{Inventory, PREFILL_ANNOTATION, Pool, Service as Resource};
 
 /// The port of the Service that Istio makes for a pool, whatever the pool's own.
 const ISTIO_SERVICE_PORT: u16 = 54321;
@@ -23,6 +26,8 @@ const ISTIO_SERVICE_INFIX: &str = "-ip-";
 const ISTIO_SERVICE_HASH_BYTES: usize = 4;
 /// The longest name of a Service; a pool's longer name is cut.
 const MAX_SERVICE_NAME_BYTES: usize = 63;
+/// What the names of a pool's pods that compute prompts have behind the pool's.
+const PREFILL_SUFFIX: &str = "-prefill";
 
 /// The label that has Istio make a cluster with `override_host` of a Service. It is Istio's internal one.
 pub const INFERENCE_LABEL: (&str, &str) = ("internal.istio.io/service-semantics", "inferencepool");
@@ -53,6 +58,10 @@ pub struct PlannedPool<'a> {
     pub service: Service,
     /// The name of the Service, if it is to be made.
     pub made: Option<String>,
+    /// What the Service selects.
+    pub selector: &'a BTreeMap<String, String>,
+    /// The plugin's pool of those of its pods that compute prompts.
+    pub prefill: Option<String>,
 }
 
 /// Finds every pool's Service; pools without one, and those that the plugin could not tell apart, are refused.
@@ -69,15 +78,22 @@ pub fn plan<'a>(
     }
     let mut names = HashSet::new();
     let mut finder = Finder { inventory, options, makes_services, findings };
-    let pools: Vec<_> = inventory
-        .pools
-        .iter()
-        .filter_map(|pool| {
-            let (service, made) = finder.service(pool)?;
-            Some(PlannedPool { pool, name: name(pool, &mut names, finder.findings), service, made })
-        })
-        .collect();
-    refuse_same_clusters(&pools, findings);
+    let mut pools = Vec::new();
+    for pool in &inventory.pools {
+        if let Some((service, made)) = finder.service(pool) {
+            let name = name(pool, &mut names, finder.findings);
+            pools.push(PlannedPool { pool, name, service, made, selector: &pool.labels, prefill: None });
+        }
+    }
+    refuse_same_clusters(&pools, finder.findings);
+    // Behind all others, so that who looks for an InferencePool's finds its own first.
+    let mut prefills = Vec::new();
+    for own in &mut pools {
+        let prefill = finder.prefill(own.pool, &own.name, &mut names);
+        own.prefill = prefill.as_ref().map(|prefill| prefill.name.clone());
+        prefills.extend(prefill);
+    }
+    pools.extend(prefills);
     pools
 }
 
@@ -138,16 +154,51 @@ impl Finder<'_, '_> {
         Some((self.guessed(pool)?, None))
     }
 
+    /// The plugin's pool of those of a pool's pods that compute prompts, where they have roles. `name`: the pool's own.
+    fn prefill<'p>(
+        &mut self,
+        pool: &'p Pool,
+        name: &str,
+        names: &mut HashSet<String>,
+    ) -> Option<PlannedPool<'p>> {
+        let labels = pool.prefill_labels.as_ref()?;
+        let path = format!("metadata.annotations['{PREFILL_ANNOTATION}']");
+        let name = format!("{name}{PREFILL_SUFFIX}");
+        if !names.insert(name.clone()) {
+            let problem = format!("needs the name `{name}`, which is another InferencePool's");
+            self.findings.refuse(&pool.identity, &path, problem);
+            return None;
+        }
+        let made = istio_service_name(&format!("{}{PREFILL_SUFFIX}", pool.identity.name));
+        let read = self.read_near(pool, &made).find(|(service, _)| service.selector == *labels);
+        let read = read.map(|(service, port)| self.at(pool, &service.identity.name, port));
+        let (service, made) = match read {
+            Some(read) => (read, None),
+            None if self.makes_services => (self.at(pool, &made, ISTIO_SERVICE_PORT), Some(made)),
+            None => {
+                let problem = "needs a Service that selects the pool's labels and llm-d.ai/role: prefill; none was read, and \
+                               --make-services makes one";
+                self.findings.refuse(&pool.identity, &path, problem);
+                return None;
+            }
+        };
+        Some(PlannedPool { pool, name, service, made, selector: labels, prefill: None })
+    }
+
+    /// The Services that were read in a pool's namespace, with the port that leads to the pool's, but for the one that is made
+    /// under this name.
+    fn read_near<'s>(&'s self, pool: &'s Pool, made: &'s str) -> impl Iterator<Item = (&'s Resource, u16)> {
+        let is_near = move |service: &&Resource| {
+            service.identity.namespace == pool.identity.namespace && service.identity.name != made
+        };
+        let near = self.inventory.services.iter().filter(is_near);
+        near.filter_map(|service| Some((service, service.port_to(pool.port())?)))
+    }
+
     /// Among the Services that were read, the one that selects the same pods, or the one that the label `app` names.
     fn read(&self, pool: &Pool) -> Option<(String, u16)> {
-        let mut all = self.inventory.services.iter();
         let own = istio_service_name(&pool.identity.name);
-        let is_near = |service: &&Resource| {
-            service.identity.namespace == pool.identity.namespace && service.identity.name != own
-        };
-        let mut near =
-            all.by_ref().filter(is_near).filter_map(|service| Some((service, service.port_to(pool.port())?)));
-        let mut all: Vec<_> = near.by_ref().collect();
+        let mut all: Vec<_> = self.read_near(pool, &own).collect();
         all.sort_by_key(|(service, _)| {
             (Some(service.identity.name.as_str()) != pool.app(), &service.identity.name)
         });

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::arguments::Deployment;
 use crate::pools::{INFERENCE_LABEL, PlannedPool, made_port};
+use crate::resources::Identity;
 
 /// The label by which a Service is known to be a pool's: the pool's name, or what of it fits into a label.
 pub const POOL_LABEL: &str = "inference-picker/pool";
@@ -83,7 +84,7 @@ pub fn made(planned: &PlannedPool<'_>, deployment: Deployment) -> anyhow::Result
         },
         spec: Spec {
             cluster_ip: "None",
-            selector: &planned.pool.labels,
+            selector: planned.selector,
             ports: ports
                 .map(|(index, port)| Port {
                     name: format!("http-{index}"),
@@ -94,7 +95,9 @@ pub fn made(planned: &PlannedPool<'_>, deployment: Deployment) -> anyhow::Result
         },
     };
     let yaml = serde_saphyr::to_string(&service)?;
-    Ok(format!("# The Service of the pool {}/{}, which has none.\n{yaml}", identity.namespace, identity.name))
+    let which = if planned.selector == &planned.pool.labels { "" } else { "those that compute prompts of " };
+    let Identity { namespace, name, .. } = identity;
+    Ok(format!("# The Service of {which}the pool {namespace}/{name}, which has none.\n{yaml}"))
 }
 
 /// As much of a name as a label may have, which ends in a letter or digit.

@@ -55,7 +55,9 @@ fn refuse_parts(draft: &Draft<'_>, settings: &Settings, findings: &mut Findings)
     }
     for (planned, pool) in draft.pools.iter().zip(&draft.document.pools) {
         let alone = crate::document::Pool { default_targets: None, ..pool.clone() };
-        if let Err(error) = parse(&json!({"adminCluster": "admin", "pools": [alone]}))? {
+        let pools = std::iter::once(json!(alone)).chain(planned.prefill.as_deref().map(stand_in_pool));
+        let pools: Vec<_> = pools.collect();
+        if let Err(error) = parse(&json!({"adminCluster": "admin", "pools": pools}))? {
             refuse_pool(planned, settings, &error, findings);
         }
     }

@@ -319,3 +319,70 @@ fn a_gateway_is_configured_in_the_way_that_its_annotation_says() {
     );
     assert!(!plan.texts[1].contains("kind: WasmPlugin"));
 }
+
+const PREFILL: &str = "inference-picker/prefill";
+
+fn with_roles(mut pool: Value, value: &Value) -> Value {
+    pool["metadata"]["annotations"] = json!({PREFILL: value});
+    pool
+}
+
+/// The resources of this kind, as they are to be.
+fn of_kind(plan: &Plan, kind: &str) -> Vec<Value> {
+    let documents = plan.texts.iter().flat_map(|text| text.split("---\n"));
+    let documents = documents.map(|document| serde_saphyr::from_str::<Value>(document).unwrap());
+    documents.filter(|document| document["kind"] == kind).collect()
+}
+
+fn by_role() -> Value {
+    with_roles(pool("a", "chat", "vllm"), &json!("by-role"))
+}
+
+#[test]
+fn pods_that_have_the_role_compute_the_prompts_of_their_pool() {
+    let plan = planned(&[by_role()], &mut LastGood::default(), "wasm-plugin");
+    assert!(plan.is_whole, "{:?}", plan.findings);
+    let [service] = &of_kind(&plan, "Service")[..] else { panic!("{:?}", plan.texts) };
+    assert_eq!(service["spec"]["selector"], json!({"app": "vllm", "llm-d.ai/role": "prefill"}));
+    let name = service["metadata"]["name"].as_str().unwrap();
+    let [plugin] = &of_kind(&plan, "WasmPlugin")[..] else { panic!("{:?}", plan.texts) };
+    let pools = &plugin["spec"]["pluginConfig"]["pools"];
+    assert_eq!(pools[0]["name"], "chat");
+    assert_eq!(pools[0]["prefill"], json!({"pool": "chat-prefill"}));
+    assert_eq!(pools[1]["name"], "chat-prefill");
+    assert_eq!(pools[1]["cluster"], format!("outbound|54321||{name}.a.svc.cluster.local"));
+    // What was made is among the resources the next time, and nobody else's.
+    let again = planned(&[by_role(), service.clone()], &mut LastGood::default(), "wasm-plugin");
+    assert_eq!(again.texts, plan.texts);
+}
+
+#[test]
+fn who_selects_the_pods_that_compute_prompts_already_is_left_as_it_is() {
+    let spec = json!({"selector": {"app": "vllm", "llm-d.ai/role": "prefill"}, "ports": [{"port": 80, "targetPort": 8000}]});
+    let service = object("v1", "Service", ("a", "computes"), &spec);
+    let plan = planned(&[by_role(), service], &mut LastGood::default(), "wasm-plugin");
+    assert_eq!(of_kind(&plan, "Service"), [] as [Value; 0]);
+    let plugins = of_kind(&plan, "WasmPlugin");
+    assert_eq!(
+        plugins[0]["spec"]["pluginConfig"]["pools"][1]["cluster"],
+        "outbound|80||computes.a.svc.cluster.local"
+    );
+}
+
+#[test]
+fn roles_that_are_not_right_are_refused_by_the_annotation() {
+    let check = |objects: &[Value], problem: &str| {
+        let plan = planned(objects, &mut LastGood::default(), "wasm-plugin");
+        let is_it = |finding: &&inference_picker_config::findings::Finding| {
+            finding.severity == Severity::Error && finding.problem.contains(problem)
+        };
+        assert!(plan.findings.iter().any(|finding| is_it(&finding)), "{:?}", plan.findings);
+    };
+    for value in [json!("by-name"), json!(""), json!(true), json!({"by": "role"})] {
+        check(
+            &[with_roles(pool("a", "chat", "vllm"), &value)],
+            "metadata.annotations['inference-picker/prefill']",
+        );
+    }
+    check(&[by_role(), pool("a", "chat-prefill", "other")], "needs the name `chat-prefill`");
+}

@@ -370,10 +370,10 @@ fn objectives_tenants_and_default_targets_that_are_not_right_are_refused_by_fiel
 
 /// Two pools, of which the first has its prompts computed by this rule, and the second by that one.
 fn with_prefill(first: &str, second: &str) -> String {
-    let pool = |name: &str, more: &str| {
-        format!(r#"{{"name":"{name}","cluster":"{name}","endpoints":["10.0.0.1:8000"]{more}}}"#)
+    let pool = |name: &str, host: u8, more: &str| {
+        format!(r#"{{"name":"{name}","cluster":"{name}","endpoints":["10.0.0.{host}:8000"]{more}}}"#)
     };
-    format!(r#"{{"pools":[{},{}]}}"#, pool("d", first), pool("p", second))
+    format!(r#"{{"pools":[{},{}]}}"#, pool("d", 1, first), pool("p", 2, second))
 }
 
 #[test]
@@ -411,6 +411,9 @@ fn a_pool_computes_the_prompts_of_another_one_and_has_nothing_else_to_do() {
     let model = r#"{"models":[{"modelName":"m","poolRef":{"name":"p"}}],"#;
     let document = with_prefill(r#","prefill":{"pool":"p"}"#, "").replacen('{', model, 1);
     refused(&document, "models[0].poolRef.name", "computes the prompts of another one");
+    let both = with_prefill(r#","prefill":{"pool":"p"}"#, "")
+        .replace("\"10.0.0.1:8000\"", "\"10.0.0.1:8000\",\"10.0.0.2:8000\"");
+    refused(&both, "pools[0].endpoints[1]", "computes this pool's prompts");
 }
 
 #[test]

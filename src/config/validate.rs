@@ -232,6 +232,7 @@ fn set_prefills(pools: &mut [Pool], raw: Vec<Option<raw::Prefill>>) -> Result<()
         if prefills.iter().any(|(other, _)| *other == prefill.pool) {
             return refuse(&at(*index, "pool"), "names a pool that has `prefill` itself");
         }
+        refuse_both_roles(pools, *index, prefill.pool)?;
     }
     for (index, prefill) in prefills {
         if let Some(pool) = pools.get_mut(index) {
@@ -239,6 +240,20 @@ fn set_prefills(pools: &mut [Pool], raw: Vec<Option<raw::Prefill>>) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Who is listed has one role. Of discovered endpoints the scraper sees to that.
+fn refuse_both_roles(pools: &[Pool], index: usize, prefill: usize) -> Result<(), ConfigError> {
+    let listed =
+        |place: usize| pools.get(place).and_then(|pool| pool.endpoints.as_deref()).unwrap_or_default();
+    let computes: HashSet<&SocketAddr> = listed(prefill).iter().collect();
+    match listed(index).iter().position(|address| computes.contains(address)) {
+        Some(number) => {
+            let path = format!("pools[{index}].endpoints[{number}]");
+            refuse(&path, "is also one of the pool that computes this pool's prompts")
+        }
+        None => Ok(()),
+    }
 }
 
 fn metrics(

@@ -11,7 +11,7 @@ use super::recorder::{GAUGE_INTERVAL_MS, Recorder};
 use super::sessions;
 use super::shared::{Exchange, LeasePlace, SnapshotPlace};
 use super::ticks::{BUSY_TICK_MS, IDLE_SCRAPER_TICK_MS, IDLE_TICK_MS};
-use crate::config::{self, Config, ScrapeBy};
+use crate::config::{self, Config, ScrapeBy, WhenGone};
 use crate::interval::Interval;
 use crate::ledger::Ledger;
 use crate::load::LoadTracker;
@@ -72,6 +72,10 @@ struct PoolScraping {
     discovery: Option<Discovery>,
     /// The endpoints that are configured; `None`: those of the cluster.
     configured: Option<Vec<SocketAddr>>,
+    /// Who computes its prompts.
+    prefill: Option<config::Prefill>,
+    /// Its hosts as Envoy listed them last; `None` until it has, unless they are configured.
+    listed: Option<Discovered>,
     /// Whether the cluster had hosts that cannot be named when it was last looked at.
     has_unnamed: bool,
     /// When gauges are written, and of which endpoints they were.
@@ -89,14 +93,18 @@ enum Call {
 
 impl Scraping {
     pub fn new(config: &Config, me: u64) -> Scraping {
-        Scraping {
+        let mut scraping = Scraping {
             timeout_ms: config.scrape_timeout_ms,
             pools: config.pools.iter().map(|pool| PoolScraping::new(config, pool, me)).collect(),
             calls: HashMap::new(),
             budget: Budget::new(config.scrape_budget),
             recorder: Recorder::new(config),
             peers: PeersAsking::new(config, me),
+        };
+        for place in 0..config.pools.len() {
+            scraping.follow(place, host::now_ms());
         }
+        scraping
     }
 
     /// Whether something is scraped here, so that what is in flight is to be known at every tick.
@@ -278,22 +286,48 @@ impl Scraping {
         let Some(pool) = self.pools.get_mut(index) else { return false };
         let Some(discovery) = &mut pool.discovery else { return false };
         match discovery.answered() {
-            Ok(discovered) => pool.follow(discovered, now_ms),
+            Ok(discovered) => {
+                pool.list(discovered);
+                self.follow(index, now_ms)
+            }
             Err(problem) => {
                 pool.discovery_failed(index, &problem, &mut self.recorder);
                 false
             }
         }
     }
+
+    /// Follows what is listed of a pool, and so of those whose prompts it computes; whether others are than before.
+    fn follow(&mut self, index: usize, now_ms: u64) -> bool {
+        let computes_for = |pool: &PoolScraping| pool.prefill.is_some_and(|prefill| prefill.pool == index);
+        let pools = self.pools.iter().enumerate();
+        let affected = pools.filter(|(place, pool)| *place == index || computes_for(pool));
+        let usable = affected.filter_map(|(place, pool)| Some((place, self.usable(pool)?)));
+        let usable: Vec<_> = usable.collect();
+        let mut changed = false;
+        for (place, usable) in usable {
+            if let Some(pool) = self.pools.get_mut(place) {
+                changed |= pool.scraper.follow(&usable, now_ms);
+            }
+        }
+        changed
+    }
+
+    /// The hosts of a pool that may answer requests, once they are known.
+    fn usable(&self, pool: &PoolScraping) -> Option<Discovered> {
+        let listed = pool.listed.clone()?;
+        let prefill = pool.prefill.and_then(|rule| Some((rule, self.pools.get(rule.pool)?.listed.as_ref()?)));
+        Some(match prefill {
+            Some((rule, prefill)) => listed.without_prefill(prefill, rule.when_gone == WhenGone::Together),
+            None => listed,
+        })
+    }
 }
 
 impl PoolScraping {
     fn new(config: &Config, pool: &config::Pool, me: u64) -> PoolScraping {
-        let mut scraper =
+        let scraper =
             Scraper::new(pool.model_server, Schedule::of(config, pool), config.max_consecutive_failures);
-        if let Some(endpoints) = &pool.endpoints {
-            scraper.follow(&Discovered::at(endpoints.iter().copied()), host::now_ms());
-        }
         PoolScraping {
             name: pool.name.clone(),
             metrics: pool.metrics.clone(),
@@ -303,14 +337,16 @@ impl PoolScraping {
             scraper,
             discovery: Discovery::new(config, &pool.cluster),
             configured: pool.endpoints.clone(),
+            prefill: pool.prefill,
+            listed: pool.endpoints.as_ref().map(|endpoints| Discovered::at(endpoints.iter().copied())),
             has_unnamed: false,
             gauges: Interval::new(GAUGE_INTERVAL_MS),
             gauged: HashSet::new(),
         }
     }
 
-    /// Follows what Envoy lists; whether others are listed than before.
-    fn follow(&mut self, discovered: Discovered, now_ms: u64) -> bool {
+    /// Remembers what Envoy lists.
+    fn list(&mut self, discovered: Discovered) {
         let discovered = match &self.configured {
             Some(configured) => discovered.of_configured(configured),
             None => discovered,
@@ -323,7 +359,7 @@ impl PoolScraping {
                 discovered.unnamed
             );
         }
-        self.scraper.follow(&discovered, now_ms)
+        self.listed = Some(discovered);
     }
 
     /// Whether the pool is this one's to scrape. Who begins to takes the endpoints over of which another has written gauges.

@@ -104,6 +104,20 @@ impl Discovered {
         });
         Discovered { endpoints: endpoints.collect(), unnamed: 0 }
     }
+
+    /// Without those that are also in `prefill`, the cluster of the pool that computes its prompts: they are not to be picked for
+    /// answers. `serve_both`: where none of the others takes requests, all of them stay, so that they do both.
+    pub fn without_prefill(mut self, prefill: &Discovered, serve_both: bool) -> Discovered {
+        let computes: HashSet<SocketAddr> = prefill.endpoints.iter().map(|host| host.address).collect();
+        let is_left = |host: &DiscoveredEndpoint| !computes.contains(&host.address);
+        let takes_requests = |host: &DiscoveredEndpoint| {
+            is_left(host) && matches!(host.host.health, HostHealth::Healthy | HostHealth::Degraded)
+        };
+        if !serve_both || self.endpoints.iter().any(takes_requests) {
+            self.endpoints.retain(is_left);
+        }
+        self
+    }
 }
 
 #[derive(Deserialize)]
@@ -320,6 +334,33 @@ mod tests {
         check_name(r#"{"envoy_internal_address":{"server_listener_name":"inner"}}"#, None);
         check_name(r#"{"pipe":{"path":"/run/model.sock"}}"#, None);
         check_name("{}", None);
+    }
+
+    /// Of the hosts 1 to 3, of which these have this health, those that are left beside a cluster of the hosts 2, 3 and 9.
+    #[track_caller]
+    fn check_without_prefill(serve_both: bool, health: [HostHealth; 3], expected: &[u8]) {
+        let at = |last: u8| SocketAddr::from(([10, 0, 0, last], 8000));
+        let hosts = health.into_iter().zip(1..).map(|(health, last)| DiscoveredEndpoint {
+            address: at(last),
+            host: EnvoyHost { health, ..EnvoyHost::default() },
+        });
+        let discovered = Discovered { endpoints: hosts.collect(), unnamed: 0 };
+        let left = discovered.without_prefill(&Discovered::at([2, 3, 9].map(at)), serve_both);
+        let left: Vec<SocketAddr> = left.endpoints.into_iter().map(|host| host.address).collect();
+        let expected: Vec<SocketAddr> = expected.iter().map(|last| at(*last)).collect();
+        assert_eq!(left, expected, "{health:?}");
+    }
+
+    #[test]
+    fn who_computes_the_prompts_answers_only_where_nobody_else_can_and_may() {
+        use HostHealth::{Degraded, Excluded, Healthy, Unhealthy};
+        for serve_both in [true, false] {
+            check_without_prefill(serve_both, [Healthy, Healthy, Healthy], &[1]);
+            check_without_prefill(serve_both, [Degraded, Healthy, Unhealthy], &[1]);
+        }
+        check_without_prefill(true, [Unhealthy, Healthy, Healthy], &[1, 2, 3]);
+        check_without_prefill(true, [Excluded, Healthy, Unhealthy], &[1, 2, 3]);
+        check_without_prefill(false, [Unhealthy, Healthy, Healthy], &[1]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! InferencePool: the pods that serve the same base model, in the experimental and in the stable version.
 //!
-//! Carried over: name, ports, the selector's labels, and the annotation that names the routing strategy. The endpoint picker
-//! is what the plugin takes the place of; of references to one it counts only whether there is one, because Istio makes no
+//! Carried over: name, ports, the selector's labels, and the annotations that name the routing strategy and say that pods have
+//! roles. The endpoint picker is what the plugin takes the place of; of references to one it counts only whether there is one, because Istio makes no
 //! Service for a pool without.
 
 use std::collections::BTreeMap;
@@ -14,6 +14,17 @@ use crate::findings::Findings;
 
 /// The annotation of Alibaba Cloud's Gateway with Inference Extension that names a pool's routing strategy.
 pub const STRATEGY_ANNOTATION: &str = "inference.networking.x-k8s.io/routing-strategy";
+
+/// The annotation by which pods of a pool that have the role `prefill` compute the prompts of the others.
+pub const PREFILL_ANNOTATION: &str = "inference-picker/prefill";
+/// Its only value.
+const BY_ROLE: &str = "by-role";
+/// The label that llm-d's pods have, and its value on those that only compute prompts.
+const ROLE_LABEL: &str = "llm-d.ai/role";
+const PREFILL_ROLE: &str = "prefill";
+
+/// The annotations that are looked at.
+pub const ANNOTATIONS: [&str; 2] = [STRATEGY_ANNOTATION, PREFILL_ANNOTATION];
 
 /// The label by which ASM finds the Service of a pool's pods: it has to bear the Service's name.
 const SERVICE_LABEL: &str = "app";
@@ -30,6 +41,8 @@ pub struct Pool {
     pub ports: Vec<u16>,
     /// What its pods have.
     pub labels: BTreeMap<String, String>,
+    /// What those of its pods have that only compute prompts, where there are such.
+    pub prefill_labels: Option<BTreeMap<String, String>>,
     /// Whether Istio itself makes a Service of it: a pool of the stable version that names an endpoint picker.
     pub is_istios: bool,
     /// Whether it is of the stable version.
@@ -70,7 +83,7 @@ impl Pool {
     /// Reads `inference.networking.x-k8s.io/v1alpha1` and `v1alpha2`.
     pub fn experimental(resource: &Resource, findings: &mut Findings) -> Option<Pool> {
         let spec: Experimental = resource.spec(findings)?;
-        let pool = Pool::new(resource, spec.selector, vec![spec.target_port_number]);
+        let pool = Pool::new(resource, spec.selector, vec![spec.target_port_number], findings)?;
         pool.with_valid_ports(|_| "spec.targetPortNumber".to_owned(), findings)
     }
 
@@ -86,20 +99,39 @@ impl Pool {
             return None;
         }
         let ports = spec.target_ports.iter().map(|port| port.number).collect();
-        let mut pool = Pool::new(resource, spec.selector.match_labels, ports);
+        let mut pool = Pool::new(resource, spec.selector.match_labels, ports, findings)?;
         (pool.is_stable, pool.is_istios) = (true, spec.endpoint_picker_ref.is_some());
         pool.with_valid_ports(|index| format!("spec.targetPorts[{index}].number"), findings)
     }
 
-    fn new(resource: &Resource, labels: BTreeMap<String, String>, ports: Vec<u16>) -> Pool {
-        Pool {
+    fn new(
+        resource: &Resource,
+        labels: BTreeMap<String, String>,
+        ports: Vec<u16>,
+        findings: &mut Findings,
+    ) -> Option<Pool> {
+        let has_roles = match resource.annotations.get(PREFILL_ANNOTATION) {
+            None => false,
+            Some(Value::String(value)) if value == BY_ROLE => true,
+            Some(value) => {
+                let path = format!("metadata.annotations['{PREFILL_ANNOTATION}']");
+                findings.refuse(&resource.identity, &path, format!("{value} is not \"{BY_ROLE}\""));
+                return None;
+            }
+        };
+        let prefill_labels = has_roles.then(|| {
+            let role = (ROLE_LABEL.to_owned(), PREFILL_ROLE.to_owned());
+            labels.clone().into_iter().chain([role]).collect()
+        });
+        Some(Pool {
             identity: resource.identity.clone(),
             strategy: resource.annotations.get(STRATEGY_ANNOTATION).cloned(),
             ports,
             labels,
+            prefill_labels,
             is_istios: false,
             is_stable: false,
-        }
+        })
     }
 
     /// The first port, by which Istio names the pool's cluster.

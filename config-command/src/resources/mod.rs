@@ -20,7 +20,7 @@ pub use identity::{Identity, Key};
 pub use inference_model::{Model, PoolRef, Target};
 pub use inference_model_rewrite::{Rewrite, Rule};
 pub use inference_objective::Objective;
-pub use inference_pool::{Pool, STRATEGY_ANNOTATION};
+pub use inference_pool::{ANNOTATIONS, PREFILL_ANNOTATION, Pool, STRATEGY_ANNOTATION};
 pub use llm_route::{Backend, Match, Route, Rule as RouteRule, WeightedBackend};
 pub use resource::{Resource, in_document};
 pub use service::Service;

@@ -79,7 +79,7 @@ impl Resource {
     /// The document that it is read from again: what is looked at, and nothing else.
     pub fn document(&self) -> Value {
         let Identity { api_version, kind, namespace, name, created, uid, .. } = &self.identity;
-        let known = |(key, _): &(&String, &Value)| key.as_str() == super::STRATEGY_ANNOTATION;
+        let known = |(key, _): &(&String, &Value)| super::ANNOTATIONS.contains(&key.as_str());
         let annotations: Map<String, Value> =
             self.annotations.iter().filter(known).map(|(key, value)| (key.clone(), value.clone())).collect();
         json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": namespace,

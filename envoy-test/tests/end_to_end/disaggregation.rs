@@ -7,7 +7,8 @@ use envoy_test::model_server::{ServerSettings, Sidecar};
 use serde_json::{Value, json};
 
 use crate::gateway::{
-    BODY_MODES, DEFERRED, DISAGGREGATION, Gateway, STOP_ITERATION, Setup, chat, pod, until,
+    BODY_MODES, CLUSTER, DEFERRED, DISAGGREGATION, Gateway, STOP_ITERATION, Setup, WORKER_SCRAPING, chat,
+    pod, until,
 };
 
 /// The header that names the pod that computes the prompt.
@@ -185,6 +186,36 @@ fn a_pool_that_must_have_its_prompts_computed_elsewhere_says_that_nobody_is_ther
     assert_eq!(refused.json().unwrap()["error"]["code"], "no_prefill_endpoint");
     assert_eq!(refused.header("x-llm-d-request-dropped-reason"), Some("rejected-no-endpoints"));
     assert_eq!(gateway.send(chat("tiny")).status, 200, "short ones are served");
+}
+
+/// With these pods in the pool's cluster, and the last two of all in that of those that compute its prompts.
+fn start_with_both_roles(pods: &'static [usize]) -> Gateway {
+    let with_prefill = |plugin: &mut Value| {
+        plugin["pools"][0]["prefill"] = json!({"pool": "prefill"});
+        let pools = plugin["pools"].as_array_mut().unwrap();
+        pools.push(json!({"name": "prefill", "cluster": "prefill"}));
+    };
+    let setup = Setup::new(WORKER_SCRAPING).plugin(with_prefill).unscraped().envoy(|envoy| {
+        let mut cluster = envoy.cluster(CLUSTER).clone();
+        cluster["name"] = "prefill".into();
+        envoy.at("/static_resources/clusters").as_array_mut().unwrap().push(cluster);
+    });
+    setup.start_with(|envoy, addresses| {
+        let at = |places: &[usize]| places.iter().map(|place| addresses[*place]).collect::<Vec<_>>();
+        envoy.set_endpoints(CLUSTER, &at(pods));
+        envoy.set_endpoints("prefill", &at(&PREFILL));
+    })
+}
+
+#[test]
+fn a_pod_that_computes_prompts_answers_only_where_no_other_can() {
+    for (pods, expected) in [(&[0, 1, 2, 3][..], &DECODE), (&PREFILL[..], &PREFILL)] {
+        let gateway = start_with_both_roles(pods);
+        until(&format!("of {pods:?} these answer: {expected:?}"), || {
+            let shares = gateway.shares(&gateway.burst(vec![chat("tiny"); 16]));
+            (0..4).all(|place| (shares[place] > 0) == expected.contains(&place))
+        });
+    }
 }
 
 #[test]
