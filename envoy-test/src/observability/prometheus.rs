@@ -155,7 +155,7 @@ fn configuration_for(admins: &[SocketAddr], scrape_interval: Duration) -> Result
     let mut document: Value = serde_saphyr::from_str(&text)?;
     let interval = format!("{}ms", scrape_interval.as_millis());
     document["global"] = json!({"scrape_interval": interval, "evaluation_interval": interval});
-    document["rule_files"] = json!([super::file("alerts.yaml")]);
+    document["rule_files"] = json!([super::file("alerts.yaml"), super::file("llm-d-aliases.yaml")]);
     let targets: Vec<String> = admins.iter().map(SocketAddr::to_string).collect();
     document["scrape_configs"][0]["static_configs"] = json!([{"targets": targets}]);
     Ok(document)

@@ -47,7 +47,8 @@ fn promtool_accepts_rules_and_scrape_jobs() {
     if is_skipped() {
         return;
     }
-    promtool_accepts(&["check", "rules", "alerts.yaml"]);
+    promtool_accepts(&["check", "rules", "alerts.yaml", "llm-d-aliases.yaml"]);
+    promtool_accepts(&["test", "rules", "llm-d-aliases-test.yaml"]);
     promtool_accepts(&["check", "config", "prometheus.yaml"]);
     // Debian's Prometheus cannot discover Kubernetes's pods; all else of that job is checked.
     let text = fs::read_to_string(file("prometheus-istio.yaml")).unwrap();
@@ -101,7 +102,7 @@ fn every_expression_of_dashboard_and_alerts_returns_data_under_load() {
     }
     assert!(missing.is_empty(), "no data after {STEPS_MAX} scrapes: {missing:#?}");
     let health = prometheus.rule_health().unwrap();
-    assert_eq!(health.len(), rules().unwrap().len());
+    assert!(health.len() > rules().unwrap().len(), "those of the aliases are there, too");
     assert!(health.values().all(|health| health == "ok"), "{health:?}");
 }
 
@@ -176,6 +177,37 @@ fn make_trouble(gateway: &Gateway, step: usize) {
     }
 }
 
+/// What of llm-d's own dashboard for the endpoint picker has a counterpart here, in the form that it had in June 2026, when it was in
+/// the router's repository; and the same by the older names.
+fn reference_dashboard() -> impl Iterator<Item = String> {
+    let quantiles = ["0.5", "0.9", "0.95"].into_iter().flat_map(|quantile| {
+        let histograms = [
+            "llm_d_epp_request_duration_seconds",
+            "llm_d_epp_request_input_tokens",
+            "llm_d_epp_request_output_tokens",
+            "inference_objective_request_duration_seconds",
+            "inference_objective_input_tokens",
+            "inference_objective_output_tokens",
+        ];
+        histograms.map(|name| {
+            format!("histogram_quantile({quantile}, sum by(le) (rate({name}_bucket{{}}[$__rate_interval])))")
+        })
+    });
+    let others = [
+        "sum by(error_code, model_name, target_model_name) (rate(llm_d_epp_request_error_total[$__rate_interval]))",
+        "sum by(model_name, target_model_name) (rate(llm_d_epp_request_total{}[$__rate_interval]))",
+        "sum by(name) (llm_d_epp_average_kv_cache_utilization)",
+        "sum by(name) (llm_d_epp_average_queue_size)",
+        "sum by(name, model_server_endpoint, pod) (llm_d_epp_per_endpoint_queue_size)",
+        "sum(deriv(llm_d_epp_flow_control_queue_size[$__rate_interval]))",
+        "sum by(model_name, target_model_name) (rate(inference_objective_request_total{}[$__rate_interval]))",
+        "sum by(name) (inference_pool_average_queue_size)",
+        "sum by(name, model_server_pod) (inference_pool_per_pod_queue_size)",
+        "sum by(name) (inference_pool_ready_pods)",
+    ];
+    quantiles.chain(others.map(str::to_owned))
+}
+
 /// By the place where each is from.
 fn expressions() -> BTreeMap<String, String> {
     let panels = panels().unwrap().into_iter().flat_map(|panel| {
@@ -183,7 +215,9 @@ fn expressions() -> BTreeMap<String, String> {
     });
     let rules = rules().unwrap().into_iter().map(|rule| (rule.name, rule.vector));
     let established = ESTABLISHED.map(|expression| ("established".to_owned(), expression.to_owned()));
-    let all = panels.chain(rules).chain(established);
+    let reference =
+        reference_dashboard().map(|expression| ("the reference dashboard".to_owned(), expression));
+    let all = panels.chain(rules).chain(established).chain(reference);
     all.enumerate()
         .map(|(place, (from, expression))| {
             (format!("{place:02} {from}"), without_variables(&expression, RATE_INTERVAL))
