@@ -6,17 +6,38 @@ use std::thread;
 use std::time::Duration;
 
 use crate::discovery::{read_endpoints_from, write_endpoints};
-use crate::gateway::{Gateway, Setup, WORKER_SCRAPING, chat, chat_with, pod, until};
+use crate::gateway::{
+    BODY_MODES, DEFERRED, Gateway, STOP_ITERATION, Setup, WORKER_SCRAPING, chat, chat_with, pod, until,
+};
 use envoy_test::envoy::blocking::wait_for;
-use envoy_test::envoy::{NEWEST, OLDEST, Protocol};
+use envoy_test::envoy::{Configuration, NEWEST, OLDEST, Protocol};
 use envoy_test::model_server::ModelServers;
 use serde_json::{Value, json};
 
+/// The place of the HTTP filters.
+const FILTERS: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
+
+/// Has the plugin let the headers go before it knows the body, and filters behind it hold them.
+fn defer(envoy: &mut Configuration) {
+    let mut deferred = Configuration::shipped(DEFERRED).unwrap();
+    let behind = deferred.at(FILTERS).as_array().unwrap()[1..].to_vec();
+    let filters = envoy.at(FILTERS).as_array_mut().unwrap();
+    filters.truncate(1);
+    filters.extend(behind);
+    let plugin = &mut filters[0]["typed_config"]["config"];
+    plugin.as_object_mut().unwrap().remove("allow_on_headers_stop_iteration");
+}
+
 /// A gateway of four workers with this queue, whose pool has no endpoint.
-fn gateway(version: &'static str, folder: &Path, queue: Value) -> Gateway {
+fn gateway(mode: &str, version: &'static str, folder: &Path, queue: Value) -> Gateway {
     write_endpoints(folder, &[]);
-    let edit = move |plugin: &mut Value| plugin["queue"] = queue.clone();
+    let is_deferred = mode == DEFERRED;
+    let edit = move |plugin: &mut Value| {
+        plugin["queue"] = queue.clone();
+        plugin["pickTo"] = if is_deferred { "filterState" } else { "header" }.into();
+    };
     let setup = Setup::new(WORKER_SCRAPING).version(version).concurrency(4).pods(vec![]).plugin(edit);
+    let setup = if is_deferred { setup.envoy(defer) } else { setup };
     let gateway = setup.unscraped().start_with(|envoy, _| read_endpoints_from(envoy, folder));
     // Until Envoy's list of hosts has been read nobody knows that it is empty, and Envoy itself answers.
     until("the pool is known to be empty", || leaves_after(&gateway, Duration::from_millis(300)));
@@ -45,34 +66,40 @@ fn healthy(addresses: &[SocketAddr]) -> Vec<(SocketAddr, &'static str)> {
 
 #[test]
 fn two_hundred_requests_wait_for_the_first_pods_and_each_is_answered_once() {
-    for version in [OLDEST, NEWEST] {
+    for (mode, version) in BODY_MODES.into_iter().zip([OLDEST, NEWEST]) {
         let folder = tempfile::tempdir().unwrap();
         let pods = ModelServers::start(vec![pod(); 2]).unwrap();
         let at = healthy(&pods.addresses());
-        let gateway = gateway(version, folder.path(), json!({"whileEmpty": "60s", "maxWait": "1s"}));
+        let gateway = gateway(mode, version, folder.path(), json!({"whileEmpty": "60s", "maxWait": "1s"}));
         let answers = thread::scope(|scope| {
             let burst = scope.spawn(|| gateway.burst(vec![chat("tiny"); 200]));
             until("all wait", || queued(&gateway) == Some(200));
+            assert!(leaves_after(&gateway, Duration::from_millis(300)), "{mode}: it waits like the others");
+            until("who has left waits no longer", || queued(&gateway) == Some(200));
             write_endpoints(folder.path(), &at[..1]);
             until("the first pod serves", || pods.server(0).counters().requests_for("tiny") > 0);
             write_endpoints(folder.path(), &at);
             burst.join().unwrap()
         });
-        assert!(answers.iter().all(|answer| answer.status == 200), "{version}");
+        assert!(answers.iter().all(|answer| answer.status == 200), "{mode} {version}");
         let served: Vec<u64> = pods.servers().map(|pod| pod.counters().requests_for("tiny")).collect();
-        assert_eq!(served.iter().sum::<u64>(), 200, "{version}: {served:?}");
+        assert_eq!(served.iter().sum::<u64>(), 200, "{mode} {version}: {served:?}");
         until("nobody waits", || queued(&gateway) == Some(0));
     }
 }
 
 #[test]
 fn who_waits_in_vain_is_told_when_to_come_again() {
-    for version in [OLDEST, NEWEST] {
+    for (mode, version) in BODY_MODES.into_iter().zip([NEWEST, OLDEST]) {
         let folder = tempfile::tempdir().unwrap();
-        let gateway = gateway(version, folder.path(), json!({"whileEmpty": "1s"}));
+        let gateway = gateway(mode, version, folder.path(), json!({"whileEmpty": "1s"}));
         let refused = gateway.send(chat("tiny"));
         let error = refused.json().unwrap()["error"].clone();
-        assert_eq!((refused.status, &error["code"]), (503, &json!("no_endpoint")), "{version}: {error}");
+        assert_eq!(
+            (refused.status, &error["code"]),
+            (503, &json!("no_endpoint")),
+            "{mode} {version}: {error}"
+        );
         assert_eq!(refused.header("retry-after"), Some("10"));
         assert_eq!(refused.header("x-llm-d-request-dropped-reason"), Some("rejected-no-endpoints"));
     }
@@ -82,7 +109,7 @@ fn who_waits_in_vain_is_told_when_to_come_again() {
 fn the_bodies_that_wait_have_no_more_bytes_than_is_configured() {
     let folder = tempfile::tempdir().unwrap();
     let queue = json!({"whileEmpty": "1s", "maxBytes": 300_000});
-    let gateway = gateway(NEWEST, folder.path(), queue);
+    let gateway = gateway(STOP_ITERATION, NEWEST, folder.path(), queue);
     let large = chat_with(json!({"model": "tiny", "metadata": {"document": "word ".repeat(20_000)}}));
     let answers = gateway.burst(vec![large; 40]);
     let with = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
