@@ -136,16 +136,17 @@ fn gateway() -> Gateway {
 }
 
 /// Streams that ask for their usage and streams that do not, answers in one piece and compressed ones, models that are
-/// there and one that is not.
+/// there and one that is not, in a few sessions.
 fn request(index: usize) -> Request {
     let model = ["lora-request", "qwen", "batch", "no-such-model"][index / 4 % 4];
-    match index % 4 {
+    let request = match index % 4 {
         0 => chat_with(json!({"model": model, "max_tokens": 8, "stream": true})),
         1 => chat_with(json!({"model": model, "max_tokens": 8, "stream": true,
             "stream_options": {"include_usage": true}})),
         2 => chat(model),
         _ => chat(model).header("accept-encoding", "gzip"),
-    }
+    };
+    request.header("x-session-id", (index / 4 % 8).to_string())
 }
 
 /// A second of each: requests that have to be retried, and a pool that is full; scrapes that fail, and answers that break

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use envoy_test::envoy::configuration::FilterPosition;
 use envoy_test::envoy::{Client, Configuration, NEWEST, OLDEST, Protocol, PushedListener, Request, Response};
+use envoy_test::model_server::Knobs;
 use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::gateway::{BODY_MODES, CONVERSATIONS, DEFERRED, GATEWAYS, Gateway, STOP_ITERATION, Setup, until};
+use crate::log::first_pick;
 
 /// Longer than it takes one gateway to hear of another on a busy machine.
 const HEARD: Duration = Duration::from_millis(800);
@@ -38,8 +41,12 @@ fn followed(gateway: &Gateway, first: &[Response], then: &[Response]) -> usize {
     first.iter().zip(then).filter(is_followed).count()
 }
 
-/// No 404 is sent elsewhere, so that it is seen where a request went.
-fn without_retries(envoy: &mut Configuration) {
+/// No 404 is sent elsewhere, so that it is seen where a request went; and answers are compressed for those who ask for it.
+fn without_retries_and_compressed(envoy: &mut Configuration) {
+    let library = json!({"name": "gzip", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.compression.gzip.compressor.v3.Gzip"}});
+    let compressor = json!({"name": "compressor", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.compressor.v3.Compressor",
+        "response_direction_config": {"common_config": {"min_content_length": 1}}, "compressor_library": library}});
+    envoy.insert_filter(FilterPosition::Before("envoy.filters.http.router"), compressor);
     let route = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes/0/route";
     envoy.at(route)["retry_policy"]["retriable_status_codes"] = json!([503]);
 }
@@ -61,9 +68,10 @@ fn id_of(answer: &Response) -> String {
 #[test]
 fn all_that_can_be_asked_of_a_stored_response_is_asked_of_its_pod() {
     for (mode, version) in BODY_MODES.into_iter().zip([OLDEST, NEWEST]) {
-        let gateway = Setup::new(mode).version(version).envoy(without_retries).start();
+        let gateway = Setup::new(mode).version(version).envoy(without_retries_and_compressed).start();
         for round in 0..5 {
-            let first = gateway.send(ask(json!({"stream": round % 2 == 0})));
+            let first =
+                gateway.send(ask(json!({"stream": round % 2 == 0})).header("accept-encoding", "gzip"));
             let (id, pod) = (id_of(&first), gateway.served_by(&first));
             let path = format!("/v1/responses/{id}");
             let follow_up = ask(json!({"previous_response_id": id}));
@@ -206,4 +214,49 @@ fn a_session_stays_where_it_is_cached_and_its_name_may_be_anything() {
     let decisions: Vec<String> = (1..=12).map(|count| decision(&gateway, count)).collect();
     let of = |outcome: &str| decisions.iter().filter(|line| line.contains(outcome)).count();
     assert_eq!((of(" session=new "), of(" session=kept ")), (3, 9), "{decisions:?}");
+}
+
+/// The pod that serves the next request of a session, and what the log says of it.
+fn next_of(gateway: &Gateway, session: &str) -> (usize, String) {
+    let of_session = || -> Vec<String> {
+        let lines = gateway.envoy.access_log().unwrap();
+        let decisions = lines.iter().filter_map(|line| line["decision"].as_str());
+        decisions.filter(|decision| decision.contains(" session=")).map(str::to_owned).collect()
+    };
+    let before = of_session().len();
+    let answer = gateway.send(chat().header("x-session-id", session));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    until("it is logged", || of_session().len() > before);
+    (gateway.served_by(&answer), of_session().pop().unwrap())
+}
+
+#[test]
+fn a_strict_session_stays_as_long_as_its_pod_may_be_picked() {
+    let strict = |plugin: &mut Value| plugin["pools"][0]["sessionAffinity"] = "strict".into();
+    let gateway = Setup::new(DEFERRED).version(OLDEST).plugin(strict).start();
+    let check = |expected: &dyn Fn(usize) -> bool, outcome: &str| {
+        let (pod, line) = next_of(&gateway, "one");
+        assert!(expected(pod) && line.contains(&format!(" session={outcome} ")), "{pod}: {line}");
+        pod
+    };
+    let first = check(&|_| true, "new");
+    // By its cost it would go anywhere else.
+    gateway.pods.server(first).set(|knobs| knobs.gauges.waiting = Some(50.0));
+    gateway.wait_until_scraped();
+    for _ in 0..3 {
+        check(&|pod| pod == first, "kept");
+    }
+    gateway.pods.server(first).set(|knobs| knobs.gauges.waiting = None);
+    gateway.wait_until_scraped();
+    gateway.pods.server(first).set(|knobs| knobs.refuse = true);
+    let address = gateway.pods.addresses()[first].to_string();
+    until("it may not be picked", || {
+        gateway.burst(vec![chat(); 12]);
+        let lines = gateway.envoy.access_log().unwrap();
+        lines.iter().rev().take(8).all(|line| first_pick(line) != address)
+    });
+    let next = check(&|pod| pod != first, "moved");
+    gateway.pods.server(first).set(|knobs| *knobs = Knobs::default());
+    gateway.wait_until_scraped();
+    check(&|pod| pod == next, "kept");
 }
