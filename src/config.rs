@@ -324,6 +324,8 @@ pub struct Queue {
     pub max_bytes: usize,
     /// How long requests wait for a pool that has no endpoint, in milliseconds; `None`: they are refused at once.
     pub while_empty_ms: Option<u64>,
+    /// How long a request waits for its own pool before a fallback serves it, in milliseconds; `None`: not at all.
+    pub fallback_after_ms: Option<u64>,
 }
 
 /// From when on an endpoint is saturated; a pool is when all its endpoints are.

@@ -49,6 +49,8 @@ pub struct ResolvedRequest {
     pub conversation: Option<Conversation>,
     /// The session that it names.
     pub session: Option<Visit>,
+    /// Whether it may be begun anew for a fallback.
+    pub can_begin_anew: bool,
 }
 
 /// A prompt as it will be computed.
@@ -77,6 +79,8 @@ pub enum Decision {
     Fallback(&'static str),
     /// Nowhere: it is answered with an error.
     Refuse(ApiError),
+    /// It is begun anew for a fallback; where Envoy does not do that it is answered with this error.
+    BeginAnew(ApiError),
 }
 
 /// An endpoint picked.
@@ -225,6 +229,7 @@ fn resolved(
         tenant: None,
         conversation: None,
         session: None,
+        can_begin_anew: false,
     }
 }
 

@@ -53,7 +53,13 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn queue(while_empty_ms: Option<u64>) -> Queue {
-        Queue { max_wait_ms: 2_000, max_requests: 10, max_bytes: 1_000, while_empty_ms }
+        Queue {
+            max_wait_ms: 2_000,
+            max_requests: 10,
+            max_bytes: 1_000,
+            while_empty_ms,
+            fallback_after_ms: None,
+        }
     }
 
     #[test]

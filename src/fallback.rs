@@ -6,15 +6,46 @@
 //!             and the request would be sent: it would neither wait nor be shed
 //! ```
 //!
-//! If none has room, its own pool does with it what it would without fallbacks. It is decided once, when the request has
-//! been read: with the pool goes the model's name in the body, which cannot be changed any more once the request has been
-//! sent, or waits.
+//! If none has room, its own pool does with it what it would without fallbacks.
+//!
+//! It is decided when the request has been read, because with the pool goes the model's name in the body. Later the body cannot be
+//! changed. So a request that its pool has failed to answer, or has had wait for `queue.fallbackAfter`, is begun anew
+//! ([`crate::first_pass`]), and served by
+//!
+//! ```text
+//! the first of its own pool's fallbacks, but the one that has failed, that serves the model and has room
+//! ```
+//!
+//! Where there is none, it is not begun anew. What has failed so: [`is_retriable`].
 
 use crate::admission::{self, Admission};
 use crate::config::Config;
 use crate::decide;
 use crate::load::LoadTracker;
 use crate::pool::Pool;
+
+/// By which some servers say that they are full.
+const TOO_MANY_REQUESTS: u16 = 429;
+/// By which other servers say so, and Envoy that it has reached none, or that none has begun to answer.
+const UNAVAILABLE: u16 = 503;
+
+/// Whether an answer of this status, of which the client has nothing yet, is one that another pool may give in its place.
+pub fn is_retriable(status: u16) -> bool {
+    matches!(status, TOO_MANY_REQUESTS | UNAVAILABLE)
+}
+
+/// What is asked of a fallback.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    /// The model asked for.
+    pub model: &'a str,
+    /// How much the request matters.
+    pub priority: i32,
+    /// The place of its own pool, whose fallbacks are asked.
+    pub own_pool: usize,
+    /// The place of the pool that it leaves.
+    pub but: usize,
+}
 
 /// What is known of a pool that may serve a request.
 #[derive(Debug, Clone, Copy)]

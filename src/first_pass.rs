@@ -1,8 +1,10 @@
-//! What is kept of a request for when Envoy sends it once more: an internal redirect begins it anew, with the body as the
-//! plugin has changed it. It is kept with the stream, in Envoy's filter state, where no client can write.
+//! What is kept of a request for when Envoy sends it once more. An internal redirect begins it anew, and so does Envoy's filter for
+//! custom responses, for a fallback; both with the body as the plugin has changed it. It is kept with the stream, in Envoy's filter
+//! state, where no client can write.
 //!
-//! Its bytes: `1` or `0` for whether the usage is to be hidden, the places of its own pool and of the one that serves it, each
-//! with a `;` behind it, then the model.
+//! Its bytes: `1` or `0` for whether the usage is to be hidden; the places of its own pool and of the one that served it; how long
+//! the host's name and the path are, which are 0 for a redirect; each of these numbers with a `;` behind it; then the host's name,
+//! the path and the model.
 
 /// What the first pass of a request has decided and its body does not show any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,13 +17,27 @@ pub struct FirstPass {
     pub own_pool: usize,
     /// The place of the pool for which it was changed: another one's, where it has fallen back.
     pub pool: usize,
+    /// What its headers were, if another pool is to serve it now than the one at `pool`.
+    pub head: Option<Head>,
+}
+
+/// What Envoy's filter for custom responses changes in the headers of a request that it begins anew; the method was POST.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// `:authority`
+    pub authority: String,
+    /// `:path`
+    pub path: String,
 }
 
 impl FirstPass {
     /// The bytes that are kept.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let FirstPass { model, hides_usage, own_pool, pool } = self;
-        format!("{}{own_pool};{pool};{model}", u8::from(*hides_usage)).into_bytes()
+        let FirstPass { model, hides_usage, own_pool, pool, head } = self;
+        let (authority, path) = head.as_ref().map_or(("", ""), |head| (&head.authority, &head.path));
+        let (hides_usage, authority_len, path_len) = (u8::from(*hides_usage), authority.len(), path.len());
+        format!("{hides_usage}{own_pool};{pool};{authority_len};{path_len};{authority}{path}{model}")
+            .into_bytes()
     }
 
     /// What [`FirstPass::to_bytes`] has written.
@@ -32,10 +48,19 @@ impl FirstPass {
             b'1' => true,
             _ => return None,
         };
-        let (own_pool, rest) = str::from_utf8(rest).ok()?.split_once(';')?;
-        let (pool, model) = rest.split_once(';')?;
-        let (own_pool, pool) = (own_pool.parse().ok()?, pool.parse().ok()?);
-        Some(FirstPass { model: model.to_owned(), hides_usage, own_pool, pool })
+        let mut rest = str::from_utf8(rest).ok()?;
+        let mut number = || {
+            let (number, behind) = rest.split_once(';')?;
+            rest = behind;
+            number.parse::<usize>().ok()
+        };
+        let (own_pool, pool) = (number()?, number()?);
+        let (authority_len, path_len) = (number()?, number()?);
+        let (authority, rest) = rest.split_at_checked(authority_len)?;
+        let (path, model) = rest.split_at_checked(path_len)?;
+        let head = Head { authority: authority.to_owned(), path: path.to_owned() };
+        let head = Some(head).filter(|head| !head.path.is_empty());
+        Some(FirstPass { model: model.to_owned(), hides_usage, own_pool, pool, head })
     }
 }
 
@@ -47,11 +72,28 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_found_again_and_nothing_else() {
-        for (model, hides_usage, pool) in [("a/b;é", true, 255), ("", false, 0)] {
-            let kept = FirstPass { model: model.to_owned(), hides_usage, own_pool: 1, pool };
+        let head =
+            Head { authority: "models;example".to_owned(), path: "/v1/chat/completions?é;".to_owned() };
+        for (model, hides_usage, pool, head) in
+            [("a/b;é", true, 255, None), ("", false, 0, Some(head.clone())), ("m", true, 1, Some(head))]
+        {
+            let kept = FirstPass { model: model.to_owned(), hides_usage, own_pool: 1, pool, head };
             assert_eq!(FirstPass::from_bytes(&kept.to_bytes()), Some(kept));
         }
-        for other in [&b""[..], b"20;0;m", b"m", b"10;0;\xff", b"1m", b"1;m", b"10;m", b"1-1;0;m"] {
+        for other in [
+            &b""[..],
+            b"20;0;0;0;m",
+            b"m",
+            b"10;0;0;0;\xff",
+            b"1m",
+            b"1;m",
+            b"10;m",
+            b"10;0;m",
+            b"1-1;0;0;0;m",
+            b"10;0;9;0;m",
+            b"10;0;0;99999999999999999999;m",
+            "10;0;1;0;é".as_bytes(),
+        ] {
             assert_eq!(FirstPass::from_bytes(other), None);
         }
     }

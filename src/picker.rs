@@ -13,7 +13,7 @@ use crate::admission::{Admission, DrainRate};
 use crate::config::Config;
 use crate::decide::{self, Decision, Pick, Prompt, ResolvedRequest, SentPrompt};
 use crate::empty_pool::EmptyPool;
-use crate::fallback::Candidate;
+use crate::fallback::{Candidate, Wish};
 use crate::first_pass::FirstPass;
 use crate::interval::Interval;
 use crate::ledger::{Event, Received};
@@ -47,6 +47,8 @@ pub struct Picker<W> {
     learning: Interval,
     /// When prompts of which nothing is received are looked for.
     expiry: Interval,
+    /// When a request may leave a queue for a fallback.
+    fallbacks: Interval,
     limits: LimitsReached,
 }
 
@@ -125,6 +127,13 @@ const LEARNING_INTERVAL_MS: u64 = 100;
 /// Time between two looks for prompts of which nothing is received, in milliseconds.
 const EXPIRY_INTERVAL_MS: u64 = 1_000;
 
+/// Time between two requests that leave a queue for a fallback, in milliseconds: the first counts there when the next one is looked
+/// at.
+const FALLBACK_INTERVAL_MS: u64 = 10;
+
+/// Requests of a queue that are looked at for a fallback, at a time: those that have waited for longest.
+const MAX_LOOKS: usize = 32;
+
 /// Times `queue.maxRequests` that may wait until those have been refused whose places were taken.
 const MAX_DISPLACING_SHARE: usize = 2;
 
@@ -159,6 +168,7 @@ impl<W> Picker<W> {
             prompts: 0,
             learning: Interval::new(LEARNING_INTERVAL_MS),
             expiry: Interval::new(EXPIRY_INTERVAL_MS),
+            fallbacks: Interval::new(FALLBACK_INTERVAL_MS),
             limits: LimitsReached::default(),
             config,
         }
@@ -361,37 +371,94 @@ impl<W> Picker<W> {
         now_ms: u64,
     ) -> ResolvedRequest {
         self.receive_failures();
-        let Some(pool) = self.fallback(&resolved, now_ms) else { return resolved };
-        let turns = &mut self.selector;
-        match decide::prepare(&self.config, turns, &self.sizes, request, user, pool) {
+        match self.fallback(&resolved, now_ms) {
+            Some(pool) => self.prepare_for_fallback(resolved, request, user, pool),
+            None => resolved,
+        }
+    }
+
+    /// A request that is begun anew, as the pool of its first pass has failed to answer it or has had it wait: for the next pool
+    /// that has room, or for its own if none has any more. `request` has the model of its first pass.
+    ///
+    /// # Errors
+    /// As [`decide::prepare`].
+    pub fn prepare_anew(
+        &mut self,
+        request: &InferenceRequest<'_>,
+        first: &FirstPass,
+        user: Option<&[u8]>,
+        priority: Option<i32>,
+        now_ms: u64,
+    ) -> Result<ResolvedRequest, ApiError> {
+        self.receive_failures();
+        let request = InferenceRequest { model: Cow::Borrowed(&first.model), ..request.clone() };
+        let mut own = self.prepare(&request, user, first.own_pool)?;
+        own.priority = priority.unwrap_or(own.priority);
+        let wish = Wish { model: &own.model, priority: own.priority, own_pool: own.pool, but: first.pool };
+        match self.next_pool(wish, now_ms) {
+            Some(pool) => Ok(self.prepare_for_fallback(own, &request, user, pool)),
+            None => Ok(own),
+        }
+    }
+
+    /// The same request for the pool at `pool`, which is another one than its own.
+    fn prepare_for_fallback(
+        &mut self,
+        own: ResolvedRequest,
+        request: &InferenceRequest<'_>,
+        user: Option<&[u8]>,
+        pool: usize,
+    ) -> ResolvedRequest {
+        match decide::prepare(&self.config, &mut self.selector, &self.sizes, request, user, pool) {
             Ok(other) if other.pool == pool => ResolvedRequest {
-                priority: resolved.priority,
-                tenant: resolved.tenant,
-                fallback_of: Some(resolved.pool),
+                priority: own.priority,
+                tenant: own.tenant,
+                can_begin_anew: own.can_begin_anew,
+                fallback_of: Some(own.pool),
                 ..other
             },
-            _ => resolved,
+            _ => own,
         }
     }
 
     /// The place of the pool that serves a request instead of its own.
     fn fallback(&self, resolved: &ResolvedRequest, now_ms: u64) -> Option<usize> {
-        let pools = &self.config.pools.get(resolved.pool)?.fallback;
-        let own = self.pools.get(resolved.pool).filter(|_| !pools.is_empty())?;
+        let ResolvedRequest { model, priority, pool, .. } = resolved;
+        let own = self.pools.get(*pool)?;
         // As long as it is not known which endpoints it has it is not left.
-        if own.pool.endpoints().is_none() || self.has_room(own, resolved, now_ms) {
+        let is_known = own.pool.endpoints().is_some();
+        if !is_known || self.has_room(own, *priority, now_ms) || self.waits_first(own, resolved, now_ms) {
             return None;
         }
-        let takes = |place: &&usize| {
-            models::is_served_by(&self.config, &resolved.model, **place)
-                && self.pools.get(**place).is_some_and(|other| self.has_room(other, resolved, now_ms))
-        };
-        pools.iter().find(takes).copied()
+        self.next_pool(Wish { model, priority: *priority, own_pool: *pool, but: *pool }, now_ms)
     }
 
-    fn has_room(&self, own: &PickerPool<W>, resolved: &ResolvedRequest, now_ms: u64) -> bool {
+    /// The place of the first fallback that serves a request and has room.
+    pub fn next_pool(&self, wish: Wish<'_>, now_ms: u64) -> Option<usize> {
+        let mut pools = self.config.pools.get(wish.own_pool)?.fallback.iter().copied();
+        pools.find(|place| {
+            *place != wish.but
+                && models::is_served_by(&self.config, wish.model, *place)
+                && self.pools.get(*place).is_some_and(|other| self.has_room(other, wish.priority, now_ms))
+        })
+    }
+
+    fn has_room(&self, own: &PickerPool<W>, priority: i32, now_ms: u64) -> bool {
         let candidate = Candidate { pool: &own.pool, others_wait: !own.queue.is_empty() };
-        candidate.has_room(&self.config, resolved.priority, &self.loads, now_ms)
+        candidate.has_room(&self.config, priority, &self.loads, now_ms)
+    }
+
+    /// Whether it is to wait for its own pool before another one serves it.
+    fn waits_first(&self, own: &PickerPool<W>, resolved: &ResolvedRequest, now_ms: u64) -> bool {
+        let is_later = self.config.queue.is_some_and(|queue| queue.fallback_after_ms.is_some());
+        if !is_later || !resolved.can_begin_anew {
+            return false;
+        }
+        let others_wait = !own.queue.is_empty();
+        let (pool, drain_rate) = (&own.pool, &own.drain_rate);
+        let admitted =
+            decide::admit(&self.config, pool, &self.loads, drain_rate, resolved, others_wait, now_ms);
+        admitted == Ok(Admission::Wait) && own.has_room(&self.config, resolved)
     }
 
     fn note_resolved(&mut self, resolved: &ResolvedRequest) {
@@ -589,7 +656,28 @@ impl<W> Picker<W> {
                 return Some(Released { id, waiter, decision, resolved });
             }
         }
-        None
+        self.released_to_fallback(now_ms)
+    }
+
+    /// The next request that has waited for its own pool for as long as it is to, and that another one has room for.
+    fn released_to_fallback(&mut self, now_ms: u64) -> Option<Released<W>> {
+        let after_ms = self.config.queue?.fallback_after_ms?;
+        if !self.has_queued() || !self.fallbacks.is_due(now_ms) {
+            return None;
+        }
+        let is_taken = |place: usize, resolved: &ResolvedRequest| {
+            let ResolvedRequest { model, priority, can_begin_anew, .. } = resolved;
+            let wish = Wish { model, priority: *priority, own_pool: place, but: place };
+            *can_begin_anew && self.next_pool(wish, now_ms).is_some()
+        };
+        let (place, id) = self.pools.iter().enumerate().find_map(|(place, own)| {
+            let mut waited = own.queue.waited(after_ms, now_ms).take(MAX_LOOKS);
+            let (id, _) = waited.find(|(_, (resolved, _))| is_taken(place, resolved))?;
+            Some((place, id))
+        })?;
+        let own = self.pools.get_mut(place)?;
+        let (resolved, waiter) = own.queue.remove(id)?;
+        Some(Released { id, waiter, decision: Decision::BeginAnew(own.timed_out()), resolved })
     }
 
     /// The client of a request that waits has left.

@@ -159,6 +159,12 @@ impl<T> Queue<T> {
         self.take_from_lane(number)
     }
 
+    /// The ids of those that have waited for `wait_ms` or longer, and what they are; the one that came first comes first.
+    pub fn waited(&self, wait_ms: u64, now_ms: u64) -> impl Iterator<Item = (u32, &T)> {
+        let is_long = move |waiting: &&Waiting<T>| now_ms.abs_diff(waiting.since_ms) >= wait_ms;
+        self.waiting.values().take_while(is_long).map(|waiting| (waiting.id, &waiting.request))
+    }
+
     fn take_from_lane(&mut self, number: u64) -> Option<(u32, T)> {
         let Waiting { priority, lane: name, .. } = self.waiting.get(&number)?;
         let band = self.bands.get_mut(&Reverse(*priority))?;

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use inference_picker::config::Config;
 use inference_picker::decide::{Decision, ResolvedRequest};
-use inference_picker::first_pass::FirstPass;
+use inference_picker::fallback::is_retriable;
+use inference_picker::first_pass::{FirstPass, Head};
 use inference_picker::metrics::EndpointMetrics;
 use inference_picker::openai::read_request;
 use inference_picker::picker::{Outcome, Picker};
@@ -85,7 +86,19 @@ impl World {
         let body = json!({"model": model, "stream": true, "prompt": "Hello"}).to_string();
         let request = read_request(body.as_bytes()).unwrap();
         let resolved = self.0.prepare(&request, None, OWN).unwrap();
+        let resolved = ResolvedRequest { can_begin_anew: true, ..resolved };
         self.0.fall_back(resolved, &request, None, NOW_MS)
+    }
+
+    /// The pool, and its name for the model, of a request for `model` that is begun anew because the pool at `but` has failed.
+    fn prepare_anew(&mut self, model: &str, but: usize) -> (usize, Option<String>) {
+        let sent = json!({"model": format!("{model}-own"), "prompt": "Hello"}).to_string();
+        let request = read_request(sent.as_bytes()).unwrap();
+        let head = Some(Head { authority: "host".to_owned(), path: "/v1/completions".to_owned() });
+        let first = FirstPass { model: model.to_owned(), hides_usage: false, own_pool: OWN, pool: but, head };
+        let resolved = self.0.prepare_anew(&request, &first, None, None, NOW_MS).unwrap();
+        assert_eq!(resolved.fallback_of, (resolved.pool != OWN).then_some(OWN));
+        (resolved.pool, resolved.target)
     }
 
     #[track_caller]
@@ -170,10 +183,93 @@ fn what_an_internal_redirect_begins_anew_stays_where_it_has_fallen_back_to() {
     world.set([Idle, Idle, Idle]);
     let body = r#"{"model":"standard-second","prompt":"Hello"}"#;
     let request = read_request(body.as_bytes()).unwrap();
-    let first = FirstPass { model: "standard".to_owned(), hides_usage: false, own_pool: OWN, pool: SECOND };
+    let first = FirstPass {
+        model: "standard".to_owned(),
+        hides_usage: false,
+        own_pool: OWN,
+        pool: SECOND,
+        head: None,
+    };
     let resolved = world.0.prepare_again(&request, &first, OWN);
     assert_eq!((resolved.pool, resolved.fallback_of), (SECOND, Some(OWN)));
     assert_eq!(resolved.target.as_deref(), Some("standard-second"));
     let resolved = world.0.prepare_again(&request, &FirstPass { pool: OWN, ..first }, OWN);
     assert_eq!((resolved.pool, resolved.fallback_of), (OWN, None));
+}
+
+#[test]
+fn what_its_pool_has_failed_to_answer_is_begun_anew_for_the_next_one_that_has_room() {
+    let mut world = World::new(json!({"queue": {}}));
+    let at = |pool: usize, name: &str| (pool, Some(format!("standard-{name}")));
+    for (states, but, expected) in [
+        ([Idle, Idle, Idle], OWN, at(SECOND, "second")),
+        ([Idle, Full, Idle], OWN, at(THIRD, "third")),
+        ([Full, Idle, Idle], SECOND, at(THIRD, "third")),
+        ([Gone, Gone, Gone], SECOND, at(OUTSIDE, "outside")),
+    ] {
+        world.set(states);
+        assert_eq!(world.prepare_anew("standard", but), expected, "{states:?} {but}");
+    }
+    world.set([Idle, Idle, Full]);
+    assert_eq!(world.prepare_anew("small", OWN), (OWN, Some("small-own".to_owned())), "nobody else has room");
+}
+
+#[test]
+fn only_what_no_server_has_begun_to_answer_is_begun_anew() {
+    for (status, expected) in
+        [(429, true), (503, true), (200, false), (404, false), (500, false), (504, false)]
+    {
+        assert_eq!(is_retriable(status), expected, "{status}");
+    }
+}
+
+/// What becomes of a request that waits, by the time that it has waited.
+fn released(world: &mut World, waited_ms: u64) -> Option<Decision> {
+    world.0.released(NOW_MS + waited_ms).map(|released| released.decision)
+}
+
+#[test]
+fn a_full_pools_requests_wait_for_it_before_the_next_one_serves_them() {
+    let queue = || json!({"queue": {"fallbackAfter": "400ms"}});
+    let full = [Full, Idle, Idle];
+    let mut world = World::new(queue());
+    world.set(full);
+    assert_eq!(world.prepare("sheddable").pool, SECOND, "what would be shed does not wait");
+    let waits = |world: &mut World, id: u32| {
+        let resolved = world.prepare("standard");
+        assert_eq!(resolved.pool, OWN);
+        assert!(matches!(world.0.decide(id, &resolved, || (), NOW_MS), Outcome::Waits));
+    };
+    waits(&mut world, 0);
+    waits(&mut world, 1);
+    assert!(released(&mut world, 399).is_none());
+    for waited_ms in [410, 420] {
+        let decision = released(&mut world, waited_ms);
+        assert!(matches!(&decision, Some(Decision::BeginAnew(error)) if error.status == 429), "{decision:?}");
+        assert!(released(&mut world, waited_ms).is_none(), "one at a time, so that it counts there");
+    }
+    assert_eq!(world.0.queued(OWN), 0);
+}
+
+#[test]
+fn what_waits_goes_on_waiting_where_no_other_pool_takes_it_or_it_cannot_be_begun_anew() {
+    for (can_begin_anew, others) in [(true, Full), (false, Idle)] {
+        let mut world = World::new(json!({"queue": {"fallbackAfter": "400ms"}}));
+        world.set([Full, others, others]);
+        // Only the third pool has it besides.
+        let body = r#"{"model":"small","prompt":"Hello"}"#;
+        let resolved = world.0.prepare(&read_request(body.as_bytes()).unwrap(), None, OWN).unwrap();
+        let resolved = ResolvedRequest { can_begin_anew, priority: 0, ..resolved };
+        assert!(matches!(world.0.decide(0, &resolved, || (), NOW_MS), Outcome::Waits));
+        assert!(released(&mut world, 450).is_none(), "{others:?}");
+    }
+}
+
+#[test]
+fn without_a_place_in_the_queue_the_next_pool_serves_at_once() {
+    let mut world = World::new(json!({"queue": {"fallbackAfter": "400ms", "maxRequests": 1}}));
+    world.set([Full, Idle, Idle]);
+    let first = world.prepare("standard");
+    assert!(matches!(world.0.decide(0, &first, || (), NOW_MS), Outcome::Waits));
+    assert_eq!(world.prepare("standard").pool, SECOND);
 }

@@ -49,7 +49,7 @@ fn ask(picker: &mut Picker<()>, criticality: &str, now_ms: u64) -> &'static str 
     match picker.decide(1, &prepared, || (), now_ms) {
         Outcome::Waits => "waits",
         Outcome::Decided(Decision::Send(_)) => "sent",
-        Outcome::Decided(Decision::Refuse(_)) => "refused",
+        Outcome::Decided(Decision::Refuse(_) | Decision::BeginAnew(_)) => "refused",
         Outcome::Decided(Decision::Fallback(_)) => "left to Envoy",
     }
 }

@@ -27,7 +27,7 @@ fn check_config(config: &Config) {
     assert!(config.max_consecutive_failures >= 1);
     let mut scraped = config.pools.iter().map(|pool| &pool.metrics);
     assert!(scraped.all(|metrics| config.metrics_stale_after_ms > metrics.interval_ms));
-    let smallest = Queue { max_wait_ms: 10, max_requests: 1, max_bytes: 1, while_empty_ms: None };
+    let smallest = Queue { max_wait_ms: 10, max_requests: 1, max_bytes: 1, while_empty_ms: None, fallback_after_ms: None };
     let queue = config.queue.unwrap_or(smallest);
     assert!((1..=QUEUE_MAX_REQUESTS_CEILING).contains(&queue.max_requests));
     assert!((1..=QUEUE_MAX_BYTES_CEILING).contains(&queue.max_bytes));

@@ -105,6 +105,7 @@ pub(super) struct Queue {
     pub max_requests: Option<usize>,
     pub max_bytes: Option<usize>,
     pub while_empty: Option<String>,
+    pub fallback_after: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -47,10 +47,29 @@ fn the_queue_is_off_unless_it_is_asked_for() {
     assert_eq!(queue(MINIMAL), None);
     assert_eq!(
         queue(&with("queue", "{}")),
-        Some(Queue { max_wait_ms: 2_000, max_requests: 1_000, max_bytes: 256 << 20, while_empty_ms: None })
+        Some(Queue {
+            max_wait_ms: 2_000,
+            max_requests: 1_000,
+            max_bytes: 256 << 20,
+            while_empty_ms: None,
+            fallback_after_ms: None
+        })
     );
     let waits = queue(&with("queue", r#"{"whileEmpty":"60s","maxBytes":9}"#)).unwrap();
     assert_eq!((waits.while_empty_ms, waits.max_bytes), (Some(60_000), 9));
+}
+
+#[test]
+fn what_waits_for_its_own_pool_first_waits_for_less_than_the_longest_wait() {
+    let document = |after: &str| {
+        let queue = format!(r#"{{"queue":{{"fallbackAfter":"{after}"}},"#);
+        with_prefill(r#","fallback":["p"]"#, "").replacen('{', &queue, 1)
+    };
+    let config = Config::parse(document("500ms").as_bytes()).unwrap();
+    assert_eq!(config.queue.unwrap().fallback_after_ms, Some(500));
+    refused(&document("2s"), "queue.fallbackAfter", "not shorter");
+    refused(&document("1ms"), "queue.fallbackAfter", "not between");
+    refused(&with("queue", r#"{"fallbackAfter":"1s"}"#), "queue.fallbackAfter", "no pool has");
 }
 
 #[test]

@@ -62,7 +62,7 @@ pub(super) fn config(raw: raw::Config) -> Result<Config, ConfigError> {
         session_token_key: raw.session_token_key.map(token_key).transpose()?,
         sessions: retention(raw.sessions, "sessions", DEFAULT_SESSIONS_EXPIRE_AFTER)?,
         stored: retention(raw.stored_responses, "storedResponses", DEFAULT_STORED_EXPIRE_AFTER)?,
-        queue: raw.queue.map(queue).transpose()?,
+        queue: raw.queue.map(|raw| queue(raw, &pools)).transpose()?,
         objectives: objectives(raw.objectives, &pools)?,
         trust_headers: raw.trust_headers,
         fairness: raw.fairness.map(fairness).transpose()?,
@@ -379,18 +379,36 @@ fn prefix_blocks_max(raw: &raw::PrefixCache, path: &str) -> Result<usize, Config
     Ok(max_blocks)
 }
 
-fn queue(raw: raw::Queue) -> Result<Queue, ConfigError> {
+fn queue(raw: raw::Queue, pools: &[Pool]) -> Result<Queue, ConfigError> {
     let max_requests = raw.max_requests.unwrap_or(DEFAULT_QUEUE_MAX_REQUESTS);
     between(max_requests, 1, QUEUE_MAX_REQUESTS_CEILING, "queue.maxRequests")?;
     let max_bytes = raw.max_bytes.unwrap_or(DEFAULT_QUEUE_MAX_BYTES);
     between(max_bytes, 1, QUEUE_MAX_BYTES_CEILING, "queue.maxBytes")?;
     let while_empty = raw.while_empty.as_deref();
+    let max_wait_ms = interval(raw.max_wait, "queue.maxWait", DEFAULT_QUEUE_MAX_WAIT)?;
     Ok(Queue {
-        max_wait_ms: interval(raw.max_wait, "queue.maxWait", DEFAULT_QUEUE_MAX_WAIT)?,
+        max_wait_ms,
         max_requests,
         max_bytes,
         while_empty_ms: while_empty.map(|text| duration_ms(text, "queue.whileEmpty")).transpose()?,
+        fallback_after_ms: raw
+            .fallback_after
+            .map(|text| fallback_after(&text, max_wait_ms, pools))
+            .transpose()?,
     })
+}
+
+/// After what time a fallback serves what waits.
+fn fallback_after(text: &str, max_wait_ms: u64, pools: &[Pool]) -> Result<u64, ConfigError> {
+    let path = "queue.fallbackAfter";
+    let fallback_after_ms = duration_ms(text, path)?;
+    if fallback_after_ms >= max_wait_ms {
+        return refuse(path, &format!("{text} is not shorter than `queue.maxWait`"));
+    }
+    if pools.iter().all(|pool| pool.fallback.is_empty()) {
+        return refuse(path, "is of no use: no pool has a `fallback`");
+    }
+    Ok(fallback_after_ms)
 }
 
 /// An objective is one pool's or every pool's; a pool has one of a name.

@@ -18,12 +18,17 @@ const DROPPED_REASON_HEADER: &str = "x-llm-d-request-dropped-reason";
 pub fn refuse(recorder: &mut Recorder, error: &ApiError) -> Action {
     recorder.record(|stats| [stats.refused(error.code)]);
     publish(LogField::Decision.name(), &format!("refused: {}", error.code));
+    answer_error(error);
+    Action::Pause
+}
+
+/// The same, uncounted: the client may not get it.
+pub fn answer_error(error: &ApiError) {
     let retry_after = error.retry_after_s.map(|seconds| seconds.to_string());
     let mut headers = vec![("content-type", "application/json")];
     headers.extend(retry_after.as_deref().map(|seconds| ("retry-after", seconds)));
     headers.extend(error.dropped_reason.map(|reason| (DROPPED_REASON_HEADER, reason)));
     warn("the answer", host::respond(error.status, error.code, &headers, &error.body()));
-    Action::Pause
 }
 
 /// Answers with the list of the published models.

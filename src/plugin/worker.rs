@@ -10,9 +10,10 @@ use super::shared::{Exchange, SnapshotPlace};
 use super::ticks::{BUSY_TICK_MS, IDLE_TICK_MS, QUIET_TICK_MS, Ticks};
 use crate::config::{Config, ScrapeBy, SessionAffinity};
 use crate::decide::{Decision, Pick, ResolvedRequest};
+use crate::first_pass::FirstPass;
 use crate::interval::Interval;
 use crate::load::EndpointKey;
-use crate::openai::{InferenceRequest, Usage};
+use crate::openai::{ApiError, InferenceRequest, Usage};
 use crate::picker::{Outcome, Picker, Released, Sent};
 use crate::pool::Endpoint;
 use crate::sessions::{Conversation, Entry, KnownBy, Last, Name, Note, SessionKey, TokenKey, Visit};
@@ -186,6 +187,21 @@ impl<W> Worker<W> {
         let resolved = self.picker.fall_back(resolved, request, user, now_ms);
         self.recorder.count(|stats| resolved.fallback_of.map(|own| stats.fell_back(own)));
         resolved
+    }
+
+    /// As [`Picker::prepare_anew`].
+    pub fn prepare_anew(
+        &mut self,
+        request: &InferenceRequest<'_>,
+        first: &FirstPass,
+        user: Option<&[u8]>,
+        priority: Option<i32>,
+        now_ms: u64,
+    ) -> Result<ResolvedRequest, ApiError> {
+        self.read(now_ms);
+        let resolved = self.picker.prepare_anew(request, first, user, priority, now_ms)?;
+        self.recorder.count(|stats| resolved.fallback_of.map(|own| stats.fell_back(own)));
+        Ok(resolved)
     }
 
     /// The client of a request that waits has left.

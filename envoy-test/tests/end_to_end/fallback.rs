@@ -1,11 +1,14 @@
-//! What a pool has no room for, or no endpoint, other pools serve under their own names for the model.
+//! What a pool has no room for, or no endpoint, or fails to answer, other pools serve under their own names for the model.
+
+use std::time::Duration;
 
 use envoy_test::envoy::binary::project_root;
-use envoy_test::envoy::{Configuration, NEWEST, OLDEST, Request, Response};
+use envoy_test::envoy::{Configuration, NEWEST, OLDEST, Protocol, Request, Response};
+use envoy_test::load::{Load, Seen};
 use envoy_test::model_server::ServerSettings;
 use serde_json::{Value, json};
 
-use crate::gateway::{DEFERRED, FALLBACK, Gateway, STOP_ITERATION, Setup, chat, pod, until};
+use crate::gateway::{DEFERRED, FALLBACK, Gateway, STOP_ITERATION, Setup, chat, chat_with, pod, until};
 
 const FIRST: [usize; 2] = [0, 1];
 const SECOND: [usize; 2] = [2, 3];
@@ -14,12 +17,19 @@ const PROVIDER: [usize; 2] = [4, 5];
 const HEADER: &str = "x-gateway-pool-name";
 const ROUTES: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes";
 
-/// Two pods for each pool; the names by which they have the model differ.
-fn start(mode: &'static str, version: &'static str, workers: u32) -> Gateway {
+const FILTERS: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
+
+/// Two pods for each pool; the names by which they have the model differ. `waits`: a full pool's requests wait for it first.
+fn start(mode: &'static str, version: &'static str, workers: u32, waits: bool) -> Gateway {
     let named = |name: &str| ServerSettings { served_models: vec![name.to_owned()], ..pod() };
     let pods = ["tiny", "tiny", "tiny-second", "tiny-second", "provider/tiny", "provider/tiny"].map(named);
     let setup = if mode == DEFERRED { deferred() } else { Setup::new(FALLBACK).envoy(provider_without_tls) };
     let setup = setup.pods(pods.to_vec()).version(version).concurrency(workers).unscraped();
+    let setup = setup.plugin(|plugin| {
+        if waits && plugin.get("queue").is_some() {
+            plugin["queue"] = json!({"maxWait": "20s", "fallbackAfter": "300ms"});
+        }
+    });
     let gateway = setup.envoy(Configuration::publish_all).start();
     until("the pods that are scraped have been", || {
         FIRST.iter().chain(&SECOND).all(|place| gateway.pods.server(*place).counters().metrics_scrapes > 2)
@@ -47,6 +57,7 @@ fn deferred() -> Setup {
         }
     });
     let clusters = ["vllm-second", "provider"].map(|name| shipped.cluster(name).clone());
+    let begins_anew = shipped.at(FILTERS)[0].clone();
     let mut routes = shipped.at(ROUTES).clone();
     for route in routes.as_array_mut().unwrap() {
         let matched = route["match"].as_object_mut().unwrap();
@@ -63,6 +74,7 @@ fn deferred() -> Setup {
     Setup::new(DEFERRED).plugin(edit).envoy(|envoy| {
         envoy.at("/static_resources/clusters").as_array_mut().unwrap().extend(clusters);
         *envoy.at(ROUTES) = routes;
+        envoy.at(FILTERS).as_array_mut().unwrap().insert(0, begins_anew);
         envoy.at("")["node"] = json!({"id": "gateway", "cluster": "gateways"});
     })
 }
@@ -103,9 +115,9 @@ fn check(gateway: &Gateway, what: &str) {
     set_full(gateway, SECOND, false);
     set_full(gateway, FIRST, false);
     check_served_by(gateway, what, FIRST);
-    FIRST.iter().for_each(|place| gateway.pods.server(*place).set(|knobs| knobs.refuse = true));
+    set_refuse(gateway, FIRST, true);
     check_served_by(gateway, what, SECOND);
-    FIRST.iter().for_each(|place| gateway.pods.server(*place).set(|knobs| knobs.refuse = false));
+    set_refuse(gateway, FIRST, false);
     check_served_by(gateway, what, FIRST);
     let log = gateway.envoy.access_log().unwrap();
     let fell_back =
@@ -119,9 +131,73 @@ fn check(gateway: &Gateway, what: &str) {
     );
 }
 
+fn set_refuse(gateway: &Gateway, places: [usize; 2], is_refused: bool) {
+    places.iter().for_each(|place| gateway.pods.server(*place).set(|knobs| knobs.refuse = is_refused));
+}
+
+/// How many requests for its name of the model a pool has got.
+fn asked(gateway: &Gateway, places: [usize; 2], model: &str) -> u64 {
+    places.iter().map(|place| gateway.pods.server(*place).counters().requests_for(model)).sum()
+}
+
+/// Eight clients, each with one stream after the other, while `act` runs.
+fn under_load(gateway: &Gateway, act: impl FnOnce()) -> Seen {
+    let (client, patience) = (gateway.client(Protocol::Http1), Duration::from_secs(30));
+    let request = || chat_with(json!({"model": "tiny", "max_tokens": 20, "stream": true}));
+    Load { client, clients: 8, patience, request: &request }.during(|_| act())
+}
+
+/// A pool that dies under load, and one that answers 503: nobody whose answer had not begun sees a failure, and the next pool
+/// gets each request once.
+fn check_failures(gateway: &Gateway, what: &str) {
+    let before = [asked(gateway, FIRST, "tiny"), asked(gateway, SECOND, "tiny-second")];
+    let seen = under_load(gateway, || {
+        until("the first pool serves", || asked(gateway, FIRST, "tiny") > before[0] + 16);
+        set_refuse(gateway, FIRST, true);
+        until("the second pool serves", || asked(gateway, SECOND, "tiny-second") > before[1] + 32);
+    });
+    assert_eq!(seen.failed_before_answer(), 0, "{what}: {:?}", seen.complaints());
+    assert!(seen.good >= 32, "{what}: {} of {}", seen.good, seen.requests());
+    set_refuse(gateway, FIRST, false);
+    check_served_by(gateway, what, FIRST);
+    let before = asked(gateway, SECOND, "tiny-second");
+    FIRST.iter().for_each(|place| gateway.pods.server(*place).set(|knobs| knobs.fail_status = Some(503)));
+    for count in 1..=8 {
+        let answer = gateway.send(chat_with(json!({"model": "tiny", "max_tokens": 2})));
+        assert_eq!(answer.status, 200, "{what}: {}", answer.text());
+        assert_eq!(asked(gateway, SECOND, "tiny-second") - before, count, "{what}");
+    }
+    FIRST.iter().for_each(|place| gateway.pods.server(*place).set(|knobs| knobs.fail_status = None));
+}
+
+/// What a full pool has wait goes to the next one after the configured time, and not before.
+fn check_waits(gateway: &Gateway, what: &str) {
+    set_full(gateway, FIRST, true);
+    check_served_by(gateway, what, SECOND);
+    let answers = gateway.burst(vec![chat("tiny"); 10]);
+    assert!(answers.iter().all(|answer| SECOND.contains(&gateway.served_by(answer))), "{what}");
+    let log = gateway.envoy.access_log().unwrap();
+    let waited = log.iter().filter(|line| line["decision"] == "begun anew").count();
+    assert!(waited >= 10, "{what}: {waited} of {}", log.len());
+    set_full(gateway, FIRST, false);
+    check_served_by(gateway, what, FIRST);
+}
+
+#[test]
+fn a_pool_that_fails_or_has_requests_wait_has_them_served_by_the_next() {
+    for (mode, version, workers) in [(STOP_ITERATION, NEWEST, 1), (DEFERRED, OLDEST, 4)] {
+        let (gateway, what) = (start(mode, version, workers, true), format!("{mode} {version} {workers}"));
+        check_served_by(&gateway, &what, FIRST);
+        check_waits(&gateway, &what);
+        check_failures(&gateway, &what);
+    }
+}
+
 #[test]
 fn a_pool_that_is_full_or_gone_has_its_requests_served_by_the_next_under_its_own_name_for_the_model() {
     for (mode, version, workers) in [(STOP_ITERATION, OLDEST, 4), (DEFERRED, NEWEST, 1)] {
-        check(&start(mode, version, workers), &format!("{mode} {version} {workers}"));
+        let (gateway, what) = (start(mode, version, workers, false), format!("{mode} {version} {workers}"));
+        check(&gateway, &what);
+        check_failures(&gateway, &what);
     }
 }

@@ -24,11 +24,12 @@ impl Stream {
         let status = headers.value(":status").and_then(|status| str::from_utf8(&status).ok()?.parse().ok());
         let of_envoy = self.of_envoy(status, &headers);
         self.answered(status, of_envoy.as_ref(), &headers, &mut clock);
+        let is_begun_anew = self.begin_anew(status, clock.now_ms());
         if self.asks_for_load && headers.value(LOAD_HEADER).is_some() {
             warn(LOAD_HEADER, host::remove_header(Headers::Response, LOAD_HEADER));
         }
         match of_envoy {
-            Some(of_envoy) => self.translate(of_envoy, &mut clock),
+            Some(of_envoy) => self.translate(of_envoy, !is_begun_anew, &mut clock),
             None => {
                 let succeeded = matches!(status, Some(200..300));
                 if succeeded && self.may_store {
@@ -38,7 +39,8 @@ impl Stream {
                 self.hand_out_token();
             }
         }
-        if end_of_stream {
+        // What is begun anew is closed when it is clear that it was.
+        if end_of_stream && !is_begun_anew {
             self.answer_ends(&mut clock);
         }
     }
@@ -217,10 +219,12 @@ impl Stream {
     }
 
     /// Puts an error in place of the answer, when its text is here.
-    fn translate(&mut self, of_envoy: EnvoyReply, clock: &mut Clock) {
+    fn translate(&mut self, of_envoy: EnvoyReply, is_counted: bool, clock: &mut Clock) {
         self.end(clock);
         let reply = of_envoy.into_reply();
-        self.worker.borrow_mut().recorder.record(|stats| [stats.refused(reply.code())]);
+        if is_counted {
+            self.worker.borrow_mut().recorder.record(|stats| [stats.refused(reply.code())]);
+        }
         announce_error();
         self.answer.translate(reply);
     }

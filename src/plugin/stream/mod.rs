@@ -7,6 +7,7 @@
 //! ```
 
 mod account;
+mod anew;
 mod answer;
 mod answer_body;
 mod request;
@@ -18,14 +19,15 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use self::account::Account;
+use self::anew::Anew;
 use self::answer_body::Answer;
 use super::calls::{publish, publish_if, warn};
 use super::host::{self, Clock, Headers};
-use super::own_answers::refuse;
+use super::own_answers::{answer_error, refuse};
 use super::worker::Worker;
 use crate::config::PickTo;
 use crate::decide::{Decision, Pick};
-use crate::first_pass::FirstPass;
+use crate::first_pass::{FirstPass, Head};
 use crate::log_fields::LogField;
 use crate::openai::{ApiError, ExpectedBody, NotFound, Stored};
 use crate::picker::{Released, Sent};
@@ -51,8 +53,12 @@ pub struct Stream {
     state: Waiter,
     /// What the body is read as, by the headers; they can be read no more in deferred mode once they have been let go.
     expected: Option<ExpectedBody>,
-    /// What was decided before an internal redirect.
+    /// What was decided before Envoy sent it once more.
     first_pass: Option<FirstPass>,
+    /// What its headers are, if it may be begun anew; until it is decided.
+    head: Option<Head>,
+    /// What it takes to begin it anew, if it may be.
+    anew: Option<Anew>,
     /// Whether the route that was found may not be the one it gets: the client had the header by which routes are chosen.
     is_misrouted: bool,
     /// Whether the endpoint is asked to tell its load, and the client did not ask.
@@ -89,8 +95,8 @@ pub enum State {
     Unpicked,
     /// The body is coming; the route leads to the pool at this place.
     Reading { pool: usize },
-    /// It waits in the queue of the pool at this place.
-    Waiting { pool: usize, since_ms: u64 },
+    /// It waits in the queue of the pool at this place; with what it takes to begin it anew for another one, if it may be.
+    Waiting { pool: usize, since_ms: u64, anew: Option<Vec<u8>> },
     /// It was sent to a pick.
     Sent(SentStream),
 }
@@ -142,9 +148,16 @@ pub fn release(released: Released<Waiter>, worker: &RefCell<Worker<Waiter>>, now
         log::error!("a request that waited is lost: {error:?}");
         return;
     }
-    if let State::Waiting { pool, since_ms } = state.replace(State::Idle) {
+    let mut first_pass = None;
+    if let State::Waiting { pool, since_ms, anew } = state.replace(State::Idle) {
         let wait_ms = now_ms.saturating_sub(since_ms);
         worker.borrow_mut().recorder.record(|stats| stats.left_queue(pool, wait_ms));
+        first_pass = anew;
+    }
+    if let (Decision::BeginAnew(error), Some(first_pass)) = (&decision, first_pass) {
+        Anew::begin(&first_pass);
+        publish(LogField::Decision.name(), "begun anew");
+        return answer_error(error);
     }
     if act(&state, worker, resolved.pool, decision, now_ms) == Action::Continue {
         warn("the request", host::resume_request());
@@ -160,6 +173,8 @@ impl Stream {
             state,
             expected: None,
             first_pass: None,
+            head: None,
+            anew: None,
             is_misrouted: false,
             asks_for_load: false,
             has_length: false,
@@ -265,6 +280,9 @@ impl HttpContext for Stream {
     fn on_log(&mut self) {
         // The stream is over, however it ended.
         let mut clock = Clock::default();
+        if self.was_begun_anew() {
+            self.account = None;
+        }
         self.close_account(false, &mut clock);
         self.end(&mut clock);
         if self.is_last() {
@@ -289,7 +307,9 @@ fn act(
             *state.borrow_mut() = State::Unpicked;
             return Action::Continue;
         }
-        Decision::Refuse(error) => return refuse(&mut worker.borrow_mut().recorder, &error),
+        Decision::Refuse(error) | Decision::BeginAnew(error) => {
+            return refuse(&mut worker.borrow_mut().recorder, &error);
+        }
     };
     let mut worker = worker.borrow_mut();
     let sent = worker.send(&pick, pool, now_ms);

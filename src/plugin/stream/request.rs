@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use proxy_wasm::types::Action;
 
 use super::account::Account;
+use super::anew::Anew;
 use super::{PICK_HEADER, PREFILL_HEADER, State, Stream, TOKEN_HEADER, act};
 use crate::config::{PickTo, StickyBy, TenantBy};
 use crate::decide::ResolvedRequest;
@@ -40,11 +41,11 @@ const CHOICES: [&str; 8] = [
     "x-data-parallel-host-port",
     "x-kv-cache-source-host-port",
 ];
-/// The header that Envoy sets where it sends a request again for an internal redirect, and clients may send.
-const REDIRECTED_HEADER: &str = "x-envoy-original-url";
 /// The headers that name a request's objective, and its tenant: the name, and the one that it had before.
 const OBJECTIVE_HEADERS: [&str; 2] = ["x-llm-d-inference-objective", "x-gateway-inference-objective"];
 const FAIRNESS_HEADERS: [&str; 2] = ["x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id"];
+/// The header by which clients ask for compressed answers.
+const ENCODING_HEADER: &str = "accept-encoding";
 /// Bytes of a header's value that tell one user from another; what follows does not count.
 const MAX_USER_BYTES: usize = 256;
 /// Bytes of the name that a client gives to its objective or tenant; what follows does not count.
@@ -64,15 +65,16 @@ impl Stream {
         }
         // Whatever the route: no client chooses its host, or its pool.
         let unchoose = |name: &&str| warn(name, host::remove_header(Headers::Request, name));
-        let pool = self.worker.borrow().config().pool_of_cluster(&cluster);
-        let Some(pool) = pool else {
+        let Some((headers, pool)) = self.headers_and_pool(&cluster) else {
             CHOICES.iter().for_each(unchoose);
             return Action::Continue;
         };
         // Here headers are read anyway, so that they are not there costs no call.
-        let headers = headers_of(Headers::Request);
         CHOICES.iter().filter(|name| headers.value(name).is_some()).for_each(unchoose);
-        self.is_misrouted = [MODEL_HEADER, POOL_HEADER].iter().any(|name| headers.value(name).is_some());
+        self.read_first_pass(&headers);
+        // Of a request that was begun anew, the plugin has set them.
+        self.is_misrouted = !self.is_begun_anew()
+            && [MODEL_HEADER, POOL_HEADER].iter().any(|name| headers.value(name).is_some());
         self.ask_for_load(pool, &headers);
         self.read_objective(&headers);
         self.read_stored(&headers);
@@ -94,6 +96,10 @@ impl Stream {
         self.stored = Stored::at(&headers.value(":path").unwrap_or_default());
         let is_made = self.stored == Some(Stored::Collection);
         self.may_store = is_made && headers.value(":method").as_deref() == Some(b"POST");
+        if self.may_store && headers.value(ENCODING_HEADER).is_some() {
+            // The id stands in the answer, which is not read if it is compressed.
+            warn(ENCODING_HEADER, host::remove_header(Headers::Request, ENCODING_HEADER));
+        }
         if let Some(id) = self.stored.as_ref().and_then(Stored::id) {
             self.conversation = Some(self.worker.borrow_mut().stored(id, host::now_ms()));
         }
@@ -247,18 +253,13 @@ impl Stream {
         self.account = Some(Account::open());
         self.read_user(headers);
         self.read_session(headers);
-        if headers.value(REDIRECTED_HEADER).is_some() {
-            // Only the plugin can have set this.
-            let kept = host::property(FIRST_PASS).ok().flatten();
-            self.first_pass = kept.and_then(|text| FirstPass::from_bytes(&text));
-        }
         let announced = headers.value("content-length");
         self.has_length = announced.is_some();
         if announced.is_some_and(|length| self.is_too_large(&length)) {
             return self.too_large(pool);
         }
         if end_of_stream {
-            return self.finish_reading(pool);
+            return if self.is_begun_anew() { self.without_body(pool) } else { self.finish_reading(pool) };
         }
         *self.state.borrow_mut() = State::Reading { pool };
         let worker = self.worker.borrow();
@@ -275,6 +276,12 @@ impl Stream {
                 Action::Continue
             }
         }
+    }
+
+    /// It was begun anew, and Envoy has not kept its body.
+    fn without_body(&self, pool: usize) -> Action {
+        let name = self.worker.borrow().config().pools.get(pool).map(|pool| pool.name.clone());
+        self.refuse(&ApiError::no_endpoint(&name.unwrap_or_default()))
     }
 
     /// Whether a body of this announced length is larger than what is held.
@@ -319,7 +326,7 @@ impl Stream {
         let pools = self.worker.borrow().config().models_named(&resolved.model).count();
         if resolved.fallback_of.is_some() {
             self.change_pool(resolved.pool);
-        } else if resolved.pool != route_pool || self.is_misrouted && pools > 0 {
+        } else if resolved.pool != route_pool || self.is_begun_anew() || self.is_misrouted && pools > 0 {
             self.change_route(&resolved.model);
         }
         resolved.is_pool_guessed = self.is_misrouted && pools != 1 && resolved.fallback_of.is_none();
@@ -338,6 +345,11 @@ impl Stream {
             self.conversation =
                 self.conversation.filter(|before| before.last.is_some()).or(Some(conversation));
         }
+    }
+
+    /// Whether it follows something that a server has stored, of which it is known where.
+    pub(super) fn has_stored_place(&self) -> bool {
+        self.conversation.is_some_and(|conversation| conversation.last.is_some())
     }
 
     /// Notes which file the batch is read from that the body asks for.
@@ -370,21 +382,30 @@ impl Stream {
             publish_if(fields, LogField::MeshModel, asked);
         }
         let user = self.user_of(request);
+        let can_begin_anew = self.can_begin_anew(request.body_bytes);
         let mut worker = self.worker.borrow_mut();
         worker.wake();
+        let config = worker.config();
+        let priority_in = |pool: usize| Some(config.priority_of(self.objective.as_ref()?, pool));
         let mut resolved = match &self.first_pass {
+            Some(first) if first.head.is_some() => {
+                let priority = priority_in(first.own_pool);
+                worker.prepare_anew(request, first, user.as_deref(), priority, host::now_ms())?
+            }
             Some(first) => worker.picker.prepare_again(request, first, route_pool),
             None => worker.picker.prepare(request, user.as_deref(), route_pool)?,
         };
-        if let Some(objective) = &self.objective {
+        if let Some(objective) = self.objective.as_ref().filter(|_| !self.is_begun_anew()) {
             resolved.priority = worker.config().priority_of(objective, resolved.pool);
         }
+        resolved.can_begin_anew = can_begin_anew;
         resolved.tenant = match worker.config().fairness.as_ref().map(|fairness| &fairness.by) {
             Some(TenantBy::User) => request.user.as_ref().map(|user| text(user.as_bytes())),
             _ => self.tenant.take(),
         };
-        // Who cannot tell its own pool for sure cannot tell that another one has to serve it.
-        if self.first_pass.is_none() && !self.is_misrouted {
+        // Who cannot tell its own pool for sure cannot tell that another one has to serve it; and what follows something that a
+        // server has stored is served there or nowhere.
+        if self.first_pass.is_none() && !self.is_misrouted && !self.has_stored_place() {
             resolved = worker.fall_back(resolved, request, user.as_deref(), host::now_ms());
         }
         drop(worker);
@@ -401,7 +422,8 @@ impl Stream {
         match outcome {
             Outcome::Decided(decision) => act(&self.state, &self.worker, pool, decision, now_ms),
             Outcome::Waits => {
-                *self.state.borrow_mut() = State::Waiting { pool, since_ms: now_ms };
+                let anew = self.anew.as_ref().map(Anew::first_pass);
+                *self.state.borrow_mut() = State::Waiting { pool, since_ms: now_ms, anew };
                 Action::Pause
             }
         }
@@ -421,13 +443,11 @@ impl Stream {
     fn edit_body(&mut self, body: &[u8], request: &InferenceRequest<'_>, resolved: &ResolvedRequest) {
         let worker = self.worker.borrow();
         let mut edits = Vec::new();
-        if let Some(target) = &resolved.target {
-            if self.first_pass.is_none() {
-                edits = model_edits(request, target);
-            }
-            if worker.config().restore_requested_model {
-                self.answer.restore_model(target, &resolved.model);
-            }
+        if let Some(name) = self.name_to_write(request, resolved) {
+            edits = model_edits(request, name);
+        }
+        if let Some(target) = resolved.target.as_ref().filter(|_| worker.config().restore_requested_model) {
+            self.answer.restore_model(target, &resolved.model);
         }
         let api = self.expected.as_ref().map(ExpectedBody::api).filter(|_| worker.config().include_usage);
         let usage = api.and_then(|api| include_usage(api, body, request));
@@ -436,17 +456,45 @@ impl Stream {
         if hides_usage {
             self.answer.hide_usage();
         }
-        if edits.is_empty() {
-            return;
+        // Envoy has removed the length of a request that is begun anew.
+        let sets_length =
+            worker.config().pick_to == PickTo::Header && (self.has_length || self.is_begun_anew());
+        let has_edits = !edits.is_empty();
+        let edited = if has_edits { Cow::Owned(apply_edits(body, edits)) } else { Cow::Borrowed(body) };
+        if has_edits {
+            warn("the body", host::replace_buffer(Buffer::RequestBody, body.len(), &edited));
         }
-        let edited = apply_edits(body, edits);
-        warn("the body", host::replace_buffer(Buffer::RequestBody, body.len(), &edited));
-        let own_pool = resolved.fallback_of.unwrap_or(resolved.pool);
-        let kept = FirstPass { model: resolved.model.clone(), hides_usage, own_pool, pool: resolved.pool };
-        warn(FIRST_PASS, host::set_filter_state(FIRST_PASS, &kept.to_bytes()));
-        if worker.config().pick_to == PickTo::Header && self.has_length {
+        if sets_length && (has_edits || !self.has_length) {
             let length = edited.len().to_string();
             warn("content-length", host::set_header(Headers::Request, "content-length", &length));
+        }
+        drop(worker);
+        if !has_edits && !resolved.can_begin_anew {
+            return;
+        }
+        let own_pool = resolved.fallback_of.unwrap_or(resolved.pool);
+        let (model, pool) = (resolved.model.clone(), resolved.pool);
+        let first = FirstPass { model, hides_usage, own_pool, pool, head: None };
+        if has_edits {
+            warn(FIRST_PASS, host::set_filter_state(FIRST_PASS, &first.to_bytes()));
+        }
+        self.keep_for_anew(resolved, first);
+    }
+
+    /// The model's name that is to be in the body and is not.
+    fn name_to_write<'r>(
+        &self,
+        request: &InferenceRequest<'_>,
+        resolved: &'r ResolvedRequest,
+    ) -> Option<&'r str> {
+        match &self.first_pass {
+            None => resolved.target.as_deref(),
+            Some(FirstPass { head: None, .. }) => None,
+            // There is the name that the pool of the first pass has for it.
+            Some(_) => {
+                let name = resolved.target.as_ref().unwrap_or(&resolved.model);
+                Some(name.as_str()).filter(|name| !name.is_empty() && **name != *request.model)
+            }
         }
     }
 
