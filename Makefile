@@ -77,6 +77,10 @@ simulate-routing: ## compares picks in a simulation and writes docs/routing.md; 
 	cargo run --locked --release --package envoy-test --bin routing -- --write $(ARGUMENTS)
 	cargo run --locked --release --package envoy-test --bin routing -- --objective --write
 
+.PHONY: simulate-disaggregation
+simulate-disaggregation: ## plays disaggregated prefill in a simulation and writes docs/disaggregation.md; takes some minutes
+	cargo run --locked --release --package envoy-test --bin disaggregation -- --write $(ARGUMENTS)
+
 .PHONY: bench-scale
 bench-scale: ## plays large pools in a simulation and writes docs/scale.md; takes a few minutes
 	cargo run --locked --release --package envoy-test --bin scale -- --write

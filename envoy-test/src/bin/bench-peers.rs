@@ -61,9 +61,9 @@ fn main() -> Result<()> {
 }
 
 /// Not adapters, which the others do not know of, and not a pod that joins: they are given a list at their start, and one of
-/// them does not begin before all servers answer.
+/// them does not begin before all servers answer. Agents would take as long as all the rest.
 fn suits_everybody(traffic: Traffic) -> bool {
-    !matches!(traffic, Traffic::Adapters | Traffic::PodJoins)
+    !matches!(traffic, Traffic::Adapters | Traffic::PodJoins | Traffic::Agents)
 }
 
 fn fronts(only: &[String]) -> Vec<Front> {

@@ -13,6 +13,8 @@ use super::gateway::Gateway;
 use super::request::{self, Said};
 use crate::simulation::workload::{Session, Turn};
 
+/// Where the name of a session goes: the first place in which the plugin looks by default.
+const SESSION_HEADER: &str = "x-session-id";
 /// Where the pick goes that was made here.
 const PICK_HEADER: &str = "x-gateway-destination-endpoint";
 /// Whoever has no whole answer by then has none.
@@ -72,7 +74,8 @@ impl Sender {
             sleep_until(self.started_at + due).await;
             let sent = self.started_at.elapsed();
             let key = self.sent.fetch_add(1, Ordering::Relaxed);
-            let asked = self.ask(key, &prompt, &turn, session.adapter.as_deref());
+            let name = session.name.map(|name| format!("session-{name}"));
+            let asked = self.ask(key, &prompt, &turn, (session.adapter.as_deref(), name.as_deref()));
             let asked = timeout(PATIENCE, asked).await.context("no answer in time").flatten();
             if asked.is_err() {
                 self.begun(key);
@@ -94,11 +97,14 @@ impl Sender {
         key: usize,
         prompt: &str,
         turn: &Turn,
-        adapter: Option<&str>,
+        (adapter, session): (Option<&str>, Option<&str>),
     ) -> Result<(Told, Said)> {
         let body = request::body(adapter.unwrap_or(&self.model), prompt, turn.output_tokens);
         let mut request =
             self.gateway.post("/v1/completions").header("content-type", "application/json").body(body);
+        if let Some(session) = session {
+            request = request.header(SESSION_HEADER, session);
+        }
         if let Some(mut chooser) = self.chooser() {
             let picked = chooser.choose(key, prompt, adapter);
             request = request.header(PICK_HEADER, picked.to_string());

@@ -13,7 +13,7 @@ fn everybody_gets_the_same_traffic_and_it_has_as_many_requests_as_the_rate_says(
         let rate_per_s = traffic.rate_per_s();
         let drawn = || traffic.sessions(SECONDS, rate_per_s, &traffic.adapters(), 1).unwrap();
         let requests: usize = drawn().iter().map(|session| session.turns.len()).sum();
-        assert_eq!(requests, (rate_per_s * SECONDS).ceil() as usize, "{}", traffic.name());
+        assert_eq!(requests, traffic.requests(SECONDS, rate_per_s), "{}", traffic.name());
         assert_eq!(drawn(), drawn(), "{}", traffic.name());
         let for_adapters = drawn().iter().filter(|session| session.adapter.is_some()).count();
         assert_eq!(for_adapters > 0, traffic == Traffic::Adapters);

@@ -23,6 +23,8 @@ const LOAD: f64 = 0.7;
 const LOAD_OF_FEWER: f64 = 0.5;
 /// The same of the hot prompt: the servers could take more requests than two cores can send and choose for.
 const LOAD_OF_HOT_PROMPT: f64 = 0.4;
+/// How many times as long agents come: a session lasts for half a minute, and caches are to fill.
+const AGENTS_LONGER: f64 = 5.0;
 /// Pods of the pool.
 pub const PODS: usize = 4;
 
@@ -51,6 +53,8 @@ pub enum Traffic {
     PodDies,
     /// Mooncake's trace, and no pod's metrics can be read from a third of the time on.
     MetricsStop,
+    /// Agents that call tools, in sessions that have names.
+    Agents,
 }
 
 /// Something that happens to a pod.
@@ -73,7 +77,7 @@ pub enum PodState {
 }
 
 impl Traffic {
-    pub const ALL: [Traffic; 11] = [
+    pub const ALL: [Traffic; 12] = [
         Traffic::Original,
         Traffic::Conversation,
         Traffic::Azure,
@@ -85,6 +89,7 @@ impl Traffic {
         Traffic::PodJoins,
         Traffic::PodDies,
         Traffic::MetricsStop,
+        Traffic::Agents,
     ];
     /// Those that need nothing of the pool but that it serves.
     pub const ANYWHERE: [Traffic; 6] = [
@@ -109,6 +114,7 @@ impl Traffic {
             Traffic::PodJoins => "pod-joins",
             Traffic::PodDies => "pod-dies",
             Traffic::MetricsStop => "metrics-stop",
+            Traffic::Agents => "agents",
         }
     }
 
@@ -144,6 +150,7 @@ impl Traffic {
             Traffic::Bursts => Workload::Bursts,
             Traffic::Adapters => Workload::Adapters,
             Traffic::Original => Workload::Random,
+            Traffic::Agents => Workload::Agents,
         }
     }
 
@@ -158,24 +165,37 @@ impl Traffic {
         adapters: &[String],
         seed: u64,
     ) -> Result<Vec<Session>> {
-        let requests = (rate_per_s * seconds).ceil() as usize;
+        let requests = self.requests(seconds, rate_per_s);
         match self {
             Traffic::Original => Ok(original(requests, rate_per_s, seed)),
+            Traffic::Agents => workload::sessions(Workload::Agents, requests, rate_per_s, seed),
             Traffic::Adapters => {
                 let mut rng = Rng::with_seed(seed);
                 Ok(workload::adapters::sessions(requests, rate_per_s, adapters, &mut rng))
             }
-            _ => workload::sessions(self.workload(), requests, rate_per_s, seed),
+            _ => {
+                let sessions = workload::sessions(self.workload(), requests, rate_per_s, seed)?;
+                Ok(sessions.into_iter().map(|session| Session { name: None, ..session }).collect())
+            }
         }
+    }
+
+    /// How many come in so many seconds.
+    pub fn requests(self, seconds: f64, rate_per_s: f64) -> usize {
+        let longer = if self == Traffic::Agents { AGENTS_LONGER } else { 1.0 };
+        (rate_per_s * seconds * longer).ceil() as usize
     }
 
     /// The pods that it needs, so many times faster than by default.
     pub fn servers(self, speed: f64) -> Vec<ServerSettings> {
+        let (pool, usual) = (self.workload().pool(), EngineSettings::default());
+        let slowness = |pod| if self == Traffic::SlowPod && pod == 0 { SLOWNESS } else { 1.0 };
         let server = |pod| ServerSettings {
             lora_adapters: self.adapters(),
             engine: EngineSettings {
-                speed: if self == Traffic::SlowPod && pod == 0 { speed / SLOWNESS } else { speed },
-                ..EngineSettings::default()
+                speed: speed * pool.engine_speed / slowness(pod),
+                blocks: (usual.blocks as f64 * pool.kv_share) as usize,
+                ..usual.clone()
             },
             stream_interval: STREAM_INTERVAL,
             ..ServerSettings::default()

@@ -8,6 +8,7 @@
 //! a first output is known the moment it appears. What the plugin itself costs is measured elsewhere.
 
 pub mod comparison;
+pub mod disaggregation;
 pub mod objective;
 pub mod picker;
 pub mod pool;

@@ -2,16 +2,20 @@
 //!
 //! At one instant requests arrive first, then the picker ticks, then engines end and start steps, so that requests that
 //! come at once start in one step. The run ends when every request has been answered.
+//!
+//! A prompt that one engine computes for another is moved there as by llm-d's sidecar: what was computed is fetched when the
+//! first engine has answered, and the second one generates from it.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
 use super::picker::{Picker, Request};
 use super::workload::Session;
-use crate::model_server::engine::{CacheTotals, Engine, EngineRequest, Output, RequestId};
+use crate::model_server::Sidecar;
+use crate::model_server::engine::{CacheTotals, Engine, EngineRequest, Output, Refusal, RequestId};
 use crate::model_server::tokens::output_token;
 
 /// A request that was answered.
@@ -43,10 +47,23 @@ struct Run<'a> {
     /// When which engine next ends or starts a step, the next first; every engine with work has one entry.
     steps: BinaryHeap<Reverse<(Duration, usize)>>,
     picker: &'a mut dyn Picker,
-    /// Of each engine: the request's key and its session's place.
-    in_flight: Vec<HashMap<RequestId, (usize, usize)>>,
+    /// Of each engine.
+    in_flight: Vec<HashMap<RequestId, Part>>,
+    /// What is on its way between engines, by when it is there and by the request's key.
+    transfers: BTreeMap<(Duration, usize), Part>,
     sent: usize,
     answers: Vec<Answer>,
+}
+
+/// What an engine does for a request.
+#[derive(Debug, Clone)]
+struct Part {
+    key: usize,
+    /// The place of its session.
+    place: usize,
+    arrived: Duration,
+    /// Where the answer is generated, and of what, if this engine only computes the prompt.
+    next: Option<(usize, EngineRequest)>,
 }
 
 /// How far a session has come.
@@ -64,6 +81,7 @@ pub fn run(sessions: Vec<Session>, engines: Vec<Engine>, picker: &mut dyn Picker
         due: due.collect(),
         sessions: sessions.into_iter().map(Progress::new).collect(),
         in_flight: vec![HashMap::new(); engines.len()],
+        transfers: BTreeMap::new(),
         engines,
         steps: BinaryHeap::new(),
         picker,
@@ -72,6 +90,7 @@ pub fn run(sessions: Vec<Session>, engines: Vec<Engine>, picker: &mut dyn Picker
     };
     while let Some(now) = run.next_event() {
         run.send_due(now)?;
+        run.receive_due(now)?;
         run.tick(now);
         while let Some(pod) = run.next_step(now) {
             run.advance(pod, now);
@@ -92,7 +111,8 @@ impl Run<'_> {
     fn next_event(&self) -> Option<Duration> {
         let arrival = self.due.peek().map(|Reverse((at, _))| *at);
         let step = self.steps.peek().map(|Reverse((at, _))| *at);
-        let next = [arrival, step].into_iter().flatten().min()?;
+        let transfer = self.transfers.keys().next().map(|(at, _)| *at);
+        let next = [arrival, step, transfer].into_iter().flatten().min()?;
         Some(self.picker.next_tick().map_or(next, |tick| tick.min(next)))
     }
 
@@ -122,15 +142,44 @@ impl Run<'_> {
         let request =
             Request { key: self.sent, prompt: &progress.said, adapter: adapter_name, session: *name };
         let pod = self.picker.pick(&request, &self.engines, now);
+        let prefill_pod = self.picker.prefill_pod(self.sent);
         let (prompt, adapter) = (progress.said.clone(), adapter.clone());
         let request = EngineRequest { prompt, output_tokens, adapter, cache_salt: None };
+        let part = Part { key: self.sent, place, arrived: now, next: None };
+        self.sent += 1;
+        match prefill_pod {
+            None => self.submit(pod, part, |engine| engine.submit(now, request)),
+            Some(prefill_pod) => {
+                let prompt = EngineRequest { output_tokens: 1, ..request.clone() };
+                let part = Part { next: Some((pod, request)), ..part };
+                self.submit(prefill_pod, part, |engine| engine.submit(now, prompt))
+            }
+        }
+    }
+
+    fn submit(
+        &mut self,
+        pod: usize,
+        part: Part,
+        submit: impl FnOnce(&mut Engine) -> Result<RequestId, Refusal>,
+    ) -> Result<()> {
         let worked = self.engines[pod].next_event().is_some();
-        let id = self.engines[pod].submit(now, request).map_err(|refusal| anyhow!("refused: {refusal:?}"))?;
+        let id = submit(&mut self.engines[pod]).map_err(|refusal| anyhow!("refused: {refusal:?}"))?;
         if !worked {
             self.note_step(pod);
         }
-        self.in_flight[pod].insert(id, (self.sent, place));
-        self.sent += 1;
+        self.in_flight[pod].insert(id, part);
+        Ok(())
+    }
+
+    /// Has engines generate from what has been fetched by now.
+    fn receive_due(&mut self, now: Duration) -> Result<()> {
+        while let Some(entry) = self.transfers.first_entry().filter(|entry| entry.key().0 <= now) {
+            let mut part = entry.remove();
+            if let Some((pod, request)) = part.next.take() {
+                self.submit(pod, part, |engine| engine.submit_computed(now, request))?;
+            }
+        }
         Ok(())
     }
 
@@ -149,17 +198,28 @@ impl Run<'_> {
         let outputs = self.engines[pod].advance(now);
         self.note_step(pod);
         for output in outputs {
-            let Some(&(key, place)) = self.in_flight[pod].get(&output.request) else { continue };
-            if output.previous.is_none() {
-                self.picker.first_output(key, &output);
+            let Some(part) = self.in_flight[pod].get(&output.request) else { continue };
+            if output.previous.is_none() && part.next.is_none() {
+                self.picker.first_output(part.key, &output);
             }
-            if output.finished {
-                self.in_flight[pod].remove(&output.request);
-                self.picker.ended(key, &output);
-                self.answers.push(Answer::new(pod, &output));
-                self.follow_up(place, &output);
+            if output.finished
+                && let Some(part) = self.in_flight[pod].remove(&output.request)
+            {
+                self.finish(pod, part, &output);
             }
         }
+    }
+
+    /// The engine has done its part.
+    fn finish(&mut self, pod: usize, part: Part, output: &Output) {
+        if part.next.is_some() {
+            let there = output.at + Sidecar::default().transfer_time(output.prompt_tokens);
+            self.transfers.insert((there, part.key), part);
+            return;
+        }
+        self.picker.ended(part.key, output);
+        self.answers.push(Answer { arrived: part.arrived, ..Answer::new(pod, output) });
+        self.follow_up(part.place, output);
     }
 
     /// Has the session's next turn come after a pause.

@@ -1,6 +1,7 @@
 //! Claims about whole runs, small ones.
 
 use super::comparison::{Case, Repetition, compare};
+use super::disaggregation::{self, Disaggregation, Division};
 use super::objective::{Carried, Objective, search};
 use super::picker::{Gateways, PickerKind};
 use super::pool::PoolSettings;
@@ -172,6 +173,28 @@ fn a_slow_pod_gets_fewer_requests_from_whoever_looks() {
     assert_eq!(share(PickerKind::RoundRobin), 0.25);
     for picker in [PickerKind::LeastRequest, PickerKind::Default, PickerKind::Oracle] {
         assert!(share(picker) < 0.2, "{}", picker.name());
+    }
+}
+
+#[test]
+fn prompts_that_some_pods_compute_are_answered_by_the_others_and_hold_up_no_streams() {
+    const PREFILL_PODS: usize = 3;
+    let play = |division| {
+        let traffic = disaggregation::Traffic::LongPrompts;
+        let scenario = Disaggregation { traffic, load: 0.3, division, pods: 8, seconds: 6, seed: 1 };
+        disaggregation::play(&scenario).unwrap()
+    };
+    let slowest_ms = |record: &Record| Measures::of(record).per_token_ms.p99;
+    let together = play(Division::Together);
+    let (prefill_pods, threshold_tokens) = (PREFILL_PODS, 1);
+    for division in [
+        Division::Core { prefill_pods, threshold_tokens },
+        Division::DecodeFirst { prefill_pods, threshold_tokens },
+    ] {
+        let record = play(division);
+        assert_eq!(record.answers.len(), together.answers.len());
+        assert!(record.answers.iter().all(|answer| answer.pod >= PREFILL_PODS));
+        assert!(slowest_ms(&record) < slowest_ms(&together) / 2.0, "{division:?}");
     }
 }
 

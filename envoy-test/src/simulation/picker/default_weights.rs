@@ -45,6 +45,11 @@ impl DefaultWeights {
 
     /// The best of the pods that are there; of all, if none is.
     pub fn choose(&mut self, prompt: &[u32], is_there: impl Fn(usize) -> bool) -> usize {
+        self.choose_known(prompt, is_there).0
+    }
+
+    /// The same, with the share of the prompt that was sent there before.
+    pub fn choose_known(&mut self, prompt: &[u32], is_there: impl Fn(usize) -> bool) -> (usize, f64) {
         let blocks = block_hashes(prompt);
         let scores = self.scores(&blocks);
         let mut pods: Vec<usize> = (0..scores.len()).filter(|&pod| is_there(pod)).collect();
@@ -54,8 +59,9 @@ impl DefaultWeights {
         let highest = pods.iter().map(|&pod| scores[pod]).fold(f64::MIN, f64::max);
         pods.retain(|&pod| scores[pod] == highest);
         let picked = self.rng.choice(pods).unwrap_or_default();
+        let known = self.sent.share(picked, &blocks);
         self.sent.note(picked, blocks);
-        picked
+        (picked, known)
     }
 
     fn scores(&self, blocks: &[u64]) -> Vec<f64> {

@@ -14,18 +14,20 @@ use inference_picker::interval::Interval;
 use inference_picker::ledger::HEARTBEAT_MS;
 use inference_picker::openai::{Usage, read_request};
 use inference_picker::picker::{Outcome, Picker as CoreWorker, Sent};
-use inference_picker::pool::{Pool, Snapshot, encode};
+use inference_picker::pool::{Pool, encode};
+use inference_picker::prefill::PromptBy;
 use inference_picker::prefix::PrefixIndex;
 use inference_picker::sessions::{Conversation, KnownBy, Last, Name, SessionKey, Table, Visit};
 use serde_json::json;
 
+use super::configuration;
 use super::exchange::{Exchange, Others, Published};
 use super::scraping::Scraping;
-use super::setting::{TICK, address_of, pod_at};
+use super::setting::{TICK, pod_at};
 use super::shared_data::{InMemory, Place, SharedData};
 use super::watch::{Seen, State, Watch};
 use super::{Gateways, Picker, Request, Strategy};
-use crate::model_server::engine::{Engine, Eviction, Output};
+use crate::model_server::engine::{Engine, Output};
 
 /// How often the plugin's worker reads the ledger without a pick, and how old a snapshot may be known to it.
 const READ_MS: u64 = 250;
@@ -46,6 +48,8 @@ struct InFlight {
     gateway: usize,
     worker: usize,
     sent: Sent,
+    /// The engine that computes the prompt, if that is another one.
+    prefill_pod: Option<usize>,
 }
 
 struct Gateway {
@@ -53,7 +57,8 @@ struct Gateway {
     shared: SharedData,
     /// What the other gateways have published, and this one has published them; nothing where they publish to each other nothing.
     others: Option<Others>,
-    scraping: Scraping,
+    /// Of each pool.
+    scraping: Vec<Scraping>,
 }
 
 /// What one of the plugin's workers keeps.
@@ -68,8 +73,24 @@ struct Worker {
 }
 
 impl CorePicker {
-    pub fn new(strategy: Strategy, engines: &[Engine], gateways: Gateways, mut rng: Rng) -> CorePicker {
-        let config = configuration(strategy, engines);
+    pub fn new(strategy: Strategy, engines: &[Engine], gateways: Gateways, rng: Rng) -> CorePicker {
+        CorePicker::configured(&configuration::together(strategy, engines), gateways, rng)
+    }
+
+    /// One gateway in front of engines of which the first ones only compute prompts: those of so many tokens and more that are
+    /// not cached where they are answered.
+    pub fn disaggregated(
+        strategy: Strategy,
+        engines: &[Engine],
+        prefill_pods: usize,
+        threshold_tokens: usize,
+        rng: Rng,
+    ) -> CorePicker {
+        let config = configuration::disaggregated(strategy, engines, prefill_pods, threshold_tokens);
+        CorePicker::configured(&config, Gateways::default(), rng)
+    }
+
+    fn configured(config: &Config, gateways: Gateways, mut rng: Rng) -> CorePicker {
         let exchange = gateways.peers_ms.map(|lateness_ms| Exchange::new(Duration::from_millis(lateness_ms)));
         let gateway = |index| {
             let first_id = (index * gateways.workers) as u64 + 1;
@@ -108,17 +129,22 @@ impl Picker for CorePicker {
         if let Some((watch, began)) = self.watch.as_mut().zip(began) {
             watch.picked(began.elapsed());
         }
-        self.in_flight.insert(request.key, InFlight { gateway, worker, sent });
+        self.in_flight
+            .insert(request.key, InFlight { gateway, worker, sent, prefill_pod: prefill_pod(&pick) });
         pod_of(&pick)
     }
 
+    fn prefill_pod(&self, key: usize) -> Option<usize> {
+        self.in_flight.get(&key)?.prefill_pod
+    }
+
     fn first_output(&mut self, key: usize, output: &Output) {
-        let Some(InFlight { gateway, worker, sent }) = self.in_flight.get_mut(&key) else { return };
+        let Some(InFlight { gateway, worker, sent, .. }) = self.in_flight.get_mut(&key) else { return };
         self.gateways[*gateway].workers[*worker].core.first_output(sent, milliseconds(output.at));
     }
 
     fn ended(&mut self, key: usize, output: &Output) {
-        let Some(InFlight { gateway, worker, mut sent }) = self.in_flight.remove(&key) else { return };
+        let Some(InFlight { gateway, worker, mut sent, .. }) = self.in_flight.remove(&key) else { return };
         let Gateway { workers, shared, .. } = &mut self.gateways[gateway];
         let worker = &mut workers[worker];
         let now_ms = milliseconds(output.at);
@@ -156,7 +182,7 @@ impl Picker for CorePicker {
 
 impl Gateway {
     fn new(config: Config, workers: usize, name: u64, first_id: u64, rng: &mut Rng) -> Gateway {
-        let scraping = Scraping::new(&config);
+        let scraping = config.pools.iter().map(|pool| Scraping::new(&config, pool)).collect();
         // Workers and the companion tick as often, but not together.
         let phase = TICK / (workers as u32 + 1);
         let worker = |index: usize| {
@@ -174,23 +200,25 @@ impl Gateway {
     fn state(&self) -> State {
         let index = self.workers.first().and_then(|worker| worker.core.pool(0)).and_then(Pool::prefixes);
         let ledger_bytes = self.shared.ledger_bytes();
+        let snapshots = self.scraping.iter().filter_map(|scraping| scraping.published.as_ref());
         State {
             index_blocks: index.map_or(0, PrefixIndex::len),
             index_bytes: index.map_or(0, PrefixIndex::cache_bytes),
             published_bytes: ledger_bytes,
             read_bytes: ledger_bytes,
-            snapshot_bytes: self.scraping.published.as_ref().map_or(0, |snapshot| encode(snapshot).len()),
+            snapshot_bytes: snapshots.map(|snapshot| encode(snapshot).len()).sum(),
         }
     }
 
     fn next_tick(&self) -> Duration {
         let workers = self.workers.iter().map(|worker| worker.next_tick);
-        workers.fold(self.scraping.next_tick, Duration::min)
+        let scraping = self.scraping.iter().map(|scraping| scraping.next_tick);
+        workers.chain(scraping).min().unwrap_or(Duration::MAX)
     }
 
     fn pick(&mut self, index: usize, body: &[u8], now_ms: u64) -> (Pick, Sent) {
         let worker = &mut self.workers[index];
-        worker.read(&self.shared, self.scraping.published.as_ref(), now_ms);
+        worker.read(&self.shared, &self.scraping, now_ms);
         let picked = worker.pick(body, &self.shared.sessions, now_ms);
         worker.publish(&mut self.shared, now_ms);
         picked
@@ -198,11 +226,11 @@ impl Gateway {
 
     fn tick(&mut self, engines: &[Engine], now: Duration) {
         let now_ms = milliseconds(now);
-        if self.scraping.next_tick <= now {
-            self.scraping.tick(engines, &mut self.shared, now_ms);
+        for scraping in self.scraping.iter_mut().filter(|scraping| scraping.next_tick <= now) {
+            scraping.tick(engines, &mut self.shared, now_ms);
         }
         for worker in self.workers.iter_mut().filter(|worker| worker.next_tick <= now) {
-            worker.tick(&mut self.shared, self.scraping.published.as_ref(), now_ms);
+            worker.tick(&mut self.shared, &self.scraping, now_ms);
         }
     }
 
@@ -213,8 +241,8 @@ impl Gateway {
 
     /// Takes over what a gateway has published, for the workers to read.
     fn receive(&mut self, published: &Published, now_ms: u64) {
-        if let Some(others) = &mut self.others {
-            others.receive(published, &mut self.shared, &mut self.scraping.place, now_ms);
+        if let Some((others, asker)) = self.others.as_mut().zip(self.scraping.first_mut()) {
+            others.receive(published, &mut self.shared, &mut asker.place, now_ms);
         }
     }
 }
@@ -232,11 +260,11 @@ impl Worker {
         }
     }
 
-    fn tick(&mut self, shared: &mut SharedData, published: Option<&Snapshot>, now_ms: u64) {
+    fn tick(&mut self, shared: &mut SharedData, scraping: &[Scraping], now_ms: u64) {
         self.next_tick += TICK;
         self.core.tick(now_ms);
         if self.reads.is_due(now_ms) {
-            self.read(shared, published, now_ms);
+            self.read(shared, scraping, now_ms);
         }
         let is_alive = self.heartbeat.is_due(now_ms) && self.place.member.has_load();
         if is_alive || self.core.loads().has_unpublished() || self.core.has_events() {
@@ -244,11 +272,12 @@ impl Worker {
         }
     }
 
-    fn read(&mut self, shared: &SharedData, published: Option<&Snapshot>, now_ms: u64) {
+    fn read(&mut self, shared: &SharedData, scraping: &[Scraping], now_ms: u64) {
         let received = self.place.read(shared, self.core.loads_mut(), now_ms);
         self.core.receive_all(&received, now_ms);
         if self.snapshot_reads.is_due(now_ms) {
-            self.core.apply(published.cloned().into_iter().map(|snapshot| (0, snapshot)));
+            let published = scraping.iter().map(|scraping| scraping.published.clone()).enumerate();
+            self.core.apply(published.filter_map(|(pool, snapshot)| Some((pool, snapshot?))));
         }
     }
 
@@ -283,23 +312,6 @@ fn milliseconds(time: Duration) -> u64 {
     time.as_millis() as u64
 }
 
-/// Nothing is shed or held back: what is compared is picks.
-fn configuration(strategy: Strategy, engines: &[Engine]) -> Config {
-    let endpoints: Vec<_> = (0..engines.len()).map(|pod| address_of(pod).to_string()).collect();
-    let server = match engines.first().map(|engine| engine.settings().eviction) {
-        Some(Eviction::Run) => "sglang",
-        _ => "vllm",
-    };
-    let session_by = if strategy.with_sessions { vec!["body prompt_cache_key"] } else { vec![] };
-    let document = json!({
-        "scrapeCluster": "pods",
-        "sessionBy": session_by,
-        "pools": [{"name": "pool", "cluster": "pool", "modelServer": server, "endpoints": endpoints,
-            "routingStrategy": strategy.name}],
-    });
-    Config::parse(document.to_string().as_bytes()).expect("the configuration is valid")
-}
-
 fn body_of(request: &Request<'_>) -> String {
     let mut body =
         json!({"model": request.adapter.unwrap_or("model"), "stream": true, "prompt": request.prompt});
@@ -312,6 +324,14 @@ fn body_of(request: &Request<'_>) -> String {
 /// What a client calls its session.
 pub(super) fn name_of(session: usize) -> String {
     format!("session-{session}")
+}
+
+/// Who computes the prompt, if that is not who generates the answer.
+fn prefill_pod(pick: &Pick) -> Option<usize> {
+    match &pick.prompt_by {
+        PromptBy::Other(other) => Some(pod_at(other.address.parse().expect("it is an address"))),
+        PromptBy::Itself | PromptBy::Gone { .. } => None,
+    }
 }
 
 /// The first of the destinations.

@@ -1,5 +1,7 @@
 //! Who picks: the routing core with each of its strategies, and others to compare it with.
 
+mod configuration;
+mod decode_first;
 pub(crate) mod default_weights;
 mod exchange;
 mod gateway;
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+pub(super) use decode_first::DecodeFirst;
 pub use gateway::CorePicker;
 use guide_schedule::{Figures, GuideSchedule};
 pub use watch::{Seen, State};
@@ -40,6 +43,12 @@ pub struct Request<'a> {
 pub trait Picker {
     /// The place of the engine to send it to.
     fn pick(&mut self, request: &Request<'_>, engines: &[Engine], now: Duration) -> usize;
+
+    /// The place of the engine that computes the prompt of the request of this key, which has been picked for, if that is
+    /// another one than generates its answer.
+    fn prefill_pod(&self, _key: usize) -> Option<usize> {
+        None
+    }
 
     fn first_output(&mut self, _key: usize, _output: &Output) {}
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use inference_picker::config::Config;
+use inference_picker::config::{Config, Pool};
 use inference_picker::load::LoadTracker;
 use inference_picker::pool::{Discovered, Snapshot};
 use inference_picker::scrape::{Schedule, Scraper};
@@ -21,11 +21,10 @@ pub struct Scraping {
 }
 
 impl Scraping {
-    pub fn new(config: &Config) -> Scraping {
-        let addresses = config.pools[0].endpoints.iter().flatten().copied();
-        let schedule = Schedule::of(config, &config.pools[0]);
-        let mut scraper =
-            Scraper::new(config.pools[0].model_server, schedule, config.max_consecutive_failures);
+    pub fn new(config: &Config, pool: &Pool) -> Scraping {
+        let addresses = pool.endpoints.iter().flatten().copied();
+        let schedule = Schedule::of(config, pool);
+        let mut scraper = Scraper::new(pool.model_server, schedule, config.max_consecutive_failures);
         scraper.follow(&Discovered::at(addresses.clone()), 0);
         let mut loads = LoadTracker::default();
         for address in addresses {
