@@ -354,6 +354,8 @@ pub struct Pool {
     pub metrics: Metrics,
     /// Whether requests ask their endpoint to tell its load with the answer.
     pub answers_tell_load: bool,
+    /// Who gives a request to one of the engines that an endpoint has.
+    pub data_parallel: DataParallel,
     /// From when on its endpoints are saturated.
     pub saturation: Saturation,
     /// Prefix blocks that are remembered for all of its endpoints together.
@@ -384,6 +386,17 @@ pub struct Prefill {
     pub min_uncached_tokens: u32,
     /// What is done when none of them may be picked.
     pub when_gone: WhenGone,
+}
+
+/// Who gives a request to one of the engines that share an endpoint's requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DataParallel {
+    /// The endpoint's server.
+    #[default]
+    Server,
+    /// The gateway, which names the engine by its rank.
+    Ranks,
 }
 
 /// What is done with a long prompt when nobody is there who computes it.

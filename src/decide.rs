@@ -17,7 +17,7 @@ use crate::pool::{Freshness, Limits, Pool, Reading};
 use crate::prefill::{PrefillPick, PromptBy, share_without_prompt};
 use crate::prefix::{BLOCK_BYTES, BlockHasher, Match, PromptBlocks};
 use crate::sessions::{Conversation, KnownBy, Outcome, Visit};
-use crate::strategy::{Demand, Ranked, Visited, rank};
+use crate::strategy::{Demand, Ranked, Visited, data_parallel, rank};
 use crate::token_estimator::TokenEstimator;
 
 /// An inference request of which it is known what to send and where.
@@ -102,6 +102,8 @@ pub struct Pick {
     pub session: Option<Visit>,
     /// Who computes the prompt.
     pub prompt_by: PromptBy,
+    /// The rank of the endpoint's engine that is to run it, where the gateway says so.
+    pub rank: Option<u32>,
     /// Why this endpoint, in one short line.
     pub explanation: String,
 }
@@ -297,8 +299,14 @@ pub fn pick(
     let visited = conversation.and_then(|conversation| visited(conversation, prompt.tokens, pool, loads));
     let demand = Demand { visited, ..demand(resolved, pool) };
     let session = resolved.session;
-    let asked =
-        Asked { strategy: pool.routing_strategy, demand, prompt: Some(prompt), conversation, session };
+    let asked = Asked {
+        strategy: pool.routing_strategy,
+        demand,
+        prompt: Some(prompt),
+        conversation,
+        session,
+        may_name_rank: resolved.generates && pool.names_ranks(),
+    };
     send(config, pool, loads, asked, now_ms, rng)
 }
 
@@ -362,8 +370,14 @@ pub fn pick_unread(
         is_of_conversation: conversation.is_some(),
         visited,
     };
-    let asked =
-        Asked { strategy: RoutingStrategy::Default, demand, prompt: None, conversation, session: None };
+    let asked = Asked {
+        strategy: RoutingStrategy::Default,
+        demand,
+        prompt: None,
+        conversation,
+        session: None,
+        may_name_rank: false,
+    };
     send(config, pool, loads, asked, now_ms, rng)
 }
 
@@ -374,6 +388,8 @@ struct Asked<'a> {
     prompt: Option<&'a Rc<Prompt>>,
     conversation: Option<Conversation>,
     session: Option<Visit>,
+    /// Whether the server would run it on an engine that it names.
+    may_name_rank: bool,
 }
 
 /// Where a conversation was served last, if that is an endpoint of the pool, and what of it is still cached there.
@@ -409,7 +425,7 @@ fn send(
     now_ms: u64,
     rng: &mut fastrand::Rng,
 ) -> Decision {
-    let Asked { strategy, demand, prompt, conversation, session } = asked;
+    let Asked { strategy, demand, prompt, conversation, session, may_name_rank } = asked;
     if pool.endpoints().is_none() {
         return Decision::Fallback("endpoints not discovered yet");
     }
@@ -424,6 +440,8 @@ fn send(
     let (matched, tokens) = (first.matched, first.uncached_tokens);
     let matched_tokens = demand.prompt_tokens.saturating_sub(tokens);
     let conversation = conversation.map(|conversation| outcome(conversation, demand.visited, first.index));
+    let key = data_parallel::key(session.map(|visit| visit.key.to_bits()), demand.blocks);
+    let rank = may_name_rank.then(|| rank_of(&ranking, key.unwrap_or_else(|| rng.u64(..)))).flatten();
     let pick = Pick {
         load_id: first.endpoint.load_id,
         destinations: destinations(&ranking),
@@ -438,7 +456,8 @@ fn send(
         conversation,
         session,
         prompt_by: PromptBy::Itself,
-        explanation: explain(strategy, first, demand, conversation, loads, now_ms),
+        rank,
+        explanation: explain(strategy, first, demand, conversation, rank, loads, now_ms),
     };
     let index = first.index;
     if strategy == RoutingStrategy::RoundRobin {
@@ -446,6 +465,15 @@ fn send(
     }
     pool.picked(index, now_ms, config.max_consecutive_failures);
     Decision::Send(pick)
+}
+
+/// The engine of the first of these endpoints, if it has several. A retry names the same one, so all others must have it.
+fn rank_of(ranking: &[Ranked<'_>], key: u64) -> Option<u32> {
+    let (first, others) = ranking.split_first()?;
+    let loads = first.endpoint.rank_loads();
+    let rank = data_parallel::choose(&loads, key, first.endpoint.address_hash)?;
+    let has_rank = |other: &Ranked<'_>| (rank as usize) < other.endpoint.rank_loads().len();
+    others.iter().all(has_rank).then_some(rank)
 }
 
 fn limits(config: &Config, pool: &Pool) -> Limits {
@@ -473,6 +501,7 @@ fn explain(
     first: &Ranked<'_>,
     demand: Demand<'_>,
     conversation: Option<(KnownBy, Outcome)>,
+    rank: Option<u32>,
     loads: &LoadTracker,
     now_ms: u64,
 ) -> String {
@@ -497,6 +526,9 @@ fn explain(
             line.add("metrics_age_ms", first.endpoint.scrape_age_ms(now_ms).unwrap_or(0));
         }
         None => line.add_word("metrics", "none"),
+    }
+    if let Some(rank) = rank {
+        line.add("rank", rank.into());
     }
     line.into_text()
 }

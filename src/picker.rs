@@ -88,6 +88,8 @@ pub struct Sent {
     session: Option<Visit>,
     /// What it has at the endpoint that computes its prompt, if that is another one; until its first output.
     prefill: Option<Box<PrefillSent>>,
+    /// The rank of the engine that it names.
+    rank: Option<u32>,
 }
 
 /// A prompt that is computed elsewhere than its answer is generated.
@@ -698,7 +700,17 @@ impl<W> Picker<W> {
             PromptBy::Other(other) => Some(Box::new(self.send_prompt(other, prompt.as_ref(), now_ms))),
             PromptBy::Itself | PromptBy::Gone { .. } => None,
         };
-        Sent { in_flight, prompt, digest, passed_over, passed_sent_ms: now_ms, number, session, prefill }
+        let rank = pick.rank;
+        self.rank_changed(pick.load_id, rank, 1);
+        let passed_sent_ms = now_ms;
+        Sent { in_flight, prompt, digest, passed_over, passed_sent_ms, number, session, prefill, rank }
+    }
+
+    /// An engine has so many requests more, or less, if any was named.
+    fn rank_changed(&mut self, load_id: LoadId, rank: Option<u32>, change: i32) {
+        let Some(rank) = rank else { return };
+        let pools = self.pools.iter_mut().map(|own| &mut own.pool);
+        pools.filter(|pool| pool.names_ranks()).for_each(|pool| pool.rank_changed(load_id, rank, change));
     }
 
     fn send_prompt(&mut self, to: &PrefillPick, prompt: Option<&SentPrompt>, now_ms: u64) -> PrefillSent {
@@ -760,6 +772,8 @@ impl<W> Picker<W> {
         sent.passed_over =
             passed_over(destinations, address).filter_map(|text| found(text.as_bytes())).collect();
         sent.passed_sent_ms = sent.in_flight.sent_ms();
+        self.rank_changed(sent.load_id(), sent.rank, -1);
+        self.rank_changed(load_id, sent.rank, 1);
         self.loads.move_to(&mut sent.in_flight, load_id, now_ms);
         sent.number = self.publish_sent(sent.prompt.as_ref(), load_id, now_ms);
         if let Some(prefill) = &mut sent.prefill {
@@ -805,6 +819,7 @@ impl<W> Picker<W> {
     pub fn end(&mut self, mut sent: Sent, now_ms: u64) {
         self.publish_dropped(&mut sent, now_ms);
         self.end_prefill(&mut sent, false, now_ms);
+        self.rank_changed(sent.load_id(), sent.rank, -1);
         self.loads.end(sent.in_flight, now_ms);
     }
 

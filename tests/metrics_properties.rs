@@ -83,8 +83,14 @@ fn naive_read(page: &str) -> Option<EndpointMetrics> {
     let mean = naive_mean(&shares);
     let next_share = next.and_then(|next| shares.get(next)).filter(|share| share.is_finite());
     let sum = naive_requests(&waiting)?;
+    let rank = |rank: usize| {
+        let engine = rank.to_string();
+        Some((waiting.get(&engine)? + running.get(&engine)?) as u32)
+    };
+    let ranks: Option<Vec<u32>> = (0..waiting.len()).map(rank).collect();
     Some(EndpointMetrics {
         waiting: sum,
+        ranks: ranks.filter(|ranks| ranks.len() > 1).unwrap_or_default(),
         running: naive_requests(&running)?,
         engines,
         next_queue: next.map_or(sum, |next| waiting[next] as u32),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use super::{ConfigError, Criticality, RoutingStrategy, SessionAffinity, WhenGone};
+use super::{ConfigError, Criticality, DataParallel, RoutingStrategy, SessionAffinity, WhenGone};
 use crate::metrics::ModelServer;
 
 #[derive(Debug, Deserialize)]
@@ -152,6 +152,8 @@ pub(super) struct Pool {
     pub metrics: Metrics,
     #[serde(default)]
     pub answers_tell_load: bool,
+    #[serde(default)]
+    pub data_parallel: DataParallel,
     #[serde(default)]
     pub saturation: Saturation,
     #[serde(default)]

@@ -156,6 +156,7 @@ fn pools(mut raw: Vec<raw::Pool>, scraping: &Scraping) -> Result<Vec<Pool>, Conf
             routing_strategy: pool.routing_strategy.unwrap_or(RoutingStrategy::Default),
             metrics: metrics(pool.metrics, pool.model_server, scraping, &at("metrics"))?,
             answers_tell_load: pool.answers_tell_load,
+            data_parallel: data_parallel(pool.data_parallel, pool.model_server, &at("dataParallel"))?,
             session_affinity: pool.session_affinity.unwrap_or(SessionAffinity::Cost),
             model_server: pool.model_server,
             saturation: saturation(&pool.saturation, &at("saturation"))?,
@@ -165,6 +166,17 @@ fn pools(mut raw: Vec<raw::Pool>, scraping: &Scraping) -> Result<Vec<Pool>, Conf
     set_prefills(&mut pools, prefills)?;
     set_fallbacks(&mut pools, fallbacks)?;
     Ok(pools)
+}
+
+/// Only some servers run a request on the engine that it names.
+fn data_parallel(raw: DataParallel, server: ModelServer, path: &str) -> Result<DataParallel, ConfigError> {
+    match (raw, server) {
+        (DataParallel::Server, _) | (DataParallel::Ranks, ModelServer::Vllm | ModelServer::Sglang) => Ok(raw),
+        _ => refuse(
+            path,
+            "`ranks` is for vLLM and SGLang: no other server runs a request on the engine that it names",
+        ),
+    }
 }
 
 /// The endpoints that need not be discovered: nobody needs to know those of an outside provider.

@@ -42,6 +42,8 @@ pub struct EndpointMetrics {
     pub running: u32,
     /// Engines that share these requests, at least 1 on every page.
     pub engines: u32,
+    /// Of a server with several engines that are numbered from 0, the requests of each, queued or running. Empty for any other.
+    pub ranks: Vec<u32>,
     /// Requests that are queued where the next one goes: at the engine with the fewest requests, if the server gives it to
     /// that one, else at each of them on average.
     pub next_queue: u32,

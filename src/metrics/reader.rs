@@ -114,6 +114,7 @@ impl<'a> Reading<'a> {
             waiting,
             running: self.running.requests(server, Metric::Running)?,
             engines,
+            ranks: self.ranks(),
             next_queue: self.waiting.at(next).map_or(waiting / engines, |waiting| waiting as u32),
             kv_cache_utilization: kv_cache_utilization.map(|share| share as f32),
             base_model: self.base_model.map(Labels::unescape),
@@ -127,6 +128,20 @@ impl<'a> Reading<'a> {
                 cache_of(self.cache_tokens.total(), self.cache_blocks.total(), self.cache_block_tokens.mean())
             }),
         })
+    }
+
+    /// The requests of each engine, if there are several and their labels are the numbers from 0.
+    fn ranks(&self) -> Vec<u32> {
+        let count = self.waiting.of_engines.len();
+        if count < 2 {
+            return Vec::new();
+        }
+        let requests = |rank: usize| {
+            let engine = rank.to_string();
+            let requests = |tally: &Tally<'_>| tally.at(Some(engine.as_bytes()));
+            Some((requests(&self.waiting)? + requests(&self.running)?) as u32)
+        };
+        (0..count).map(requests).collect::<Option<_>>().unwrap_or_default()
     }
 
     /// The engine to which the server gives the next request, if there are several and it goes by their load.
@@ -599,6 +614,7 @@ vllm_ttft_sum 1.5
         );
         let expected = EndpointMetrics {
             engines: 2,
+            ranks: vec![3, 7],
             next_queue: 2,
             kv_cache_utilization: Some(0.25),
             lora: Some(LoraState { slots: 4, ..lora(&["a"], 2).unwrap() }),
@@ -607,6 +623,25 @@ vllm_ttft_sum 1.5
             ..load(5, 5)
         };
         assert_eq!(metrics, expected);
+    }
+
+    #[test]
+    fn engines_have_ranks_if_they_are_numbered_from_0() {
+        let check = |engines: &[&str], expected: &[u32]| {
+            let line = |(number, engine): (usize, &&str)| {
+                let waiting = format!("vllm:num_requests_waiting{{engine=\"{engine}\"}} {number}\n");
+                waiting + &format!("vllm:num_requests_running{{engine=\"{engine}\"}} 10\n")
+            };
+            let page: String = engines.iter().enumerate().map(line).collect();
+            assert_eq!(read_vllm(&page).ranks, expected, "{engines:?}");
+        };
+        check(&["0", "1", "2"], &[10, 11, 12]);
+        check(&["1", "0"], &[11, 10]);
+        let eleven = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"];
+        check(&eleven, &[10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]);
+        for engines in [&["0"][..], &["1", "2"], &["0", "2"], &["00", "1"], &["0", "one"], &["0", ""]] {
+            check(engines, &[]);
+        }
     }
 
     #[test]

@@ -108,6 +108,9 @@ pub struct Endpoint {
     /// What its last answer told of the load of others, and when.
     told: Option<(ExternalLoad, u64)>,
     adapters: Vec<AdapterId>,
+    /// By how many of this worker's requests each of its engines has more than when it was last scraped, or fewer, where they name
+    /// them.
+    rank_changes: Vec<i32>,
     /// Whether its server has started anew, and nobody has taken notice yet.
     has_restarted: bool,
 }
@@ -136,6 +139,7 @@ impl Endpoint {
             reading: None,
             told: None,
             adapters: Vec::new(),
+            rank_changes: Vec::new(),
             has_restarted: false,
         }
     }
@@ -369,6 +373,22 @@ impl Endpoint {
         })
     }
 
+    /// The requests of each of its engines, as far as this worker knows; empty unless it has several.
+    pub fn rank_loads(&self) -> Vec<u32> {
+        let scraped = self.reading().map(|reading| reading.metrics.ranks.as_slice()).unwrap_or_default();
+        let changes = self.rank_changes.iter().copied().chain(std::iter::repeat(0));
+        scraped.iter().zip(changes).map(|(requests, change)| requests.saturating_add_signed(change)).collect()
+    }
+
+    /// The engine of this rank has so many requests of this worker more, or less.
+    pub(super) fn rank_changed(&mut self, rank: u32, change: i32) {
+        let ranks = self.reading().map_or(0, |reading| reading.metrics.ranks.len());
+        self.rank_changes.resize(ranks, 0);
+        if let Some(changed) = self.rank_changes.get_mut(rank as usize) {
+            *changed = changed.saturating_add(change);
+        }
+    }
+
     /// An answer has come to its end.
     pub fn answer_completed(&mut self) {
         self.broken_answers = 0;
@@ -466,6 +486,10 @@ impl Endpoint {
     }
 
     fn set_reading(&mut self, reading: Option<Reading>) {
+        let scraped_ms = |reading: &Option<Reading>| reading.as_ref().map(|reading| reading.scraped_ms);
+        if scraped_ms(&reading) != scraped_ms(&self.reading) {
+            self.rank_changes.clear();
+        }
         self.reading = reading;
         self.adapters =
             self.lora().iter().flat_map(|lora| &lora.adapters).map(|name| AdapterId::of(name)).collect();
@@ -586,6 +610,25 @@ mod tests {
         check(0, AdapterResidency::FreeSlot);
         check(2, AdapterResidency::IdleSlot);
         check(9, AdapterResidency::IdleSlot);
+    }
+
+    #[test]
+    fn an_engine_has_what_the_page_says_and_what_has_changed_since() {
+        let mut endpoint = endpoint();
+        let read = |ranks: &[u32], scraped_ms| {
+            let metrics = EndpointMetrics { ranks: ranks.to_vec(), ..EndpointMetrics::default() };
+            Some(Reading { scraped_ms, ..reading(metrics) })
+        };
+        endpoint.rank_changed(0, 1);
+        assert_eq!(endpoint.rank_loads(), [] as [u32; 0]);
+        endpoint.set_reading(read(&[2, 0], 10));
+        [(0, 1), (1, 1), (1, -1), (1, -1), (7, 1)].iter().for_each(|(rank, change)| {
+            endpoint.rank_changed(*rank, *change);
+        });
+        endpoint.set_reading(read(&[2, 0], 10));
+        assert_eq!(endpoint.rank_loads(), [3, 0], "none has fewer than none");
+        endpoint.set_reading(read(&[3, 1, 1], 60));
+        assert_eq!(endpoint.rank_loads(), [3, 1, 1], "the page has it now");
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub struct Pool {
     has_unnamed: bool,
     /// Whether nobody is to name them.
     is_external: bool,
+    /// Whether requests name the engine that is to run them.
+    names_ranks: bool,
     /// Between two scrapes of an endpoint, in milliseconds, by the scraper's word.
     interval_ms: u64,
     /// Whether the scraper has told something since that was last asked.
@@ -102,6 +104,7 @@ impl Pool {
             failures: Vec::new(),
             is_flat: true,
             has_unnamed: config.is_external,
+            names_ranks: config.data_parallel == config::DataParallel::Ranks,
             is_external: config.is_external,
             interval_ms: 0,
             is_known: false,
@@ -246,6 +249,19 @@ impl Pool {
         }
         if let Some(turn) = self.turns.get_mut(level) {
             *turn = place + 1;
+        }
+    }
+
+    /// Whether requests name the engine that is to run them.
+    pub fn names_ranks(&self) -> bool {
+        self.names_ranks
+    }
+
+    /// An engine of the endpoint of this load has so many requests of this worker more, or less.
+    pub fn rank_changed(&mut self, load_id: LoadId, rank: u32, change: i32) {
+        let place = self.place(load_id);
+        if let Some(endpoint) = place.and_then(|place| self.endpoints.as_mut()?.get_mut(place)) {
+            endpoint.rank_changed(rank, change);
         }
     }
 

@@ -13,7 +13,7 @@ use crate::config::MAX_ENDPOINTS;
 use crate::metrics::EndpointMetrics;
 
 /// Changes whenever the meaning of published bytes does.
-pub const FORMAT: u8 = 9;
+pub const FORMAT: u8 = 10;
 
 /// What the scraper knows of a pool.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]

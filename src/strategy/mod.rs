@@ -5,6 +5,7 @@
 //! `best` how ties are decided.
 
 mod best;
+pub mod data_parallel;
 pub mod default;
 mod least_request;
 pub mod prefix_cache;

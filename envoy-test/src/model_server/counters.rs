@@ -21,6 +21,8 @@ pub struct Counters {
     pub requests_by_path_and_model: BTreeMap<String, u64>,
     /// Requests by the prefill endpoint that they name in `x-prefiller-host-port`, whatever stands there.
     pub requests_by_prefiller: BTreeMap<String, u64>,
+    /// Inference requests by the rank of the engine that they name, one that there is.
+    pub requests_by_rank: BTreeMap<usize, u64>,
     /// Inference requests whose prompts were computed elsewhere.
     pub prefilled_elsewhere: u64,
     /// Inference requests that have no complete answer yet.

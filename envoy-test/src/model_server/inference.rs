@@ -21,6 +21,7 @@ use super::live_engine::Generation;
 use super::load_header;
 use super::metrics::unix_seconds;
 use super::models::ServedModels;
+use super::ranks;
 use super::request::{InferenceRequest, model_of, parse_json};
 use super::response::{Body, json, status, with_type};
 use super::server::Server;
@@ -76,6 +77,9 @@ async fn begin(server: &Arc<Server>, api: Api, headers: &HeaderMap, body: Incomi
     misbehave(server).await?;
     if server.knobs().fail_guided && body.get("guided_regex").is_some() {
         return Err(ApiError::failing(StatusCode::INTERNAL_SERVER_ERROR).into());
+    }
+    if let Some(rank) = ranks::named(api, headers, server.settings.metrics_page)? {
+        *server.counters.lock().requests_by_rank.entry(rank).or_default() += 1;
     }
     let is_computed = compute_elsewhere(server, api, headers, &body).await?;
     let models = server.models();

@@ -34,6 +34,7 @@ mod metrics;
 mod models;
 mod multipart;
 mod prompt;
+mod ranks;
 mod realtime;
 mod request;
 mod response;

@@ -5,6 +5,7 @@ mod any_path;
 mod bench_routing;
 mod company;
 mod configurations;
+mod data_parallel;
 mod disaggregation;
 mod discovery;
 mod failing_plugin;

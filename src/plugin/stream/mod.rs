@@ -40,6 +40,10 @@ const PICK_HEADER: &str = "x-gateway-destination-endpoint";
 const PREFILL_HEADER: &str = "x-prefiller-host-port";
 /// The filter state that a filter behind the plugin copies into that header, in deferred mode.
 const PREFILL_STATE: &str = "llm_prefill";
+/// The header that names the engine of the endpoint that is to run the request, where it has several, as vLLM and SGLang read it.
+const RANK_HEADER: &str = "x-data-parallel-rank";
+/// The filter state that a filter behind the plugin copies into that header, in deferred mode.
+const RANK_STATE: &str = "llm_data_parallel_rank";
 /// The header that has the token of a session, in requests and in answers.
 const TOKEN_HEADER: &str = "x-session-token";
 /// How Envoy's details of an answer begin that its server broke off.
@@ -140,6 +144,14 @@ impl SentStream {
 
 /// How a request that waits is reached from the worker's tick.
 pub type Waiter = Rc<RefCell<State>>;
+
+/// Tells the server what was picked besides itself: by a header, or by the filter state that becomes one.
+fn name_to_server(pick_to: PickTo, (header, state): (&str, &str), value: &str) {
+    match pick_to {
+        PickTo::Header => warn(header, host::set_header(Headers::Request, header, value)),
+        PickTo::FilterState => publish(state, value),
+    }
+}
 
 /// Does what was decided for a request that has waited, outside of the request's own callbacks.
 pub fn release(released: Released<Waiter>, worker: &RefCell<Worker<Waiter>>, now_ms: u64) {
@@ -317,12 +329,10 @@ fn act(
         warn(PICK_HEADER, host::set_header(Headers::Request, PICK_HEADER, &pick.destinations));
     }
     if let PromptBy::Other(other) = &pick.prompt_by {
-        match worker.config().pick_to {
-            PickTo::Header => {
-                warn(PREFILL_HEADER, host::set_header(Headers::Request, PREFILL_HEADER, &other.address));
-            }
-            PickTo::FilterState => publish(PREFILL_STATE, &other.address),
-        }
+        name_to_server(worker.config().pick_to, (PREFILL_HEADER, PREFILL_STATE), &other.address);
+    }
+    if let Some(rank) = pick.rank {
+        name_to_server(worker.config().pick_to, (RANK_HEADER, RANK_STATE), &rank.to_string());
     }
     publish_if(fields, LogField::Destinations, &pick.destinations);
     publish_if(fields, LogField::Decision, &pick.explanation);

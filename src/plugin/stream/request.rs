@@ -6,7 +6,7 @@ use proxy_wasm::types::Action;
 
 use super::account::Account;
 use super::anew::Anew;
-use super::{PICK_HEADER, PREFILL_HEADER, State, Stream, TOKEN_HEADER, act};
+use super::{PICK_HEADER, PREFILL_HEADER, RANK_HEADER, State, Stream, TOKEN_HEADER, act};
 use crate::config::{PickTo, StickyBy, TenantBy};
 use crate::decide::ResolvedRequest;
 use crate::first_pass::FirstPass;
@@ -31,11 +31,12 @@ const MODEL_HEADER: &str = "x-gateway-model-name";
 const POOL_HEADER: &str = "x-gateway-pool-name";
 /// The headers by which a host or a pool is chosen: by Envoy, and by the sidecars of servers that divide the work, of which the
 /// plugin itself sets the first.
-const CHOICES: [&str; 8] = [
+const CHOICES: [&str; 9] = [
     PICK_HEADER,
     MODEL_HEADER,
     POOL_HEADER,
     PREFILL_HEADER,
+    RANK_HEADER,
     "x-prefiller-url",
     "x-encoder-hosts-ports",
     "x-data-parallel-host-port",

@@ -59,6 +59,12 @@ impl ApiError {
         Self { parameter: Some(format!("body.{field}")), ..Self::bad_request(message) }
     }
 
+    /// vLLM has no engine of this rank.
+    pub fn no_such_rank(rank: &str, engines: usize) -> Self {
+        let message = format!("data_parallel_rank {rank} is out of range [0, {engines}).");
+        Self { kind: "BadRequestError", ..Self::bad_request(message) }
+    }
+
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,

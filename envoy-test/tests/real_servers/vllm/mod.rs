@@ -87,6 +87,8 @@ fn two_engines_behind_one_port_are_one_server() {
     for configuration in CONFIGURATIONS {
         let gateway = Gateway::start(configuration, &servers);
         failed.extend(check_all(&gateway, claims![engines::what_both_engines_run_and_queue_is_added_up]));
+        let gateway = Gateway::naming_ranks(configuration, &servers);
+        failed.extend(check_all(&gateway, claims![engines::an_engine_runs_what_names_it]));
     }
     assert_eq!(failed, Vec::<String>::new());
 }
