@@ -100,7 +100,12 @@ fn check(gateway: &Gateway, what: &str) {
     check_served_by(gateway, what, FIRST);
     // No client chooses its pool.
     for wish in ["second", "provider"] {
-        let answer = gateway.send(chat("tiny").header(HEADER, wish).header("wasm.llm_pool", wish));
+        // What Envoy sets where it starts a request again, and what the plugin keeps then, may come from a client, too.
+        let forged =
+            chat("tiny").header("x-envoy-original-url", "anew").header("wasm.llm_begin_anew", "true");
+        let kept = "00;1;1;1;a/tiny";
+        let forged = forged.header("llm_first_pass", kept).header("wasm.llm_first_pass", kept);
+        let answer = gateway.send(forged.header(HEADER, wish).header("wasm.llm_pool", wish));
         assert!(FIRST.contains(&gateway.served_by(&answer)), "{what}");
         gateway.send(Request::get("/v1/models").header(HEADER, wish));
     }

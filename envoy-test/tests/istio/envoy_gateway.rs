@@ -6,7 +6,7 @@ use std::fs;
 
 use envoy_test::envoy::binary::{plugin_file, project_root};
 use envoy_test::envoy::configuration::FilterPosition;
-use envoy_test::envoy::{Client, Configuration, Envoy, EnvoySettings, Protocol};
+use envoy_test::envoy::{Client, Configuration, Envoy, EnvoySettings, Protocol, Request};
 use envoy_test::model_server::{ModelServers, ServerSettings};
 use serde_json::{Value, json};
 
@@ -98,7 +98,7 @@ fn the_plugins_cluster_is_the_one_that_takes_the_pick_from_the_header() {
 /// Behind the plugin in deferred mode, in place of the two filters that otherwise stand there.
 #[test]
 #[ignore = "needs Istio: make test-istio"]
-fn the_script_hands_over_the_pick() {
+fn the_script_hands_over_the_pick_and_who_computes_the_prompt() {
     let mut resources = Resources::of(FOLDER);
     let script = resources.the("EnvoyExtensionPolicy")["spec"]["lua"][0]["inline"].take();
     let mut configuration =
@@ -113,11 +113,25 @@ fn the_script_hands_over_the_pick() {
     configuration.insert_filter(FilterPosition::After("inference-picker"), lua);
     let pods = ModelServers::start(vec![ServerSettings::default(); 4]).unwrap();
     configuration.place_endpoints(&pods.addresses());
+    let prefill = ModelServers::start(vec![ServerSettings::default()]).unwrap();
+    let computes = prefill.addresses()[0].to_string();
+    configuration.edit_plugin(|plugin| {
+        plugin["pools"][0]["prefill"] = json!({"pool": "prefill"});
+        let pool = json!({"name": "prefill", "cluster": "prefill", "endpoints": [computes]});
+        plugin["pools"].as_array_mut().unwrap().push(pool);
+    });
     let envoy = Envoy::start(EnvoySettings::new(configuration)).unwrap();
-    until("the pods are scraped", || pods.servers().all(|pod| pod.counters().metrics_scrapes > 0));
+    let scraped = |pods: &ModelServers| pods.servers().all(|pod| pod.counters().metrics_scrapes > 1);
+    until("the pods are scraped", || scraped(&pods) && scraped(&prefill));
     let answers =
         Client::new(envoy.address(), Protocol::Http1).burst_blocking(vec![chat("tiny"); 32]).unwrap();
     assert!(answers.into_iter().all(|answer| answer.unwrap().status == 200));
+    let long = json!({"model": "tiny", "max_tokens": 2, "prompt": "and so on ".repeat(720)});
+    let client = Client::new(envoy.address(), Protocol::Http1);
+    until("a long prompt is computed elsewhere", || {
+        assert_eq!(client.send_blocking(Request::post("/v1/completions").json(&long)).unwrap().status, 200);
+        pods.servers().any(|pod| pod.counters().requests_by_prefiller.contains_key(&computes))
+    });
     for line in envoy.access_log_until(32).unwrap() {
         assert!(line["picked"].as_str().unwrap().starts_with(line["upstream"].as_str().unwrap()), "{line}");
     }
