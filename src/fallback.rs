@@ -14,6 +14,7 @@
 //!
 //! ```text
 //! the first of its own pool's fallbacks, but the one that has failed, that serves the model and has room
+//! or, after a failure, the first in whose queue it may wait
 //! ```
 //!
 //! Where there is none, it is not begun anew. What has failed so: [`is_retriable`].
@@ -57,11 +58,17 @@ pub struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    /// Whether it has room for a request of this priority.
-    pub fn has_room(&self, config: &Config, priority: i32, loads: &LoadTracker, now_ms: u64) -> bool {
+    /// What would become of a request of this priority there; `None`: no endpoint may be picked.
+    pub fn admission(
+        &self,
+        config: &Config,
+        priority: i32,
+        loads: &LoadTracker,
+        now_ms: u64,
+    ) -> Option<Admission> {
         let is_there =
             self.pool.has_unnamed() || self.pool.has_ready(now_ms, config.max_consecutive_failures);
         let is_full = || self.others_wait || decide::is_saturated(config, self.pool, loads, now_ms);
-        is_there && admission::admit(priority, is_full(), config.queue.is_some()) == Admission::Send
+        is_there.then(|| admission::admit(priority, is_full(), config.queue.is_some()))
     }
 }

@@ -397,7 +397,7 @@ impl<W> Picker<W> {
         let mut own = self.prepare(&request, user, first.own_pool)?;
         own.priority = priority.unwrap_or(own.priority);
         let wish = Wish { model: &own.model, priority: own.priority, own_pool: own.pool, but: first.pool };
-        match self.next_pool(wish, now_ms) {
+        match self.pool_after_failure(wish, now_ms) {
             Some(pool) => Ok(self.prepare_for_fallback(own, &request, user, pool)),
             None => Ok(own),
         }
@@ -429,25 +429,37 @@ impl<W> Picker<W> {
         let own = self.pools.get(*pool)?;
         // As long as it is not known which endpoints it has it is not left.
         let is_known = own.pool.endpoints().is_some();
-        if !is_known || self.has_room(own, *priority, now_ms) || self.waits_first(own, resolved, now_ms) {
+        let has_room = || self.admission_to(*pool, *priority, now_ms) == Some(Admission::Send);
+        if !is_known || has_room() || self.waits_first(own, resolved, now_ms) {
             return None;
         }
         self.next_pool(Wish { model, priority: *priority, own_pool: *pool, but: *pool }, now_ms)
     }
 
     /// The place of the first fallback that serves a request and has room.
-    pub fn next_pool(&self, wish: Wish<'_>, now_ms: u64) -> Option<usize> {
+    fn next_pool(&self, wish: Wish<'_>, now_ms: u64) -> Option<usize> {
+        self.first_fallback(wish, Admission::Send, now_ms)
+    }
+
+    /// The place of the fallback that serves a request after a failure: one in whose queue it waits is better than none.
+    pub fn pool_after_failure(&self, wish: Wish<'_>, now_ms: u64) -> Option<usize> {
+        self.next_pool(wish, now_ms).or_else(|| self.first_fallback(wish, Admission::Wait, now_ms))
+    }
+
+    fn first_fallback(&self, wish: Wish<'_>, admission: Admission, now_ms: u64) -> Option<usize> {
         let mut pools = self.config.pools.get(wish.own_pool)?.fallback.iter().copied();
         pools.find(|place| {
             *place != wish.but
                 && models::is_served_by(&self.config, wish.model, *place)
-                && self.pools.get(*place).is_some_and(|other| self.has_room(other, wish.priority, now_ms))
+                && self.admission_to(*place, wish.priority, now_ms) == Some(admission)
         })
     }
 
-    fn has_room(&self, own: &PickerPool<W>, priority: i32, now_ms: u64) -> bool {
+    /// What would become of a request in the pool at `place`; `None`: no endpoint of it may be picked.
+    fn admission_to(&self, place: usize, priority: i32, now_ms: u64) -> Option<Admission> {
+        let own = self.pools.get(place)?;
         let candidate = Candidate { pool: &own.pool, others_wait: !own.queue.is_empty() };
-        candidate.has_room(&self.config, priority, &self.loads, now_ms)
+        candidate.admission(&self.config, priority, &self.loads, now_ms)
     }
 
     /// Whether it is to wait for its own pool before another one serves it.

@@ -91,12 +91,12 @@ impl World {
     }
 
     /// The pool, and its name for the model, of a request for `model` that is begun anew because the pool at `but` has failed.
-    fn prepare_anew(&mut self, model: &str, but: usize) -> (usize, Option<String>) {
+    fn prepare_anew(&mut self, model: &str, but: usize, priority: Option<i32>) -> (usize, Option<String>) {
         let sent = json!({"model": format!("{model}-own"), "prompt": "Hello"}).to_string();
         let request = read_request(sent.as_bytes()).unwrap();
         let head = Some(Head { authority: "host".to_owned(), path: "/v1/completions".to_owned() });
         let first = FirstPass { model: model.to_owned(), hides_usage: false, own_pool: OWN, pool: but, head };
-        let resolved = self.0.prepare_anew(&request, &first, None, None, NOW_MS).unwrap();
+        let resolved = self.0.prepare_anew(&request, &first, None, priority, NOW_MS).unwrap();
         assert_eq!(resolved.fallback_of, (resolved.pool != OWN).then_some(OWN));
         (resolved.pool, resolved.target)
     }
@@ -208,10 +208,12 @@ fn what_its_pool_has_failed_to_answer_is_begun_anew_for_the_next_one_that_has_ro
         ([Gone, Gone, Gone], SECOND, at(OUTSIDE, "outside")),
     ] {
         world.set(states);
-        assert_eq!(world.prepare_anew("standard", but), expected, "{states:?} {but}");
+        assert_eq!(world.prepare_anew("standard", but, None), expected, "{states:?} {but}");
     }
     world.set([Idle, Idle, Full]);
-    assert_eq!(world.prepare_anew("small", OWN), (OWN, Some("small-own".to_owned())), "nobody else has room");
+    let small = |name: &str| Some(format!("small-{name}"));
+    assert_eq!(world.prepare_anew("small", OWN, Some(0)), (THIRD, small("third")), "there it may wait");
+    assert_eq!(world.prepare_anew("small", OWN, None), (OWN, small("own")), "there it would be shed");
 }
 
 #[test]

@@ -124,7 +124,7 @@ impl Stream {
         };
         let FirstPass { model, own_pool, pool, .. } = first;
         let wish = Wish { model, priority: *priority, own_pool: *own_pool, but: *pool };
-        let is_taken = self.worker.borrow().picker.next_pool(wish, now_ms).is_some();
+        let is_taken = self.worker.borrow().picker.pool_after_failure(wish, now_ms).is_some();
         if is_taken {
             Anew::begin(&first.to_bytes());
         }
