@@ -81,6 +81,10 @@ simulate-routing: ## compares picks in a simulation and writes docs/routing.md; 
 simulate-disaggregation: ## plays disaggregated prefill in a simulation and writes docs/disaggregation.md; takes some minutes
 	cargo run --locked --release --package envoy-test --bin disaggregation -- --write $(ARGUMENTS)
 
+.PHONY: simulate-promises
+simulate-promises: ## plays requests that are promised a time to first token in a simulation and writes docs/promises.md; takes a minute
+	cargo run --locked --release --package envoy-test --bin routing -- --promises --write $(ARGUMENTS)
+
 .PHONY: bench-scale
 bench-scale: ## plays large pools in a simulation and writes docs/scale.md; takes a few minutes
 	cargo run --locked --release --package envoy-test --bin scale -- --write

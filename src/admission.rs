@@ -38,6 +38,11 @@ pub fn admit(priority: i32, saturated: bool, queue: bool) -> Admission {
     }
 }
 
+/// Whether a request of this priority gives way to others rather than be served late.
+pub fn is_sheddable(priority: i32) -> bool {
+    priority < STANDARD_PRIORITY
+}
+
 /// Whether no endpoint of the pool that may be picked has room. A pool of which nothing is known is not saturated.
 pub fn is_saturated(
     pool: &Pool,
@@ -73,7 +78,7 @@ const WINDOW_MS: u64 = 5_000;
 /// The least time between two looks, in milliseconds: the window holds at most fifty.
 const LOOK_EVERY_MS: u64 = 100;
 /// The longest time a client is told to stay away, in seconds.
-const MAX_RETRY_AFTER_S: u64 = 60;
+pub const MAX_RETRY_AFTER_S: u64 = 60;
 
 /// How fast a pool works off what this worker sends it, in first outputs.
 #[derive(Debug, Default)]

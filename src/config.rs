@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::log_fields::LogFields;
 use crate::metrics::ModelServer;
+use crate::promise::Promise;
 use crate::sessions::{Retention, Source, TokenKey};
 
 /// How often each endpoint's metrics are read. vLLM's gauges change at the end of a step (tens of milliseconds
@@ -117,6 +118,8 @@ pub const SHEDDABLE_PRIORITY: i32 = -1;
 
 /// The shortest interval or timeout: the worker's tick is not finer.
 pub const MIN_INTERVAL: Duration = Duration::from_millis(10);
+/// The shortest time that a model's requests may be promised: what is sooner no gateway can tell.
+pub const MIN_PROMISE: Duration = Duration::from_millis(1);
 /// The longest interval or timeout.
 pub const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -372,6 +375,16 @@ pub struct Pool {
     pub prefill: Option<Prefill>,
 }
 
+impl Pool {
+    /// Whether its endpoints are picked by what requests are promised: its strategy goes by time, and it is known who computes their
+    /// prompts.
+    pub fn keeps_promises(&self) -> bool {
+        let goes_by_time =
+            matches!(self.routing_strategy, RoutingStrategy::Default | RoutingStrategy::PrefixCache);
+        goes_by_time && self.prefill.is_none() && !self.is_external
+    }
+}
+
 /// Whether the pool at this place computes the prompts of another one of these.
 fn is_for_prefill(pools: &[Pool], place: usize) -> bool {
     pools.iter().any(|pool| pool.prefill.is_some_and(|prefill| prefill.pool == place))
@@ -455,6 +468,8 @@ pub struct Model {
     pub pool: usize,
     /// Where it goes, by weight; empty: to the model of the same name.
     pub targets: Vec<Target>,
+    /// What its requests are promised.
+    pub promise: Promise,
 }
 
 /// One version or adapter behind a model.
@@ -517,6 +532,12 @@ impl Config {
         let mut of_name = self.objectives.iter().filter(|known| known.name == objective);
         let found = of_name.find(|known| known.pool.is_none_or(|of| of == pool));
         found.map_or(STANDARD_PRIORITY, |known| known.priority)
+    }
+
+    /// What a request for this model is promised that the pool at `pool` serves.
+    pub fn promise_of(&self, model: &str, pool: usize) -> Promise {
+        let found = self.models_named(model).find(|model| model.pool == pool);
+        found.map_or(Promise::default(), |model| model.promise)
     }
 
     /// Whether requests may be sent under another model's name.

@@ -16,8 +16,9 @@ use crate::openai::{ApiError, InferenceRequest, SMALL_REQUEST_TOKENS};
 use crate::pool::{Freshness, Limits, Pool, Reading};
 use crate::prefill::{PrefillPick, PromptBy, share_without_prompt};
 use crate::prefix::{BLOCK_BYTES, BlockHasher, Match, PromptBlocks};
+use crate::promise::{Due, Forecast, Promised};
 use crate::sessions::{Conversation, KnownBy, Outcome, Visit};
-use crate::strategy::{Demand, Ranked, Visited, data_parallel, rank};
+use crate::strategy::{Demand, Expected, Ranked, Visited, data_parallel, rank};
 use crate::token_estimator::TokenEstimator;
 
 /// An inference request of which it is known what to send and where.
@@ -51,6 +52,8 @@ pub struct ResolvedRequest {
     pub session: Option<Visit>,
     /// Whether it may be begun anew for a fallback.
     pub can_begin_anew: bool,
+    /// What it is promised.
+    pub promised: Option<Promised>,
 }
 
 /// A prompt as it will be computed.
@@ -104,6 +107,8 @@ pub struct Pick {
     pub prompt_by: PromptBy,
     /// The rank of the endpoint's engine that is to run it, where the gateway says so.
     pub rank: Option<u32>,
+    /// What is expected of it, if the request is promised something.
+    pub forecast: Option<Box<Forecast>>,
     /// Why this endpoint, in one short line.
     pub explanation: String,
 }
@@ -232,6 +237,7 @@ fn resolved(
         conversation: None,
         session: None,
         can_begin_anew: false,
+        promised: None,
     }
 }
 
@@ -297,15 +303,19 @@ pub fn pick(
     let prompt = &resolved.prompt;
     let conversation = resolved.conversation;
     let visited = conversation.and_then(|conversation| visited(conversation, prompt.tokens, pool, loads));
-    let demand = Demand { visited, ..demand(resolved, pool) };
-    let session = resolved.session;
+    let keeps_promises = config.pools.get(resolved.pool).is_some_and(config::Pool::keeps_promises);
+    let promised = resolved.promised.filter(|_| keeps_promises);
+    let due = promised.map(|promised| promised.due(now_ms));
+    let demand = Demand { visited, due, ..demand(resolved, pool) };
     let asked = Asked {
         strategy: pool.routing_strategy,
         demand,
         prompt: Some(prompt),
         conversation,
-        session,
+        session: resolved.session,
         may_name_rank: resolved.generates && pool.names_ranks(),
+        promised,
+        is_sheddable: admission::is_sheddable(resolved.priority),
     };
     send(config, pool, loads, asked, now_ms, rng)
 }
@@ -321,6 +331,7 @@ fn demand<'a>(resolved: &'a ResolvedRequest, pool: &Pool) -> Demand<'a> {
         streamed: resolved.streamed,
         is_of_conversation: resolved.conversation.is_some(),
         visited: None,
+        due: None,
     }
 }
 
@@ -369,6 +380,7 @@ pub fn pick_unread(
         streamed: false,
         is_of_conversation: conversation.is_some(),
         visited,
+        due: None,
     };
     let asked = Asked {
         strategy: RoutingStrategy::Default,
@@ -377,6 +389,8 @@ pub fn pick_unread(
         conversation,
         session: None,
         may_name_rank: false,
+        promised: None,
+        is_sheddable: false,
     };
     send(config, pool, loads, asked, now_ms, rng)
 }
@@ -390,6 +404,9 @@ struct Asked<'a> {
     session: Option<Visit>,
     /// Whether the server would run it on an engine that it names.
     may_name_rank: bool,
+    promised: Option<Promised>,
+    /// Whether it is shed rather than served later than promised.
+    is_sheddable: bool,
 }
 
 /// Where a conversation was served last, if that is an endpoint of the pool, and what of it is still cached there.
@@ -425,7 +442,8 @@ fn send(
     now_ms: u64,
     rng: &mut fastrand::Rng,
 ) -> Decision {
-    let Asked { strategy, demand, prompt, conversation, session, may_name_rank } = asked;
+    let Asked { strategy, demand, prompt, conversation, session, may_name_rank, promised, is_sheddable } =
+        asked;
     if pool.endpoints().is_none() {
         return Decision::Fallback("endpoints not discovered yet");
     }
@@ -437,6 +455,15 @@ fn send(
     let Some(first) = ranking.first() else {
         return Decision::Refuse(ApiError::no_endpoint(&pool.name));
     };
+    if let Some((expected, due)) = first.expected.zip(demand.due)
+        && is_sheddable
+        && !expected.is_kept
+    {
+        return Decision::Refuse(ApiError::promise_not_kept(&pool.name, retry_after_s(expected, due)));
+    }
+    let forecast = promised
+        .zip(first.expected)
+        .map(|(promised, expected)| Box::new(promised.forecast(expected.first_token_ms, now_ms)));
     let (matched, tokens) = (first.matched, first.uncached_tokens);
     let matched_tokens = demand.prompt_tokens.saturating_sub(tokens);
     let conversation = conversation.map(|conversation| outcome(conversation, demand.visited, first.index));
@@ -457,6 +484,7 @@ fn send(
         session,
         prompt_by: PromptBy::Itself,
         rank,
+        forecast,
         explanation: explain(strategy, first, demand, conversation, rank, loads, now_ms),
     };
     let index = first.index;
@@ -474,6 +502,12 @@ fn rank_of(ranking: &[Ranked<'_>], key: u64) -> Option<u32> {
     let rank = data_parallel::choose(&loads, key, first.endpoint.address_hash)?;
     let has_rank = |other: &Ranked<'_>| (rank as usize) < other.endpoint.rank_loads().len();
     others.iter().all(has_rank).then_some(rank)
+}
+
+/// When a client may come again whose promise nobody would keep now, in seconds: when what is too much is worked off.
+fn retry_after_s(expected: Expected, due: Due) -> u64 {
+    let too_late_ms = (expected.first_token_ms - due.first_token_ms).max(0.0);
+    ((too_late_ms / 1_000.0).ceil() as u64).clamp(1, admission::MAX_RETRY_AFTER_S)
 }
 
 fn limits(config: &Config, pool: &Pool) -> Limits {
@@ -529,6 +563,10 @@ fn explain(
     }
     if let Some(rank) = rank {
         line.add("rank", rank.into());
+    }
+    if let Some(Expected { first_token_ms, is_kept }) = first.expected {
+        line.add_word("promise", if is_kept { "kept" } else { "missed" });
+        line.add("expected_ms", first_token_ms as u64);
     }
     line.into_text()
 }

@@ -52,6 +52,7 @@ pub mod picker;
 pub mod pool;
 pub mod prefill;
 pub mod prefix;
+pub mod promise;
 pub mod queue;
 pub mod scrape;
 pub mod sessions;

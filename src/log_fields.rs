@@ -20,6 +20,8 @@ pub enum LogField {
     CachedTokens,
     /// Milliseconds from the request's headers to the first output of a stream.
     TimeToFirstToken,
+    /// The same as it was expected when its endpoint was picked, if the request is promised something.
+    ExpectedTimeToFirstToken,
     /// The model asked for, by the name that Alibaba Cloud Service Mesh has for it.
     MeshModel,
     /// Prompt tokens, likewise.
@@ -30,7 +32,7 @@ pub enum LogField {
 
 impl LogField {
     /// All of them.
-    pub const ALL: [LogField; 11] = [
+    pub const ALL: [LogField; 12] = [
         LogField::Model,
         LogField::TargetModel,
         LogField::Destinations,
@@ -39,6 +41,7 @@ impl LogField {
         LogField::CompletionTokens,
         LogField::CachedTokens,
         LogField::TimeToFirstToken,
+        LogField::ExpectedTimeToFirstToken,
         LogField::MeshModel,
         LogField::MeshPromptTokens,
         LogField::MeshCompletionTokens,
@@ -55,6 +58,7 @@ impl LogField {
             LogField::CompletionTokens => "llm_completion_tokens",
             LogField::CachedTokens => "llm_cached_tokens",
             LogField::TimeToFirstToken => "llm_ttft_ms",
+            LogField::ExpectedTimeToFirstToken => "llm_expected_ttft_ms",
             LogField::MeshModel => "asm.llmproxy.request_model",
             LogField::MeshPromptTokens => "asm.llmproxy.request_prompt_tokens",
             LogField::MeshCompletionTokens => "asm.llmproxy.request_completion_tokens",

@@ -84,6 +84,8 @@ pub struct Sent {
     passed_sent_ms: u64,
     /// The number by which peers know the prompt, until it has been answered or dropped.
     number: Option<u64>,
+    /// When a streamed answer had its first output; 0 if it has had none.
+    first_output_ms: u64,
     /// The session that it names, until its answer has ended.
     session: Option<Visit>,
     /// What it has at the endpoint that computes its prompt, if that is another one; until its first output.
@@ -715,7 +717,18 @@ impl<W> Picker<W> {
         let rank = pick.rank;
         self.rank_changed(pick.load_id, rank, 1);
         let passed_sent_ms = now_ms;
-        Sent { in_flight, prompt, digest, passed_over, passed_sent_ms, number, session, prefill, rank }
+        Sent {
+            in_flight,
+            prompt,
+            digest,
+            passed_over,
+            passed_sent_ms,
+            number,
+            first_output_ms: 0,
+            session,
+            prefill,
+            rank,
+        }
     }
 
     /// An engine has so many requests more, or less, if any was named.
@@ -798,6 +811,9 @@ impl<W> Picker<W> {
 
     /// The first output of an answer that is no error: the prompt has been computed.
     pub fn first_output(&mut self, sent: &mut Sent, now_ms: u64) {
+        if sent.in_flight.is_streamed() {
+            sent.first_output_ms = now_ms;
+        }
         self.loads.first_output(&sent.in_flight, now_ms);
         self.end_prefill(sent, true, now_ms);
     }
@@ -806,6 +822,7 @@ impl<W> Picker<W> {
     pub fn answered(&mut self, sent: &mut Sent, pool: usize, usage: Option<Usage>, now_ms: u64) {
         let Some(SentPrompt { prompt, matched, matched_tokens }) = sent.prompt.take() else { return };
         if let Some(usage) = usage {
+            self.learn_generation(sent, usage, now_ms);
             let completion_tokens = Some(usage.completion_tokens);
             let learnt = self.sizes.observe(
                 &prompt.model,
@@ -825,6 +842,15 @@ impl<W> Picker<W> {
         let answer_tokens = usage.map_or(usual_tokens, |usage| usage.completion_tokens);
         let other_tokens = prompt.tokens_behind_blocks().saturating_add(answer_tokens);
         self.publish(PromptEvent::Answered { number, other_tokens }, now_ms);
+    }
+
+    /// Learns from a streamed answer how long a token takes where it was generated.
+    fn learn_generation(&mut self, sent: &Sent, usage: Usage, now_ms: u64) {
+        if sent.first_output_ms == 0 {
+            return;
+        }
+        let time_ms = now_ms.saturating_sub(sent.first_output_ms);
+        self.loads.tokens_generated(sent.load_id(), usage.completion_tokens.saturating_sub(1), time_ms);
     }
 
     /// The request is over, however it ended.

@@ -16,6 +16,7 @@ use inference_picker::openai::read_request;
 use inference_picker::picker::{Outcome, Picker, Sent};
 use inference_picker::pool::{EndpointReading, EnvoyHost, HostHealth, Reading, Snapshot};
 use inference_picker::prefix::BLOCK_BYTES;
+use inference_picker::promise::{Promise, Promised};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -41,7 +42,7 @@ struct Pod {
 enum Step {
     Passed { ms: u64 },
     WentBack { ms: u64 },
-    Ask { model: usize, letters: Vec<u8> },
+    Ask { model: usize, letters: Vec<u8>, promised_ms: Option<u32> },
     Output { which: usize },
     Ended { which: usize },
     Failed { which: usize },
@@ -104,8 +105,8 @@ fn any_step(endpoints: usize) -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..700_u64).prop_map(|ms| Step::Passed { ms: ms * ms / 700 }),
         1 => (0..1_500_u64).prop_map(|ms| Step::WentBack { ms }),
-        20 => (0..=ADAPTERS.len(), prop::collection::vec(0..2_u8, 0..6))
-            .prop_map(|(model, letters)| Step::Ask { model, letters }),
+        20 => (0..=ADAPTERS.len(), prop::collection::vec(0..2_u8, 0..6), prop::option::of(0..3_000_u32))
+            .prop_map(|(model, letters, promised_ms)| Step::Ask { model, letters, promised_ms }),
         6 => any::<usize>().prop_map(|which| Step::Output { which }),
         4 => any::<usize>().prop_map(|which| Step::Ended { which }),
         4 => any::<usize>().prop_map(|which| Step::Failed { which }),
@@ -223,6 +224,15 @@ fn pause_ms(times: u32) -> u64 {
 /// the tie-break, and which it is.
 type Place = ((usize, bool), bool, f32, u32, usize);
 
+/// What decides at an endpoint besides what a request needs there.
+struct Load {
+    backlog: f32,
+    requests: f32,
+    delayed: f32,
+    speed: f32,
+    kv: f32,
+}
+
 /// A worker, and beside it what it should know.
 struct World {
     picker: Picker<()>,
@@ -327,7 +337,8 @@ impl World {
         (prompt.tokens - (cached - cached % block_tokens.unwrap_or(1))).max(1)
     }
 
-    fn cost(&self, endpoint: usize, work: f32, least_work: f32) -> f32 {
+    /// What decides there besides what a request needs.
+    fn load(&self, endpoint: usize) -> Load {
         let (known, in_flight) = (&self.endpoints[endpoint], self.in_flight(endpoint));
         let load_id = self.picker.loads().known(&address(endpoint)).unwrap();
         let speed = self.picker.loads().prefill_tokens_per_ms(load_id) as f32;
@@ -342,7 +353,21 @@ impl World {
         let waiting = (in_flight.waiting + others_waiting) as f32;
         let requests = (in_flight.requests + others) as f32;
         let delayed = waiting + 0.3 * (requests - waiting).max(0.0);
+        Load { backlog, requests, delayed, speed, kv }
+    }
+
+    fn cost(&self, endpoint: usize, work: f32, least_work: f32) -> f32 {
+        let Load { backlog, requests, delayed, speed, kv } = self.load(endpoint);
         (backlog + work + 32.0 * requests + (work - least_work) * delayed) / speed * (1.0 + kv)
+    }
+
+    /// How full an endpoint is that keeps the promise of a first token after so long.
+    fn fullness(&self, endpoint: usize, work: f32, least_work: f32, promised_ms: u32) -> Option<f32> {
+        let Load { backlog, requests, delayed, speed, kv } = self.load(endpoint);
+        let step_ms = if requests > 0.0 { 250.0 } else { 0.0 };
+        let latest_ms = (backlog + work) / speed * (4.0 * kv + 1.0) * 1.25 + step_ms;
+        let is_kept = latest_ms <= promised_ms as f32 && kv < 0.8;
+        is_kept.then(|| (backlog - (work - least_work) * (1.0 + delayed)) / speed)
     }
 
     /// How many of a hundred picks a level gets, of the endpoints that stand so: by Envoy's rule, step by step.
@@ -400,9 +425,9 @@ impl World {
         self.endpoints.iter().map(level).collect()
     }
 
-    /// The endpoints in order, by a full sort: those of the level that is drawn, those that are heard of, then where the
+    /// The endpoints in order, the fullest first that keeps what is promised. Then, by a full sort: those of the level that is drawn, those that are heard of, then where the
     /// prompt belongs, then the cheap ones, then by tie-break.
-    fn ranking(&mut self, prompt: &Prompt) -> Vec<usize> {
+    fn ranking(&mut self, prompt: &Prompt, promised_ms: Option<u32>) -> Vec<usize> {
         let (now_ms, adapter) = (self.now_ms, self.adapter(&prompt.model));
         let draw = self.rng.u32(..);
         let levels = self.levels(draw);
@@ -429,8 +454,17 @@ impl World {
         if let Some(place) = self.place(&ranked, prompt) {
             ranked[place].1 = false;
         }
+        let fullness = |endpoint| self.fullness(endpoint, work(endpoint), least_work, promised_ms?);
+        let first_part = ranked.iter().map(|(part, ..)| *part).min();
+        let of_first = ranked.iter().filter(|(part, ..)| Some(*part) == first_part);
+        let keepers = of_first.filter_map(|&(_, _, cost, lot, endpoint)| {
+            Some((fullness(endpoint)?, -cost, Reverse(lot), endpoint))
+        });
+        let keeper = keepers.max_by(|one, other| one.partial_cmp(other).unwrap()).map(|(.., keeper)| keeper);
         ranked.sort_by(|one, other| one.partial_cmp(other).unwrap());
-        ranked.into_iter().map(|(.., endpoint)| endpoint).collect()
+        let by_cost =
+            ranked.into_iter().map(|(.., endpoint)| endpoint).filter(|other| Some(*other) != keeper);
+        keeper.into_iter().chain(by_cost).collect()
     }
 
     /// Which of the ranked ones the prompt's first new block belongs to.
@@ -453,13 +487,17 @@ impl World {
         name.clone().unwrap_or_else(|| address(endpoint).to_string())
     }
 
-    fn ask(&mut self, model: usize, letters: &[u8]) {
+    fn ask(&mut self, model: usize, letters: &[u8], promised_ms: Option<u32>) {
         let model = ADAPTERS.get(model).copied().unwrap_or("base");
         let text: String =
             letters.iter().map(|letter| char::from(b'a' + letter).to_string().repeat(300)).collect();
         let body = json!({"model": model, "stream": true, "prompt": text}).to_string();
-        let prepared = self.picker.prepare(&read_request(body.as_bytes()).unwrap(), None, 0).unwrap();
-        let expected = self.ranking(&prepared.prompt);
+        let mut prepared = self.picker.prepare(&read_request(body.as_bytes()).unwrap(), None, 0).unwrap();
+        prepared.promised = promised_ms.map(|promised_ms| {
+            let promise = Promise { first_token_us: Some(promised_ms * 1_000), per_token_us: None };
+            Promised { promise, began_ms: self.now_ms }
+        });
+        let expected = self.ranking(&prepared.prompt, promised_ms);
         let outcome = self.picker.decide(0, &prepared, || (), self.now_ms);
         let Outcome::Decided(Decision::Send(pick)) = outcome else { panic!("not sent: {outcome:?}") };
         let texts: Vec<String> = expected.iter().take(3).map(|endpoint| self.text(*endpoint)).collect();
@@ -630,7 +668,7 @@ impl World {
                 assert!(!self.picker.tick(self.now_ms));
             }
             Step::WentBack { ms } => self.now_ms -= ms,
-            Step::Ask { model, letters } => self.ask(model, &letters),
+            Step::Ask { model, letters, promised_ms } => self.ask(model, &letters, promised_ms),
             Step::Output { which } => {
                 if let Some(place) = place(which) {
                     self.output(place);

@@ -12,7 +12,7 @@ const CONFIGURATION: &str = include_str!("../docs/configuration.md");
 /// A document in which every field that has no default is there.
 fn complete() -> Value {
     json!({
-        "pools": [{"name": "p", "cluster": "c", "endpoints": ["10.0.0.1:8000"], "metrics": {}, "saturation": {}, "prefixCache": {}, "defaultTargets": [{"name": "t"}], "fallback": [], "prefill": {"pool": "q"}}, {"name": "q", "cluster": "d", "endpoints": ["10.0.0.2:8000"]}],
+        "pools": [{"name": "p", "cluster": "c", "endpoints": ["10.0.0.1:8000"], "metrics": {}, "saturation": {}, "prefixCache": {}, "defaultTargets": [{"name": "t"}], "fallback": [], "prefill": {"pool": "q"}}, {"name": "q", "cluster": "d", "endpoints": ["10.0.0.2:8000"]}, {"name": "r", "cluster": "e", "endpoints": ["10.0.0.3:8000"]}],
         "sessions": {},
         "storedResponses": {},
         "queue": {},
@@ -21,7 +21,7 @@ fn complete() -> Value {
         "peers": {"cluster": "g"},
         "scrapeCluster": "s",
         "adminCluster": "a",
-        "models": [{"modelName": "m", "poolRef": {"name": "p"}, "targetModels": [{"name": "t"}]}],
+        "models": [{"modelName": "m", "poolRef": {"name": "r"}, "targetModels": [{"name": "t"}], "promise": {"firstToken": "1s", "perToken": "50ms"}}],
     })
 }
 
@@ -104,6 +104,7 @@ fn the_table_has_every_field_and_no_other() {
         "pools[].prefill.",
         "models[].",
         "models[].targetModels[].",
+        "models[].promise.",
         "sessions.",
         "storedResponses.",
         "queue.",

@@ -199,6 +199,14 @@ pub(super) struct Model {
     pub criticality: Option<Criticality>,
     pub pool_ref: PoolRef,
     pub target_models: Option<Vec<Target>>,
+    pub promise: Option<Promise>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Promise {
+    pub first_token: Option<String>,
+    pub per_token: Option<String>,
 }
 
 /// A reference to a pool. `group` and `kind` come with the resource and say nothing here.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::log_fields::LogField;
+use crate::promise::Promise;
 use crate::sessions::Field;
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -433,6 +434,38 @@ fn a_pool_computes_the_prompts_of_another_one_and_has_nothing_else_to_do() {
     let both = with_prefill(r#","prefill":{"pool":"p"}"#, "")
         .replace("\"10.0.0.1:8000\"", "\"10.0.0.1:8000\",\"10.0.0.2:8000\"");
     refused(&both, "pools[0].endpoints[1]", "computes this pool's prompts");
+}
+
+/// A pool with more of its fields, and a model with this promise.
+fn with_promise(pool: &str, promise: &str) -> String {
+    let model = format!(r#"{{"models":[{{"modelName":"m","poolRef":{{"name":"d"}},"promise":{promise}}}],"#);
+    with_prefill(pool, "").replacen('{', &model, 1)
+}
+
+#[test]
+fn a_models_promise_is_that_of_its_pool_and_needs_one_that_goes_by_time() {
+    let config =
+        Config::parse(with_promise("", r#"{"firstToken":"1500us","perToken":"1h"}"#).as_bytes()).unwrap();
+    let promise = Promise { first_token_us: Some(1_500), per_token_us: Some(3_600_000_000) };
+    let promises = [("m", 0), ("m", 1), ("other", 0)].map(|(model, pool)| config.promise_of(model, pool));
+    assert_eq!(promises, [promise, Promise::default(), Promise::default()]);
+    for (pool, promise, path, words) in [
+        ("", r#"{}"#, "models[0].promise", "needs `firstToken` or `perToken`"),
+        ("", r#"{"firstToken":"999us"}"#, "models[0].promise.firstToken", "between 1ms and"),
+        ("", r#"{"perToken":"61m"}"#, "models[0].promise.perToken", "between 1ms and"),
+        ("", r#"{"perToken":"-5ms"}"#, "models[0].promise.perToken", "not a duration"),
+        ("", r#"{"firstToken":5}"#, "models[0].promise.firstToken", "invalid type"),
+        ("", r#"{"ttft":"5s"}"#, "models[0].promise.ttft", "unknown field"),
+        (
+            r#","routingStrategy":"RANDOM""#,
+            r#"{"firstToken":"1s"}"#,
+            "models[0].promise",
+            "DEFAULT or PREFIX_CACHE",
+        ),
+        (r#","prefill":{"pool":"p"}"#, r#"{"firstToken":"1s"}"#, "models[0].promise", "without `prefill`"),
+    ] {
+        refused(&with_promise(pool, promise), path, words);
+    }
 }
 
 #[test]

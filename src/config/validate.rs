@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::*;
 use crate::log_fields::LogField;
+use crate::promise::MAX_PROMISE_US;
 use crate::sessions::Field;
 
 pub(super) fn config(raw: raw::Config) -> Result<Config, ConfigError> {
@@ -514,7 +516,8 @@ fn retention(raw: raw::Retention, path: &str, default: Duration) -> Result<Reten
     let max = raw.max.unwrap_or(DEFAULT_CONVERSATIONS_MAX);
     between(max, 1, CONVERSATIONS_MAX_CEILING, &format!("{path}.max"))?;
     let at = format!("{path}.expireAfter");
-    let expire_after = raw.expire_after.map_or(Ok(default), |text| duration(&text, &at, MAX_EXPIRE_AFTER))?;
+    let range = MIN_INTERVAL..=MAX_EXPIRE_AFTER;
+    let expire_after = raw.expire_after.map_or(Ok(default), |text| duration(&text, &at, range))?;
     Ok(Retention { max, expire_after_ms: expire_after.as_millis() as u64 })
 }
 
@@ -538,9 +541,34 @@ fn models(raw: Vec<raw::Model>, pools: &[Pool]) -> Result<Vec<Model>, ConfigErro
             criticality: model.criticality.unwrap_or(Criticality::Standard),
             pool,
             targets: optional_targets(model.target_models, &at("targetModels"))?,
+            promise: model
+                .promise
+                .map_or(Ok(Promise::default()), |raw| promise(raw, pools, pool, &at("promise")))?,
         });
     }
     Ok(models)
+}
+
+/// What a model's requests are promised that the pool at this place serves.
+fn promise(raw: raw::Promise, pools: &[Pool], pool: usize, path: &str) -> Result<Promise, ConfigError> {
+    if !pools.get(pool).is_some_and(Pool::keeps_promises) {
+        return refuse(
+            path,
+            "needs a pool whose `routingStrategy` is DEFAULT or PREFIX_CACHE, without `prefill`, and not `external`",
+        );
+    }
+    let at = |field: &str| format!("{path}.{field}");
+    let us = |text: Option<String>, field: &str| text.map(|text| promised_us(&text, &at(field))).transpose();
+    let promise = Promise {
+        first_token_us: us(raw.first_token, "firstToken")?,
+        per_token_us: us(raw.per_token, "perToken")?,
+    };
+    if promise.is_empty() { refuse(path, "needs `firstToken` or `perToken`") } else { Ok(promise) }
+}
+
+fn promised_us(text: &str, path: &str) -> Result<u32, ConfigError> {
+    let longest = Duration::from_micros(MAX_PROMISE_US.into());
+    Ok(duration(text, path, MIN_PROMISE..=longest)?.as_micros() as u32)
 }
 
 fn optional_targets(raw: Option<Vec<raw::Target>>, path: &str) -> Result<Vec<Target>, ConfigError> {
@@ -583,15 +611,15 @@ fn interval(raw: Option<String>, path: &str, default: Duration) -> Result<u64, C
 }
 
 fn duration_ms(text: &str, path: &str) -> Result<u64, ConfigError> {
-    Ok(duration(text, path, MAX_INTERVAL)?.as_millis() as u64)
+    Ok(duration(text, path, MIN_INTERVAL..=MAX_INTERVAL)?.as_millis() as u64)
 }
 
-fn duration(text: &str, path: &str, longest: Duration) -> Result<Duration, ConfigError> {
+fn duration(text: &str, path: &str, range: RangeInclusive<Duration>) -> Result<Duration, ConfigError> {
     let duration = humantime::parse_duration(text).or_else(|error| {
         refuse(path, &format!("`{text}` is not a duration such as \"50ms\" or \"2s\": {error}"))
     })?;
-    if !(MIN_INTERVAL..=longest).contains(&duration) {
-        return refuse(path, &format!("{text} is not between {MIN_INTERVAL:?} and {longest:?}"));
+    if !range.contains(&duration) {
+        return refuse(path, &format!("{text} is not between {:?} and {:?}", range.start(), range.end()));
     }
     Ok(duration)
 }

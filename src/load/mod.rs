@@ -74,6 +74,15 @@ pub struct RequestLoad {
     pub streamed: bool,
 }
 
+/// How fast an endpoint is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Speed {
+    /// Prompt tokens that it computes in a millisecond; above zero.
+    pub prefill_tokens_per_ms: f64,
+    /// Milliseconds that a token of an answer takes behind the first; 0 if none was seen.
+    pub per_token_ms: f64,
+}
+
 /// One request's part of the load; give it back with [`LoadTracker::end`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct InFlightRequest {
@@ -95,6 +104,11 @@ impl InFlightRequest {
     /// The model it names, if it was read.
     pub fn model(&self) -> Option<AdapterId> {
         self.load.model
+    }
+
+    /// Whether its answer is streamed, so that its first output is seen.
+    pub fn is_streamed(&self) -> bool {
+        self.load.streamed
     }
 
     /// When it was sent, in milliseconds.
@@ -198,6 +212,17 @@ impl LoadTracker {
     /// How fast an endpoint computes prompts, in tokens a millisecond, as far as this worker has seen; above zero.
     pub fn prefill_tokens_per_ms(&self, id: LoadId) -> f64 {
         self.row(id).map_or(DEFAULT_PREFILL_TOKENS_PER_MS, TrackedEndpoint::prefill_tokens_per_ms)
+    }
+
+    /// How fast an endpoint is, as far as this worker has seen.
+    pub fn speed(&self, id: LoadId) -> Speed {
+        let per_token_ms = self.row(id).map_or(0.0, TrackedEndpoint::per_token_ms);
+        Speed { prefill_tokens_per_ms: self.prefill_tokens_per_ms(id), per_token_ms }
+    }
+
+    /// A streamed answer of an endpoint had so many tokens behind its first, in so long.
+    pub fn tokens_generated(&mut self, id: LoadId, tokens: u32, time_ms: u64) {
+        self.change(id, |row| row.tokens_generated(tokens, time_ms));
     }
 
     /// These endpoints serve the same: each is taken to be as fast as all of them together have been seen to be, until it

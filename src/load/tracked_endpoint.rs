@@ -18,6 +18,9 @@ pub(super) const USUAL_SPEED_WEIGHT_MS: f64 = 150.0;
 /// Time over which a speed is learnt, in milliseconds of computing prompts.
 const SPEED_MEMORY_MS: f64 = 20_000.0;
 
+/// Tokens of answers over which it is learnt how long one takes: a few answers, as it changes with what else runs.
+const GENERATION_MEMORY_TOKENS: f64 = 1_000.0;
+
 /// The least speed that is believed, in tokens a millisecond, so that no cost becomes infinite.
 const MIN_PREFILL_TOKENS_PER_MS: f64 = 0.001;
 
@@ -49,6 +52,8 @@ pub(super) struct TrackedEndpoint {
     own_adapters: Vec<OwnAdapter>,
     /// Prompt tokens by the milliseconds they took, as seen.
     prefill: DecayedRatio,
+    /// Milliseconds that answers took behind their first tokens, by those further tokens, as seen.
+    generation: DecayedRatio,
     /// How fast it is taken to be as long as it has not been seen for long.
     usual_tokens_per_ms: f64,
     /// What other workers have there, and other gateways.
@@ -92,6 +97,7 @@ impl TrackedEndpoint {
             own_done: 0,
             own_adapters: Vec::new(),
             prefill: DecayedRatio::unseen(SPEED_MEMORY_MS),
+            generation: DecayedRatio::unseen(GENERATION_MEMORY_TOKENS),
             usual_tokens_per_ms: DEFAULT_PREFILL_TOKENS_PER_MS,
             others: EndpointLoad::default(),
             recent_adapters: RecentAdapters::default(),
@@ -116,6 +122,16 @@ impl TrackedEndpoint {
     pub fn prefill_tokens_per_ms(&self) -> f64 {
         let seen = self.prefill.value_beside(self.usual_tokens_per_ms, USUAL_SPEED_WEIGHT_MS);
         seen.max(MIN_PREFILL_TOKENS_PER_MS)
+    }
+
+    /// Milliseconds that a token of an answer takes behind the first; 0 if none was seen.
+    pub fn per_token_ms(&self) -> f64 {
+        let (_, tokens) = self.generation.sums();
+        if tokens > 0.0 { self.generation.value() } else { 0.0 }
+    }
+
+    pub fn tokens_generated(&mut self, tokens: u32, time_ms: u64) {
+        self.generation.observe(time_ms as f64, tokens.into());
     }
 
     /// Prompt tokens that it was seen to compute, and the milliseconds that took.

@@ -84,6 +84,15 @@ impl ApiError {
         ApiError { retry_after_s: Some(retry_after_s), dropped_reason, ..error }
     }
 
+    /// 429: nobody would keep what the request is promised, and it gives way.
+    pub fn promise_not_kept(pool: &str, retry_after_s: u64) -> ApiError {
+        let message = format!(
+            "No model server of pool `{pool}` would answer as soon as this request is promised; try again in \
+             {retry_after_s} s."
+        );
+        ApiError { message, code: "promise_not_kept", ..ApiError::saturated(pool, retry_after_s) }
+    }
+
     /// 429: the request has waited for as long as it may.
     pub fn queue_timed_out(pool: &str, retry_after_s: u64) -> ApiError {
         let dropped_reason = Some("rejected-ttl-expired");

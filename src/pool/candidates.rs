@@ -10,7 +10,7 @@ use wide::{f32x4, i32x4, u32x4};
 use super::endpoint::ExternalLoad;
 use super::{Endpoint, Freshness, Levels};
 use crate::config::RoutingStrategy;
-use crate::load::{InFlight, LoadId, LoadTracker};
+use crate::load::{InFlight, LoadId, LoadTracker, Speed};
 
 /// Candidates side by side.
 const LANES: usize = 4;
@@ -52,6 +52,8 @@ pub struct Lanes {
     pub prefill_tokens_per_ms: f32x4,
     /// Share of the KV cache in use, 0..=1; 0 where metrics do not tell.
     pub kv_cache_utilization: f32x4,
+    /// How long an answer's token takes there, in milliseconds; 0 where none was seen.
+    pub per_token_ms: f32x4,
     /// Prompt tokens of those that wait.
     waiting_tokens: f32x4,
     /// Those of this gateway's request that has waited longest.
@@ -85,6 +87,7 @@ impl Lanes {
         waiting: f32x4::ZERO,
         prefill_tokens_per_ms: f32x4::ONE,
         kv_cache_utilization: f32x4::ZERO,
+        per_token_ms: f32x4::ZERO,
         waiting_tokens: f32x4::ZERO,
         oldest_tokens: f32x4::ZERO,
         worked_on_since: Moments(i32x4::new([0; LANES])),
@@ -103,14 +106,15 @@ impl Lanes {
         self.places.to_array().into_iter().zip(of_each).filter(|(place, _)| *place != ABSENT)
     }
 
-    fn load(&mut self, lane: usize, in_flight: InFlight, prefill_tokens_per_ms: f64, external: ExternalLoad) {
+    fn load(&mut self, lane: usize, in_flight: InFlight, speed: Speed, external: ExternalLoad) {
         let oldest_tokens = in_flight.oldest.map_or(0, |oldest| oldest.tokens);
         let since_ms = in_flight.worked_on_since_ms().unwrap_or(0);
         let write = |lanes: &mut f32x4, value| set(lanes.as_mut_array(), lane, value);
         write(&mut self.requests, in_flight.requests.saturating_add(external.requests) as f32);
         write(&mut self.own_requests, in_flight.requests as f32);
         write(&mut self.waiting, in_flight.waiting.saturating_add(external.waiting) as f32);
-        write(&mut self.prefill_tokens_per_ms, prefill_tokens_per_ms as f32);
+        write(&mut self.prefill_tokens_per_ms, speed.prefill_tokens_per_ms as f32);
+        write(&mut self.per_token_ms, speed.per_token_ms as f32);
         write(&mut self.kv_cache_utilization, external.kv_cache_utilization);
         // A table in shared data can say that less waits than its oldest.
         let own_tokens = in_flight.waiting_tokens.max(oldest_tokens.into());
@@ -320,8 +324,8 @@ impl Candidates {
         let Some(Row { quad, lane, freshness }) = self.row(place) else { return };
         if let (Some(quad), Some(endpoint)) = (self.lanes.get_mut(quad), endpoints.get(place)) {
             let load_id = endpoint.load_id;
-            let prefill_tokens_per_ms = loads.prefill_tokens_per_ms(load_id);
-            quad.load(lane, loads.in_flight(load_id), prefill_tokens_per_ms, endpoint.external(freshness));
+            let external = endpoint.external(freshness);
+            quad.load(lane, loads.in_flight(load_id), loads.speed(load_id), external);
         }
     }
 }
@@ -354,6 +358,7 @@ mod tests {
             streamed: false,
             is_of_conversation: false,
             visited: None,
+            due: None,
         };
         let mut made: Vec<u64> = Vec::new();
         for now_ms in 0..20 {

@@ -2,6 +2,7 @@
 
 use super::{Label, Measurement, Statistic, Stats, UNKNOWN, clamp, measure, sort_in};
 use crate::openai::Usage;
+use crate::promise::Forecast;
 
 /// What a request is counted under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct EndedRequest {
     pub answer: Option<EndedAnswer>,
     /// From its headers to its end.
     pub duration_ms: u64,
+    /// What was expected of its endpoint, if it is promised something.
+    pub forecast: Option<Forecast>,
 }
 
 /// An answer that has ended.
@@ -54,6 +57,14 @@ pub struct ReadAnswer {
     pub first_output_ms: Option<u64>,
 }
 
+impl ReadAnswer {
+    /// The mean time of each token behind the first, if it was streamed and had any.
+    fn per_token_us(&self, duration_ms: u64) -> Option<u64> {
+        let further = self.usage?.completion_tokens.checked_sub(1)?;
+        (duration_ms.saturating_sub(self.first_output_ms?) * 1_000).checked_div(u64::from(further))
+    }
+}
+
 impl Stats {
     /// A request that was to be read is over.
     pub fn request_ended(&mut self, request: &EndedRequest) -> Vec<Measurement> {
@@ -64,7 +75,8 @@ impl Stats {
         match request.answer {
             Some(EndedAnswer::Encoded) => measured.push(measure(Statistic::AnswersEncoded, &[model], 1)),
             Some(EndedAnswer::Read(answer)) => {
-                measured.extend(answer_ended(model, &answer, request.duration_ms))
+                measured.extend(answer_ended(model, &answer, request.duration_ms));
+                measured.extend(promise_ended(model, &answer, request));
             }
             None => {}
         }
@@ -85,9 +97,7 @@ fn answer_ended(
     let is_short = !answer.complete || usage.is_none();
     let estimate = answer.output_events.saturating_sub(reported);
     let first_output_ms = answer.first_output_ms;
-    let per_token_us = first_output_ms.zip(reported.checked_sub(1)).and_then(|(first_ms, tokens)| {
-        (duration_ms.saturating_sub(first_ms) * 1_000).checked_div(u64::from(tokens))
-    });
+    let per_token_us = answer.per_token_us(duration_ms);
     let counted = [
         (!answer.complete).then(|| one(Statistic::AnswersCutShort)),
         (answer.complete && usage.is_none()).then(|| one(Statistic::AnswersWithoutUsage)),
@@ -105,6 +115,23 @@ fn answer_ended(
     let sorted_in = sorted_in.into_iter().filter_map(|(histogram, value)| Some((histogram, value?)));
     let sorted_in = sorted_in.flat_map(move |(histogram, value)| sort_in(histogram, &model, value));
     counted.into_iter().flatten().chain(sorted_in)
+}
+
+/// Of a streamed answer it is known whether it kept what was promised, and how far off what was expected was.
+fn promise_ended(
+    model: Label,
+    answer: &ReadAnswer,
+    request: &EndedRequest,
+) -> impl Iterator<Item = Measurement> + use<> {
+    let known = request.forecast.zip(answer.first_output_ms);
+    let per_token_us = answer.per_token_us(request.duration_ms);
+    known.into_iter().flat_map(move |(forecast, first_ms)| {
+        let is_kept = forecast.promise.is_kept(first_ms, per_token_us);
+        let statistic = if is_kept { Statistic::PromisesKept } else { Statistic::PromisesMissed };
+        let error_ms = clamp(forecast.first_token_ms.abs_diff(first_ms));
+        let error = sort_in(Statistic::TimeToFirstTokenError, &[model], error_ms);
+        [measure(statistic, &[model], 1)].into_iter().chain(error)
+    })
 }
 
 fn status_class(status: Option<u16>) -> &'static str {

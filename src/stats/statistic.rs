@@ -74,8 +74,14 @@ pub enum Statistic {
     PrefixMatchedTokens,
     /// Prompt tokens sent for a tenant, where the configuration names it.
     TenantPromptTokens,
+    /// Streamed answers to requests that are promised something, which kept it.
+    PromisesKept,
+    /// Those that did not.
+    PromisesMissed,
     /// From a request's headers to the first output of a streamed answer.
     TimeToFirstToken,
+    /// How far off from that it was expected to be, if the request is promised something.
+    TimeToFirstTokenError,
     /// From there to the end, for each further token of a streamed answer.
     TimePerOutputToken,
     /// From a request's headers to the end of its answer.
@@ -90,6 +96,8 @@ pub enum Statistic {
     ScrapeDuration,
     /// The sum of [`Statistic::TimeToFirstToken`].
     TimeToFirstTokenSum,
+    /// The sum of [`Statistic::TimeToFirstTokenError`].
+    TimeToFirstTokenErrorSum,
     /// The sum of [`Statistic::TimePerOutputToken`].
     TimePerOutputTokenSum,
     /// The sum of [`Statistic::RequestDuration`].
@@ -174,7 +182,12 @@ impl Statistic {
             Statistic::PrefixPromptTokens => (Counter, "inference_picker_prefix_prompt_tokens", POOL),
             Statistic::PrefixMatchedTokens => (Counter, "inference_picker_prefix_matched_tokens", POOL),
             Statistic::TenantPromptTokens => (Counter, "inference_picker_tenant_prompt_tokens", TENANT),
+            Statistic::PromisesKept => (Counter, "inference_picker_promises_kept", MODEL),
+            Statistic::PromisesMissed => (Counter, "inference_picker_promises_missed", MODEL),
             Statistic::TimeToFirstToken => (Histogram, "inference_picker_time_to_first_token_ms", MODEL),
+            Statistic::TimeToFirstTokenError => {
+                (Histogram, "inference_picker_time_to_first_token_error_ms", MODEL)
+            }
             Statistic::TimePerOutputToken => (Histogram, "inference_picker_time_per_output_token_us", MODEL),
             Statistic::RequestDuration => (Histogram, "inference_picker_request_duration_ms", MODEL),
             Statistic::RequestPromptTokens => (Histogram, "inference_picker_request_prompt_tokens", MODEL),
@@ -184,6 +197,9 @@ impl Statistic {
             Statistic::QueueWait => (Histogram, "inference_picker_queue_wait_ms", POOL),
             Statistic::ScrapeDuration => (Histogram, "inference_picker_scrape_duration_ms", POOL),
             Statistic::TimeToFirstTokenSum => (Counter, "inference_picker_time_to_first_token_sum_ms", MODEL),
+            Statistic::TimeToFirstTokenErrorSum => {
+                (Counter, "inference_picker_time_to_first_token_error_sum_ms", MODEL)
+            }
             Statistic::TimePerOutputTokenSum => {
                 (Counter, "inference_picker_time_per_output_token_sum_us", MODEL)
             }
@@ -211,6 +227,7 @@ impl Statistic {
     pub fn sum(self) -> Option<Statistic> {
         match self {
             Statistic::TimeToFirstToken => Some(Statistic::TimeToFirstTokenSum),
+            Statistic::TimeToFirstTokenError => Some(Statistic::TimeToFirstTokenErrorSum),
             Statistic::TimePerOutputToken => Some(Statistic::TimePerOutputTokenSum),
             Statistic::RequestDuration => Some(Statistic::RequestDurationSum),
             Statistic::RequestPromptTokens => Some(Statistic::PromptTokens),

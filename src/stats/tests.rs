@@ -5,6 +5,7 @@ use crate::load::LoadTracker;
 use crate::metrics::{EndpointMetrics, LoraState};
 use crate::openai::Usage;
 use crate::pool::{Reading, Snapshot};
+use crate::promise::{Forecast, Promise};
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -121,7 +122,8 @@ fn usage(prompt_tokens: u32, completion_tokens: u32, cached_tokens: Option<u32>)
 fn check_answer(answer: EndedAnswer, expected: &[&str]) {
     let mut stats = Stats::new(&config(true));
     let labels = stats.request_labels("m", "a", None);
-    let request = EndedRequest { labels, status: Some(200), answer: Some(answer), duration_ms: 110 };
+    let request =
+        EndedRequest { labels, status: Some(200), answer: Some(answer), duration_ms: 110, forecast: None };
     let measured = stats.request_ended(&request);
     let mut all = vec![
         "model=.=m;.;target_model=.=a;.;code=.=2xx;.;inference_picker_requests 1",
@@ -158,6 +160,36 @@ fn an_answer_counts_as_it_reports() {
         "llmproxy_model=.=m;.;asm_llm_proxy_prompt_tokens 7",
     ];
     check_answer(EndedAnswer::Read(embeddings), &tokens);
+}
+
+#[test]
+fn of_a_streamed_answer_it_counts_whether_it_kept_its_promise_and_how_far_off_it_was_expected() {
+    let promise = Promise { first_token_us: Some(50_000), per_token_us: Some(20_000) };
+    let forecast = Some(Forecast { promise, first_token_ms: 42 });
+    let check = |first_output_ms, completion_tokens, expected: &[&str]| {
+        let mut stats = Stats::new(&config(true));
+        let labels = stats.request_labels("m", "a", None);
+        let usage = usage(20, completion_tokens, None);
+        let answer =
+            EndedAnswer::Read(ReadAnswer { usage, first_output_ms, complete: true, output_events: 1 });
+        let request =
+            EndedRequest { labels, status: Some(200), answer: Some(answer), duration_ms: 110, forecast };
+        let measured = stats.request_ended(&request);
+        let all = texts(&stats, measured);
+        let of_promises = |text: &&String| text.contains("promise") || text.contains("_error_");
+        assert_eq!(all.iter().filter(of_promises).collect::<Vec<_>>(), expected);
+    };
+    let error = [
+        "model=.=m;.;inference_picker_time_to_first_token_error_ms 12",
+        "model=.=m;.;inference_picker_time_to_first_token_error_sum_ms 12",
+    ];
+    let kept = ["model=.=m;.;inference_picker_promises_kept 1", error[0], error[1]];
+    let missed = ["model=.=m;.;inference_picker_promises_missed 1", error[0], error[1]];
+    check(Some(30), 5, &kept);
+    check(Some(30), 1, &kept);
+    check(Some(30), 4, &missed);
+    check(Some(54), 500, &missed);
+    check(None, 5, &[]);
 }
 
 #[test]
@@ -200,7 +232,7 @@ fn a_request_is_counted_by_the_class_of_its_status() {
     let mut stats = Stats::new(&config(true));
     let mut check = |status: Option<u16>, code: &str| {
         let labels = RequestLabels::default();
-        let request = EndedRequest { labels, status, answer: None, duration_ms: 1 };
+        let request = EndedRequest { labels, status, answer: None, duration_ms: 1, forecast: None };
         let measured = stats.request_ended(&request);
         let expected =
             format!("model=.=unknown;.;target_model=.=unknown;.;code=.={code};.;inference_picker_requests 1");

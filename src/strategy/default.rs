@@ -67,10 +67,19 @@ pub(super) fn adapter_tokens(
 /// the least work at any endpoint.
 #[inline]
 pub(super) fn cost(lanes: &Lanes, work_tokens: f32x4, least_work_tokens: f32, now_ms: u64) -> f32x4 {
-    let running = (lanes.requests - lanes.waiting).fast_max(f32x4::ZERO);
-    let delayed = lanes.waiting + running * RUNNING_SHARE;
     let avoidable = work_tokens - least_work_tokens;
-    time_ms(lanes, tokens(lanes, work_tokens, now_ms) + avoidable * delayed)
+    time_ms(lanes, tokens(lanes, work_tokens, now_ms) + avoidable * delayed(lanes))
+}
+
+/// Work that would not be done elsewhere, and what it delays, in prompt tokens.
+pub(super) fn avoidable_tokens(lanes: &Lanes, work_tokens: f32x4, least_work_tokens: f32) -> f32x4 {
+    (work_tokens - least_work_tokens) * (delayed(lanes) + 1.0)
+}
+
+#[inline]
+fn delayed(lanes: &Lanes) -> f32x4 {
+    let running = (lanes.requests - lanes.waiting).fast_max(f32x4::ZERO);
+    lanes.waiting + running * RUNNING_SHARE
 }
 
 /// The same where the work is the same at all endpoints, and none of it avoidable.

@@ -9,17 +9,20 @@ pub mod data_parallel;
 pub mod default;
 mod least_request;
 pub mod prefix_cache;
+mod promise;
 mod rendezvous;
 mod round_robin;
 
 use wide::f32x4;
 
 use best::{Contender, best};
+use promise::Outlook;
 
 use crate::config::RoutingStrategy;
 use crate::load::{AdapterId, LoadTracker};
 use crate::pool::{Endpoint, Freshness, Lanes, Limits, Pool};
 use crate::prefix::{BlockHash, Match, PromptBlocks};
+use crate::promise::Due;
 
 /// Endpoints named in one pick: the best, and two for Envoy's retries.
 pub const MAX_RANKED: usize = 3;
@@ -41,6 +44,8 @@ pub struct Demand<'a> {
     pub is_of_conversation: bool,
     /// Where its conversation was served last, if that is known.
     pub visited: Option<Visited>,
+    /// What is left of what it is promised, where endpoints are picked by that.
+    pub due: Option<Due>,
 }
 
 /// The endpoint at which a conversation was served last.
@@ -69,11 +74,23 @@ pub struct Ranked<'a> {
     pub uncached_tokens: u32,
     /// The strategy's cost.
     pub cost: f32,
+    /// What is expected of it, if the request is promised something.
+    pub expected: Option<Expected>,
+}
+
+/// What is expected of an endpoint for a request that is promised something.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Expected {
+    /// When the first token would be there, in milliseconds from now.
+    pub first_token_ms: f32,
+    /// Whether the promise would be kept.
+    pub is_kept: bool,
 }
 
 /// The endpoints of `pool` that are best for a request, best first, at most [`MAX_RANKED`]: of those that may be picked first
 /// the ones of the level that is drawn, of these the ones that answer scrapes, and then those of the lowest cost. Whether
-/// those that answer scrapes come first is the pool's strategy's to say, also for a request that is not picked for by it.
+/// those that answer scrapes come first is the pool's strategy's to say, also for a request that is not picked for by it. A request that
+/// is promised something goes first to the fullest that keeps it, and one of a strict session before that to its endpoint.
 ///
 /// Empty only if the pool has no endpoint.
 pub fn rank<'a>(
@@ -125,13 +142,18 @@ impl<'a> Scorer<'a, '_> {
     fn rank(&self, draw: u32) -> Vec<Ranked<'a>> {
         let (candidates, work) = (self.pool.candidates(), self.work());
         let costs = self.costs(&work);
+        let outlook = self.outlook(&work);
         let mut ranked = Vec::with_capacity(MAX_RANKED);
+        let mut keeper = None;
         for part in candidates.parts(draw) {
             if ranked.len() == MAX_RANKED {
                 break;
             }
             let (lanes, costs) = (part.of(candidates.lanes()), part.of(&costs));
             let mut best = best(lanes, costs, draw);
+            if ranked.is_empty() {
+                keeper = promise::fullest(lanes, part.of(&outlook.fullness_ms), costs, draw);
+            }
             if let Some(key) = self.rendezvous_key(&work, draw).filter(|_| ranked.is_empty())
                 && let Some(least) = best.first()
                 && let Some(choice) = self.rendezvous(lanes, costs, least.cost, key)
@@ -139,10 +161,26 @@ impl<'a> Scorer<'a, '_> {
                 best.retain(|contender| contender.place != choice.place);
                 best.insert(0, choice);
             }
-            let next = best.into_iter().filter_map(|contender| self.ranked(contender));
+            let next = best.into_iter().filter_map(|contender| self.ranked(contender, &outlook));
             ranked.extend(next.take(MAX_RANKED - ranked.len()));
         }
-        self.put_first(ranked, &costs)
+        let first = self.strict(&costs).or(keeper);
+        let Some(first) = first.and_then(|contender| self.ranked(contender, &outlook)) else { return ranked };
+        let others = ranked.into_iter().filter(|other| other.index != first.index);
+        std::iter::once(first).chain(others).take(MAX_RANKED).collect()
+    }
+
+    /// What is expected of each, if the request is promised something.
+    fn outlook(&self, work: &Work) -> Outlook {
+        let mut outlook = Outlook::default();
+        let Some(due) = self.demand.due else { return outlook };
+        let kv_cache_limit = self.pool.saturation.kv_cache_utilization;
+        for (place, lanes) in self.pool.candidates().lanes().iter().enumerate() {
+            let of_each = work.of_each.as_ref().and_then(|of_each| of_each.get(place).copied());
+            let work_tokens = of_each.unwrap_or(f32x4::splat(work.least_tokens));
+            outlook.add(lanes, (work_tokens, work.least_tokens), due, kv_cache_limit, self.now_ms);
+        }
+        outlook
     }
 
     /// The key of the rendezvous choice, if there is one: the prompt's first block that no endpoint holds, or a draw for each
@@ -160,16 +198,11 @@ impl<'a> Scorer<'a, '_> {
         rendezvous::choose(self.pool, lanes, costs, least_cost, key, visited)
     }
 
-    /// The same with the endpoint first that the request goes to whatever it costs, if there is one that may be picked.
-    fn put_first(&self, ranked: Vec<Ranked<'a>>, costs: &[f32x4]) -> Vec<Ranked<'a>> {
-        let strict = self.demand.visited.filter(|visited| visited.is_strict);
-        let contender = strict.and_then(|visited| {
-            let cost = self.pool.candidates().read(costs, visited.place)?;
-            Some(Contender { cost, tie_break: 0, place: visited.place as u32 })
-        });
-        let Some(first) = contender.and_then(|contender| self.ranked(contender)) else { return ranked };
-        let others = ranked.into_iter().filter(|other| other.index != first.index);
-        std::iter::once(first).chain(others).take(MAX_RANKED).collect()
+    /// The endpoint that the request goes to whatever it costs, if there is one that may be picked.
+    fn strict(&self, costs: &[f32x4]) -> Option<Contender> {
+        let visited = self.demand.visited.filter(|visited| visited.is_strict)?;
+        let cost = self.pool.candidates().read(costs, visited.place)?;
+        Some(Contender { cost, tie_break: 0, place: visited.place as u32 })
     }
 
     /// What each costs: without end, if it is not to be picked.
@@ -257,7 +290,7 @@ impl<'a> Scorer<'a, '_> {
         self.demand.prompt_tokens.saturating_sub(matched_tokens).max(1)
     }
 
-    fn ranked(&self, contender: Contender) -> Option<Ranked<'a>> {
+    fn ranked(&self, contender: Contender, outlook: &Outlook) -> Option<Ranked<'a>> {
         let Contender { cost, place, .. } = contender;
         let index = place as usize;
         let freshness = self.pool.candidates().freshness(index)?;
@@ -266,7 +299,15 @@ impl<'a> Scorer<'a, '_> {
         let matched =
             known.map_or(Match::default(), |(prefixes, blocks)| prefixes.matched(endpoint.load_id, blocks));
         let uncached_tokens = self.uncached_tokens(index, endpoint, matched.blocks);
-        Some(Ranked { index, endpoint, freshness, matched, uncached_tokens, cost })
+        let expected = self.expected(index, outlook);
+        Some(Ranked { index, endpoint, freshness, matched, uncached_tokens, cost, expected })
+    }
+
+    /// What is expected of the endpoint at this place, if the request is promised something.
+    fn expected(&self, place: usize, outlook: &Outlook) -> Option<Expected> {
+        let read = |of_each: &[f32x4]| self.pool.candidates().read(of_each, place);
+        let first_token_ms = read(&outlook.first_token_ms)?;
+        Some(Expected { first_token_ms, is_kept: read(&outlook.fullness_ms)?.is_finite() })
     }
 }
 

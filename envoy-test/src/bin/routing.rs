@@ -7,11 +7,13 @@ use std::io::Write;
 
 use anyhow::Result;
 use clap::Parser;
+use envoy_test::document::write_section;
 use envoy_test::envoy::binary::project_root;
 use envoy_test::simulation::comparison::{Case, Repetition, compare};
 use envoy_test::simulation::objective::{Objective, search};
 use envoy_test::simulation::picker::{Gateways, PickerKind};
 use envoy_test::simulation::pool::PoolSettings;
+use envoy_test::simulation::promises;
 use envoy_test::simulation::report::{self, Capacity, Section, Timeline};
 use envoy_test::simulation::simulate;
 use envoy_test::simulation::workload::{Workload, find_capacity};
@@ -74,6 +76,9 @@ struct Arguments {
     /// tables alone are written.
     #[arg(long)]
     objective: bool,
+    /// Plays requests that are promised something instead, with and without picking by that; with `--write` into docs/promises.md.
+    #[arg(long)]
+    promises: bool,
     /// Of the objective: the 90th percentile of the time to first token, at most.
     #[arg(long, default_value_t = 1_000.0)]
     first_token_ms: f64,
@@ -95,6 +100,9 @@ fn main() -> Result<()> {
         let outcomes = &capacity.outcomes;
         println!("{}\n{}", report::highest_rates(outcomes), report::fewest_pods(outcomes));
         return if arguments.write { report::write_capacity(project_root(), &capacity) } else { Ok(()) };
+    }
+    if arguments.promises {
+        return compare_promises(&arguments);
     }
     if arguments.write {
         return write_comparison(&arguments);
@@ -145,6 +153,16 @@ impl Arguments {
             ..usual
         }
     }
+}
+
+/// Who writes the table of docs/promises.md.
+const PROMISES_COMMAND: &str = "make simulate-promises";
+
+fn compare_promises(arguments: &Arguments) -> Result<()> {
+    let table = promises::compare(arguments.repetition())?;
+    println!("{table}");
+    let page = project_root().join("docs/promises.md");
+    if arguments.write { write_section(&page, "kept", PROMISES_COMMAND, &table) } else { Ok(()) }
 }
 
 fn print_capacities(arguments: &Arguments) -> Result<()> {

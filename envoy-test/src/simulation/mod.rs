@@ -12,6 +12,7 @@ pub mod disaggregation;
 pub mod objective;
 pub mod picker;
 pub mod pool;
+pub mod promises;
 pub mod report;
 mod run;
 pub mod scale;

@@ -18,9 +18,11 @@ use crate::model_server::Sidecar;
 use crate::model_server::engine::{CacheTotals, Engine, EngineRequest, Output, Refusal, RequestId};
 use crate::model_server::tokens::output_token;
 
-/// A request that was answered.
+/// A request that was answered; one that was shed has no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
+    /// Requests are numbered as they arrive.
+    pub key: usize,
     pub pod: usize,
     pub arrived: Duration,
     pub first_output: Duration,
@@ -141,7 +143,10 @@ impl Run<'_> {
         let adapter_name = adapter.as_deref();
         let request =
             Request { key: self.sent, prompt: &progress.said, adapter: adapter_name, session: *name };
-        let pod = self.picker.pick(&request, &self.engines, now);
+        let Some(pod) = self.picker.pick_or_shed(&request, &self.engines, now) else {
+            self.sent += 1;
+            return Ok(());
+        };
         let prefill_pod = self.picker.prefill_pod(self.sent);
         let (prompt, adapter) = (progress.said.clone(), adapter.clone());
         let request = EngineRequest { prompt, output_tokens, adapter, cache_salt: None };
@@ -218,7 +223,7 @@ impl Run<'_> {
             return;
         }
         self.picker.ended(part.key, output);
-        self.answers.push(Answer { arrived: part.arrived, ..Answer::new(pod, output) });
+        self.answers.push(Answer { arrived: part.arrived, ..Answer::new(part.key, pod, output) });
         self.follow_up(part.place, output);
     }
 
@@ -244,8 +249,9 @@ impl Answer {
         Some((self.ended - self.first_output) / further)
     }
 
-    fn new(pod: usize, output: &Output) -> Answer {
+    fn new(key: usize, pod: usize, output: &Output) -> Answer {
         Answer {
+            key,
             pod,
             arrived: output.arrived,
             first_output: output.first,

@@ -1,7 +1,8 @@
 //! Every configuration that the project ships starts in every Envoy that it claims, and serves.
 
 use crate::gateway::{
-    ALL, CONVERSATIONS, DISAGGREGATION, FALLBACK, GATEWAYS, MODELS, OBSERVED, PROTECTED_METRICS, Setup,
+    ALL, CONVERSATIONS, DISAGGREGATION, FALLBACK, GATEWAYS, MODELS, OBSERVED, PROMISES, PROTECTED_METRICS,
+    Setup,
 };
 use envoy_test::envoy::binary::project_root;
 use envoy_test::envoy::{Configuration, Envoy, EnvoySettings, NEWEST, OLDEST, validate};
@@ -30,7 +31,7 @@ fn every_configuration_is_valid_as_it_is() {
         let observed = Some(OBSERVED).filter(|_| version == NEWEST);
         for configuration in ALL
             .into_iter()
-            .chain([MODELS, GATEWAYS, CONVERSATIONS, DISAGGREGATION, FALLBACK, PROTECTED_METRICS])
+            .chain([MODELS, GATEWAYS, CONVERSATIONS, DISAGGREGATION, FALLBACK, PROMISES, PROTECTED_METRICS])
             .chain(observed)
         {
             let file = project_root().join("filter-config").join(configuration).join("envoy.yaml");
@@ -52,7 +53,16 @@ fn every_folder_is_tested() {
     names.sort();
     let mut tested: Vec<&str> = ALL
         .into_iter()
-        .chain([MODELS, GATEWAYS, CONVERSATIONS, DISAGGREGATION, FALLBACK, OBSERVED, PROTECTED_METRICS])
+        .chain([
+            MODELS,
+            GATEWAYS,
+            CONVERSATIONS,
+            DISAGGREGATION,
+            FALLBACK,
+            OBSERVED,
+            PROMISES,
+            PROTECTED_METRICS,
+        ])
         .collect();
     tested.sort();
     assert_eq!(names, tested);

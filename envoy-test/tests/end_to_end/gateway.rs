@@ -33,6 +33,8 @@ pub const CONVERSATIONS: &str = "conversations";
 pub const DISAGGREGATION: &str = "disaggregation";
 /// The one whose pools have fallbacks, of which the last is an outside provider.
 pub const FALLBACK: &str = "fallback";
+/// The one whose requests are promised a time to their first token.
+pub const PROMISES: &str = "promises";
 /// One for each body mode.
 pub const BODY_MODES: [&str; 2] = [STOP_ITERATION, DEFERRED];
 

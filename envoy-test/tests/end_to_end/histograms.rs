@@ -13,8 +13,9 @@ use envoy_test::observability::{Prometheus, panels, without_variables};
 use envoy_test::statistics::{Overview, Page};
 use serde_json::{Value, json};
 
-const HISTOGRAMS: [(&str, Range); 7] = [
+const HISTOGRAMS: [(&str, Range); 8] = [
     ("time_to_first_token_ms", Range { from: 20.0, to: 20_000.0, error: 0.15 }),
+    ("time_to_first_token_error_ms", Range { from: 20.0, to: 20_000.0, error: 0.15 }),
     ("queue_wait_ms", Range { from: 20.0, to: 20_000.0, error: 0.15 }),
     ("scrape_duration_ms", Range { from: 20.0, to: 20_000.0, error: 0.15 }),
     ("request_duration_ms", Range { from: 200.0, to: 200_000.0, error: 0.15 }),
@@ -119,6 +120,7 @@ fn buckets_are_narrow_where_it_matters_and_few_in_the_oldest_and_the_newest_envo
 fn check_printed(what: &str, setup: Setup, count_max: usize) {
     let waiting = |plugin: &mut Value| {
         plugin["queue"] = json!({"maxWait": "1m"});
+        plugin["trustHeaders"] = true.into();
         // On a machine that stands still for a moment, the pods stay as full as they are set.
         plugin["metricsStaleAfter"] = "10s".into();
     };
@@ -131,6 +133,7 @@ fn check_printed(what: &str, setup: Setup, count_max: usize) {
     let client = gateway.client(Protocol::Http1);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let streamed = chat_with(json!({"model": "tiny", "max_tokens": 4, "stream": true}));
+    let streamed = streamed.header("x-llm-d-slo-ttft-ms", "60000");
     let waiting = runtime.spawn(async move { client.send(streamed).await.unwrap().status });
     until("it waits", || page(&gateway).sum("inference_picker_queue_requests", &[]) == Some(1.0));
     full(None);

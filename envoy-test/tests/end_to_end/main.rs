@@ -25,6 +25,7 @@ mod overload;
 mod peers;
 mod picking;
 mod prefixes;
+mod promises;
 mod protected_metrics;
 mod pushes;
 mod readme;

@@ -122,6 +122,7 @@ fn gateway() -> Gateway {
             plugin["pools"][1]["saturation"] = json!({"queueDepth": 5});
             if plugin.get("queue").is_some() {
                 plugin["queue"]["maxWait"] = json!("500ms");
+                plugin["models"][0]["promise"] = json!({"firstToken": "1s"});
             }
         })
         .envoy(|envoy| {

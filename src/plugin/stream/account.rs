@@ -5,6 +5,7 @@ use crate::log_fields::{LogField, LogFields};
 use crate::plugin::calls::publish_if;
 use crate::plugin::host;
 use crate::plugin::worker::Worker;
+use crate::promise::Forecast;
 use crate::stats::{EndedAnswer, EndedRequest, ReadAnswer, RequestLabels};
 
 /// The account of one request that was to be read.
@@ -13,6 +14,7 @@ pub struct Account {
     labels: RequestLabels,
     status: Option<u16>,
     first_output_ms: Option<u64>,
+    forecast: Option<Forecast>,
 }
 
 impl Account {
@@ -23,7 +25,18 @@ impl Account {
             labels: RequestLabels::default(),
             status: None,
             first_output_ms: None,
+            forecast: None,
         }
+    }
+
+    /// When the request's headers came, in milliseconds of the host's clock.
+    pub fn started_ms(&self) -> u64 {
+        self.started_ms
+    }
+
+    /// It is known what is expected of the endpoint to which it goes.
+    pub fn set_forecast(&mut self, forecast: Option<Forecast>) {
+        self.forecast = forecast;
     }
 
     /// It is known what the request is for.
@@ -48,7 +61,8 @@ impl Account {
             publish_cost(read, worker.config().publish);
         }
         let duration_ms = now_ms.saturating_sub(self.started_ms);
-        let ended = EndedRequest { labels: self.labels, status: self.status, answer, duration_ms };
+        let Account { labels, status, forecast, .. } = self;
+        let ended = EndedRequest { labels, status, answer, duration_ms, forecast };
         worker.recorder.count(|stats| stats.request_ended(&ended));
     }
 }

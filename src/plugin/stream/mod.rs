@@ -32,6 +32,7 @@ use crate::log_fields::LogField;
 use crate::openai::{ApiError, ExpectedBody, NotFound, Stored};
 use crate::picker::{Released, Sent};
 use crate::prefill::PromptBy;
+use crate::promise::{Forecast, Promise};
 use crate::sessions::{Conversation, Name};
 
 /// The header that names the endpoints, best first, to Envoy's override_host load balancing.
@@ -73,6 +74,8 @@ pub struct Stream {
     user: Option<Vec<u8>>,
     /// The objective that the request names, where that is believed.
     objective: Option<String>,
+    /// What it is promised by its headers, where those are believed.
+    promise: Promise,
     /// Its tenant, by a header.
     tenant: Option<String>,
     /// What it says by its path of something that a server stores.
@@ -121,6 +124,8 @@ pub struct SentStream {
     is_over: bool,
     /// The answer, if it says that something is not there.
     not_found: Option<NotFound>,
+    /// What is expected of its endpoint, if it is promised something.
+    forecast: Option<Box<Forecast>>,
 }
 
 impl SentStream {
@@ -192,6 +197,7 @@ impl Stream {
             has_length: false,
             user: None,
             objective: None,
+            promise: Promise::default(),
             tenant: None,
             stored: None,
             may_store: false,
@@ -216,7 +222,10 @@ impl Stream {
 
     /// The answer is over. `complete`: it has come to its end.
     fn close_account(&mut self, complete: bool, clock: &mut Clock) {
-        if let Some(account) = self.account.take() {
+        if let Some(mut account) = self.account.take() {
+            if let State::Sent(sent) = &*self.state.borrow() {
+                account.set_forecast(sent.forecast.as_deref().copied());
+            }
             account.close(&self.answer, complete, &mut self.worker.borrow_mut(), clock.now_ms());
         }
     }
@@ -336,7 +345,11 @@ fn act(
     }
     publish_if(fields, LogField::Destinations, &pick.destinations);
     publish_if(fields, LogField::Decision, &pick.explanation);
-    let Pick { destinations, is_pool_guessed, .. } = pick;
+    if let Some(forecast) = &pick.forecast {
+        let expected_ms = forecast.first_token_ms.to_string();
+        publish_if(fields, LogField::ExpectedTimeToFirstToken, &expected_ms);
+    }
+    let Pick { destinations, is_pool_guessed, forecast, .. } = pick;
     *state.borrow_mut() = State::Sent(SentStream {
         pool,
         destinations,
@@ -346,6 +359,7 @@ fn act(
         is_silent: true,
         is_over: false,
         not_found: None,
+        forecast,
     });
     Action::Continue
 }

@@ -23,6 +23,7 @@ use crate::plugin::calls::{headers_of, publish, publish_if, warn};
 use crate::plugin::host::{self, Buffer, Headers};
 use crate::plugin::own_answers::answer_models;
 use crate::plugin::{FIRST_PASS, peers};
+use crate::promise::{self, Promise, Promised};
 use crate::sessions::Name;
 
 /// The header that names the model to Envoy's routing, where another pool than the route's serves it.
@@ -47,6 +48,10 @@ const OBJECTIVE_HEADERS: [&str; 2] = ["x-llm-d-inference-objective", "x-gateway-
 const FAIRNESS_HEADERS: [&str; 2] = ["x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id"];
 /// The header by which clients ask for compressed answers.
 const ENCODING_HEADER: &str = "accept-encoding";
+/// The headers that promise a request its first token within so many milliseconds, and each further one: the name, and the one
+/// that it had before.
+const FIRST_TOKEN_HEADERS: [&str; 2] = ["x-llm-d-slo-ttft-ms", "x-slo-ttft-ms"];
+const PER_TOKEN_HEADERS: [&str; 2] = ["x-llm-d-slo-tpot-ms", "x-slo-tpot-ms"];
 /// Bytes of a header's value that tell one user from another; what follows does not count.
 const MAX_USER_BYTES: usize = 256;
 /// Bytes of the name that a client gives to its objective or tenant; what follows does not count.
@@ -136,20 +141,26 @@ impl Stream {
         }
     }
 
-    /// Notes the request's objective and tenant, where headers are believed, and else removes them.
+    /// Notes the request's objective, promise and tenant, where headers are believed, and else removes them.
     fn read_objective(&mut self, headers: &HeaderPairs) {
         let worker = self.worker.borrow();
         let config = worker.config();
         if !config.trust_headers {
-            let given = OBJECTIVE_HEADERS.iter().chain(&FAIRNESS_HEADERS);
+            let promises = FIRST_TOKEN_HEADERS.iter().chain(&PER_TOKEN_HEADERS);
+            let given = OBJECTIVE_HEADERS.iter().chain(&FAIRNESS_HEADERS).chain(promises);
             let given = given.filter(|name| headers.value(name).is_some());
             given.for_each(|name| warn(name, host::remove_header(Headers::Request, name)));
         }
         let trusted = |names: &[&str]| {
-            let value = names.iter().find_map(|name| headers.value(name));
-            value.filter(|_| config.trust_headers)
+            let mut trusted = names.iter().filter(|_| config.trust_headers);
+            trusted.find_map(|name| headers.value(name))
         };
         self.objective = trusted(&OBJECTIVE_HEADERS).map(|name| text(&name));
+        let promised_us = |names: &[&str]| trusted(names).and_then(|value| promise::microseconds(&value));
+        self.promise = Promise {
+            first_token_us: promised_us(&FIRST_TOKEN_HEADERS),
+            per_token_us: promised_us(&PER_TOKEN_HEADERS),
+        };
         let tenant = match config.fairness.as_ref().map(|fairness| &fairness.by) {
             Some(TenantBy::FairnessId) => trusted(&FAIRNESS_HEADERS),
             Some(TenantBy::Header(name)) => headers.value(name),
@@ -409,6 +420,9 @@ impl Stream {
         if self.first_pass.is_none() && !self.is_misrouted && !self.has_stored_place() {
             resolved = worker.fall_back(resolved, request, user.as_deref(), host::now_ms());
         }
+        let promise = self.promise.or(worker.config().promise_of(&resolved.model, resolved.pool));
+        let began_ms = self.account.as_ref().map_or_else(host::now_ms, Account::started_ms);
+        resolved.promised = (!promise.is_empty()).then_some(Promised { promise, began_ms });
         drop(worker);
         let target = resolved.target.as_deref().unwrap_or(&resolved.model);
         if !target.is_empty() {

@@ -17,6 +17,7 @@ use inference_picker::picker::{Outcome, Picker as CoreWorker, Sent};
 use inference_picker::pool::{Pool, encode};
 use inference_picker::prefill::PromptBy;
 use inference_picker::prefix::PrefixIndex;
+use inference_picker::promise::{Forecast, Promise, Promised};
 use inference_picker::sessions::{Conversation, KnownBy, Last, Name, SessionKey, Table, Visit};
 use serde_json::json;
 
@@ -28,6 +29,9 @@ use super::shared_data::{InMemory, Place, SharedData};
 use super::watch::{Seen, State, Watch};
 use super::{Gateways, Picker, Request, Strategy};
 use crate::model_server::engine::{Engine, Output};
+
+/// The status of an answer to a request that is shed.
+const SHED: u32 = 429;
 
 /// How often the plugin's worker reads the ledger without a pick, and how old a snapshot may be known to it.
 const READ_MS: u64 = 250;
@@ -42,6 +46,17 @@ pub struct CorePicker {
     rng: Rng,
     /// Looks at what picking takes, where that is asked for.
     watch: Option<Watch>,
+    /// What each request wants besides its answer, by its key.
+    wanted: fn(&Request<'_>) -> Wanted,
+    /// How far off the expected time to first token was, either way, of requests that were promised something.
+    forecast_errors: Vec<Duration>,
+}
+
+/// How much a request matters, and what it is promised.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted {
+    pub priority: i32,
+    pub promise: Promise,
 }
 
 struct InFlight {
@@ -50,6 +65,8 @@ struct InFlight {
     sent: Sent,
     /// The engine that computes the prompt, if that is another one.
     prefill_pod: Option<usize>,
+    arrived: Duration,
+    forecast: Option<Box<Forecast>>,
 }
 
 struct Gateway {
@@ -105,7 +122,20 @@ impl CorePicker {
             in_flight: HashMap::new(),
             rng,
             watch: None,
+            wanted: |_| Wanted::default(),
+            forecast_errors: Vec::new(),
         }
+    }
+
+    /// The same for requests that want something.
+    #[must_use]
+    pub fn wanting(self, wanted: fn(&Request<'_>) -> Wanted) -> CorePicker {
+        CorePicker { wanted, ..self }
+    }
+
+    /// How far off the expected time to first token was, either way, of requests that were promised something.
+    pub fn forecast_errors(&self) -> &[Duration] {
+        &self.forecast_errors
     }
 
     /// The same, watched.
@@ -120,18 +150,26 @@ impl CorePicker {
 }
 
 impl Picker for CorePicker {
-    fn pick(&mut self, request: &Request<'_>, _engines: &[Engine], now: Duration) -> usize {
+    fn pick(&mut self, request: &Request<'_>, engines: &[Engine], now: Duration) -> usize {
+        self.pick_or_shed(request, engines, now).expect("what gives way to nobody is not shed")
+    }
+
+    fn pick_or_shed(&mut self, request: &Request<'_>, _engines: &[Engine], now: Duration) -> Option<usize> {
         let gateway = self.rng.usize(..self.gateways.len());
         let worker = self.rng.usize(..self.gateways[gateway].workers.len());
         let body = body_of(request);
         let began = self.watch.as_ref().map(|_| Instant::now());
-        let (pick, sent) = self.gateways[gateway].pick(worker, body.as_bytes(), milliseconds(now));
+        let wanted = (self.wanted)(request);
+        let picked = self.gateways[gateway].pick(worker, body.as_bytes(), wanted, milliseconds(now));
         if let Some((watch, began)) = self.watch.as_mut().zip(began) {
             watch.picked(began.elapsed());
         }
-        self.in_flight
-            .insert(request.key, InFlight { gateway, worker, sent, prefill_pod: prefill_pod(&pick) });
-        pod_of(&pick)
+        let (pick, sent) = picked?;
+        let (pod, prefill_pod) = (pod_of(&pick), prefill_pod(&pick));
+        let forecast = pick.forecast;
+        let sent = InFlight { gateway, worker, sent, prefill_pod, arrived: now, forecast };
+        self.in_flight.insert(request.key, sent);
+        Some(pod)
     }
 
     fn prefill_pod(&self, key: usize) -> Option<usize> {
@@ -139,7 +177,14 @@ impl Picker for CorePicker {
     }
 
     fn first_output(&mut self, key: usize, output: &Output) {
-        let Some(InFlight { gateway, worker, sent, .. }) = self.in_flight.get_mut(&key) else { return };
+        let Some(InFlight { gateway, worker, sent, arrived, forecast, .. }) = self.in_flight.get_mut(&key)
+        else {
+            return;
+        };
+        if let Some(forecast) = forecast {
+            let expected = *arrived + Duration::from_millis(forecast.first_token_ms);
+            self.forecast_errors.push(output.at.abs_diff(expected));
+        }
         self.gateways[*gateway].workers[*worker].core.first_output(sent, milliseconds(output.at));
     }
 
@@ -216,10 +261,10 @@ impl Gateway {
         workers.chain(scraping).min().unwrap_or(Duration::MAX)
     }
 
-    fn pick(&mut self, index: usize, body: &[u8], now_ms: u64) -> (Pick, Sent) {
+    fn pick(&mut self, index: usize, body: &[u8], wanted: Wanted, now_ms: u64) -> Option<(Pick, Sent)> {
         let worker = &mut self.workers[index];
         worker.read(&self.shared, &self.scraping, now_ms);
-        let picked = worker.pick(body, &self.shared.sessions, now_ms);
+        let picked = worker.pick(body, wanted, &self.shared.sessions, now_ms);
         worker.publish(&mut self.shared, now_ms);
         picked
     }
@@ -286,8 +331,14 @@ impl Worker {
         self.place.publish(shared, self.core.loads_mut(), events, now_ms);
     }
 
-    /// Decides a request, and counts it where it goes.
-    fn pick(&mut self, body: &[u8], sessions: &InMemory, now_ms: u64) -> (Pick, Sent) {
+    /// Decides a request, and counts it where it goes; nothing, if it is shed.
+    fn pick(
+        &mut self,
+        body: &[u8],
+        wanted: Wanted,
+        sessions: &InMemory,
+        now_ms: u64,
+    ) -> Option<(Pick, Sent)> {
         let request = read_request(body).expect("the body is a request");
         let mut prepared = self.core.prepare(&request, None, 0).expect("any model is served");
         if let Some(name) = Name::in_body(&self.core.config().session_by, &request, None) {
@@ -296,13 +347,17 @@ impl Worker {
             prepared.session = Some(Visit::new(key, last, prepared.prompt.tokens));
             prepared.conversation = Some(Conversation { by: KnownBy::Name, last, is_strict: false });
         }
+        let Wanted { priority, promise } = wanted;
+        prepared.priority = priority;
+        prepared.promised = (!promise.is_empty()).then_some(Promised { promise, began_ms: now_ms });
         match self.core.decide(0, &prepared, || (), now_ms) {
             Outcome::Decided(Decision::Send(pick)) => {
                 let sent = self.core.send(&pick, now_ms);
                 let session = self.core.session_sent(0, &sent, now_ms);
                 session.iter().for_each(|entry| _ = self.sessions.put(sessions, entry));
-                (pick, sent)
+                Some((pick, sent))
             }
+            Outcome::Decided(Decision::Refuse(error)) if error.status == SHED => None,
             other => panic!("a pool with endpoints picks one of them, but: {other:?}"),
         }
     }

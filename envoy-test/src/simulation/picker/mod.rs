@@ -19,7 +19,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 pub(super) use decode_first::DecodeFirst;
-pub use gateway::CorePicker;
+pub use gateway::{CorePicker, Wanted};
 use guide_schedule::{Figures, GuideSchedule};
 pub use watch::{Seen, State};
 
@@ -43,6 +43,11 @@ pub struct Request<'a> {
 pub trait Picker {
     /// The place of the engine to send it to.
     fn pick(&mut self, request: &Request<'_>, engines: &[Engine], now: Duration) -> usize;
+
+    /// The same; nothing, if the request is shed.
+    fn pick_or_shed(&mut self, request: &Request<'_>, engines: &[Engine], now: Duration) -> Option<usize> {
+        Some(self.pick(request, engines, now))
+    }
 
     /// The place of the engine that computes the prompt of the request of this key, which has been picked for, if that is
     /// another one than generates its answer.

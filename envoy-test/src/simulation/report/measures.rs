@@ -75,6 +75,7 @@ mod tests {
 
     fn answer(pod: usize, first_ms: u64, cached_tokens: usize) -> Answer {
         Answer {
+            key: 0,
             pod,
             arrived: Duration::ZERO,
             first_output: Duration::from_millis(first_ms),
