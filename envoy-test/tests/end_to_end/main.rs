@@ -18,6 +18,7 @@ mod histograms;
 mod hostile;
 mod hosts;
 mod log;
+mod migrating;
 mod missing_models;
 mod models;
 mod observability;
