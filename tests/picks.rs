@@ -185,10 +185,12 @@ impl Known {
         }
     }
 
-    /// Whether anything was heard of it lately.
+    /// Whether it has answered a scrape lately, or no scrape of it has ended.
     fn is_known(&self, now_ms: u64) -> bool {
-        let unreadable_ms = self.published.unreadable_ms;
-        self.fresh(now_ms).is_some()
+        let EndpointReading { unreadable_ms, scrape_failures, reading, .. } = &self.published;
+        let is_unasked = reading.is_none() && unreadable_ms.is_none() && *scrape_failures == 0;
+        is_unasked
+            || self.fresh(now_ms).is_some()
             || unreadable_ms.is_some_and(|unreadable_ms| now_ms.abs_diff(unreadable_ms) < STALE_AFTER_MS)
     }
 

@@ -23,9 +23,10 @@ const BATCHED_OF_ONE_QUEUED: u32 = 4;
 pub enum Freshness {
     /// Scraped within the limit.
     Fresh,
-    /// It answers scrapes, but with no metrics that can be read: only what this gateway has in flight there counts.
+    /// It answers scrapes, but with no metrics that can be read, or has not been asked yet: only what this gateway has in flight
+    /// there counts.
     Unreadable,
-    /// Older than the limit, or never scraped: the same, and nothing shows that it is there.
+    /// Older than the limit, or never answered: the same, and nothing shows that it is there.
     Stale,
 }
 
@@ -194,11 +195,17 @@ impl Endpoint {
         let is_recent = |moment_ms: u64| now_ms.abs_diff(moment_ms) < stale_after_ms;
         if self.reading().is_some_and(|reading| is_recent(reading.scraped_ms)) {
             Freshness::Fresh
-        } else if self.unreadable_ms.is_some_and(is_recent) {
+        } else if self.unreadable_ms.is_some_and(is_recent) || self.is_unasked() {
             Freshness::Unreadable
         } else {
             Freshness::Stale
         }
+    }
+
+    /// Whether no scrape of it has ended yet. A large pool's first round takes seconds, in which those that were scraped first would
+    /// get all requests if the others stood behind them.
+    fn is_unasked(&self) -> bool {
+        self.reading.is_none() && self.unreadable_ms.is_none() && self.scrape_failures == 0
     }
 
     /// Milliseconds since its metrics were read, or until: those that are dated later than now would otherwise be fresh for
@@ -523,6 +530,8 @@ mod tests {
     #[test]
     fn metrics_are_fresh_until_the_limit_and_stale_when_there_are_none() {
         let mut endpoint = endpoint();
+        assert_eq!(endpoint.freshness(0, 500), Freshness::Unreadable, "nobody has asked it");
+        endpoint.scrape_failures = 1;
         assert_eq!(endpoint.freshness(0, 500), Freshness::Stale);
         endpoint.set_reading(Some(Reading { scraped_ms: 1_000, ..reading(EndpointMetrics::default()) }));
         assert_eq!(endpoint.freshness(1_499, 500), Freshness::Fresh);

@@ -148,7 +148,12 @@ impl Arguments {
         let usual = Case::with_pool(workload, load, pool);
         Case {
             rate_per_s: self.rate.unwrap_or(usual.rate_per_s),
-            gateways: Gateways { gateways: self.gateways, workers: self.workers, peers_ms: self.peers_ms },
+            gateways: Gateways {
+                gateways: self.gateways,
+                workers: self.workers,
+                peers_ms: self.peers_ms,
+                ..Gateways::default()
+            },
             pickers: if self.picker.is_empty() { usual.pickers } else { self.picker.clone() },
             ..usual
         }
@@ -265,7 +270,8 @@ fn of_workers(workers: usize) -> Gateways {
 fn several_gateways() -> Vec<Case> {
     let told = Some(Gateways::LATENESS_MS);
     let settings = [(1, None), (4, None), (4, told), (20, None), (20, told)];
-    let settings = settings.map(|(gateways, peers_ms)| Gateways { gateways, workers: 1, peers_ms });
+    let settings =
+        settings.map(|(gateways, peers_ms)| Gateways { gateways, peers_ms, ..Gateways::default() });
     several(&IN_SEVERAL, &settings)
 }
 

@@ -30,7 +30,10 @@ struct Arguments {
 
 /// Pods of the pool in which workers and gateways are compared.
 const PODS: usize = 200;
-const SECTIONS: [&str; 3] = ["pods", "workers", "gateways"];
+const SECTIONS: [&str; 4] = ["pods", "workers", "gateways", "scraping"];
+/// How often endpoints are scraped by default, and under `scrapeBudget` about those of pools of 100 and of 1,000 busy ones
+/// (docs/benchmarks.md).
+const SCRAPE_INTERVALS_MS: [Option<u64>; 3] = [None, Some(300), Some(2_000)];
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
@@ -69,7 +72,7 @@ fn play_all(jobs: &[(&str, LargeScenario)]) -> Result<Vec<LargeOutcome>> {
     Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
 }
 
-fn sections(seed: u64) -> [(&'static str, Vec<LargeScenario>); 3] {
+fn sections(seed: u64) -> [(&'static str, Vec<LargeScenario>); 4] {
     let one = Gateways::default();
     let pools = [10, 50, 200, 1_000, 2_000].map(|pods| (pods, one));
     let workers = [1, 4, 16, 64].map(|workers| (PODS, Gateways { workers, ..one }));
@@ -87,11 +90,16 @@ fn sections(seed: u64) -> [(&'static str, Vec<LargeScenario>); 3] {
             |((traffic, picker), (pods, gateways))| scenario(traffic, picker, pods, gateways, seed);
         pairs.map(scenario).collect()
     };
-    let [of_pods, of_workers, of_gateways] = SECTIONS;
+    let scraped = [1, 5].into_iter().flat_map(|gateways| {
+        SCRAPE_INTERVALS_MS.map(|scrape_interval_ms| (PODS, Gateways { gateways, scrape_interval_ms, ..one }))
+    });
+    let scraped: Vec<_> = scraped.collect();
+    let [of_pods, of_workers, of_gateways, of_scraping] = SECTIONS;
     [
         (of_pods, all(&kinds, &pools)),
         (of_workers, all(&kinds[1..], &workers)),
         (of_gateways, all(&kinds[1..], &[&silent[..], &telling].concat())),
+        (of_scraping, all(&kinds[1..], &scraped)),
     ]
 }
 
@@ -124,9 +132,10 @@ fn table<'a>(lines: impl Iterator<Item = (&'a LargeScenario, &'a LargeOutcome)>)
     table.to_string()
 }
 
-fn gateways(Gateways { gateways, workers, peers_ms }: Gateways) -> String {
+fn gateways(Gateways { gateways, workers, peers_ms, scrape_interval_ms }: Gateways) -> String {
     let telling = if peers_ms.is_some() { ", telling" } else { "" };
-    format!("{gateways} × {workers}{telling}")
+    let scraped = scrape_interval_ms.map(|ms| format!(", scraped every {} ms", grouped(ms)));
+    format!("{gateways} × {workers}{telling}{}", scraped.unwrap_or_default())
 }
 
 fn cells(outcome: &LargeOutcome) -> [String; 11] {

@@ -75,7 +75,7 @@ fn a_large_pool_with_many_gateways_is_played_alike_twice() {
     for (traffic, picker) in
         [(Traffic::Random, PickerKind::Default), (Traffic::Documents, PickerKind::PrefixCache)]
     {
-        let gateways = Gateways { gateways: 3, workers: 2, peers_ms: Some(25) };
+        let gateways = Gateways { gateways: 3, workers: 2, peers_ms: Some(25), ..Gateways::default() };
         let scenario = LargeScenario { traffic, picker, pods: 100, gateways, requests_a_pod: 10, seed: 1 };
         let (record, seen) = play(&scenario).unwrap();
         let (again, seen_again) = play(&scenario).unwrap();
@@ -123,7 +123,7 @@ fn the_busiest_of_many_pods_has_less_to_do_where_sizes_are_known() {
 #[test]
 fn workers_know_of_each_other_and_gateways_do_if_they_tell() {
     let with = |gateways, workers, peers_ms| {
-        let gateways = Gateways { gateways, workers, peers_ms };
+        let gateways = Gateways { gateways, workers, peers_ms, ..Gateways::default() };
         let case = Case { gateways, ..Case::usual(Workload::Conversation, 0.7) };
         let time_ms = |seed| first_token_ms(&case.scenario(PickerKind::Default, 1_000, seed));
         (1..=4).map(time_ms).sum::<f64>()
@@ -138,7 +138,7 @@ fn workers_know_of_each_other_and_gateways_do_if_they_tell() {
 #[test]
 fn gateways_that_tell_find_each_others_prompts_in_the_caches() {
     let hits = |gateways, peers_ms| {
-        let gateways = Gateways { gateways, workers: 1, peers_ms };
+        let gateways = Gateways { gateways, peers_ms, ..Gateways::default() };
         let case = Case { gateways, ..Case::usual(Workload::MultiTurn, 0.7) };
         let record = simulate(&case.scenario(PickerKind::PrefixCache, 1_000, 1)).unwrap();
         Measures::of(&record).cache_hit_share

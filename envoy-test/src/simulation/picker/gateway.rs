@@ -91,7 +91,8 @@ struct Worker {
 
 impl CorePicker {
     pub fn new(strategy: Strategy, engines: &[Engine], gateways: Gateways, rng: Rng) -> CorePicker {
-        CorePicker::configured(&configuration::together(strategy, engines), gateways, rng)
+        let config = configuration::together(strategy, engines, gateways.scrape_interval_ms);
+        CorePicker::configured(&config, gateways, rng)
     }
 
     /// One gateway in front of engines of which the first ones only compute prompts: those of so many tokens and more that are

@@ -75,6 +75,9 @@ pub struct Gateways {
     pub workers: usize,
     /// How long what one gateway tells takes to reach the others; `None`: they publish to each other nothing.
     pub peers_ms: Option<u64>,
+    /// How often each endpoint is scraped; `None`: as often as the plugin does by default. Under `scrapeBudget` a large pool's are
+    /// scraped less often.
+    pub scrape_interval_ms: Option<u64>,
 }
 
 impl Gateways {
@@ -84,7 +87,7 @@ impl Gateways {
 
 impl Default for Gateways {
     fn default() -> Self {
-        Self { gateways: 1, workers: 1, peers_ms: None }
+        Self { gateways: 1, workers: 1, peers_ms: None, scrape_interval_ms: None }
     }
 }
 
