@@ -35,6 +35,7 @@ mod recorded_servers;
 mod redirects;
 mod reported_load;
 mod requests;
+mod rollout;
 mod run;
 mod scale_from_zero;
 mod scraping;
