@@ -73,6 +73,7 @@ impl World {
                 own_waiting: 0,
                 external_waiting: 0,
                 external_requests: 0,
+                standing_ms: 0,
             };
             EndpointReading {
                 reading: Some(reading),

@@ -230,6 +230,7 @@ type Place = ((usize, bool), bool, f32, u32, usize);
 struct Load {
     backlog: f32,
     requests: f32,
+    waiting: f32,
     delayed: f32,
     speed: f32,
     kv: f32,
@@ -350,22 +351,25 @@ impl World {
         let kv = fresh.and_then(|reading| reading.metrics.kv_cache_utilization).unwrap_or(0.0);
         let oldest_tokens = in_flight.oldest.map_or(0.0, |oldest| oldest.tokens as f32);
         let worked_off = (speed * in_flight.working_ms(self.now_ms) as f32).min(oldest_tokens);
-        let waiting_tokens = in_flight.waiting_tokens + u64::from(others_waiting) * 512;
+        let step_ms = fresh.map_or(0, |reading| reading.standing_ms.min(250));
+        let unfinished = (2.0 * step_ms as f64 * self.picker.loads().prefill_tokens_per_ms(load_id)) as u64;
+        let waiting_tokens = in_flight.waiting_tokens + u64::from(others_waiting) * 512 + unfinished;
         let backlog = waiting_tokens as f32 - worked_off;
         let waiting = (in_flight.waiting + others_waiting) as f32;
         let requests = (in_flight.requests + others) as f32;
         let delayed = waiting + 0.3 * (requests - waiting).max(0.0);
-        Load { backlog, requests, delayed, speed, kv }
+        Load { backlog, requests, waiting, delayed, speed, kv }
     }
 
     fn cost(&self, endpoint: usize, work: f32, least_work: f32) -> f32 {
-        let Load { backlog, requests, delayed, speed, kv } = self.load(endpoint);
-        (backlog + work + 32.0 * requests + (work - least_work) * delayed) / speed * (1.0 + kv)
+        let Load { backlog, requests, waiting, delayed, speed, kv } = self.load(endpoint);
+        (backlog + (work + work * (waiting * 0.5)) + 32.0 * requests + (work - least_work) * delayed) / speed
+            * (1.0 + kv)
     }
 
     /// How full an endpoint is that keeps the promise of a first token after so long.
     fn fullness(&self, endpoint: usize, work: f32, least_work: f32, promised_ms: u32) -> Option<f32> {
-        let Load { backlog, requests, delayed, speed, kv } = self.load(endpoint);
+        let Load { backlog, requests, delayed, speed, kv, .. } = self.load(endpoint);
         let step_ms = if requests > 0.0 { 250.0 } else { 0.0 };
         let latest_ms = (backlog + work) / speed * (4.0 * kv + 1.0) * 1.25 + step_ms;
         let is_kept = latest_ms <= promised_ms as f32 && kv < 0.8;
@@ -440,7 +444,10 @@ impl World {
             eligible.retain(|endpoint| !self.endpoints[*endpoint].lacks(model, now_ms));
         }
         let loading = |endpoint| adapter.map_or(0.0, |adapter| self.adapter_tokens(endpoint, adapter));
-        let work = |endpoint| self.uncached_tokens(endpoint, prompt) as f32 + loading(endpoint);
+        let (home, found) = self.home(&levels, &eligible, prompt);
+        let unknown = |endpoint| if home == Some(endpoint) { 1.0 - found } else { 1.0 };
+        let work =
+            |endpoint| self.uncached_tokens(endpoint, prompt) as f32 * unknown(endpoint) + loading(endpoint);
         let least_work = eligible.iter().map(|endpoint| work(*endpoint)).fold(f32::INFINITY, f32::min);
         let mut ranked: Vec<Place> = Vec::new();
         for &endpoint in &eligible {
@@ -467,6 +474,24 @@ impl World {
         let by_cost =
             ranked.into_iter().map(|(.., endpoint)| endpoint).filter(|other| Some(*other) != keeper);
         keeper.into_iter().chain(by_cost).collect()
+    }
+
+    /// Where others are taken to have sent the prompt, and how much of it is taken to be cached there.
+    fn home(&self, levels: &[Option<usize>], eligible: &[usize], prompt: &Prompt) -> (Option<usize>, f32) {
+        let candidates = || (0..self.endpoints.len()).filter(|endpoint| levels[*endpoint].is_some());
+        let reading = |endpoint: usize| self.endpoints[endpoint].fresh(self.now_ms);
+        let others = |endpoint| reading(endpoint).map_or(0, |reading| reading.external_requests) as f32;
+        let own: f32 = candidates().map(|endpoint| self.in_flight(endpoint).requests as f32).sum();
+        let all = own + candidates().map(others).sum::<f32>();
+        let pool = self.picker.pool(0).unwrap();
+        let known = pool.prefixes().zip(prompt.blocks.as_ref()).filter(|_| all > own);
+        let own_block = known.and_then(|(prefixes, blocks)| prefixes.own_block(blocks));
+        let endpoints = pool.endpoints().unwrap();
+        let home = own_block.and_then(|own_block| {
+            let key = u64::from(u32::from_le_bytes(own_block));
+            eligible.iter().copied().max_by_key(|endpoint| mix(key ^ endpoints[*endpoint].address_hash))
+        });
+        (home, 0.9 * (all - own) / all.max(1.0))
     }
 
     /// Which of the ranked ones the prompt's first new block belongs to.
@@ -552,6 +577,7 @@ impl World {
                     own_waiting: 0,
                     external_waiting: external / 2,
                     external_requests: external,
+                    standing_ms: u64::from(external) * 40,
                 });
                 let name = host.name.map(|name| format!("{name}/{}", address(place)));
                 EndpointReading {

@@ -405,6 +405,6 @@ fn the_decision_says_why() {
     let Decision::Send(pick) = world.decide("m", 100) else { panic!("not sent") };
     assert_eq!(
         pick.explanation,
-        "DEFAULT cost=280 prompt_tokens=100 in_flight=0 waiting_tokens=0 queue=3 running=2 kv=0.25 metrics_age_ms=10"
+        "DEFAULT cost=304 prompt_tokens=100 in_flight=0 waiting_tokens=0 queue=3 running=2 kv=0.25 metrics_age_ms=10"
     );
 }

@@ -57,6 +57,8 @@ pub(super) struct ExternalLoad {
     pub waiting: u32,
     /// All requests there that this gateway did not send.
     pub requests: u32,
+    /// For how long a step has lasted beside them, in milliseconds.
+    pub step_ms: u64,
     /// Share of the KV cache in use, 0..=1; 0 where metrics do not tell.
     pub kv_cache_utilization: f32,
 }
@@ -67,6 +69,7 @@ impl ExternalLoad {
         ExternalLoad {
             waiting: reading.external_waiting,
             requests: reading.external_requests,
+            step_ms: reading.standing_ms,
             // Whoever writes to shared data can put any number there.
             kv_cache_utilization: if (0.0..=1.0).contains(&utilization) { utilization } else { 0.0 },
         }
@@ -176,8 +179,12 @@ impl Endpoint {
     /// An answer tells its load, where this gateway has so much in flight there. How many run there it does not tell.
     pub(super) fn load_reported(&mut self, told: ReportedLoad, in_flight: InFlight, now_ms: u64) {
         let waiting = told.waiting.saturating_sub(in_flight.waiting);
-        let external =
-            ExternalLoad { waiting, requests: waiting, kv_cache_utilization: told.kv_cache_utilization };
+        let external = ExternalLoad {
+            waiting,
+            requests: waiting,
+            kv_cache_utilization: told.kv_cache_utilization,
+            ..ExternalLoad::default()
+        };
         self.told = Some((external, now_ms));
     }
 
@@ -524,7 +531,15 @@ mod tests {
     /// These metrics, read at 0 ms, with no requests but its own.
     fn reading(metrics: EndpointMetrics) -> Reading {
         let waiting = metrics.waiting;
-        Reading { scraped_ms: 0, metrics, waiting, own_waiting: 0, external_waiting: 0, external_requests: 0 }
+        Reading {
+            scraped_ms: 0,
+            metrics,
+            waiting,
+            own_waiting: 0,
+            external_waiting: 0,
+            external_requests: 0,
+            standing_ms: 0,
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use foldhash::fast::FixedState;
 use super::cache::Cache;
 use super::in_flight::{PromptInFlight, PromptKey};
 use super::last_use::Use;
+use super::popularity::Popularity;
 use super::trees::Trees;
 use super::{BlockHash, PromptBlocks};
 use crate::load::LoadId;
@@ -25,6 +26,7 @@ pub struct PrefixIndex {
     cached_max: usize,
     prompts: HashMap<PromptKey, PromptInFlight, FixedState>,
     prompts_max: usize,
+    popularity: Popularity,
 }
 
 /// How much of a prompt an endpoint holds.
@@ -46,6 +48,7 @@ impl PrefixIndex {
             cached_max: blocks_max - prompts_max,
             prompts: HashMap::default(),
             prompts_max,
+            popularity: Popularity::new(),
         }
     }
 
@@ -95,6 +98,11 @@ impl PrefixIndex {
         ids.map(|id| (id, self.matched(id, prompt).blocks))
     }
 
+    /// The block with which a prompt's own part begins, behind what many prompts share.
+    pub fn own_block(&self, prompt: &PromptBlocks) -> Option<BlockHash> {
+        self.popularity.own_block(&prompt.hashes, self.caches.len())
+    }
+
     /// A prompt was sent to an endpoint. `false` if there is no room for all of it: what does not fit is cut at its end.
     pub fn sent(
         &mut self,
@@ -104,7 +112,9 @@ impl PrefixIndex {
         block_tokens: u32,
         now_ms: u64,
     ) -> bool {
+        let endpoints = self.caches.len();
         let Some(cache) = self.caches.get_mut(&id) else { return true };
+        self.popularity.sent(hashes, endpoints);
         if self.prompts.len() >= self.prompts_max {
             return false;
         }

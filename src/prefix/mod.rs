@@ -14,6 +14,7 @@ mod events;
 mod in_flight;
 mod index;
 mod last_use;
+mod popularity;
 mod starts;
 mod trees;
 

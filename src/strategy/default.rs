@@ -1,7 +1,7 @@
 //! DEFAULT: the endpoint where the request costs least.
 //!
 //! ```text
-//! cost = (backlog + work + DECODE_TOKENS × requests + avoidable work × delayed) ÷ prefill speed × (1 + KV-cache utilization)
+//! cost = (backlog + work × (1 + CROWDING_SHARE × waiting) + DECODE_TOKENS × requests + avoidable work × delayed) ÷ prefill speed × (1 + KV-cache utilization)
 //!
 //! backlog        = prompt tokens this gateway sent there that the endpoint has yet to compute
 //!                + queued requests of others × EXTERNAL_PROMPT_TOKENS
@@ -11,6 +11,7 @@
 //!                  NO_SLOT_TOKENS if all others have requests
 //! avoidable work = work − the least work at any endpoint
 //! delayed        = requests that wait there + RUNNING_SHARE × those that run, of this gateway and of others
+//! waiting        = requests that wait there, of this gateway and of others
 //! requests       = this gateway's requests in flight there + those of others
 //! ```
 //!
@@ -18,6 +19,7 @@
 //! now and those that come next, of which there are as many as there are now; so the fuller the endpoints, the more it
 //! counts where a prefix or an adapter is. Without that term a full pool forgets what is cached where just when it can
 //! least afford to. Requests that run cost a little each, because they make each other slower.
+//! And a long prompt goes where few wait, whom it would delay; a short one may go where many do.
 //!
 //! What this gateway has in flight is known at once and exactly; scraped numbers are as of a step that has ended, so they
 //! serve only for what the gateway cannot know: the requests of others, the KV cache, the adapters. An endpoint without fresh
@@ -43,6 +45,11 @@ const NO_SLOT_TOKENS: f32 = 8_192.0;
 /// What a request in flight costs those beside it, in prompt tokens: a few milliseconds over its answer. Anything from 8 to
 /// 64 is about as good.
 const DECODE_TOKENS: f32 = 32.0;
+
+/// How much a waiting request is delayed by a prompt that is sent behind it, because servers compute several in one step, whose
+/// first outputs come together. With 0.3 to 1 it is about as good; with 0, conversations, documents and embeddings wait 4 to 6 %
+/// longer.
+const CROWDING_SHARE: f32 = 0.5;
 
 /// How much a running request is delayed by a prompt that is computed beside it, where a waiting one is by all of it.
 const RUNNING_SHARE: f32 = 0.3;
@@ -89,7 +96,8 @@ pub(super) fn cost_of_same_work(lanes: &Lanes, work_tokens: f32, now_ms: u64) ->
 }
 
 fn tokens(lanes: &Lanes, work_tokens: f32x4, now_ms: u64) -> f32x4 {
-    lanes.backlog_tokens(now_ms) + work_tokens + lanes.requests * DECODE_TOKENS
+    let crowded = work_tokens + work_tokens * (lanes.waiting * CROWDING_SHARE);
+    lanes.backlog_tokens(now_ms) + crowded + lanes.requests * DECODE_TOKENS
 }
 
 fn time_ms(lanes: &Lanes, tokens: f32x4) -> f32x4 {

@@ -12,6 +12,7 @@ pub mod prefix_cache;
 mod promise;
 mod rendezvous;
 mod round_robin;
+mod shared_home;
 
 use wide::f32x4;
 
@@ -21,7 +22,7 @@ use promise::Outlook;
 use crate::config::RoutingStrategy;
 use crate::load::{AdapterId, LoadTracker};
 use crate::pool::{Endpoint, Freshness, Lanes, Limits, Pool};
-use crate::prefix::{BlockHash, Match, PromptBlocks};
+use crate::prefix::{BlockHash, Match, PrefixIndex, PromptBlocks};
 use crate::promise::Due;
 
 /// Endpoints named in one pick: the best, and two for Envoy's retries.
@@ -243,28 +244,47 @@ impl<'a> Scorer<'a, '_> {
         if self.demand.adapter.is_some() {
             work.least_tokens = f32::INFINITY;
             for place in 0..self.pool.endpoints().map_or(0, <[_]>::len) {
-                self.set_work(&mut work, place, 0);
+                self.set_work(&mut work, place, 0, 0.0);
             }
         }
         if let Some((prefixes, blocks)) = self.pool.prefixes().zip(self.demand.blocks) {
             let mut most_matched = 0;
             for (load_id, matched_blocks) in prefixes.holders(blocks) {
                 if let Some(place) = self.pool.place(load_id)
-                    && self.set_work(&mut work, place, matched_blocks)
+                    && self.set_work(&mut work, place, matched_blocks, 0.0)
                 {
                     most_matched = most_matched.max(matched_blocks);
                 }
             }
             work.first_new = blocks.hashes.get(most_matched).copied();
+            self.expect_at_home(&mut work, prefixes, blocks);
         } else if let Some(visited) = self.demand.visited.filter(|visited| visited.tokens > 0) {
-            self.set_work(&mut work, visited.place, 0);
+            self.set_work(&mut work, visited.place, 0, 0.0);
         }
         work
     }
 
-    /// Sets the work of the endpoint at a place of the pool's list, which holds so many blocks of the prompt; `false` if it
-    /// may not be picked.
-    fn set_work(&self, work: &mut Work, place: usize, matched_blocks: usize) -> bool {
+    /// Where there are requests of others, a part of the prompt is taken to be cached at its home.
+    fn expect_at_home(&self, work: &mut Work, prefixes: &PrefixIndex, blocks: &PromptBlocks) {
+        let found_share = shared_home::found_share(self.pool.candidates().lanes());
+        if found_share == 0.0 {
+            return;
+        }
+        let may_be_picked = |place: usize| {
+            self.pool.candidates().freshness(place).is_some() && !self.passed_over.contains(&place)
+        };
+        let own_block = prefixes.own_block(blocks);
+        let home = own_block.and_then(|own_block| shared_home::home(self.pool, own_block, may_be_picked));
+        let endpoints = self.pool.endpoints().unwrap_or_default();
+        if let Some((place, endpoint)) = home.and_then(|place| Some((place, endpoints.get(place)?))) {
+            let matched = prefixes.matched(endpoint.load_id, blocks);
+            self.set_work(work, place, matched.blocks, found_share);
+        }
+    }
+
+    /// Sets the work of the endpoint at a place of the pool's list, which holds so many blocks of the prompt and is taken to
+    /// hold this share of the rest; `false` if it may not be picked.
+    fn set_work(&self, work: &mut Work, place: usize, matched_blocks: usize, found_share: f32) -> bool {
         let candidates = self.pool.candidates();
         let endpoint = self.pool.endpoints().and_then(|endpoints| endpoints.get(place));
         let Some((endpoint, freshness)) = endpoint.zip(candidates.freshness(place)) else { return false };
@@ -272,7 +292,8 @@ impl<'a> Scorer<'a, '_> {
             return false;
         }
         let adapter_tokens = default::adapter_tokens(endpoint, freshness, self.demand, self.loads);
-        let tokens = self.uncached_tokens(place, endpoint, matched_blocks) as f32 + adapter_tokens;
+        let uncached_tokens = self.uncached_tokens(place, endpoint, matched_blocks) as f32;
+        let tokens = uncached_tokens * (1.0 - found_share) + adapter_tokens;
         work.least_tokens = lesser(work.least_tokens, tokens);
         let whole = || vec![f32x4::splat(self.demand.prompt_tokens as f32); candidates.lanes().len()];
         candidates.write(work.of_each.get_or_insert_with(whole), place, tokens);

@@ -180,6 +180,7 @@ impl Pod {
             own_waiting: 0,
             external_waiting,
             external_requests,
+            standing_ms: 0,
         })
     }
 }

@@ -51,6 +51,7 @@ pub struct Engine {
     /// When the next step may start.
     ready_at: Duration,
     finished_steps: u64,
+    generated_tokens: u64,
     gauges: Gauges,
     last_id: RequestId,
 }
@@ -70,6 +71,7 @@ impl Engine {
             step: None,
             ready_at: Duration::ZERO,
             finished_steps: 0,
+            generated_tokens: 0,
             gauges: Gauges::default(),
             last_id: 0,
         }
@@ -90,6 +92,11 @@ impl Engine {
 
     pub fn cache_totals(&self) -> CacheTotals {
         self.scheduler.totals
+    }
+
+    /// Tokens that were ever generated.
+    pub fn generated_tokens(&self) -> u64 {
+        self.generated_tokens
     }
 
     pub fn finished_steps(&self) -> u64 {
@@ -183,6 +190,7 @@ impl Engine {
     fn finish_step(&mut self, now: Duration, outputs: &mut Vec<Output>) {
         for mut sequence in std::mem::take(&mut self.scheduler.running) {
             if sequence.scheduled_tokens > 0 && sequence.finish_step() {
+                self.generated_tokens += 1;
                 outputs.push(Output::of(&mut sequence, now));
             }
             self.scheduler.remember_computed(&mut sequence);

@@ -83,6 +83,7 @@ fn page_of_vllm(engine: &Engine) -> String {
     format!(
         "vllm:num_requests_waiting {}\nvllm:num_requests_running {}\nvllm:kv_cache_usage_perc {}\n\
          vllm:prefix_cache_queries_total {}\nvllm:prefix_cache_hits_total {}\n\
+         vllm:generation_tokens_total {}\n\
          vllm:cache_config_info{{block_size=\"{}\",num_gpu_blocks=\"{}\"}} 1\n\
          vllm:lora_requests_info{{max_lora=\"{}\",running_lora_adapters=\"{}\"}} 1\n",
         gauges.waiting,
@@ -90,6 +91,7 @@ fn page_of_vllm(engine: &Engine) -> String {
         gauges.kv_cache_usage,
         cache.prefix_queried_tokens,
         cache.prefix_hit_tokens,
+        engine.generated_tokens(),
         settings.block_tokens,
         settings.blocks,
         settings.lora_slots,
