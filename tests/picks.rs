@@ -57,9 +57,11 @@ fn any_metrics() -> impl Strategy<Value = EndpointMetrics> {
     let lora = prop::option::of((prop::collection::vec(0..ADAPTERS.len(), 0..3), 0..4_u32));
     let base_model = prop_oneof![30 => Just("base"), 1 => Just(ADAPTERS[0])];
     let is_resting = prop_oneof![9 => Just(false), 1 => Just(true)];
-    let metrics = (kv, lora, base_model, prop::option::of(1..64_u32), is_resting);
-    metrics.prop_map(|(kv, lora, base_model, block_tokens, is_resting)| EndpointMetrics {
+    let activity = prop_oneof![8 => Just(Some(100.0)), 1 => Just(Some(0.0)), 1 => Just(None)];
+    let metrics = (kv, lora, base_model, prop::option::of(1..64_u32), is_resting, activity);
+    metrics.prop_map(|(kv, lora, base_model, block_tokens, is_resting, activity)| EndpointMetrics {
         is_resting,
+        activity,
         kv_cache_utilization: kv,
         lora: lora.map(|(places, slots)| LoraState::named(names(&places), slots)),
         base_model: Some(base_model.to_owned()),
@@ -353,7 +355,10 @@ impl World {
         let worked_off = (speed * in_flight.working_ms(self.now_ms) as f32).min(oldest_tokens);
         let step_ms = fresh.map_or(0, |reading| reading.standing_ms.min(250));
         let unfinished = (2.0 * step_ms as f64 * self.picker.loads().prefill_tokens_per_ms(load_id)) as u64;
-        let waiting_tokens = in_flight.waiting_tokens + u64::from(others_waiting) * 512 + unfinished;
+        let is_unproven = fresh.is_some_and(|reading| reading.metrics.activity == Some(0.0));
+        let beyond = in_flight.waiting_tokens.saturating_sub(4_096);
+        let own_tokens = in_flight.waiting_tokens + if is_unproven { beyond * 7 } else { 0 };
+        let waiting_tokens = own_tokens + u64::from(others_waiting) * 512 + unfinished;
         let backlog = waiting_tokens as f32 - worked_off;
         let waiting = (in_flight.waiting + others_waiting) as f32;
         let requests = (in_flight.requests + others) as f32;

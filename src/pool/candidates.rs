@@ -22,6 +22,15 @@ const ABSENT: u32 = u32::MAX;
 /// Prompt tokens taken for a queued request of another gateway, whose size nobody tells: a typical chat turn.
 pub const EXTERNAL_PROMPT_TOKENS: u64 = 512;
 
+/// Prompt tokens of this gateway that may wait at an endpoint whose server has computed nothing yet, as at any other: half a second
+/// of work at 8 tokens a millisecond, so that a burst is spread evenly over a pool that has just started.
+const UNPROVEN_TOKENS: u64 = 4_096;
+
+/// How many times those beyond count. How fast the server is is then taken from the others; should it be slower, as servers are that
+/// have just started, what is sent meanwhile waits for longer. So one that comes empty to a full pool gets little more than an
+/// eighth of what would make it as full as the others, until it has shown that it works.
+const UNPROVEN_FACTOR: u64 = 8;
+
 /// By what it is decided who may be picked, and whose metrics can be believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -119,6 +128,7 @@ impl Lanes {
         write(&mut self.kv_cache_utilization, external.kv_cache_utilization);
         // A table in shared data can say that less waits than its oldest.
         let own_tokens = in_flight.waiting_tokens.max(oldest_tokens.into());
+        let own_tokens = if external.is_unproven { ramped(own_tokens) } else { own_tokens };
         let queued_tokens = u64::from(external.waiting) * EXTERNAL_PROMPT_TOKENS;
         let unfinished_tokens = unfinished_tokens(external.step_ms, speed.prefill_tokens_per_ms);
         let external_tokens = queued_tokens.saturating_add(unfinished_tokens);
@@ -126,6 +136,12 @@ impl Lanes {
         write(&mut self.oldest_tokens, oldest_tokens as f32);
         set(self.worked_on_since.0.as_mut_array(), lane, Moments::low_bits(since_ms));
     }
+}
+
+/// What so many tokens count for at an endpoint whose server has computed nothing yet.
+fn ramped(tokens: u64) -> u64 {
+    let beyond = tokens.saturating_sub(UNPROVEN_TOKENS);
+    tokens.saturating_add(beyond.saturating_mul(UNPROVEN_FACTOR - 1))
 }
 
 /// Writes one of some side by side.

@@ -59,6 +59,8 @@ pub(super) struct ExternalLoad {
     pub requests: u32,
     /// For how long a step has lasted beside them, in milliseconds.
     pub step_ms: u64,
+    /// Whether its server has computed nothing yet.
+    pub is_unproven: bool,
     /// Share of the KV cache in use, 0..=1; 0 where metrics do not tell.
     pub kv_cache_utilization: f32,
 }
@@ -70,6 +72,7 @@ impl ExternalLoad {
             waiting: reading.external_waiting,
             requests: reading.external_requests,
             step_ms: reading.standing_ms,
+            is_unproven: reading.metrics.activity == Some(0.0),
             // Whoever writes to shared data can put any number there.
             kv_cache_utilization: if (0.0..=1.0).contains(&utilization) { utilization } else { 0.0 },
         }

@@ -1,9 +1,11 @@
 //! DEFAULT: the endpoint where the request costs least.
 //!
 //! ```text
-//! cost = (backlog + work × (1 + CROWDING_SHARE × waiting) + DECODE_TOKENS × requests + avoidable work × delayed) ÷ prefill speed × (1 + KV-cache utilization)
+//! cost = (backlog + work × (1 + CROWDING_SHARE × waiting) + DECODE_TOKENS × requests + avoidable work × delayed)
+//!        ÷ prefill speed × (1 + KV-cache utilization)
 //!
-//! backlog        = prompt tokens this gateway sent there that the endpoint has yet to compute
+//! backlog        = prompt tokens this gateway sent there that the endpoint has yet to compute,
+//!                  those beyond UNPROVEN_TOKENS × UNPROVEN_FACTOR if its server has computed nothing yet
 //!                + queued requests of others × EXTERNAL_PROMPT_TOKENS
 //! work           = prompt tokens of this request that are not cached there
 //!                + 0 if its adapter is loaded or being loaded there (or its model is not an adapter),

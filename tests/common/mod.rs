@@ -150,11 +150,15 @@ impl Pod {
         match self.scraped_ms {
             Some(scraped_ms) if NOW_MS - scraped_ms < 500 => {
                 let requests = f64::from(self.waiting + self.running);
-                let tokens = f64::from(self.waiting) * 512.0 + prompt_tokens + 32.0 * requests;
+                let crowded = prompt_tokens * (1.0 + 0.5 * f64::from(self.waiting));
+                let tokens = f64::from(self.waiting) * 512.0 + crowded + 32.0 * requests;
 
                 (0, tokens / 8.0 * (1.0 + f64::from(self.kv)))
             }
-            _ => (u8::from(!self.unreadable), prompt_tokens / 8.0),
+            scraped_ms => {
+                let is_unasked = scraped_ms.is_none() && self.scrape_failures == 0;
+                (u8::from(!self.unreadable && !is_unasked), prompt_tokens / 8.0)
+            }
         }
     }
 
