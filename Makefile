@@ -102,6 +102,10 @@ image-of-controller: ## packs the controller for Kubernetes as an image: target/
 fuzz: ## runs every fuzz target for a minute, or SECONDS=600 TARGETS="request usage"; needs a C++ compiler
 	@sh fuzz/run.sh $(or $(SECONDS),60) $(TARGETS)
 
+.PHONY: mutants
+mutants: ## changes the code that decides picks and shows which changes no test notices: FILES="src/queue.rs"; all takes hours
+	@sh envoy-test/setup/cargo_mutants.sh $(FILES)
+
 .PHONY: release
 release: ## makes what a release consists of, from the last commit: target/release-of-VERSION; takes a few minutes
 	@sh envoy-test/setup/rust.sh
