@@ -626,12 +626,6 @@ impl Target {
             own_waiting: in_flight.waiting,
             external_waiting: believed.external_waiting,
             external_requests: believed.external_requests,
-            // Figures that a server leaves behind tell nothing of its steps.
-            standing_ms: if server.leaves_gauges_behind() || believed.external_requests == 0 {
-                0
-            } else {
-                stood_ms
-            },
             metrics,
         });
         self.published.scrape_failures = 0;

@@ -44,7 +44,6 @@ impl World {
             own_waiting: 0,
             external_waiting: 0,
             external_requests: 0,
-            standing_ms: 0,
         };
         let reading =
             |address| EndpointReading { reading: Some(reading.clone()), ..EndpointReading::new(address) };

@@ -70,7 +70,6 @@ impl World {
                     own_waiting: 0,
                     external_waiting: waiting,
                     external_requests: waiting,
-                    standing_ms: 0,
                 };
                 EndpointReading {
                     reading: Some(reading),

@@ -32,7 +32,6 @@ fn scraped(picker: &mut Picker<()>, metrics: EndpointMetrics) {
         own_waiting: 0,
         external_waiting: 0,
         external_requests: 0,
-        standing_ms: 0,
     };
     let address = SocketAddr::from(([10, 0, 0, 1], 8000));
     let endpoint = EndpointReading { reading: Some(reading), ..EndpointReading::new(address) };

@@ -353,12 +353,10 @@ impl World {
         let kv = fresh.and_then(|reading| reading.metrics.kv_cache_utilization).unwrap_or(0.0);
         let oldest_tokens = in_flight.oldest.map_or(0.0, |oldest| oldest.tokens as f32);
         let worked_off = (speed * in_flight.working_ms(self.now_ms) as f32).min(oldest_tokens);
-        let step_ms = fresh.map_or(0, |reading| reading.standing_ms.min(250));
-        let unfinished = (2.0 * step_ms as f64 * self.picker.loads().prefill_tokens_per_ms(load_id)) as u64;
         let is_unproven = fresh.is_some_and(|reading| reading.metrics.activity == Some(0.0));
         let beyond = in_flight.waiting_tokens.saturating_sub(4_096);
         let own_tokens = in_flight.waiting_tokens + if is_unproven { beyond * 7 } else { 0 };
-        let waiting_tokens = own_tokens + u64::from(others_waiting) * 512 + unfinished;
+        let waiting_tokens = own_tokens + u64::from(others_waiting) * 512;
         let backlog = waiting_tokens as f32 - worked_off;
         let waiting = (in_flight.waiting + others_waiting) as f32;
         let requests = (in_flight.requests + others) as f32;
@@ -582,7 +580,6 @@ impl World {
                     own_waiting: 0,
                     external_waiting: external / 2,
                     external_requests: external,
-                    standing_ms: u64::from(external) * 40,
                 });
                 let name = host.name.map(|name| format!("{name}/{}", address(place)));
                 EndpointReading {

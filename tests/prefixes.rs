@@ -122,7 +122,6 @@ impl Worker {
                 own_waiting: 0,
                 external_waiting: 0,
                 external_requests: 0,
-                standing_ms: 0,
             }),
             restarted_ms,
             ..EndpointReading::new(address(endpoint))

@@ -97,7 +97,6 @@ fn reading(place: usize, (waiting, kv): Pod) -> EndpointReading {
         own_waiting: 0,
         external_waiting: waiting,
         external_requests: waiting,
-        standing_ms: 0,
     };
     EndpointReading { reading: Some(reading), ..EndpointReading::new(address(place)) }
 }

@@ -30,7 +30,6 @@ fn scraped_late(picker: &mut Picker<()>, waiting: u32, late_ms: u64, now_ms: u64
             own_waiting: 0,
             external_waiting: 0,
             external_requests: 0,
-            standing_ms: 0,
         };
         let address = SocketAddr::from(([10, 0, 0, number], 8000));
         EndpointReading { reading: Some(reading), ..EndpointReading::new(address) }
@@ -95,7 +94,6 @@ fn scraped_beside(picker: &mut Picker<()>, second: EndpointReading) {
         own_waiting: 0,
         external_waiting: 0,
         external_requests: 0,
-        standing_ms: 0,
     };
     let first = EndpointReading { reading: Some(reading), ..endpoint(1) };
     picker.apply([(0, Snapshot { endpoints: Some(vec![first, second]), ..Snapshot::default() })].into_iter());
@@ -155,7 +153,6 @@ fn leave(configuration: &str, base_model: &str, models: &[&str]) -> Vec<u32> {
             own_waiting: 0,
             external_waiting: 0,
             external_requests: 0,
-            standing_ms: 0,
         };
         let address = SocketAddr::from(([10, 0, 0, 1], 8000));
         let endpoint = EndpointReading { reading: Some(reading), ..EndpointReading::new(address) };

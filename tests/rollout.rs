@@ -59,7 +59,6 @@ impl World {
                 own_waiting: 0,
                 external_waiting: 0,
                 external_requests: 0,
-                standing_ms: 0,
             };
             EndpointReading {
                 host: EnvoyHost { health, ..EnvoyHost::default() },

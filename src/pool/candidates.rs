@@ -8,7 +8,6 @@
 use wide::{f32x4, i32x4, u32x4};
 
 use super::endpoint::ExternalLoad;
-use super::unfinished_step::unfinished_tokens;
 use super::{Endpoint, Freshness, Levels};
 use crate::config::RoutingStrategy;
 use crate::load::{InFlight, LoadId, LoadTracker, Speed};
@@ -129,9 +128,7 @@ impl Lanes {
         // A table in shared data can say that less waits than its oldest.
         let own_tokens = in_flight.waiting_tokens.max(oldest_tokens.into());
         let own_tokens = if external.is_unproven { ramped(own_tokens) } else { own_tokens };
-        let queued_tokens = u64::from(external.waiting) * EXTERNAL_PROMPT_TOKENS;
-        let unfinished_tokens = unfinished_tokens(external.step_ms, speed.prefill_tokens_per_ms);
-        let external_tokens = queued_tokens.saturating_add(unfinished_tokens);
+        let external_tokens = u64::from(external.waiting) * EXTERNAL_PROMPT_TOKENS;
         write(&mut self.waiting_tokens, own_tokens.saturating_add(external_tokens) as f32);
         write(&mut self.oldest_tokens, oldest_tokens as f32);
         set(self.worked_on_since.0.as_mut_array(), lane, Moments::low_bits(since_ms));

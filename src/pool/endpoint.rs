@@ -57,8 +57,6 @@ pub(super) struct ExternalLoad {
     pub waiting: u32,
     /// All requests there that this gateway did not send.
     pub requests: u32,
-    /// For how long a step has lasted beside them, in milliseconds.
-    pub step_ms: u64,
     /// Whether its server has computed nothing yet.
     pub is_unproven: bool,
     /// Share of the KV cache in use, 0..=1; 0 where metrics do not tell.
@@ -71,7 +69,6 @@ impl ExternalLoad {
         ExternalLoad {
             waiting: reading.external_waiting,
             requests: reading.external_requests,
-            step_ms: reading.standing_ms,
             is_unproven: reading.metrics.activity == Some(0.0),
             // Whoever writes to shared data can put any number there.
             kv_cache_utilization: if (0.0..=1.0).contains(&utilization) { utilization } else { 0.0 },
@@ -534,15 +531,7 @@ mod tests {
     /// These metrics, read at 0 ms, with no requests but its own.
     fn reading(metrics: EndpointMetrics) -> Reading {
         let waiting = metrics.waiting;
-        Reading {
-            scraped_ms: 0,
-            metrics,
-            waiting,
-            own_waiting: 0,
-            external_waiting: 0,
-            external_requests: 0,
-            standing_ms: 0,
-        }
+        Reading { scraped_ms: 0, metrics, waiting, own_waiting: 0, external_waiting: 0, external_requests: 0 }
     }
 
     #[test]

@@ -7,7 +7,6 @@ mod failed_prompts;
 mod levels;
 pub mod priority;
 mod snapshot;
-mod unfinished_step;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;

@@ -74,8 +74,6 @@ pub struct Reading {
     pub external_waiting: u32,
     /// All requests there, queued or running, that this gateway did not send.
     pub external_requests: u32,
-    /// For how long its figures have been the same while others' requests were there, in milliseconds; 0 where that tells nothing.
-    pub standing_ms: u64,
 }
 
 /// The bytes to publish.
@@ -120,7 +118,6 @@ mod tests {
             own_waiting: 4,
             external_waiting: 1,
             external_requests: 2,
-            standing_ms: 150,
         };
         let endpoint = |address: &str| EndpointReading::new(address.parse().unwrap());
         let read = EndpointReading { reading: Some(reading), ..endpoint("10.0.0.1:8000") };

@@ -34,7 +34,6 @@ fn printing(config: &Config, base_model: &str, adapters: &[&str]) -> Pool {
         own_waiting: 0,
         external_waiting: 0,
         external_requests: 0,
-        standing_ms: 0,
     };
     let address = "1.1.1.1:1".parse().unwrap();
     let endpoint = EndpointReading { reading: Some(reading), ..EndpointReading::new(address) };
@@ -260,7 +259,6 @@ fn what_is_believed_of_an_endpoint_is_set_and_goes_with_it() {
         own_waiting: 0,
         external_waiting: 0,
         external_requests: 0,
-        standing_ms: 0,
     };
     let in_flight = InFlight { requests: 5, waiting_tokens: 600, ..InFlight::default() };
     let mut endpoint = EndpointReading { reading: Some(reading), ..EndpointReading::new(address) };

@@ -184,7 +184,6 @@ impl Pod {
             own_waiting: 0,
             external_waiting,
             external_requests,
-            standing_ms: 0,
         })
     }
 }
