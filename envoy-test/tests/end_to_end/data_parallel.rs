@@ -28,14 +28,7 @@ fn naming_ranks(mode: &'static str, engines: usize) -> Setup {
     if mode != DEFERRED {
         return setup;
     }
-    setup.envoy(|envoy| {
-        let mutations = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters/2/typed_config/mutations/request_mutations";
-        let mutation = json!({"append": {
-            "header": {"key": HEADER, "value": "%FILTER_STATE(wasm.llm_data_parallel_rank:PLAIN)%"},
-            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-        }});
-        envoy.at(mutations).as_array_mut().unwrap().push(mutation);
-    })
+    setup.envoy(|envoy| envoy.copy_to_header("llm_data_parallel_rank", HEADER))
 }
 
 /// A prompt of so many KB that begins like no other.

@@ -32,14 +32,9 @@ fn deferred() -> Setup {
     let mut pools = Value::Null;
     shipped.edit_plugin(|plugin| pools = plugin["pools"].clone());
     let cluster = shipped.cluster("vllm-llama2-7b-prefill").clone();
-    let mutations = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters/2/typed_config/mutations/request_mutations";
     Setup::new(DEFERRED).plugin(move |plugin| plugin["pools"] = pools.clone()).envoy(|envoy| {
         envoy.at("/static_resources/clusters").as_array_mut().unwrap().push(cluster);
-        let mutation = json!({"append": {
-            "header": {"key": HEADER, "value": "%FILTER_STATE(wasm.llm_prefill:PLAIN)%"},
-            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-        }});
-        envoy.at(mutations).as_array_mut().unwrap().push(mutation);
+        envoy.copy_to_header("llm_prefill", HEADER);
     })
 }
 

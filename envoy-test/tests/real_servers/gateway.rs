@@ -15,9 +15,6 @@ use crate::vllm::alias::ALIAS;
 /// Where the access log's fields are.
 const LOG_FORMAT: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/access_log/0/typed_config/log_format/json_format";
 
-/// Where the deferred configuration copies what was picked into headers.
-const REQUEST_MUTATIONS: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters/2/typed_config/mutations/request_mutations";
-
 /// Fields that the configurations do not log, and the plugin's names for them.
 const LOGGED: [(&str, &str); 4] = [
     ("ttft_ms", "llm_ttft_ms"),
@@ -64,14 +61,7 @@ impl<'a> Gateway<'a> {
     pub fn naming_ranks(configuration: &'static str, servers: &'a Servers) -> Gateway<'a> {
         let mut edited = edited(configuration, servers);
         if configuration == "deferred" {
-            let mutation = json!({"append": {
-                "header": {
-                    "key": "x-data-parallel-rank",
-                    "value": "%FILTER_STATE(wasm.llm_data_parallel_rank:PLAIN)%",
-                },
-                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            }});
-            edited.at(REQUEST_MUTATIONS).as_array_mut().unwrap().push(mutation);
+            edited.copy_to_header("llm_data_parallel_rank", "x-data-parallel-rank");
         }
         Gateway::on(configuration, edited, servers, |plugin| {
             plugin["pools"][0]["routingStrategy"] = "PREFIX_CACHE".into();

@@ -1,7 +1,7 @@
 //! Edits of the plugin's settings and of the chain of HTTP filters around it.
 
 use super::Configuration;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -80,6 +80,23 @@ impl Configuration {
         if let Some(filters) = self.at(FILTERS).as_array_mut() {
             filters.retain(|filter| filter["typed_config"]["@type"] != WASM_FILTER);
         }
+    }
+
+    /// Has the filter behind the plugin copy one more field that it publishes, as `wasm.FIELD`, into a header of the request, in deferred
+    /// mode.
+    #[track_caller]
+    pub fn copy_to_header(&mut self, field: &str, header: &str) {
+        let Some(filters) = self.at(FILTERS).as_array_mut() else { panic!("{FILTERS} is not a list") };
+        let mutations = filters.iter_mut().find_map(|filter| {
+            filter.pointer_mut("/typed_config/mutations/request_mutations")?.as_array_mut()
+        });
+        let Some(mutations) = mutations else {
+            panic!("the first listener has no filter that changes headers")
+        };
+        mutations.push(json!({"append": {
+            "header": {"key": header, "value": format!("%FILTER_STATE(wasm.{field}:PLAIN)%")},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }}));
     }
 
     /// Adds an HTTP filter to the first listener.
