@@ -467,8 +467,11 @@ fn send(
     let (matched, tokens) = (first.matched, first.uncached_tokens);
     let matched_tokens = demand.prompt_tokens.saturating_sub(tokens);
     let conversation = conversation.map(|conversation| outcome(conversation, demand.visited, first.index));
-    let key = data_parallel::key(session.map(|visit| visit.key.to_bits()), demand.blocks);
-    let rank = may_name_rank.then(|| rank_of(&ranking, key.unwrap_or_else(|| rng.u64(..)))).flatten();
+    let rank = may_name_rank.then(|| {
+        let key = data_parallel::key(session.map(|visit| visit.key.to_bits()), demand.blocks);
+        rank_of(&ranking, key.unwrap_or_else(|| rng.u64(..)))
+    });
+    let rank = rank.flatten();
     let pick = Pick {
         load_id: first.endpoint.load_id,
         destinations: destinations(&ranking),
@@ -499,7 +502,7 @@ fn send(
 fn rank_of(ranking: &[Ranked<'_>], key: u64) -> Option<u32> {
     let (first, others) = ranking.split_first()?;
     let loads = first.endpoint.rank_loads();
-    let rank = data_parallel::choose(&loads, key, first.endpoint.address_hash)?;
+    let rank = data_parallel::choose(&loads, first.endpoint.rendezvous_score(key))?;
     let has_rank = |other: &Ranked<'_>| (rank as usize) < other.endpoint.rank_loads().len();
     others.iter().all(has_rank).then_some(rank)
 }

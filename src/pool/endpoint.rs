@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{EndpointReading, EnvoyHost, HostHealth, Limits, Reading, Standing};
-use crate::hash::fnv1a;
+use crate::hash::{fnv1a, mix};
 use crate::load::{AdapterId, Failures, InFlight, LoadId, LoadTracker};
 use crate::metrics::{LoraState, ReportedLoad};
 
@@ -87,7 +87,7 @@ const REVIVED_SHARE: f64 = 0.3;
 pub struct Endpoint {
     /// Its place among the loads.
     pub load_id: LoadId,
-    /// A hash of its address, by which rendezvous choices are made.
+    /// A hash of its address, for rendezvous choices.
     pub address_hash: u64,
     address: SocketAddr,
     text: String,
@@ -151,6 +151,12 @@ impl Endpoint {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How it stands in a rendezvous choice by this key: the endpoint with the highest of these is chosen, alike in all workers and
+    /// gateways.
+    pub fn rendezvous_score(&self, key: u64) -> u64 {
+        mix(key ^ self.address_hash)
     }
 
     /// How Envoy knows it.
@@ -340,7 +346,7 @@ impl Endpoint {
     }
 
     /// What it would have to do to run this adapter.
-    pub fn adapter_place(&self, adapter: AdapterId, loads: &LoadTracker) -> AdapterResidency {
+    pub fn adapter_residency(&self, adapter: AdapterId, loads: &LoadTracker) -> AdapterResidency {
         if self.adapters.contains(&adapter) || loads.has_adapter(self.load_id, adapter) {
             return AdapterResidency::Loaded;
         }
@@ -587,7 +593,7 @@ mod tests {
         let tickets: Vec<_> = served.iter().map(&mut start).collect();
         let _running: Vec<_> = in_flight.iter().map(&mut start).collect();
         tickets.into_iter().for_each(|ticket| loads.end(ticket, 0));
-        let found = endpoint.adapter_place(AdapterId::of("a"), &loads);
+        let found = endpoint.adapter_residency(AdapterId::of("a"), &loads);
         assert_eq!(found, expected, "{slots} {in_use:?} {served:?} {in_flight:?}");
     }
 
@@ -621,7 +627,11 @@ mod tests {
                 let ticket = loads.start(endpoint.load_id, share, 0);
                 loads.end(ticket, 0);
             }
-            assert_eq!(endpoint.adapter_place(AdapterId::of("a"), &loads), expected, "{external_requests}");
+            assert_eq!(
+                endpoint.adapter_residency(AdapterId::of("a"), &loads),
+                expected,
+                "{external_requests}"
+            );
         };
         check(0, AdapterResidency::FreeSlot);
         check(2, AdapterResidency::IdleSlot);

@@ -69,7 +69,7 @@ pub struct Pool {
     /// Between two scrapes of an endpoint, in milliseconds, by the scraper's word.
     interval_ms: u64,
     /// Whether the scraper has told something since that was last asked.
-    is_known: bool,
+    has_received: bool,
     /// Whether any endpoint tells of adapters.
     serves_adapters: bool,
     known_adapters: HashSet<AdapterId>,
@@ -107,7 +107,7 @@ impl Pool {
             names_ranks: config.data_parallel == config::DataParallel::Ranks,
             is_external: config.is_external,
             interval_ms: 0,
-            is_known: false,
+            has_received: false,
             serves_adapters: false,
             known_adapters: HashSet::new(),
             base_models: HashSet::new(),
@@ -417,7 +417,7 @@ impl Pool {
         };
         self.has_unnamed = self.is_external || snapshot.has_unnamed && self.discovered;
         self.interval_ms = snapshot.interval_ms.min(MAX_INTERVAL_MS);
-        self.is_known = true;
+        self.has_received = true;
         self.candidates.outdate();
         let changed = self.discovered && self.follow(&readings, loads);
         if changed {
@@ -450,7 +450,7 @@ impl Pool {
 
     /// Whether the scraper has told something since that was last asked.
     pub fn take_received(&mut self) -> bool {
-        std::mem::take(&mut self.is_known)
+        std::mem::take(&mut self.has_received)
     }
 
     /// Endpoints that could not be scraped may be picked again.

@@ -32,12 +32,13 @@ pub fn key(session: Option<u64>, blocks: Option<&PromptBlocks>) -> Option<u64> {
     session.or_else(|| last.map(|hash| u64::from(u32::from_le_bytes(*hash))))
 }
 
-/// The engine for a request; `loads` are its engines' requests. `None`: there are no engines to choose from.
-pub fn choose(loads: &[u32], key: u64, endpoint: u64) -> Option<u32> {
+/// The engine for a request; `loads` are the requests of the endpoint's engines, `endpoint_score` its own in a rendezvous choice by the
+/// request's key. `None`: there are no engines to choose from.
+pub fn choose(loads: &[u32], endpoint_score: u64) -> Option<u32> {
     let total: f64 = loads.iter().copied().map(f64::from).sum();
     let limit = (BALANCE * (total + 1.0) / loads.len().max(1) as f64).ceil().max(FEW);
     let with_room = loads.iter().zip(0..).filter(|(load, _)| f64::from(**load) < limit);
-    let score = |rank: u32| mix(mix(key ^ endpoint) ^ u64::from(rank));
+    let score = |rank: u32| mix(endpoint_score ^ u64::from(rank));
     with_room.map(|(_, rank)| rank).max_by_key(|rank| score(*rank))
 }
 
@@ -47,16 +48,19 @@ mod tests {
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    const ENDPOINT: u64 = 0x1234_5678_9abc_def0;
+    /// The engine of one endpoint for a request with this key.
+    fn chosen(loads: &[u32], key: u64) -> Option<u32> {
+        choose(loads, mix(key ^ 0x1234_5678_9abc_def0))
+    }
 
     #[test]
     fn what_has_one_key_goes_to_one_engine_while_that_has_room() {
         for key in 0..100 {
-            let first = choose(&[0; 4], key, ENDPOINT).unwrap();
-            assert_eq!(choose(&[9, 9, 9, 9], key, ENDPOINT), Some(first), "{key}");
+            let first = chosen(&[0; 4], key).unwrap();
+            assert_eq!(chosen(&[9, 9, 9, 9], key), Some(first), "{key}");
             let mut loads = [8; 4];
             loads[first as usize] = 12;
-            assert_ne!(choose(&loads, key, ENDPOINT), Some(first), "{key}");
+            assert_ne!(chosen(&loads, key), Some(first), "{key}");
         }
     }
 
@@ -64,12 +68,12 @@ mod tests {
     fn keys_spread_and_one_key_alone_fills_no_engine() {
         let mut loads = [0_u32; 4];
         for key in 0..4_000 {
-            loads[choose(&[0; 4], mix(key), ENDPOINT).unwrap() as usize] += 1;
+            loads[chosen(&[0; 4], mix(key)).unwrap() as usize] += 1;
         }
         assert!(loads.iter().all(|load| load.abs_diff(1_000) < 150), "{loads:?}");
         let mut loads = [0_u32; 4];
         for _ in 0..4_000 {
-            loads[choose(&loads, 7, ENDPOINT).unwrap() as usize] += 1;
+            loads[chosen(&loads, 7).unwrap() as usize] += 1;
         }
         assert!(loads.iter().all(|load| *load <= 1_251), "{loads:?}");
     }
@@ -77,8 +81,8 @@ mod tests {
     #[test]
     fn there_is_always_one_with_room_if_there_is_any() {
         for loads in [&[u32::MAX][..], &[u32::MAX, u32::MAX], &[0, u32::MAX], &[5, 5, 5, 5, 5]] {
-            assert!((0..50).all(|key| choose(loads, key, ENDPOINT).is_some()), "{loads:?}");
+            assert!((0..50).all(|key| chosen(loads, key).is_some()), "{loads:?}");
         }
-        assert_eq!(choose(&[], 1, ENDPOINT), None);
+        assert_eq!(chosen(&[], 1), None);
     }
 }

@@ -64,7 +64,7 @@ pub(super) fn adapter_tokens(
     loads: &LoadTracker,
 ) -> f32 {
     let Some(adapter) = demand.adapter.filter(|_| freshness == Freshness::Fresh) else { return 0.0 };
-    match endpoint.adapter_place(adapter, loads) {
+    match endpoint.adapter_residency(adapter, loads) {
         AdapterResidency::Loaded => 0.0,
         AdapterResidency::FreeSlot => LOADING_TOKENS,
         AdapterResidency::IdleSlot => RELOADING_TOKENS,

@@ -105,8 +105,8 @@ pub fn rank<'a>(
 ) -> Vec<Ranked<'a>> {
     pool.update_candidates(loads, limits, now_ms);
     let passed_over = passed_over(pool, loads, demand, now_ms);
-    let judge = Scorer { strategy, pool, loads, demand, passed_over, now_ms };
-    judge.rank(rng.u32(..))
+    let scorer = Scorer { strategy, pool, loads, demand, passed_over, now_ms };
+    scorer.rank(rng.u32(..))
 }
 
 /// The places of candidates that are not picked: they do not have the model, or too short a context; never all of them.

@@ -18,7 +18,6 @@
 use wide::f32x4;
 
 use super::best::Contender;
-use crate::hash::mix;
 use crate::pool::{Lanes, Pool};
 
 /// How much more than the least an endpoint's cost may be for a request to go where it belongs.
@@ -40,7 +39,7 @@ pub(super) fn choose(
     let near = near.flat_map(|(lanes, costs)| lanes.present(costs.to_array()));
     let near = near.filter(|(_, cost)| *cost <= highest_cost);
     let endpoints = pool.endpoints().unwrap_or_default();
-    let score = |place: u32| endpoints.get(place as usize).map(|endpoint| mix(key ^ endpoint.address_hash));
+    let score = |place: u32| endpoints.get(place as usize).map(|endpoint| endpoint.rendezvous_score(key));
     let (place, cost) = near.max_by_key(|(place, _)| (Some(*place) == visited, score(*place)))?;
     Some(Contender { cost, tie_break: 0, place })
 }

@@ -11,7 +11,6 @@
 //! the others find, and a pool has one copy of it in place of one for each gateway. The cost still decides: where the home is
 //! busy, another endpoint serves the request. Where there are no requests of others, or peers tell of them, nothing changes.
 
-use crate::hash::mix;
 use crate::pool::{Lanes, Pool};
 use crate::prefix::BlockHash;
 
@@ -35,5 +34,5 @@ pub(super) fn home(
     let key = u64::from(u32::from_le_bytes(own_block));
     let endpoints = pool.endpoints().unwrap_or_default().iter().enumerate();
     let candidates = endpoints.filter(|(place, _)| may_be_picked(*place));
-    candidates.max_by_key(|(_, endpoint)| mix(key ^ endpoint.address_hash)).map(|(place, _)| place)
+    candidates.max_by_key(|(_, endpoint)| endpoint.rendezvous_score(key)).map(|(place, _)| place)
 }
