@@ -43,18 +43,18 @@ bench: build ## measures what the plugin costs, natively and in Envoy, and write
 	cargo run --locked --release --package envoy-test --bin bench -- --write $(PARTS) $(ARGUMENTS)
 
 .PHONY: bench-overload
-bench-overload: build ## shows what each class of traffic gets from full pods, without and with the gateway's queue
+bench-overload: build ## shows what each class of traffic gets from saturated pods, without and with the gateway's queue
 	@sh envoy-test/setup/envoy.sh
 	cargo run --locked --release --package envoy-test --bin overload
 
 .PHONY: test-vllm
-test-vllm: build ## tests it in front of two real vLLM servers on the CPU; takes 6.3 GB of disk, 4 GB of memory
+test-vllm: build ## tests the plugin in front of two real vLLM servers on the CPU; takes 6.3 GB of disk, 4 GB of memory
 	@sh envoy-test/setup/envoy.sh
 	@sh envoy-test/real-vllm/setup.sh
 	cargo test --locked --package envoy-test --test real_servers -- --ignored --nocapture --test-threads 1 vllm::
 
 .PHONY: test-llama-cpp
-test-llama-cpp: build ## tests it in front of three real llama.cpp servers on the CPU; builds them once, for 12 minutes
+test-llama-cpp: build ## tests the plugin in front of three real llama.cpp servers on the CPU; builds them once, for 12 minutes
 	@sh envoy-test/setup/envoy.sh
 	@sh envoy-test/real-llama-cpp/setup.sh
 	cargo test --locked --package envoy-test --test real_servers -- --ignored --nocapture --test-threads 1 llama_cpp::
@@ -78,15 +78,15 @@ simulate-routing: ## compares picks in a simulation and writes docs/routing.md; 
 	cargo run --locked --release --package envoy-test --bin routing -- --objective --write
 
 .PHONY: simulate-disaggregation
-simulate-disaggregation: ## plays disaggregated prefill in a simulation and writes docs/disaggregation.md; takes some minutes
+simulate-disaggregation: ## simulates disaggregated prefill and writes docs/disaggregation.md; takes some minutes
 	cargo run --locked --release --package envoy-test --bin disaggregation -- --write $(ARGUMENTS)
 
 .PHONY: simulate-promises
-simulate-promises: ## plays requests that are promised a time to first token in a simulation and writes docs/promises.md; takes a minute
+simulate-promises: ## simulates requests with a promised time to first token and writes docs/promises.md; takes a minute
 	cargo run --locked --release --package envoy-test --bin routing -- --promises --write $(ARGUMENTS)
 
 .PHONY: bench-scale
-bench-scale: ## plays large pools in a simulation and writes docs/scale.md; takes a few minutes
+bench-scale: ## simulates large pools and writes docs/scale.md; takes a few minutes
 	cargo run --locked --release --package envoy-test --bin scale -- --write
 
 .PHONY: image
@@ -103,7 +103,7 @@ fuzz: ## runs every fuzz target for a minute, or SECONDS=600 TARGETS="request us
 	@sh fuzz/run.sh $(or $(SECONDS),60) $(TARGETS)
 
 .PHONY: mutants
-mutants: ## changes the code that decides picks and shows which changes no test notices: FILES="src/queue.rs"; all takes hours
+mutants: ## mutation testing of the code that decides picks, shows which mutants survive: FILES="src/queue.rs"; all takes hours
 	@sh envoy-test/setup/cargo_mutants.sh $(FILES)
 
 .PHONY: release
@@ -117,12 +117,12 @@ test-istio: build ## tests the deployments for Istio with istiod's own generator
 	@sh envoy-test/setup/test.sh istio
 
 .PHONY: bench-faults
-bench-faults: build ## lets one thing after the other go wrong under load, and writes docs/reliability.md; takes three minutes
+bench-faults: build ## injects one fault after another under load, and writes docs/reliability.md; takes three minutes
 	@sh envoy-test/setup/envoy.sh
 	cargo run --locked --package envoy-test --bin faults -- --write $(ARGUMENTS)
 
 .PHONY: soak
-soak: build ## high load with churn for ten minutes, or SECONDS=120: what clients see, what memory Envoy holds, what is left
+soak: build ## high load with churn for ten minutes, or SECONDS=120: what clients see, what memory Envoy holds, what is left in flight
 	@sh envoy-test/setup/envoy.sh
 	cargo run --locked --release --package envoy-test --bin soak -- $(if $(SECONDS),--seconds $(SECONDS)) $(ARGUMENTS)
 

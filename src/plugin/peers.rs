@@ -175,8 +175,8 @@ fn conversations(published: &[u8]) -> impl Iterator<Item = Note> {
 
 fn report(address: SocketAddr, news: &News) {
     let what = match news {
-        News::Failing(problem) => format!("tells nothing: {problem}; what it has in flight is not known"),
-        News::Back => "tells again what it has in flight".to_owned(),
+        News::Failing(problem) => format!("exchange failed: {problem}; its in-flight requests are not known"),
+        News::Back => "exchange works again".to_owned(),
     };
     log::info!("gateway={address}: {what}");
 }

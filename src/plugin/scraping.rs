@@ -443,13 +443,13 @@ fn report(pool: &str, address: SocketAddr, news: &News) {
         ),
         News::Failing(failure) => (
             log::Level::Warn,
-            format!("metrics cannot be read: {failure}; it is judged by what is in flight there"),
+            format!("metrics cannot be read: {failure}; picks count its in-flight requests only"),
         ),
         News::Out(failure) => (
             log::Level::Warn,
-            format!("metrics cannot be read: {failure}; no request goes there until it answers"),
+            format!("metrics cannot be read: {failure}; it gets no requests until it answers"),
         ),
-        News::Back => (log::Level::Info, "it answers again; requests go there again".to_owned()),
+        News::Back => (log::Level::Info, "it answers again, and gets requests again".to_owned()),
         News::Readable => (log::Level::Info, "metrics are read again".to_owned()),
     };
     log::log!(level, "pool={pool} endpoint={address}: {what}");

@@ -76,8 +76,8 @@ fn sections(seed: u64) -> [(&'static str, Vec<LargeScenario>); 4] {
     let one = Gateways::default();
     let pools = [10, 50, 200, 1_000, 2_000].map(|pods| (pods, one));
     let workers = [1, 4, 16, 64].map(|workers| (PODS, Gateways { workers, ..one }));
-    let silent = [1, 2, 5, 20].map(|gateways| (PODS, Gateways { gateways, ..one }));
-    let telling = [2, 5, 20]
+    let alone = [1, 2, 5, 20].map(|gateways| (PODS, Gateways { gateways, ..one }));
+    let exchanging = [2, 5, 20]
         .map(|gateways| (PODS, Gateways { gateways, peers_ms: Some(Gateways::LATENESS_MS), ..one }));
     let kinds = [
         (Traffic::Random, PickerKind::LeastRequest),
@@ -98,7 +98,7 @@ fn sections(seed: u64) -> [(&'static str, Vec<LargeScenario>); 4] {
     [
         (of_pods, all(&kinds, &pools)),
         (of_workers, all(&kinds[1..], &workers)),
-        (of_gateways, all(&kinds[1..], &[&silent[..], &telling].concat())),
+        (of_gateways, all(&kinds[1..], &[&alone[..], &exchanging].concat())),
         (of_scraping, all(&kinds[1..], &scraped)),
     ]
 }
@@ -133,9 +133,9 @@ fn table<'a>(lines: impl Iterator<Item = (&'a LargeScenario, &'a LargeOutcome)>)
 }
 
 fn gateways(Gateways { gateways, workers, peers_ms, scrape_interval_ms }: Gateways) -> String {
-    let telling = if peers_ms.is_some() { ", telling" } else { "" };
+    let exchanging = if peers_ms.is_some() { ", exchanging" } else { "" };
     let scraped = scrape_interval_ms.map(|ms| format!(", scraped every {} ms", grouped(ms)));
-    format!("{gateways} × {workers}{telling}{}", scraped.unwrap_or_default())
+    format!("{gateways} × {workers}{exchanging}{}", scraped.unwrap_or_default())
 }
 
 fn cells(outcome: &LargeOutcome) -> [String; 11] {

@@ -27,7 +27,7 @@ const TRIES_PER_S: usize = 8;
 /// What can go wrong with one of four pods, or with all.
 pub const PODS: &[Fault] = &[
     of_first(
-        "one of four pods dies: it closes all connections and takes no more",
+        "one of four pods dies: it closes all connections and accepts no more",
         |pod| pod.refuse = true,
         Promise::NoFailureBeforeTheAnswer,
     ),
@@ -53,7 +53,7 @@ pub const PODS: &[Fault] = &[
     Fault {
         lasts: LONG,
         ..of_first(
-            "one of four pods takes requests and answers none",
+            "one of four pods accepts requests and never answers",
             |pod| pod.hang = true,
             Promise::AtMostPerSecond(TRIES_PER_S),
         )
@@ -84,7 +84,7 @@ pub const METRICS: &[Fault] = &[
     of_metrics("one pod's metrics are infinite", |pod| pod.gauges = infinite()),
     of_metrics("one pod's metrics have no series", |pod| pod.metrics = MetricsMode::Gone),
     of_metrics("one pod's metrics are answered with 500", |pod| pod.metrics = MetricsMode::Status(500)),
-    of_metrics("one pod's metrics stand still", |pod| pod.metrics = MetricsMode::Frozen),
+    of_metrics("one pod's metrics are frozen", |pod| pod.metrics = MetricsMode::Frozen),
     of(
         "all pods' metrics are gone",
         Happening::ToAll(|pod| pod.metrics = MetricsMode::Status(404)),
@@ -98,11 +98,11 @@ pub const GATEWAY: &[Fault] = &[
         lasts: Duration::ZERO,
         ..of("100 configurations are pushed", Happening::ToGateway(push_many, |_| Ok(())), Promise::NoFailure)
     },
-    of("a wrong configuration is pushed", Happening::ToGateway(push_wrong, |_| Ok(())), Promise::NoFailure),
+    of("an invalid configuration is pushed", Happening::ToGateway(push_wrong, |_| Ok(())), Promise::NoFailure),
     Fault {
         little_memory: true,
         ..of(
-            "the plugin ends in one worker",
+            "the plugin crashes in one worker",
             Happening::ToGateway(end_a_worker, |_| Ok(())),
             Promise::NoFailureLaterThan(Duration::ZERO),
         )
@@ -110,7 +110,7 @@ pub const GATEWAY: &[Fault] = &[
     Fault {
         little_memory: true,
         ..of(
-            "the companion service ends",
+            "the companion service crashes",
             Happening::ToFirst(|pod| pod.metrics = too_large()),
             Promise::NoFailure,
         )
@@ -119,7 +119,7 @@ pub const GATEWAY: &[Fault] = &[
         configuration: WORKER_SCRAPING,
         little_memory: true,
         ..of(
-            "the plugin ends in the worker that scrapes for all",
+            "the plugin crashes in the worker that scrapes for all",
             Happening::ToGateway(end_the_scraping_worker, |_| Ok(())),
             Promise::NoFailureLaterThan(Duration::ZERO),
         )
@@ -135,7 +135,7 @@ pub const GATEWAY: &[Fault] = &[
     Fault {
         lasts: STANDSTILL,
         ..of(
-            "the gateway stands still, and its clock jumps",
+            "the gateway is suspended, and its clock jumps",
             Happening::ToGateway(Stage::pause_envoy, Stage::resume_envoy),
             Promise::NoFailureLaterThan(Duration::from_secs(1)),
         )
@@ -191,7 +191,7 @@ fn end_a_worker(stage: &mut Stage) -> Result<()> {
     let prompt = "x".repeat(TOO_LARGE_BYTES);
     let request = Request::post("/v1/completions").json(&json!({"model": "tiny", "prompt": prompt}));
     let answer = stage.client().send_blocking(request);
-    ensure!(answer.is_err() || answer.is_ok_and(|answer| answer.status >= 500), "it did not end");
+    ensure!(answer.is_err() || answer.is_ok_and(|answer| answer.status >= 500), "it did not crash");
     Ok(())
 }
 
@@ -200,7 +200,7 @@ fn end_the_scraping_worker(stage: &mut Stage) -> Result<()> {
     stage.pods.server(0).set(|pod| pod.metrics = too_large());
     let ended = stage.until(|stage| Ok(stage.envoy()?.log_text().contains("memory allocation")));
     stage.pods.server(0).set(|pod| pod.metrics = MetricsMode::Live);
-    ensure!(ended?, "it did not end");
+    ensure!(ended?, "it did not crash");
     Ok(())
 }
 
@@ -215,6 +215,6 @@ fn push_many(stage: &mut Stage) -> Result<()> {
 
 fn push_wrong(stage: &mut Stage) -> Result<()> {
     stage.listener.edit_plugin(|plugin| plugin["pools"][0]["endpoints"] = json!(["not an address"]))?;
-    ensure!(!stage.push()?, "it was taken");
+    ensure!(!stage.push()?, "it was accepted");
     Ok(())
 }

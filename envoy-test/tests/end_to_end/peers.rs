@@ -151,7 +151,7 @@ fn a_gateway_that_dies_is_forgotten_and_nothing_fails() {
         second.shares(&answers).iter().all(|share| (3..=5).contains(share))
     });
     let log = second.envoy.log_text();
-    assert!(log.contains("tells nothing: "), "{log}");
+    assert!(log.contains("exchange failed: "), "{log}");
 }
 
 /// A server that answers everything with status 200 and the same bytes.
@@ -217,7 +217,7 @@ fn garbage_from_a_gateway_does_no_harm() {
     pods.server(2).set(|knobs| knobs.refuse = true);
     let strangers: Vec<Stranger> = bodies.into_iter().map(Stranger::start).collect();
     let gateway = among(&strangers, &pods.addresses());
-    until("none tells anything", || gateway.envoy.log_text().matches(" tells nothing: ").count() == 5 + 4);
+    until("every exchange has failed", || gateway.envoy.log_text().matches(" exchange failed: ").count() == 5 + 4);
     let shares = check_serves(&gateway);
     assert!(shares.iter().all(|share| (28..=36).contains(share)), "{shares:?}");
 }

@@ -162,7 +162,7 @@ fn name_to_server(pick_to: PickTo, (header, state): (&str, &str), value: &str) {
 pub fn release(released: Released<Waiter>, worker: &RefCell<Worker<Waiter>>, now_ms: u64) {
     let Released { id, waiter: state, decision, resolved } = released;
     if let Err(error) = host::set_effective_context(id) {
-        log::error!("a request that waited is lost: {error:?}");
+        log::error!("a queued request cannot be resumed: {error:?}");
         return;
     }
     let mut first_pass = None;

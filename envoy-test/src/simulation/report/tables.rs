@@ -154,7 +154,7 @@ fn title(case: &Case) -> String {
     add(case.gateways.workers > 1, format!("{} workers", case.gateways.workers));
     add(case.gateways.gateways > 1, format!("{} gateways", case.gateways.gateways));
     if let Some(lateness_ms) = case.gateways.peers_ms {
-        add(true, format!("told {lateness_ms} ms late"));
+        add(true, format!("state exchanged {lateness_ms} ms late"));
     }
     title
 }
@@ -165,7 +165,7 @@ mod tests {
     use crate::simulation::workload::Workload;
 
     #[test]
-    fn less_and_more_are_told_apart() {
+    fn less_and_more_have_different_signs() {
         assert_eq!((percent(88.0, 100.0), percent(103.0, 100.0)), ("−12 %".into(), "+3 %".into()));
     }
 
@@ -178,6 +178,6 @@ mod tests {
         case.gateways.gateways = 2;
         assert_eq!(title(&case), "random, 24.0/s, one pod three times slower, 2 gateways");
         case.gateways.peers_ms = Some(25);
-        assert!(title(&case).ends_with(", 2 gateways, told 25 ms late"));
+        assert!(title(&case).ends_with(", 2 gateways, state exchanged 25 ms late"));
     }
 }
