@@ -64,15 +64,14 @@ fn a_prompt_goes_where_it_fits() {
     check_contexts(&pods, 8_192, &[1]);
     // By its estimate it fits nowhere. That may be wrong, and then the longest is the one.
     check_contexts(&pods, 60_000, &[1]);
-    // Who does not tell may take any.
+    // A pod that does not report its context may take any prompt.
     check_contexts(&[Pod::idle().context(4_096), Pod::idle()], 5_000, &[1]);
     check_contexts(&[Pod::idle().context(4_096).unhealthy(), Pod::idle().context(2_048)], 4_000, &[1]);
 }
 
 #[test]
-fn a_target_that_is_configured_is_no_adapter_where_no_pod_tells_of_any() {
-    let mut world = World::new("DEFAULT", &vec![Pod::idle(); 8], 1);
-    world.expect_adapters(&["cold"]);
+fn a_target_that_is_configured_is_no_adapter_where_no_pod_reports_adapters() {
+    let mut world = World::with_models(&["cold"], &pods(8));
     let mut picks: Vec<usize> = (0..8).map(|_| world.send("cold", 12)).collect();
     picks.sort();
     assert_eq!(picks, [0, 1, 2, 3, 4, 5, 6, 7]);
@@ -80,9 +79,7 @@ fn a_target_that_is_configured_is_no_adapter_where_no_pod_tells_of_any() {
 
 #[test]
 fn a_cold_adapter_with_many_requests_at_once_is_loaded_on_few_pods() {
-    let pods = vec![Pod::idle().adapters(&[], 2); 8];
-    let mut world = World::new("DEFAULT", &pods, 1);
-    world.expect_adapters(&["cold", "long"]);
+    let mut world = World::with_models(&["cold", "long"], &vec![Pod::idle().adapters(&[], 2); 8]);
     let mut picks: Vec<usize> = (0..24).map(|_| world.send("cold", 12)).collect();
     picks.sort();
     picks.dedup();
@@ -96,8 +93,7 @@ fn a_cold_adapter_with_many_requests_at_once_is_loaded_on_few_pods() {
 #[test]
 fn an_adapter_stays_where_it_is_loaded_until_its_slot_is_needed_or_the_server_starts_anew() {
     let pods = |restarted_ms| vec![Pod::idle().adapters(&[], 1).restarted(restarted_ms); 2];
-    let mut world = World::new("DEFAULT", &pods(None), 1);
-    world.expect_adapters(&["sql", "chat", "other"]);
+    let mut world = World::with_models(&["sql", "chat", "other"], &pods(None));
     let (sql, chat) = (world.serve("sql", 12), world.serve("chat", 12));
     assert_ne!(sql, chat);
     for _ in 0..10 {
@@ -292,8 +288,8 @@ fn an_endpoint_that_fails_or_is_unhealthy_is_left_out_unless_none_is_left() {
 fn requests_that_fail_in_a_row_put_an_endpoint_out() {
     let mut world = World::new("DEFAULT", &[Pod::idle(), Pod::queue(9)], 1);
     assert_eq!(world.pick("m", 10)[0], 0);
-    for _ in 0..3 {
-        world.fail_request(0);
+    for prompt_tokens in 10..13 {
+        assert_eq!(world.fail("m", prompt_tokens), 0);
     }
     assert_eq!(world.pick("m", 10), [1]);
 }

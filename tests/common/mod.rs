@@ -5,14 +5,13 @@
 use std::net::SocketAddr;
 
 use inference_picker::config::Config;
-use inference_picker::decide::{Decision, pick, pick_unread, prepare};
+use inference_picker::decide::Decision;
 use inference_picker::ledger::{Ledger, Member};
-use inference_picker::load::{InFlightRequest, LoadTracker};
 use inference_picker::metrics::{EndpointMetrics, LoraState};
-use inference_picker::models::TargetSelector;
 use inference_picker::openai::read_request;
-use inference_picker::pool::{EndpointReading, EnvoyHost, HostHealth, Pool, Reading, Snapshot};
-use inference_picker::token_estimator::TokenEstimator;
+use inference_picker::picker::{Outcome, Picker, Sent};
+use inference_picker::pool::{EndpointReading, EnvoyHost, HostHealth, Reading, Snapshot};
+use serde_json::json;
 
 /// The time of every decision, in milliseconds; metrics are 10 ms old unless they are stale.
 pub const NOW_MS: u64 = 100_000;
@@ -145,7 +144,7 @@ impl Pod {
         }
     }
 
-    /// What DEFAULT ranks it by, written down a second time: 1 if nothing is heard of it, and its cost.
+    /// What DEFAULT ranks it by, written down a second time: 1 if nothing is received from it, and its cost.
     pub fn naive_key(&self, prompt_tokens: f64) -> (u8, f64) {
         match self.scraped_ms {
             Some(scraped_ms) if NOW_MS - scraped_ms < 500 => {
@@ -207,58 +206,53 @@ pub fn snapshot(pods: &[Pod]) -> Snapshot {
 }
 
 /// One worker with one pool.
-pub struct World {
-    config: Config,
-    pool: Pool,
-    loads: LoadTracker,
-    selector: TargetSelector,
-    sizes: TokenEstimator,
-    rng: fastrand::Rng,
-}
+pub struct World(Picker<()>);
 
 impl World {
     /// A pool of these pods, with metrics as given.
     pub fn new(strategy: &str, pods: &[Pod], seed: u64) -> World {
-        let mut world = World::configured(strategy, r#""scrapeCluster":"s","adminCluster":"a","#, seed);
-        world.apply(snapshot(pods));
-        world
+        World::configured(strategy, &[], seed).scraped(pods)
+    }
+
+    /// The same, with these models configured, each of which has itself as its only target.
+    pub fn with_models(models: &[&str], pods: &[Pod]) -> World {
+        World::configured("DEFAULT", models, 1).scraped(pods)
     }
 
     /// A pool whose endpoints are not known yet.
     pub fn discovering(seed: u64) -> World {
-        World::configured("DEFAULT", r#""scrapeCluster":"s","adminCluster":"a","#, seed)
+        World::configured("DEFAULT", &[], seed)
     }
 
-    fn configured(strategy: &str, fields: &str, seed: u64) -> World {
-        let document =
-            format!(r#"{{{fields}"pools":[{{"name":"p","cluster":"c","routingStrategy":"{strategy}"}}]}}"#);
-        let config = Config::parse(document.as_bytes()).unwrap();
-        let mut loads = LoadTracker::default();
-        World {
-            pool: Pool::new(&config.pools[0], &mut loads, seed),
-            selector: TargetSelector::new(&config),
-            sizes: TokenEstimator::default(),
-            rng: fastrand::Rng::with_seed(seed),
-            config,
-            loads,
-        }
+    fn configured(strategy: &str, models: &[&str], seed: u64) -> World {
+        let model = |name: &&str| json!({"modelName": name, "poolRef": {"name": "p"}, "targetModels": [{"name": name}]});
+        let document = json!({
+            "scrapeCluster": "s",
+            "adminCluster": "a",
+            "pools": [{"name": "p", "cluster": "c", "routingStrategy": strategy}],
+            "models": models.iter().map(model).collect::<Vec<_>>(),
+        });
+        let config = Config::parse(document.to_string().as_bytes()).unwrap();
+        World(Picker::new(config, fastrand::Rng::with_seed(seed)))
     }
 
-    /// These models are configured as targets.
-    pub fn expect_adapters(&mut self, models: &[&str]) {
-        self.pool.expect_adapters(models.iter().copied());
+    fn scraped(mut self, pods: &[Pod]) -> World {
+        self.apply(snapshot(pods));
+        self
     }
 
     pub fn apply(&mut self, snapshot: Snapshot) {
-        self.pool.apply(snapshot, &mut self.loads);
+        self.0.apply([(0, snapshot)].into_iter());
     }
 
     /// Decides a request with a prompt of so many tokens.
     pub fn decide(&mut self, model: &str, prompt_tokens: usize) -> Decision {
         let body = format!(r#"{{"model":"{model}","prompt":"{}"}}"#, "abcd".repeat(prompt_tokens));
-        let request = read_request(body.as_bytes()).unwrap();
-        let prepared = prepare(&self.config, &mut self.selector, &self.sizes, &request, None, 0).unwrap();
-        pick(&self.config, &mut self.pool, &self.loads, &prepared, NOW_MS, &mut self.rng)
+        let resolved = self.0.prepare(&read_request(body.as_bytes()).unwrap(), None, 0).unwrap();
+        match self.0.decide(1, &resolved, || (), NOW_MS) {
+            Outcome::Decided(decision) => decision,
+            Outcome::Waits => panic!("there is no queue"),
+        }
     }
 
     /// The pods a request would go to, best first, with nothing sent.
@@ -269,7 +263,7 @@ impl World {
 
     /// The same for a request that is not read.
     pub fn pick_unread(&mut self) -> Vec<usize> {
-        let decision = pick_unread(&self.config, &mut self.pool, &self.loads, None, NOW_MS, &mut self.rng);
+        let decision = self.0.decide_unread(0, false, None, NOW_MS);
         self.indexes(&decision)
     }
 
@@ -280,41 +274,43 @@ impl World {
 
     /// Sends a request that has ended before the next; the pod it goes to.
     pub fn serve(&mut self, model: &str, prompt_tokens: usize) -> usize {
-        let (first, ticket) = self.start(model, prompt_tokens);
-        self.loads.end(ticket, NOW_MS);
+        let (first, sent) = self.start(model, prompt_tokens);
+        self.0.end(sent, NOW_MS);
         first
     }
 
-    fn start(&mut self, model: &str, prompt_tokens: usize) -> (usize, InFlightRequest) {
+    /// Sends a request that fails before the next; the pod it goes to.
+    pub fn fail(&mut self, model: &str, prompt_tokens: usize) -> usize {
+        let (first, sent) = self.start(model, prompt_tokens);
+        self.0.failed(0, &sent, NOW_MS);
+        self.0.end(sent, NOW_MS);
+        first
+    }
+
+    fn start(&mut self, model: &str, prompt_tokens: usize) -> (usize, Sent) {
         let decision = self.decide(model, prompt_tokens);
         let first = self.indexes(&decision)[0];
         let Decision::Send(pick) = decision else { panic!("not sent: {decision:?}") };
-        (first, self.loads.start(pick.load_id, pick.share, NOW_MS))
-    }
-
-    pub fn fail_request(&mut self, index: usize) {
-        let load_id = self.loads.id(address(index));
-        let limit = self.config.max_consecutive_failures;
-        self.pool.note(load_id, NOW_MS, |endpoint| endpoint.request_failed(NOW_MS, limit)).unwrap();
+        (first, self.0.send(&pick, NOW_MS))
     }
 
     /// Reads what other workers have in flight.
     pub fn read(&mut self, member: &mut Member, ledger: &Ledger) {
-        member.read(ledger, &mut self.loads, NOW_MS);
+        member.read(ledger, self.0.loads_mut(), NOW_MS);
     }
 
-    /// Has the others know what this worker has in flight.
+    /// Publishes to the others what this worker has in flight.
     pub fn publish(&mut self, member: &mut Member, ledger: &mut Ledger) {
-        member.collect(&mut self.loads, vec![]);
-        let written = member.write(ledger, &mut self.loads, NOW_MS);
+        let events = self.0.take_events();
+        member.collect(self.0.loads_mut(), events);
+        let written = member.write(ledger, self.0.loads_mut(), NOW_MS);
         member.written(&written, ledger);
     }
 
     fn indexes(&self, decision: &Decision) -> Vec<usize> {
         let Decision::Send(pick) = decision else { panic!("not sent: {decision:?}") };
-        let place = |text: &str| {
-            self.pool.endpoints().unwrap().iter().position(|endpoint| endpoint.text() == text).unwrap()
-        };
+        let endpoints = self.0.pool(0).unwrap().endpoints().unwrap();
+        let place = |text: &str| endpoints.iter().position(|endpoint| endpoint.text() == text).unwrap();
         pick.destinations.split(',').map(place).collect()
     }
 }
