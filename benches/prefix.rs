@@ -113,21 +113,21 @@ mod native {
         }
     }
 
-    fn tell(criterion: &mut Criterion) {
+    fn publish(criterion: &mut Criterion) {
         let hashes = blocks(&chat(100)).hashes;
         let address = SocketAddr::from(([10, 0, 0, 1], 8000));
         let hashes = Cow::Owned(hashes);
         let event = Event::Prompt(PromptEvent::Sent { number: 1, address, block_tokens: 64, hashes });
         let entry = Entry { worker: 1, is_remote: false, event };
-        criterion.bench_function("tell workers of 100 KB of prompt, and hear it", |bencher| {
+        criterion.bench_function("publish 100 KB of prompt to workers, and receive it", |bencher| {
             bencher.iter(|| {
                 let bytes = black_box(&entry).to_bytes();
-                assert!(entries(&bytes, 2).any(|heard| heard == entry));
+                assert!(entries(&bytes, 2).any(|received| received == entry));
             });
         });
     }
 
-    criterion_group!(benches, hash, find, learn, tell);
+    criterion_group!(benches, hash, find, learn, publish);
 }
 
 #[cfg(not(target_family = "wasm"))]

@@ -7,7 +7,7 @@
 //! | below 0 | Sheddable: -1 | send | shed | shed |
 //!
 //! An endpoint is saturated when its queue or its KV cache is as full as the pool's limits say; a pool is when every
-//! endpoint is that may be picked and answers scrapes: those are picked first. One whose metrics cannot be read is judged
+//! endpoint is that may be picked and answers scrapes: those are picked first. One whose metrics cannot be read is ranked
 //! by what is in flight there, and a pool without any metrics is not known to be saturated.
 
 use std::collections::VecDeque;
@@ -52,10 +52,10 @@ pub fn is_saturated(
     now_ms: u64,
 ) -> bool {
     let freshness = |endpoint: &Endpoint| endpoint.freshness(now_ms, stale_after_ms);
-    let heard = pool.eligible(now_ms, max_consecutive_failures);
-    let mut heard = heard.filter(|endpoint| freshness(endpoint).is_known());
+    let eligible = pool.eligible(now_ms, max_consecutive_failures);
+    let mut eligible = eligible.filter(|endpoint| freshness(endpoint).is_known());
     let full = |endpoint: &Endpoint| is_full(endpoint, pool.saturation, loads, stale_after_ms, now_ms);
-    heard.clone().any(|endpoint| freshness(endpoint) == Freshness::Fresh) && heard.all(full)
+    eligible.clone().any(|endpoint| freshness(endpoint) == Freshness::Fresh) && eligible.all(full)
 }
 
 fn is_full(
@@ -77,7 +77,7 @@ fn is_full(
 const WINDOW_MS: u64 = 5_000;
 /// The least time between two looks, in milliseconds: the window holds at most fifty.
 const LOOK_EVERY_MS: u64 = 100;
-/// The longest time a client is told to stay away, in seconds.
+/// The longest `retry-after`, in seconds.
 pub const MAX_RETRY_AFTER_S: u64 = 60;
 
 /// How fast a pool works off what this worker sends it, in first outputs.

@@ -44,7 +44,7 @@ pub const DEFAULT_PEERS_INTERVAL: Duration = Duration::from_millis(20);
 pub const DEFAULT_SATURATED_QUEUE_DEPTH: u32 = 5;
 /// KV-cache utilization from which on an endpoint is saturated: beyond it, vLLM soon has to preempt.
 pub const DEFAULT_SATURATED_KV_CACHE_UTILIZATION: f32 = 0.8;
-/// How long a request waits in the gateway's queue before it is told to come again.
+/// How long a request waits in the gateway's queue before it is refused.
 pub const DEFAULT_QUEUE_MAX_WAIT: Duration = Duration::from_secs(2);
 /// Requests that wait in one worker's queue.
 pub const DEFAULT_QUEUE_MAX_REQUESTS: usize = 1_000;
@@ -118,7 +118,7 @@ pub const SHEDDABLE_PRIORITY: i32 = -1;
 
 /// The shortest interval or timeout: the worker's tick is not finer.
 pub const MIN_INTERVAL: Duration = Duration::from_millis(10);
-/// The shortest time that a model's requests may be promised: what is sooner no gateway can tell.
+/// The shortest time that a model's requests may be promised: what is sooner no gateway can measure.
 pub const MIN_PROMISE: Duration = Duration::from_millis(1);
 /// The longest interval or timeout.
 pub const MAX_INTERVAL: Duration = Duration::from_secs(3600);
@@ -259,15 +259,15 @@ pub struct Config {
     pub queue: Option<Queue>,
     /// What requests may name to say how much they matter.
     pub objectives: Vec<Objective>,
-    /// Whether the headers are believed by which clients name their objective and their tenant.
+    /// Whether the headers are trusted by which clients name their objective and their tenant.
     pub trust_headers: bool,
-    /// How tenants share the queue; `None`: they are not told apart.
+    /// How tenants share the queue; `None`: they are not distinguished.
     pub fairness: Option<Fairness>,
     /// The other gateways in front of the same pools; `None`: they are not known.
     pub peers: Option<Peers>,
 }
 
-/// The gateways that tell each other what they have in flight. This one may be among them.
+/// The gateways that exchange what they have in flight. This one may be among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peers {
     /// The Envoy cluster of their exchange listeners. Routes to it are answered by this gateway itself.
@@ -290,13 +290,13 @@ pub struct Objective {
 /// How tenants share the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fairness {
-    /// What tells one tenant from another.
+    /// What distinguishes one tenant from another.
     pub by: TenantBy,
     /// The tenants that are counted by name.
     pub tenants: Vec<String>,
 }
 
-/// What tells one tenant from another.
+/// What distinguishes one tenant from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TenantBy {
     /// The header of the Gateway API's inference gateways, where headers are trusted.
@@ -307,7 +307,7 @@ pub enum TenantBy {
     User,
 }
 
-/// What tells one user from another.
+/// What distinguishes one user from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StickyBy {
     /// The value of this header, in lower case.
@@ -355,7 +355,7 @@ pub struct Pool {
     pub model_server: ModelServer,
     /// Where their metrics are, and how they are asked for.
     pub metrics: Metrics,
-    /// Whether requests ask their endpoint to tell its load with the answer.
+    /// Whether requests ask their endpoint to report its load with the answer.
     pub answers_tell_load: bool,
     /// Who gives a request to one of the engines that an endpoint has.
     pub data_parallel: DataParallel,

@@ -26,7 +26,7 @@ use crate::token_estimator::TokenEstimator;
 pub struct ResolvedRequest {
     /// The place of the pool that serves it.
     pub pool: usize,
-    /// Whether another pool may: its route is chosen anew, and nobody can tell where it leads.
+    /// Whether another pool may: its route is chosen anew, and nobody can know where it leads.
     pub is_pool_guessed: bool,
     /// The place of its own pool, if another one serves it because that is full or gone.
     pub fallback_of: Option<usize>,
@@ -44,7 +44,7 @@ pub struct ResolvedRequest {
     pub generates: bool,
     /// The size of its body.
     pub body_bytes: usize,
-    /// Who shares the queue with others, where tenants are told apart.
+    /// Who shares the queue with others, where tenants are distinguished.
     pub tenant: Option<String>,
     /// The conversation that it belongs to, if it names one.
     pub conversation: Option<Conversation>,
@@ -67,7 +67,7 @@ pub struct Prompt {
     pub tokens: u32,
     /// What it has whatever the model's tokens are; 0 where that is not known.
     pub least_tokens: u32,
-    /// Tells it from others, as [`InferenceRequest::digest`].
+    /// Distinguishes it from others, as [`InferenceRequest::digest`].
     pub digest: u64,
     /// Its blocks, if its pool's strategy goes by prefixes.
     pub blocks: Option<PromptBlocks>,

@@ -3,7 +3,7 @@
 use twox_hash::XxHash64;
 use wide::u32x4;
 
-/// Bytes at each end of something long by which it is told apart, besides its length.
+/// Bytes at each end of something long by which it is distinguished, besides its length.
 const DIGESTED_END_BYTES: usize = 512;
 
 /// FNV-1a with 64 bits (Fowler, Noll and Vo; offset basis and prime as they published them), and the finishing mix of
@@ -15,7 +15,7 @@ pub fn fnv1a(bytes: &[u8]) -> u64 {
     mix(hash)
 }
 
-/// Tells long texts apart that are not made to look alike: XXH64 of both ends, seeded with the length. It costs the same
+/// Distinguishes long texts that are not made to look alike: XXH64 of both ends, seeded with the length. It costs the same
 /// however long they are.
 pub fn digest(bytes: &[u8]) -> u64 {
     let (begin, rest) = bytes.split_at(bytes.len().min(DIGESTED_END_BYTES));
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_tells_texts_apart_by_their_length_and_both_ends() {
+    fn a_digest_distinguishes_texts_by_their_length_and_both_ends() {
         let text = |length: usize, changed: usize| -> Vec<u8> {
             (0..length).map(|place| place as u8 ^ u8::from(place == changed)).collect()
         };

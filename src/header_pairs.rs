@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_of_one_name_all_values_are_told() {
+    fn of_several_of_one_name_all_values_are_given() {
         let pairs = HeaderPairs::of(&[("te", "gzip"), ("a", "b"), ("te", "identity"), ("te", "")]);
         check(&pairs, "te", Some("gzip,identity,"));
     }

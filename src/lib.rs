@@ -10,7 +10,7 @@
 //! 5. The first output and the end of the answer give the load back.
 //!
 //! Apart from requests, [`scrape`] says when to ask each endpoint for its metrics, and [`lease`] which worker does it
-//! where there is no companion service. Where several gateways serve the same pools, [`peers`] says what they tell each
+//! where there is no companion service. Where several gateways serve the same pools, [`peers`] says what they publish to each
 //! other.
 //!
 //! # Invariants

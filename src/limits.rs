@@ -1,12 +1,12 @@
-//! Limits at which something is left out and a request goes on all the same, so that nobody would hear of it: each is
+//! Limits at which something is left out and a request goes on all the same, so that nobody would notice it: each is
 //! counted by name. What is refused at a limit is counted as what it is, a refusal or a failed scrape.
 
 /// A limit; where each is, and what happens at it, is in `docs/limits.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// What tells a user from others is longer than what is looked at.
+    /// What distinguishes a user from others is longer than what is looked at.
     UserBytes,
-    /// A prompt is longer than what is told apart of it.
+    /// A prompt is longer than what is distinguished of it.
     PromptBlocks,
     /// A prompt is followed only in part, or not at all, as too many are in flight for `prefixCache.maxBlocks`.
     PromptsInFlight,
@@ -22,7 +22,7 @@ pub enum Limit {
     PageAdapters,
     /// Scraping keeps to its budget, so that metrics are older than they may be.
     ScrapeBudget,
-    /// Workers have told of more prompts than were kept until they were read.
+    /// Workers have published more prompts than were kept until they were read.
     JournalUnread,
     /// There are more other gateways than are asked.
     Gateways,

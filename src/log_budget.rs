@@ -1,6 +1,6 @@
 //! How many lines go to the log, so that neither clients nor pods can fill an operator's disk.
 
-/// Lines of one VM in one second. A pool of fifty endpoints that all go at once is told of in full.
+/// Lines of one VM in one second. A pool of fifty endpoints that all go at once is logged in full.
 const MAX_LINES_A_SECOND: u32 = 50;
 
 /// What is left of a second's lines.

@@ -24,7 +24,7 @@ use crate::models::{self, TargetSelector};
 use crate::openai::{ApiError, InferenceRequest, Usage};
 use crate::pool::{Endpoint, Pool, Snapshot};
 use crate::prefill::{PrefillPick, PromptBy};
-use crate::prefix::{BLOCK_BYTES, PrefixIndex, PromptBlocks, PromptEvent, PromptKey, Untold};
+use crate::prefix::{BLOCK_BYTES, PrefixIndex, PromptBlocks, PromptEvent, PromptKey, Unpublished};
 use crate::queue::{Place, Queue};
 use crate::scrape::Schedule;
 use crate::sessions::{Conversation, Entry, Last, SessionKey, Visit};
@@ -40,7 +40,7 @@ pub struct Picker<W> {
     sizes: TokenEstimator,
     rng: fastrand::Rng,
     /// What happened to prompts and was not published yet.
-    events: Untold,
+    events: Unpublished,
     /// Prompts sent, which numbers them.
     prompts: u64,
     /// When it is looked at what endpoints have shown of their speed.
@@ -77,7 +77,7 @@ pub enum Outcome {
 pub struct Sent {
     in_flight: InFlightRequest,
     prompt: Option<SentPrompt>,
-    /// Tells its prompt from others, if it was read.
+    /// Distinguishes its prompt from others, if it was read.
     digest: Option<u64>,
     /// Where it was sent before, and when.
     passed_over: Vec<LoadId>,
@@ -168,7 +168,7 @@ impl<W> Picker<W> {
             selector: TargetSelector::new(&config),
             sizes: TokenEstimator::default(),
             rng,
-            events: Untold::default(),
+            events: Unpublished::default(),
             prompts: 0,
             learning: Interval::new(LEARNING_INTERVAL_MS),
             expiry: Interval::new(EXPIRY_INTERVAL_MS),
@@ -868,7 +868,7 @@ impl<W> Picker<W> {
         }
     }
 
-    /// The endpoint's answer tells its load.
+    /// The endpoint's answer reports its load.
     pub fn load_reported(&mut self, pool: usize, sent: &Sent, reported: ReportedLoad, now_ms: u64) {
         let is_asked = self.config.pools.get(pool).is_some_and(|pool| pool.answers_tell_load);
         if let Some(own) = self.pools.get_mut(pool).filter(|_| is_asked) {
@@ -983,7 +983,7 @@ impl<W> PickerPool<W> {
         has_place && bytes <= queue.max_bytes
     }
 
-    /// Where a request waits: tenants share by tokens; where they are not told apart, models take turns.
+    /// Where a request waits: tenants share by tokens; where they are not distinguished, models take turns.
     fn place_in_queue<'a>(&self, config: &Config, resolved: &'a ResolvedRequest) -> Place<'a> {
         let (priority, bytes) = (resolved.priority, resolved.body_bytes);
         if config.fairness.is_some() {

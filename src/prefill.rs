@@ -7,7 +7,7 @@
 //!             here     a request that runs, and no prompt
 //! ```
 //!
-//! The endpoint picked for the answer is told by a header who computes the prompt, has it computed there, fetches what was
+//! A header names to the endpoint picked for the answer who computes the prompt, has it computed there, fetches what was
 //! computed, and generates: what llm-d's sidecar does beside a server. Where that fails the sidecar lets its own server
 //! compute the prompt, so that a failure of the answer is its endpoint's alone.
 

@@ -1,6 +1,6 @@
 //! Requests that wait in the gateway while their pool is saturated.
 //!
-//! Higher priorities leave first. Within a priority there are lanes, one a tenant, or where tenants are not told apart, one
+//! Higher priorities leave first. Within a priority there are lanes, one a tenant, or where tenants are not distinguished, one
 //! a model; what has no lane of its own shares one. Lanes share by start-time fair queueing: a lane's next request starts
 //! when its last one has ended, or now; the one that starts first leaves, and moves the time of its priority there:
 //! `end = start + cost`. A cost of 1 has lanes take turns, so that a model with a thousand requests waiting delays another's
@@ -8,7 +8,7 @@
 //! whose requests have all left is remembered until its end, so that one request at a time is no way around that; an
 //! empty queue remembers nothing.
 //!
-//! Lanes go by names that somebody else than a client has given, or that are believed, and there are at most
+//! Lanes go by names that somebody else than a client has given, or that are trusted, and there are at most
 //! [`MAX_LANES`] in a priority, so that no client gets more turns by inventing names. A lane's requests leave in the order
 //! they came, as long as the queue clears. While it stands, its oldest request having waited for half of the longest wait,
 //! the newest leaves first: more comes than can be served, somebody has to come again, and first come first served would
@@ -113,7 +113,7 @@ impl<T> Queue<T> {
         self.bands.iter().rev().find(|(_, band)| !band.is_empty()).map(|(Reverse(priority), _)| *priority)
     }
 
-    /// Puts a request at the end of its lane. `id` tells it from all others that wait.
+    /// Puts a request at the end of its lane. `id` distinguishes it from all others that wait.
     pub fn push(&mut self, place: Place<'_>, id: u32, request: T, now_ms: u64) {
         let number = self.next_number;
         self.next_number += 1;

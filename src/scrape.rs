@@ -1,5 +1,5 @@
 //! When each endpoint of a pool is scraped, and what becomes of the answers. Pure: it says what to ask for, and is
-//! told what came back.
+//! gets what came back.
 //!
 //! Each endpoint has a schedule of its own and is never asked twice at once. The schedules start spread over one
 //! interval, so that the scrapes of many endpoints do not come in a burst. One without requests is asked less often: what its
@@ -84,7 +84,7 @@ impl Schedule {
         self.interval_ms.saturating_mul(FAILING_INTERVAL_FACTOR).max(self.idle_interval_ms)
     }
 
-    /// The longest that a scraper which works, and has endpoints to scrape, has nothing to tell, in milliseconds: twice the
+    /// The longest that a scraper which works, and has endpoints to scrape, has nothing to publish, in milliseconds: twice the
     /// longest from one scrape to the next, where each may take `timeout_ms`.
     pub fn longest_silence_ms(self, timeout_ms: u64) -> u64 {
         self.longest_ms().saturating_add(timeout_ms).saturating_mul(2)
@@ -255,7 +255,7 @@ pub struct Scraper {
     counted_before: HashMap<SocketAddr, f64, FixedState>,
     /// Endpoints that are others than before, and were not taken out yet.
     restarted: Vec<SocketAddr>,
-    /// By how much intervals are stretched, and the longest interval that was told.
+    /// By how much intervals are stretched, and the longest interval that was published.
     stretch: Stretch,
     reported_interval_ms: u64,
     /// Endpoints with requests, and without, when it was last looked at who is due, and when that was.
@@ -290,7 +290,7 @@ impl std::fmt::Display for ScrapeFailure {
     }
 }
 
-/// What an operator should hear of a scrape.
+/// What a scrape reports to an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
     /// The first failure after a success.
@@ -438,7 +438,7 @@ impl Scraper {
         self.changed |= self.is_slower_than_configured();
     }
 
-    /// Whether metrics are read less often than was told, so that they would be taken for stale.
+    /// Whether metrics are read less often than was published, so that they would be taken for stale.
     pub fn is_slower_than_configured(&self) -> bool {
         self.stretch != Stretch::NONE && self.longest_interval_ms() > self.reported_interval_ms
     }
@@ -476,12 +476,12 @@ impl Scraper {
         }
     }
 
-    /// What has changed is not to be told: another scrapes now.
+    /// What has changed is not to be published: another scrapes now.
     pub fn forget_changes(&mut self) {
         self.changed = false;
     }
 
-    /// Notes what this gateway has in flight where it has something, so that its own requests can be told from those of
+    /// Notes what this gateway has in flight where it has something, so that its own requests can be distinguished from those of
     /// others.
     pub fn observe_in_flight(&mut self, in_flight: impl Iterator<Item = (SocketAddr, InFlight)>) {
         self.looks += 1;
@@ -500,7 +500,7 @@ impl Scraper {
         targets.into_iter().any(|target| !target.is_idle(self.looks))
     }
 
-    /// A scrape has ended; what an operator should hear of it.
+    /// A scrape has ended; what it reports to an operator.
     pub fn answered(
         &mut self,
         address: SocketAddr,
@@ -812,7 +812,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_models_tells_the_context_until_the_server_has_restarted_and_told_another() {
+    fn a_list_of_models_reports_the_context_until_the_server_has_restarted_and_reported_another() {
         let mut scraper = scraper(1);
         let context =
             |scraper: &mut Scraper| published(scraper)[0].reading.as_ref().unwrap().metrics.context_tokens;
@@ -876,22 +876,23 @@ mod tests {
     }
 
     #[test]
-    fn workers_are_told_at_once_how_long_metrics_count_and_it_is_counted_if_that_is_longer_than_configured() {
+    fn how_long_metrics_count_is_published_at_once_and_counted_if_it_is_longer_than_configured() {
         let mut scraper = scraper(1);
         scraper.due(0);
         succeed(&mut scraper, 1, InFlight::default(), 0);
-        let told = |scraper: &mut Scraper| scraper.take_snapshot().map(|snapshot| snapshot.interval_ms);
-        assert_eq!(told(&mut scraper), Some(50));
+        let published_ms =
+            |scraper: &mut Scraper| scraper.take_snapshot().map(|snapshot| snapshot.interval_ms);
+        assert_eq!(published_ms(&mut scraper), Some(50));
         for (stretch, interval_ms, is_late) in [(10.0, 500, false), (30.0, 1_500, true), (1e9, 10_000, true)]
         {
             scraper.set_stretch(Stretch { busy: stretch, idle: 1.0 });
             assert!(scraper.is_slower_than_configured());
-            assert_eq!(told(&mut scraper), Some(interval_ms));
+            assert_eq!(published_ms(&mut scraper), Some(interval_ms));
             assert!(!scraper.is_slower_than_configured());
             let reached: Vec<_> = scraper.limits.take().collect();
             assert_eq!(reached, if is_late { vec![(Limit::ScrapeBudget, 1)] } else { vec![] });
         }
-        assert_eq!(told(&mut scraper), None);
+        assert_eq!(published_ms(&mut scraper), None);
     }
 
     #[test]
@@ -901,7 +902,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_counted_told_once_and_forgotten_at_the_next_answer() {
+    fn failures_are_counted_reported_once_and_forgotten_at_the_next_answer() {
         let mut scraper = scraper(1);
         let no_answer = ScrapeFailure::NoAnswer;
         assert_eq!(fail(&mut scraper, 1, 0), Some(News::Failing(no_answer.clone())));

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use crate::decayed_ratio::DecayedRatio;
 
-/// Models that are told apart; of more, only the defaults are known.
+/// Models that are distinguished; of more, only the defaults are known.
 const MAX_MODELS: usize = 4_096;
 
 /// Estimated tokens that the default, one to one, counts for.
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_whose_length_is_not_told_teaches_nothing_about_lengths() {
+    fn an_answer_whose_length_is_not_reported_teaches_nothing_about_lengths() {
         let mut sizes = TokenEstimator::default();
         sizes.observe("m", 10, 10, None);
         assert_eq!(sizes.answer_tokens("m"), 200);

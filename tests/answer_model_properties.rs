@@ -116,7 +116,7 @@ fn written(
     }
 }
 
-/// As the content type would tell it: what begins with a brace is a document.
+/// As the content type would say it: what begins with a brace is a document.
 fn format(answer: &[u8]) -> AnswerFormat {
     let is_document = answer.trim_ascii_start().starts_with(b"{");
     if is_document { AnswerFormat::Document } else { AnswerFormat::Events }

@@ -132,7 +132,7 @@ fn what_waits_does_not_wait_for_ever() {
         assert!(!world.ask(START_MS), "{jump}: it waits");
         world.scraped(0, later_ms);
         let released = world.picker.released(later_ms).map(|released| released.decision);
-        // Nobody knows how long it has waited: it is told to come again.
+        // Nobody knows how long it has waited: it is refused.
         assert!(matches!(released, Some(Decision::Refuse(_))), "{jump}: {released:?}");
     }
 }

@@ -61,7 +61,7 @@ fn check(reached: impl Iterator<Item = (Limit, u32)>, expected: &[(Limit, u32)])
 }
 
 #[test]
-fn prompts_of_which_not_all_blocks_are_told_apart() {
+fn prompts_with_more_blocks_than_are_distinguished() {
     let mut picker = picker();
     let most = (MAX_PROMPT_BLOCKS - 1) * BLOCK_BYTES;
     ask(&mut picker, "m", &"x".repeat(most));
@@ -142,7 +142,7 @@ fn gateways_that_are_not_asked() {
 }
 
 #[test]
-fn what_workers_have_told_that_was_kept_no_longer() {
+fn what_workers_have_published_that_was_kept_no_longer() {
     let mut picker = picker();
     picker.receive_all(&Received { is_lost: true, ..Received::default() }, NOW_MS);
     check(picker.take_limits(), &[(Limit::JournalUnread, 1)]);

@@ -180,7 +180,7 @@ impl World {
             .collect()
     }
 
-    /// What this worker, the first of its gateway, has told.
+    /// What this worker, the first of its gateway, has published.
     fn ledger(&mut self) -> Ledger {
         let (mut ledger, mut member) = (Ledger::new(9, self.now_ms), Member::new(1));
         member.collect(self.picker.loads_mut(), vec![]);
@@ -273,7 +273,7 @@ fn an_adapter_counts_as_being_loaded_only_until_an_answer_says_otherwise() {
 
 /// What one worker notes is in its gateway's ledger, in its page, and with that in other gateways' ledgers.
 #[test]
-fn all_workers_of_all_gateways_know_what_one_of_them_was_told() {
+fn all_workers_of_all_gateways_know_what_one_of_them_was_answered() {
     let mut worker = World::new("DEFAULT");
     worker.ask_many(20, "other", |place| place >= 2);
     let mut near = World::new("DEFAULT");
@@ -284,13 +284,13 @@ fn all_workers_of_all_gateways_know_what_one_of_them_was_told() {
     assert!(!near.seen("another").is_disjoint(&[0, 1].into()), "other models are asked for there");
     // Another machine's clock shows another time.
     let page = Page::of(&ledger, &Question::default(), |_| None, worker.now_ms);
-    let told = Page::from_bytes(&page.to_bytes()).unwrap();
+    let published = Page::from_bytes(&page.to_bytes()).unwrap();
     let mut far = World::new("DEFAULT");
     far.now_ms = 7_000_000;
     far.scrape(|_, _| ());
-    let mut heard = Ledger::new(8, far.now_ms);
-    told.by_clock(far.now_ms).notes.into_iter().for_each(|note| heard.note(note, true));
-    far.read(&heard);
+    let mut received = Ledger::new(8, far.now_ms);
+    published.by_clock(far.now_ms).notes.into_iter().for_each(|note| received.note(note, true));
+    far.read(&received);
     assert_eq!(far.seen("other"), half());
     far.now_ms += 1_000;
     far.scrape(|_, _| ());

@@ -1,5 +1,5 @@
 //! Every pick against a plain restatement of who may be picked, what it costs there, and who goes first: while time
-//! passes, requests come and end, and snapshots and peers tell other things.
+//! passes, requests come and end, and snapshots and peers publish other things.
 #![cfg(not(target_family = "wasm"))]
 
 use std::cmp::Reverse;
@@ -224,7 +224,7 @@ fn pause_ms(times: u32) -> u64 {
     if times == 0 { 0 } else { (1_000 << (times - 1).min(10)).min(30_000) }
 }
 
-/// A candidate: its level's place and whether nothing is heard of it, whether the prompt does not belong there, the cost,
+/// A candidate: its level's place and whether nothing is received from it, whether the prompt does not belong there, the cost,
 /// the tie-break, and which it is.
 type Place = ((usize, bool), bool, f32, u32, usize);
 
@@ -434,7 +434,7 @@ impl World {
         self.endpoints.iter().map(level).collect()
     }
 
-    /// The endpoints in order, the fullest first that keeps what is promised. Then, by a full sort: those of the level that is drawn, those that are heard of, then where the
+    /// The endpoints in order, the fullest first that keeps what is promised. Then, by a full sort: those of the level that is drawn, those of which something is received, then where the
     /// prompt belongs, then the cheap ones, then by tie-break.
     fn ranking(&mut self, prompt: &Prompt, promised_ms: Option<u32>) -> Vec<usize> {
         let (now_ms, adapter) = (self.now_ms, self.adapter(&prompt.model));
@@ -447,8 +447,8 @@ impl World {
             eligible.retain(|endpoint| !self.endpoints[*endpoint].lacks(model, now_ms));
         }
         let loading = |endpoint| adapter.map_or(0.0, |adapter| self.adapter_tokens(endpoint, adapter));
-        let (home, found) = self.home(&levels, &eligible, prompt);
-        let unknown = |endpoint| if home == Some(endpoint) { 1.0 - found } else { 1.0 };
+        let (choice, found) = self.rendezvous_choice(&levels, &eligible, prompt);
+        let unknown = |endpoint| if choice == Some(endpoint) { 1.0 - found } else { 1.0 };
         let work =
             |endpoint| self.uncached_tokens(endpoint, prompt) as f32 * unknown(endpoint) + loading(endpoint);
         let least_work = eligible.iter().map(|endpoint| work(*endpoint)).fold(f32::INFINITY, f32::min);
@@ -480,7 +480,12 @@ impl World {
     }
 
     /// Where others are taken to have sent the prompt, and how much of it is taken to be cached there.
-    fn home(&self, levels: &[Option<usize>], eligible: &[usize], prompt: &Prompt) -> (Option<usize>, f32) {
+    fn rendezvous_choice(
+        &self,
+        levels: &[Option<usize>],
+        eligible: &[usize],
+        prompt: &Prompt,
+    ) -> (Option<usize>, f32) {
         let candidates = || (0..self.endpoints.len()).filter(|endpoint| levels[*endpoint].is_some());
         let reading = |endpoint: usize| self.endpoints[endpoint].fresh(self.now_ms);
         let others = |endpoint| reading(endpoint).map_or(0, |reading| reading.external_requests) as f32;
@@ -490,11 +495,11 @@ impl World {
         let known = pool.prefixes().zip(prompt.blocks.as_ref()).filter(|_| all > own);
         let own_block = known.and_then(|(prefixes, blocks)| prefixes.own_block(blocks));
         let endpoints = pool.endpoints().unwrap();
-        let home = own_block.and_then(|own_block| {
+        let choice = own_block.and_then(|own_block| {
             let key = u64::from(u32::from_le_bytes(own_block));
             eligible.iter().copied().max_by_key(|endpoint| mix(key ^ endpoints[*endpoint].address_hash))
         });
-        (home, 0.9 * (all - own) / all.max(1.0))
+        (choice, 0.9 * (all - own) / all.max(1.0))
     }
 
     /// Which of the ranked ones the prompt's first new block belongs to.
@@ -623,7 +628,7 @@ impl World {
         }
     }
 
-    fn heard(&mut self, rows: &[(usize, u32, u32, u64, Option<usize>)]) {
+    fn received(&mut self, rows: &[(usize, u32, u32, u64, Option<usize>)]) {
         let mut sums = Sums::new();
         for known in &mut self.endpoints {
             known.others = InFlight::default();
@@ -729,7 +734,7 @@ impl World {
                 }
             }
             Step::Scraped { pods } => self.scraped(pods),
-            Step::Received { rows } => self.heard(&rows),
+            Step::Received { rows } => self.received(&rows),
         }
     }
 }

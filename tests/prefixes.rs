@@ -28,7 +28,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => (0..8_usize).prop_map(|which| Step::Answered { which }),
         1 => (0..8_usize).prop_map(|which| Step::Dropped { which }),
         2 => (0..3_usize, any_prompt(), any::<bool>())
-            .prop_map(|(endpoint, letters, was_held)| Step::Told { endpoint, letters, was_held }),
+            .prop_map(|(endpoint, letters, was_held)| Step::Reported { endpoint, letters, was_held }),
         1 => (0..3_usize).prop_map(|endpoint| Step::Restarted { endpoint }),
         1 => (0..3_usize).prop_map(|endpoint| Step::Replaced { endpoint }),
         1 => (0..WORKERS).prop_map(|worker| Step::Lost { worker }),
@@ -236,43 +236,43 @@ fn an_endpoint_that_says_twice_that_it_had_nothing_cached_is_believed() {
         }
         let there = documents.into_values().find(|there| there.len() >= 4).unwrap();
         let [first, second, third, fourth, ..] = &there[..] else { unreachable!() };
-        let mut tell = |document: &Value, cached_tokens| {
+        let mut exchange = |document: &Value, cached_tokens| {
             worker.ask(document, Some(cached_tokens));
             [first, second, third, fourth].map(|document| worker.matched_blocks(document))
         };
-        assert_eq!(tell(fourth, 450), [7; 4], "it had nearly all");
+        assert_eq!(exchange(fourth, 450), [7; 4], "it had nearly all");
         assert_eq!(
-            tell(fourth, 0),
+            exchange(fourth, 0),
             [7; 4],
             "that may be this request's own doing, and it has computed it since"
         );
         if is_found_between {
-            assert_eq!(tell(second, 450), [7; 4]);
+            assert_eq!(exchange(second, 450), [7; 4]);
         }
-        assert_eq!(tell(third, 0), expected);
+        assert_eq!(exchange(third, 0), expected);
     }
 }
 
 #[test]
-fn workers_that_tell_each_other_go_by_the_same_prefixes() {
+fn workers_that_exchange_prompts_pick_by_the_same_prefixes() {
     let (mut one, mut other) = (Worker::new(1), Worker::new(2));
     let (endpoint, mut sent) = one.send(&document("one "));
-    let tell = |from: &mut Worker, to: &mut Worker| {
+    let exchange = |from: &mut Worker, to: &mut Worker| {
         from.0.take_events().iter().for_each(|event| to.0.receive(7, event, NOW_MS));
     };
-    tell(&mut one, &mut other);
+    exchange(&mut one, &mut other);
     assert_eq!(other.matched_blocks(&document("one ")), 7, "while it is in flight");
     one.0.answered(&mut sent, 0, None, NOW_MS);
     one.0.end(sent, NOW_MS);
-    tell(&mut one, &mut other);
+    exchange(&mut one, &mut other);
     assert_eq!(
         (other.matched_blocks(&document("one ")), first(&other.pick(&document("one ")))),
         (7, endpoint)
     );
     let (_, failing) = one.send(&document("two "));
-    tell(&mut one, &mut other);
+    exchange(&mut one, &mut other);
     one.0.end(failing, NOW_MS);
-    tell(&mut one, &mut other);
+    exchange(&mut one, &mut other);
     assert_eq!(other.matched_blocks(&document("two ")), 0);
 }
 
@@ -376,7 +376,7 @@ fn a_prompt_for_which_there_is_not_enough_room_is_cut_at_its_end() {
     let fit = BLOCKS_MAX / MAX_PROMPT_BLOCKS;
     assert!((0..fit).all(|number| long.send(number)));
     let left = BLOCKS_MAX % MAX_PROMPT_BLOCKS;
-    assert!(!long.send(fit), "it is told that not all of it fits");
+    assert!(!long.send(fit), "it is reported that not all of it fits");
     assert_eq!((long.matched(fit), long.index.len()), (left, BLOCKS_MAX));
     assert!(!long.send(fit + 1));
     assert_eq!(long.matched(fit + 1), 0);

@@ -147,7 +147,7 @@ fn the_fuller_an_endpoints_kv_cache_the_less_it_is_believed_to_keep_and_full_it_
 }
 
 #[test]
-fn who_gives_way_is_shed_when_nobody_would_keep_its_promise_and_told_when_to_come_again() {
+fn who_gives_way_is_shed_with_retry_after_when_nobody_would_keep_its_promise() {
     let mut world = World::new(&[(50, 0.1), (100, 0.1)], json!({}));
     for (promised_ms, retry_after_s) in [(1_000.0, 3), (3_000.0, 1), (1.0, 4)] {
         let error = world.shed(first_token(promised_ms)).unwrap();

@@ -129,7 +129,7 @@ fn one_that_is_not_picked_makes_no_room() {
 }
 
 #[test]
-fn an_endpoint_of_which_nothing_is_heard_any_more_makes_no_room() {
+fn an_endpoint_that_is_not_scraped_any_more_makes_no_room() {
     let mut picker = picker();
     scraped_late(&mut picker, 50, 900, 1_000);
     check(&mut picker, 1_000, [("Critical", "sent"), ("Standard", "waits"), ("Sheddable", "refused")]);

@@ -57,7 +57,7 @@ fn the_tables_have_every_statistic_with_its_kind_and_labels() {
     assert_eq!(documented(), in_source);
 }
 
-/// So that who knows a histogram's name and unit can tell its sum's; those of tokens were there before.
+/// So that who knows a histogram's name and unit can derive its sum's; those of tokens were there before.
 #[test]
 fn every_histogram_has_a_counter_of_its_sum_with_as_many_labels() {
     let all = documented();

@@ -1,4 +1,4 @@
-//! The command line, and the facts that resources do not tell: each has a default and says here what it is.
+//! The command line, and the facts that resources do not hold: each has a default and says here what it is.
 
 use std::path::PathBuf;
 
@@ -56,7 +56,7 @@ pub struct Options {
     /// The domain of the cluster's Services
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
-    /// The Service whose Envoy cluster is a pool's, where it is not the one that the pool tells: Istio's own for a
+    /// The Service whose Envoy cluster is a pool's, where it is not the one that the pool names: Istio's own for a
     /// pool that Istio knows, otherwise one that selects the same pods, or the one named by the label `app`
     #[arg(long = "service", value_name = "POOL=SERVICE:PORT", value_parser = pool_service)]
     pub services: Vec<PoolService>,

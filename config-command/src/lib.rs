@@ -4,15 +4,15 @@
 //! # The way through
 //!
 //! [`input`] reads YAML, [`resources`] knows the kinds and their fields, [`pools`] finds the Envoy cluster of each pool,
-//! [`models`] makes one list of models of the kinds that tell of models, [`document`] puts the plugin's configuration
-//! together, [`share`] bounds what one namespace may put into it, [`validation`] has the plugin's own parser judge it, and
+//! [`models`] makes one list of models of the kinds that name models, [`document`] puts the plugin's configuration
+//! together, [`share`] bounds what one namespace may put into it, [`validation`] has the plugin's own parser check it, and
 //! [`istio`] fills the templates. For the controller, [`plan`] has whatever is right count whatever else is wrong ([`tolerant`],
 //! [`last_good`]), and [`status`] says what became of each resource.
 //!
 //! # Contract
 //!
 //! - Nothing is given out that the plugin would refuse.
-//! - What is wrong is said by file, kind, name and field path, all of it where it can be told at once.
+//! - What is wrong is said by file, kind, name and field path, all of it where it can be reported at once.
 //! - A field that is not known is warned of, a kind that is not known is passed over with a line.
 //! - The same resources give the same bytes, in whatever order they come.
 //!

@@ -17,7 +17,7 @@ use crate::resources::{EXPERIMENTAL, Identity, Inventory, Model, PoolRef, Rewrit
 /// The kind that a reference to a pool may name.
 const POOL_KIND: &str = "InferencePool";
 
-/// A model, and the resource that tells of it.
+/// A model, and the resource that names it.
 #[derive(Debug)]
 pub struct Published {
     /// The model, its pool by the plugin's name for it.

@@ -64,7 +64,7 @@ pub struct PlannedPool<'a> {
     pub prefill: Option<String>,
 }
 
-/// Finds every pool's Service; pools without one, and those that the plugin could not tell apart, are refused.
+/// Finds every pool's Service; pools without one, and those that the plugin could not distinguish, are refused.
 pub fn plan<'a>(
     inventory: &'a Inventory,
     options: &Options,

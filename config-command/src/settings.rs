@@ -1,4 +1,4 @@
-//! Fields of the plugin's configuration that no resource tells: one document of the same form, from the user.
+//! Fields of the plugin's configuration that no resource holds: one document of the same form, from the user.
 
 use std::path::Path;
 

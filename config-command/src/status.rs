@@ -1,4 +1,4 @@
-//! What each resource is told of what became of it: conditions, by the names of the Gateway API.
+//! The status of each resource: conditions, by the names of the Gateway API.
 
 use crate::findings::{Finding, Severity};
 use serde_json::{Value, json};

@@ -44,7 +44,7 @@ pub fn istio_resources(
         findings.be_strict();
         if let Some(config) = config.filter(|_| !findings.has_errors()) {
             let yaml = istio::resources(&draft, &inventory.routes, &config, options, gateway)?;
-            tell_of_replaced(&current, &replaced, &mut findings);
+            warn_of_replaced(&current, &replaced, &mut findings);
             said.extend(findings.all().cloned());
             return Ok(Outcome { yaml: Some(yaml), findings: said });
         }
@@ -80,7 +80,7 @@ fn mended(
     resources.into_iter().filter_map(mend).collect()
 }
 
-fn tell_of_replaced(resources: &[Resource], replaced: &HashSet<Key>, findings: &mut Findings) {
+fn warn_of_replaced(resources: &[Resource], replaced: &HashSet<Key>, findings: &mut Findings) {
     let replaced = resources.iter().filter(|resource| replaced.contains(&resource.identity.key()));
     replaced.for_each(|resource| {
         findings.warn(&resource.identity, "spec", "counts as it was when it was last right");

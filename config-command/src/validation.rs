@@ -1,7 +1,7 @@
-//! The plugin's own parser judges the document, and its refusals are told by the resource's field instead of the
+//! The plugin's own parser checks the document, and its refusals are reported by the resource's field instead of the
 //! document's.
 //!
-//! The parser stops at the first thing that is wrong. So that all is told at once, the parts are then judged each alone:
+//! The parser stops at the first thing that is wrong. So that all is reported at once, the parts are then checked each alone:
 //! the head, every pool, every model.
 
 use inference_picker::config::{Config, ConfigError};

@@ -1,4 +1,4 @@
-//! What resources are told of what became of them.
+//! The status that resources get.
 
 use inference_picker_config::findings::{Finding, Findings};
 use inference_picker_config::resources::{Inventory, in_document};
@@ -25,7 +25,7 @@ fn status_of(object: &Value, place: Conditions) -> Option<Value> {
 }
 
 #[test]
-fn a_resource_is_told_why_by_field_path_and_for_which_generation() {
+fn a_resources_status_says_why_by_field_path_and_for_which_generation() {
     let status = status_of(&objective(&json!("high"), &json!({})), Conditions::Own).unwrap();
     let accepted = &status["conditions"][0];
     assert_eq!(

@@ -126,7 +126,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Tells resources what became of them. Gives whether all have been told that should be.
+    /// Writes resources' status. Gives whether all have it that should.
     pub async fn write_statuses(&self, objects: &[Value], findings: &[Finding]) -> bool {
         let now = Timestamp::now().round(k8s_openapi::jiff::Unit::Second).unwrap_or_default().to_string();
         let mut due = objects.iter().filter_map(|object| {

@@ -15,7 +15,7 @@ pub struct Watched {
     pub kind: &'static str,
     /// Its name in paths.
     pub plural: &'static str,
-    /// Where its status has conditions, if it is told what became of it.
+    /// Where its status has conditions, if it gets any.
     pub conditions: Option<Conditions>,
 }
 

@@ -1,6 +1,6 @@
 //! Keeps Istio's resources in step with the inference resources of a cluster.
 //!
-//! [`store`] watches, the library works out what there should be and what resources are to be told
+//! [`store`] watches, the library works out what there should be and what status resources are to get
 //! ([`plan`](inference_picker_config::plan), [`status`](inference_picker_config::status)), and [`apply`] writes both; [`lease`]
 //! has one of several controllers work, and [`memory`] has what was last good for the next one; [`serve`] has health and
 //! metrics.

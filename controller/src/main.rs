@@ -169,7 +169,7 @@ impl Controller {
             self.written = Some((plan.texts, Instant::now()));
         }
         memory.write(last_good).await?;
-        // Where no gateway is configured there is nothing to tell.
+        // Where no gateway is configured there is no status to write.
         if targets.is_empty() {
             return Ok(true);
         }

@@ -61,7 +61,7 @@ pub async fn serve(listener: TcpListener, store: Arc<Store>, counters: Arc<Count
         let Ok((connection, _)) = listener.accept().await else { continue };
         let (store, counters) = (Arc::clone(&store), Arc::clone(&counters));
         tokio::spawn(async move {
-            // A client that is too slow is left alone.
+            // A client that is too slow gets no answer.
             let _ = tokio::time::timeout(PATIENCE, answer(connection, &store, &counters)).await;
         });
     }

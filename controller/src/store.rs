@@ -1,4 +1,4 @@
-//! What the API server has, as one watch a kind tells it.
+//! What the API server has, as one watch a kind reports it.
 //!
 //! While it cannot be reached, what is known stays. A kind whose CRD is not there has no resources; it is asked for again
 //! once in a while.

@@ -2,7 +2,7 @@
 //! are made of.
 //!
 //! - [`envoy`] starts an Envoy on a configuration, and talks to it as a client and as an operator.
-//! - [`model_server`] simulates model servers that behave like vLLM where routing can tell.
+//! - [`model_server`] simulates model servers that behave like vLLM as far as routing can see.
 //! - [`real_server`] starts real ones.
 //! - [`peer`] starts other gateways for model servers.
 //! - [`live`] compares picks in real time, behind a real Envoy.

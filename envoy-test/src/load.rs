@@ -80,7 +80,7 @@ impl Seen {
 }
 
 impl Load<'_> {
-    /// Sends while `act` runs, which is told when the load began; then waits for the last answers.
+    /// Sends while `act` runs, which gets the time when the load began; then waits for the last answers.
     pub fn during(&self, act: impl FnOnce(Instant)) -> Seen {
         let stop = AtomicBool::new(false);
         let started_at = Instant::now();

@@ -13,7 +13,7 @@ use crate::envoy::binary::project_root;
 use crate::envoy::{free_address, process_cpu_time_us, process_memory_bytes};
 use crate::real_server::{RealServer, command, wait_until_ready};
 
-/// A program, and how it is told to pick.
+/// A program, and how it is configured to pick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     pub name: &'static str,
@@ -106,7 +106,7 @@ impl RunningPeer {
     /// The processor time that its process used so far, in steps of 10 ms.
     ///
     /// # Errors
-    /// A system that does not tell.
+    /// A system that does not report it.
     pub fn cpu_time_us(&self) -> Result<u64> {
         process_cpu_time_us(self.server.process_id())
     }
@@ -114,7 +114,7 @@ impl RunningPeer {
     /// The memory that its process holds now.
     ///
     /// # Errors
-    /// A system that does not tell.
+    /// A system that does not report it.
     pub fn memory_bytes(&self) -> Result<u64> {
         process_memory_bytes(self.server.process_id())
     }

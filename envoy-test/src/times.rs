@@ -1,4 +1,4 @@
-//! The few figures that tell how long something took.
+//! The few figures that say how long something took.
 
 use std::time::Duration;
 

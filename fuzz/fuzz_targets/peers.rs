@@ -40,11 +40,11 @@ fn check_page(bytes: &[u8]) {
         assert!(written.len() <= bytes.len());
         assert_eq!(Page::from_bytes(&written).map(|again| again.to_bytes()), Some(written));
     }
-    check_told(&asking, outcome.notes, outcome.entries);
+    check_published(&asking, outcome.notes, outcome.entries);
 }
 
 /// A worker that goes by what was published does so without harm.
-fn check_told(asking: &Asking, notes: Vec<inference_picker::load::MissingNote>, entries: Vec<u8>) {
+fn check_published(asking: &Asking, notes: Vec<inference_picker::load::MissingNote>, entries: Vec<u8>) {
     let config = Config::parse(CONFIGURATION.as_bytes()).unwrap();
     let mut picker = Picker::<()>::new(config, fastrand::Rng::with_seed(1));
     let (mut ledger, mut asker, mut worker) = (Ledger::new(OWN, NOW_MS), Member::new(1), Member::new(2));

@@ -52,8 +52,8 @@ fn steps(bytes: &[u8]) -> Vec<Step> {
             6 => Step::Lost { worker: u64::from(rest) % WORKERS },
             7 => Step::Dropped { which: usize::from(rest) },
             8 => Step::Restarted { endpoint },
-            10 => Step::Told { endpoint, letters: letters(rest, pair[0] / 36), was_held: true },
-            11 => Step::Told { endpoint, letters: letters(rest, pair[0] / 36), was_held: false },
+            10 => Step::Reported { endpoint, letters: letters(rest, pair[0] / 36), was_held: true },
+            11 => Step::Reported { endpoint, letters: letters(rest, pair[0] / 36), was_held: false },
             _ => Step::Replaced { endpoint },
         }
     });

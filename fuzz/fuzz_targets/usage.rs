@@ -1,4 +1,4 @@
-//! An answer from a server nobody trusts: what it costs and tells is read the same however it is cut, and what is to be hidden
+//! An answer from a server nobody trusts: what it costs and reports is read the same however it is cut, and what is to be hidden
 //! of it is gone and nothing else; where it is JSON, as a slow reader of whole answers says. Any bytes, and any in a
 //! stream that is right around them.
 #![no_main]

@@ -114,7 +114,7 @@ fn gateways_know_each_other_only_where_they_are_to() {
 }
 
 #[test]
-fn users_are_told_apart_by_a_header_or_by_the_bodys_field() {
+fn users_are_distinguished_by_a_header_or_by_the_bodys_field() {
     let sticky_by = |value: &str| Config::parse(with("stickyBy", value).as_bytes()).unwrap().sticky_by;
     assert_eq!(sticky_by("\"user\""), Some(StickyBy::User));
     assert_eq!(sticky_by("\"header X-User\""), Some(StickyBy::Header("x-user".into())));

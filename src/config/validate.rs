@@ -93,7 +93,7 @@ fn publish(names: Option<Vec<String>>) -> Result<LogFields, ConfigError> {
     })
 }
 
-/// What no single field can tell: whether the fields fit each other.
+/// What no single field can show: whether the fields fit each other.
 fn consistent(config: &Config) -> Result<(), ConfigError> {
     if config.role == Role::Service && config.scrape_by == ScrapeBy::Worker {
         return refuse("scrapeBy", "`worker` leaves the companion service nothing to do; remove one of them");
@@ -472,7 +472,7 @@ fn peers(raw: raw::Peers) -> Result<Peers, ConfigError> {
     Ok(Peers { cluster: raw.cluster, interval_ms })
 }
 
-/// What tells one client from another.
+/// What distinguishes one client from another.
 fn caller(raw: &str, path: &str) -> Result<StickyBy, ConfigError> {
     match raw.split_whitespace().collect::<Vec<_>>()[..] {
         ["user"] => Ok(StickyBy::User),

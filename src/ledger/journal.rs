@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_too_late_is_told_so_and_goes_on() {
+    fn who_comes_too_late_learns_so_and_goes_on() {
         let (mut kept, mut cursor) = (Kept::default(), Cursor::default());
         while kept.journal.number <= CHUNKS_KEPT {
             kept.append(&dropped(1));
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_other_gateways_told_is_not_told_again() {
+    fn what_other_gateways_published_is_not_published_again() {
         let ended = Entry { worker: 4, is_remote: false, event: Event::Ended };
         let remote = Entry { is_remote: true, ..dropped(8) };
         let bytes = [dropped(7), remote, ended.clone()].map(|entry| entry.to_bytes()).concat();

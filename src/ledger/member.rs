@@ -83,7 +83,7 @@ static IDLE: EndpointLoad = EndpointLoad::IDLE;
 const MAX_ADAPTER_ROWS: usize = 4_096;
 
 impl Member {
-    /// A worker that has written nothing yet. `id` tells workers apart, and is to be drawn at random.
+    /// A worker that has written nothing yet. `id` distinguishes workers, and is to be drawn at random.
     pub fn new(id: u64) -> Member {
         Member {
             id,
@@ -98,7 +98,7 @@ impl Member {
         }
     }
 
-    /// Tells this worker from others.
+    /// Distinguishes this worker from others.
     pub fn id(&self) -> u64 {
         self.id
     }

@@ -81,7 +81,7 @@ struct Remote {
 }
 
 impl Ledger {
-    /// An empty one. `gateway` tells gateways apart, and is to be drawn at random.
+    /// An empty one. `gateway` distinguishes gateways, and is to be drawn at random.
     pub fn new(gateway: u64, now_ms: u64) -> Ledger {
         Ledger {
             gateway,
@@ -153,7 +153,7 @@ impl Ledger {
         writer.finish()
     }
 
-    /// Tells this gateway from others.
+    /// Distinguishes this gateway from others.
     pub fn gateway(&self) -> u64 {
         self.gateway
     }

@@ -145,7 +145,7 @@ fn what_a_worker_had_that_has_died_is_gone_in_less_than_two_seconds() {
 }
 
 #[test]
-fn of_a_worker_that_has_ended_the_others_are_told() {
+fn that_a_worker_has_ended_is_published_to_the_others() {
     let mut ledger = Ledger::new(1, 0);
     let [mut dies, mut lives] = [1, 2].map(Worker::new);
     dies.start(0, 100, 0);
@@ -271,7 +271,7 @@ fn what_waits_is_the_sum_of_all_workers() {
 }
 
 #[test]
-fn what_other_gateways_have_is_added_until_it_was_heard_too_long_ago() {
+fn what_other_gateways_have_is_added_until_it_was_received_too_long_ago() {
     let mut ledger = Ledger::new(1, 0);
     let mut worker = Worker::new(1);
     worker.start(0, 10, 0);

@@ -40,7 +40,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn the_last_changes_are_told_and_of_others_that_there_were_some() {
+    fn the_last_changes_are_listed_and_of_others_that_there_were_some() {
         let mut changes = Changes::default();
         for number in 0..3 * MAX_CHANGES {
             assert_eq!(changes.count(), number as u64);

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_this_worker_has_noted_is_told_and_only_for_a_while() {
+    fn only_what_this_worker_has_noted_is_published_and_only_for_a_while() {
         let mut noted = NotedFailures::default();
         noted.note(HERE, failures(5_000, 1));
         noted.receive(LoadId(4), failures(5_000, 1), 5_000);

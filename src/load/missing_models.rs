@@ -113,7 +113,7 @@ impl MissingModels {
     pub fn missing(&mut self, id: LoadId, model: AdapterId, sent_ms: u64, now_ms: u64) -> bool {
         let before = self.noted.get(&(model, id)).map(|noted| noted.missing);
         let before = before.filter(|before| !before.is_forgotten(now_ms) && !before.is_to_come(now_ms));
-        // What was sent before this was noted tells nothing new.
+        // What was sent before this was noted shows nothing new.
         if before.is_some_and(|before| before.is_known() && sent_ms < before.noted_ms) {
             return true;
         }
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_workers_tell_each_other_the_last_holds() {
+    fn of_what_workers_publish_the_last_holds() {
         let (mut one, mut other) = (MissingModels::default(), MissingModels::default());
         let publish = |from: &MissingModels, to: &mut MissingModels, now_ms: u64| {
             from.published(now_ms)

@@ -7,7 +7,7 @@
 //!
 //! Besides, it is known which adapters have requests in flight there, and which had some last: an endpoint loads an adapter
 //! with its first request, which a scrape shows only later, and keeps it, which no scrape shows. From the times of first
-//! outputs follows how fast it computes prompts; until there are some, it is taken to be as fast as those beside it.
+//! outputs follows how fast it computes prompts; until there are some, it is taken to be as fast as the pool's other endpoints.
 //!
 //! A worker counts its own. What all workers have is the [ledger](crate::ledger)'s to sum up, from which [`LoadTracker`] receives
 //! what others have.
@@ -87,7 +87,7 @@ pub struct Speed {
 #[derive(Debug, PartialEq, Eq)]
 pub struct InFlightRequest {
     id: LoadId,
-    /// Tells it from the others that wait there.
+    /// Distinguishes it from the others that wait there.
     number: u64,
     sent_ms: u64,
     load: RequestLoad,
@@ -570,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_output_tells_that_those_ahead_are_done_whose_outputs_are_not_seen() {
+    fn a_first_output_shows_that_those_ahead_are_done_whose_outputs_are_not_seen() {
         let mut tracker = LoadTracker::default();
         let id = tracker.id(address(1));
         let unseen = tracker.start(id, RequestLoad { streamed: false, ..request_load(10_000, None) }, 0);

@@ -1,12 +1,12 @@
 //! The adapters that were last used at an endpoint.
 //!
-//! A model server tells only of adapters whose requests have not ended. One that nobody asks for any more stays loaded
+//! A model server reports only adapters whose requests have not ended. One that nobody asks for any more stays loaded
 //! until its slot is needed by another, and the one used longest ago goes first: so of the adapters that were used last,
 //! as many as there are slots are there.
 
 use super::AdapterId;
 
-/// Adapters that are told apart on one endpoint; an endpoint holds fewer at a time.
+/// Adapters that are distinguished on one endpoint; an endpoint holds fewer at a time.
 pub(super) const MAX_ADAPTERS: usize = 64;
 
 /// See the module's documentation.

@@ -195,7 +195,7 @@ impl TrackedEndpoint {
         number
     }
 
-    /// A prompt is done with. Where that was seen, it tells how fast the endpoint is; and that those ahead of it are done,
+    /// A prompt is done with. Where that was seen, it shows how fast the endpoint is; and that those ahead of it are done,
     /// too, whose outputs are not seen.
     pub fn first_output(&mut self, number: u64, seen: bool, now_ms: u64) {
         let (own, all) = (self.own, self.in_flight());

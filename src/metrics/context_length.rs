@@ -1,4 +1,4 @@
-//! How many tokens a prompt and its answer may have at a server whose metrics do not tell, read from its list of models.
+//! How many tokens a prompt and its answer may have at a server whose metrics do not report it, read from its list of models.
 //!
 //! | server | where in the list of `GET /v1/models` |
 //! |---|---|
@@ -29,7 +29,7 @@ struct Meta {
     n_ctx: Option<u32>,
 }
 
-/// The longest context of a list's models, in tokens. `None` if it tells none, or is no list: cut off at [`MAX_LIST_BYTES`],
+/// The longest context of a list's models, in tokens. `None` if it reports none, or is no list: cut off at [`MAX_LIST_BYTES`],
 /// or another server's.
 pub fn read_context_tokens(list: &[u8]) -> Option<u32> {
     let list: List = serde_json::from_slice(list).ok()?;
@@ -44,7 +44,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn real_servers_tell_their_context() {
+    fn real_servers_report_their_context() {
         let vllm = include_str!("../../tests/fixtures/vllm-0.32/models.http");
         let llama_cpp = include_str!("../../tests/fixtures/llama.cpp-0.3.36/models.http");
         for exchange in [vllm, llama_cpp] {

@@ -1,6 +1,6 @@
 //! The Prometheus text format and OpenMetrics', borrowed from the page and read only as far as asked.
 //!
-//! [`lines`] finds lines, [`after_name`] tells whether a line is a sample of a given metric, and only then does
+//! [`lines`] finds lines, [`after_name`] says whether a line is a sample of a given metric, and only then does
 //! [`Sample::parse`] look at labels and value. Most lines of a page are of no interest, so most lines cost one
 //! search for a line feed. There are three outcomes: a sample, `None` for a malformed line, the end of the page.
 //!
@@ -35,13 +35,13 @@ pub fn lines(page: &[u8], is_wanted: impl Fn(&[u8]) -> bool) -> impl Iterator<It
     })
 }
 
-/// The family whose type this comment tells.
+/// The family whose type this comment declares.
 fn family(comment: &[u8]) -> Option<&[u8]> {
     let text = comment.strip_prefix(b"# TYPE ")?;
     text.split(|byte| matches!(byte, b' ' | b'\t')).next().filter(|name| !name.is_empty())
 }
 
-/// Where the next line begins that tells of a family. Other `#` are comments, or stand in labels' values.
+/// Where the next line begins that declares a family's type. Other `#` are comments, or stand in labels' values.
 fn next_family(text: &[u8]) -> usize {
     let begins = |place: &usize| {
         let (before, line) = text.split_at_checked(*place).unwrap_or_default();

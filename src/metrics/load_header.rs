@@ -1,4 +1,4 @@
-//! What a server tells of its load with an answer: the header of ORCA, the Open Request Cost Aggregation, in its text form.
+//! The load that a server reports with an answer: the header of ORCA, the Open Request Cost Aggregation, in its text form.
 //! vLLM sends it with answers that are not streamed, where the request asks for it:
 //!
 //! ```text
@@ -9,28 +9,29 @@
 pub const LOAD_FORMAT_HEADER: &str = "endpoint-load-metrics-format";
 /// Its value for the form that is read here.
 pub const LOAD_FORMAT: &str = "TEXT";
-/// The header of an answer that tells it.
+/// The header of an answer that reports it.
 pub const LOAD_HEADER: &str = "endpoint-load-metrics";
 
-/// The load that an answer tells.
+/// The load that an answer reports.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ReportedLoad {
     /// Requests queued.
     pub waiting: u32,
-    /// Share of the KV cache in use, 0..=1; 0 where it is not told.
+    /// Share of the KV cache in use, 0..=1; 0 where it is not reported.
     pub kv_cache_utilization: f32,
 }
 
-/// Reads the header's value. `None` where it is in another form, or does not tell the queue.
+/// Reads the header's value. `None` where it is in another form, or does not report the queue.
 pub fn read_load(value: &[u8]) -> Option<ReportedLoad> {
     let text = std::str::from_utf8(value).ok()?.strip_prefix(LOAD_FORMAT)?.strip_prefix(' ')?;
-    let told = |name: &str| {
+    let reported = |name: &str| {
         let mut pairs = text.split(',').filter_map(|pair| pair.split_once('='));
-        let (_, value) = pairs.find(|(told, _)| told.trim().strip_prefix("named_metrics.") == Some(name))?;
+        let (_, value) =
+            pairs.find(|(metric, _)| metric.trim().strip_prefix("named_metrics.") == Some(name))?;
         value.trim().parse::<f64>().ok().filter(|value| *value >= 0.0 && value.is_finite())
     };
-    let waiting = told("num_requests_waiting").filter(|waiting| *waiting <= f64::from(u32::MAX))?;
-    let share = told("kv_cache_usage_perc").unwrap_or(0.0);
+    let waiting = reported("num_requests_waiting").filter(|waiting| *waiting <= f64::from(u32::MAX))?;
+    let share = reported("kv_cache_usage_perc").unwrap_or(0.0);
     Some(ReportedLoad { waiting: waiting as u32, kv_cache_utilization: share.min(1.0) as f32 })
 }
 
@@ -41,10 +42,10 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
-    fn the_text_form_tells_the_queue_and_the_cache_and_other_values_tell_nothing() {
-        let check = |value: &[u8], told: Option<(u32, f32)>| {
+    fn the_text_form_reports_the_queue_and_the_cache_and_other_values_report_nothing() {
+        let check = |value: &[u8], reported: Option<(u32, f32)>| {
             let read = read_load(value).map(|load| (load.waiting, load.kv_cache_utilization));
-            assert_eq!(read, told, "{}", String::from_utf8_lossy(value));
+            assert_eq!(read, reported, "{}", String::from_utf8_lossy(value));
         };
         check(
             b"TEXT named_metrics.num_requests_waiting=7.0, named_metrics.kv_cache_usage_perc=0.25",

@@ -5,7 +5,7 @@
 //!
 //! The parts: `gzip` inflates, `exposition` knows the text format, `model_server` is the one table of names, `reader` adds up
 //! what the table selects. `load_header` reads what a
-//! server tells with an answer, `context_length` what it tells with its list of models.
+//! server reports with an answer, `context_length` what it reports with its list of models.
 //!
 //! A page may be gzip, and may have the OpenMetrics form: what of that is not asked for comes where a server offers nothing
 //! else.
@@ -50,13 +50,13 @@ pub struct EndpointMetrics {
     /// Share of the KV cache in use where the next request goes, 0..=1. `None` if the server has no such metric or an
     /// engine's value is negative or not finite; a value above 1 counts as 1.
     pub kv_cache_utilization: Option<f32>,
-    /// `None` if the server does not serve LoRA adapters or does not tell.
+    /// `None` if the server does not serve LoRA adapters or does not report them.
     pub lora: Option<LoraState>,
     /// The base model's name, as the server labels its queue. `None` if it does not.
     pub base_model: Option<String>,
-    /// `None` if the server does not tell.
+    /// `None` if the server does not report it.
     pub cache: Option<CacheConfig>,
-    /// Tokens that a prompt and its answer may have, where the page tells, or else the list of models. `None` if neither does.
+    /// Tokens that a prompt and its answer may have, where the page reports it, or else the list of models. `None` if neither does.
     pub context_tokens: Option<u32>,
     /// Tokens looked up in the prefix cache since the server started: those of prompts.
     pub prefix_cache_queries: Option<f64>,
@@ -65,7 +65,7 @@ pub struct EndpointMetrics {
     /// Numbers that change while the server works, added up: tokens computed and generated, and what it has of them. Of no
     /// unit, to be compared with the last. `None` if it prints none.
     pub activity: Option<f64>,
-    /// Whether it says that it takes no requests now: it sleeps, all its engines do. Only vLLM tells.
+    /// Whether it says that it takes no requests now: it sleeps, all its engines do. Only vLLM reports it.
     pub is_resting: bool,
 }
 

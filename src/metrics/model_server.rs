@@ -29,7 +29,7 @@ pub enum ModelServer {
     Lmdeploy,
 }
 
-/// What a series tells.
+/// What a series means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metric {
     /// Requests queued.
@@ -120,7 +120,7 @@ const SGLANG: &[Series] = &[
     named(PrefixCacheQueries, "sglang:prompt_tokens_total"),
     named(PrefixCacheHits, "sglang:cached_tokens_total"),
     named(LoraSlots, "sglang:lora_pool_slots_total"),
-    // The slots whose adapters run, whatever its name says; those that are merely occupied are not told.
+    // The slots whose adapters run, whatever its name says; those that are merely occupied are not reported.
     named(LoraSlotsInUse, "sglang:lora_pool_slots_used"),
     named(Activity, "sglang:generation_tokens_total"),
     named(Activity, "sglang:num_used_tokens"),
@@ -189,7 +189,7 @@ impl ModelServer {
         }
     }
 
-    /// Whether its list of models tells how long its context is, and its page does not.
+    /// Whether its list of models reports how long its context is, and its page does not.
     pub fn lists_context(self) -> bool {
         matches!(self, Self::Vllm | Self::LlamaCpp)
     }
@@ -204,7 +204,7 @@ impl ModelServer {
         matches!(self, Self::Sglang | Self::TensorrtLlm)
     }
 
-    /// The label that tells its engines apart, which share the requests (data parallelism). Samples that are alike in it are
+    /// The label that distinguishes its engines, which share the requests (data parallelism). Samples that are alike in it are
     /// of several ranks that work on the same requests, and each prints them again: SGLang's ranks (tensor, pipeline, context
     /// and expert parallel) do so with `--enable-metrics-for-all-schedulers`.
     pub(super) fn engine_label(self) -> Option<&'static str> {

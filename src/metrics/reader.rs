@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_sglang_tells_the_cache_and_what_was_found_in_it() {
+    fn a_page_of_sglang_reports_the_cache_and_its_hits() {
         let metrics = read(ModelServer::Sglang, page_of!("sglang-0.5.23/metrics_after_traffic.txt")).unwrap();
         let expected = EndpointMetrics {
             // 2,784 of the tokens that are not available can be dropped: they are not in use.
@@ -529,8 +529,8 @@ vllm_ttft_sum 1.5
     fn every_server_is_read_by_its_own_names() {
         let read_as = |server, page: &str, kv_cache_utilization| {
             let metrics = read(server, page.as_bytes()).unwrap();
-            let told = (metrics.waiting, metrics.running, metrics.kv_cache_utilization);
-            assert_eq!(told, (3, 4, kv_cache_utilization), "{page}");
+            let read = (metrics.waiting, metrics.running, metrics.kv_cache_utilization);
+            assert_eq!(read, (3, 4, kv_cache_utilization), "{page}");
         };
         read_as(
             ModelServer::Vllm,
@@ -571,7 +571,7 @@ vllm_ttft_sum 1.5
     }
 
     #[test]
-    fn a_cache_is_as_large_as_its_blocks_where_these_are_told() {
+    fn a_cache_is_as_large_as_its_blocks_where_these_are_reported() {
         let cache = |server, page: &str| read(server, page.as_bytes()).unwrap().cache;
         let expected = Some(CacheConfig { block_size_tokens: 32, capacity_tokens: 3_200 });
         let trtllm = "trtllm_num_requests_waiting 3\ntrtllm_num_requests_running 4\n\
@@ -667,8 +667,8 @@ vllm_ttft_sum 1.5
         };
         let check = |server, engines: &[(u32, u32, f64)], expected: (u32, u32, Option<f32>)| {
             let metrics = read(server, page(server, engines).as_bytes()).unwrap();
-            let told = (metrics.engines, metrics.next_queue, metrics.kv_cache_utilization);
-            assert_eq!(told, expected, "{server:?} {engines:?}");
+            let read = (metrics.engines, metrics.next_queue, metrics.kv_cache_utilization);
+            assert_eq!(read, expected, "{server:?} {engines:?}");
         };
         check(ModelServer::Vllm, &[(3, 1, 0.5)], (1, 3, Some(0.5)));
         check(ModelServer::Vllm, &[(9, 9, 1.0), (0, 1, 0.25)], (2, 0, Some(0.25)));

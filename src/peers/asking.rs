@@ -116,7 +116,7 @@ impl Asking {
         Outcome { entries, notes, news }
     }
 
-    /// What all other gateways have in flight that are still heard of. One that is listed at two addresses counts once.
+    /// What all other gateways have in flight that were received recently. One that is listed at two addresses counts once.
     pub fn sums(&self, now_ms: u64) -> Sums {
         let mut counted: Vec<u64> = Vec::new();
         let mut sums = Sums::new();
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_that_fails_is_told_of_once_and_asked_less_often() {
+    fn a_gateway_that_fails_is_reported_once_and_asked_less_often() {
         let mut asking = asking(1);
         let fail = |asking: &mut Asking, now_ms| {
             asked(asking, now_ms);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_all_gateways_have_in_flight_is_added_up_while_they_are_heard() {
+    fn what_all_gateways_have_in_flight_is_added_up_while_they_answer() {
         let mut asking = asking(3);
         assert_eq!(receive(&mut asking, 1, &page(7, 2, 1), 5_000).entries, b"entries");
         receive(&mut asking, 2, &page(8, 3, 1), 6_000);

@@ -16,7 +16,7 @@ const MAX_JOURNAL_BYTES: usize = 2 << 20;
 /// What the workers of one gateway have published.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
-    /// Tells it from other gateways.
+    /// Distinguishes it from other gateways.
     pub gateway: u64,
     /// What the gateway's clock showed: all times in the page are by that clock, which is not the reader's.
     pub now_ms: u64,
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_is_what_is_read() {
+    fn what_is_published_is_what_is_read() {
         let read = Page::from_bytes(&page().to_bytes()).unwrap();
         assert_eq!(read, page());
         let load = read.sums.get(EndpointKey::of(address())).unwrap();
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_is_not_told_again_nor_what_came_before_the_first_question() {
+    fn what_was_published_is_not_published_again_nor_what_came_before_the_first_question() {
         let ledger = ledger();
         for question in [
             Question::of_read(9, ledger.journal().end()),

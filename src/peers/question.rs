@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_was_not_heard() {
+    fn what_is_not_understood_was_not_received() {
         for query in ["", ":", "zz:1:2", "7", "7:1", "7:1:x", "7:-1:1", "7:1:2:3"] {
             let path = format!("/inference-picker/exchange?read={query}");
             assert_eq!(Question::from_path(path.as_bytes()), Some(Question::default()), "{query}");

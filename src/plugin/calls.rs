@@ -6,7 +6,7 @@ use crate::header_pairs::HeaderPairs;
 use crate::log_fields::{LogField, LogFields};
 use crate::scrape::ScrapeFailure;
 
-/// All headers; none where the host does not tell.
+/// All headers; none where the host does not give them.
 pub fn headers_of(which: Headers) -> HeaderPairs {
     host::headers(which).unwrap_or_default()
 }

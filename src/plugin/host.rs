@@ -156,7 +156,7 @@ fn returned(import: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> HostResult<
     }
 }
 
-/// Writes one line to Envoy's log. A host that cannot log cannot be told so either.
+/// Writes one line to Envoy's log. A host that cannot log cannot report that either.
 pub fn log(level: LogLevel, message: &str) {
     let _ = unsafe { imports::proxy_log(level as u32, message.as_ptr(), message.len()) };
 }

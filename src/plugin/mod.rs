@@ -39,7 +39,7 @@ use self::ticks::{BUSY_TICK_MS, Ticks};
 use self::worker::Worker;
 use crate::config::{self, Config};
 
-/// The filter state that tells the second pass of an internal redirect what the first has decided.
+/// The filter state that hands the second pass of an internal redirect what the first has decided.
 const FIRST_PASS: &str = "llm_first_pass";
 
 proxy_wasm::main! {{

@@ -68,7 +68,7 @@ impl EnvoyReply {
     }
 }
 
-/// Announces an error object in place of Envoy's text; how long it is, only the text's end tells.
+/// Announces an error object in place of Envoy's text; how long it is, only the text's end shows.
 pub fn announce_error() {
     warn("content-type", host::set_header(Headers::Response, "content-type", "application/json"));
     warn("content-length", host::remove_header(Headers::Response, "content-length"));

@@ -19,7 +19,7 @@ use crate::metrics::{MAX_LIST_BYTES, MAX_PAGE_BYTES, MODELS_PATH};
 use crate::pool::Discovered;
 use crate::scrape::{Budget, Demand, News, Schedule, ScrapeFailure, Scraper};
 
-/// The companion service: it scrapes, and knows the workers' loads so that it can tell theirs from others'.
+/// The companion service: it scrapes, and knows the workers' loads so that it can separate theirs from others'.
 pub struct Service {
     scraping: Scraping,
     exchange: Exchange,
@@ -377,7 +377,7 @@ impl PoolScraping {
         is_mine
     }
 
-    /// Tells workers what was scraped, if they have not been told; the time that has taken, in microseconds.
+    /// Publishes to workers what was scraped, if that is still due; the time that has taken, in microseconds.
     fn publish(&mut self, exchange: &mut Exchange, loads: &mut LoadTracker, now_ms: u64) -> u64 {
         let started_us = host::now_us();
         let Some(snapshot) = self.scraper.take_snapshot() else { return 0 };

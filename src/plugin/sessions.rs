@@ -62,7 +62,7 @@ impl Conversations {
     }
 }
 
-/// Forgets what an endpoint has stored whose server was started anew. What a session had cached there its own count tells.
+/// Forgets what an endpoint has stored whose server was started anew. What a session had cached there its own count shows.
 pub fn forget(address: SocketAddr) -> Forgotten {
     Table::forget(&BucketsOf { by: KnownBy::Stored, secret: 0 }, EndpointKey::of(address))
 }

@@ -18,7 +18,7 @@ const LANES: usize = 4;
 /// The place of one that is absent.
 const ABSENT: u32 = u32::MAX;
 
-/// Prompt tokens taken for a queued request of another gateway, whose size nobody tells: a typical chat turn.
+/// Prompt tokens taken for a queued request of another gateway, whose size nobody reports: a typical chat turn.
 pub const EXTERNAL_PROMPT_TOKENS: u64 = 512;
 
 /// Prompt tokens of this gateway that may wait at an endpoint whose server has computed nothing yet, as at any other: half a second
@@ -59,7 +59,7 @@ pub struct Lanes {
     pub waiting: f32x4,
     /// How fast prompts are computed there, in tokens a millisecond; above zero.
     pub prefill_tokens_per_ms: f32x4,
-    /// Share of the KV cache in use, 0..=1; 0 where metrics do not tell.
+    /// Share of the KV cache in use, 0..=1; 0 where metrics do not report it.
     pub kv_cache_utilization: f32x4,
     /// How long an answer's token takes there, in milliseconds; 0 where none was seen.
     pub per_token_ms: f32x4,
@@ -159,16 +159,16 @@ pub struct Part {
 }
 
 impl Part {
-    /// Of something that there is for each quad, that of this part.
-    pub fn of<'a, T>(&self, for_each_quad: &'a [T]) -> &'a [T] {
-        for_each_quad.get(self.start..self.end).unwrap_or_default()
+    /// Of vectors with a lane for each endpoint, those of this part.
+    pub fn of<'a, T>(&self, vectors: &'a [T]) -> &'a [T] {
+        vectors.get(self.start..self.end).unwrap_or_default()
     }
 }
 
-/// Where a candidate is: its quad and its lane there.
+/// Where a candidate is: its vector and its lane there.
 #[derive(Debug, Clone, Copy)]
 struct Row {
-    quad: usize,
+    vector: usize,
     lane: usize,
     freshness: Freshness,
 }
@@ -178,7 +178,7 @@ struct Row {
 #[derive(Debug, Default)]
 pub struct Candidates {
     /// Whether those that scrapes show to be there come before the others of their level.
-    heard_first: bool,
+    known_first: bool,
     lanes: Vec<Lanes>,
     parts: Vec<Part>,
     levels: Levels,
@@ -200,7 +200,7 @@ struct Made {
 impl Candidates {
     /// None yet, of a pool with this strategy.
     pub(super) fn new(strategy: RoutingStrategy) -> Candidates {
-        Candidates { heard_first: strategy.uses_metrics(), ..Candidates::default() }
+        Candidates { known_first: strategy.uses_metrics(), ..Candidates::default() }
     }
 
     /// All of them.
@@ -221,19 +221,19 @@ impl Candidates {
         first.chain(self.parts.iter().filter(move |part| part.level != drawn))
     }
 
-    /// Of something that there is for each quad, writes that of the endpoint at this place of the pool's list.
-    pub fn write(&self, for_each_quad: &mut [f32x4], place: usize, value: f32) {
+    /// Of vectors with a lane for each endpoint, writes that of the endpoint at this place of the pool's list.
+    pub fn write(&self, vectors: &mut [f32x4], place: usize, value: f32) {
         if let Some(row) = self.row(place)
-            && let Some(quad) = for_each_quad.get_mut(row.quad)
+            && let Some(vector) = vectors.get_mut(row.vector)
         {
-            set(quad.as_mut_array(), row.lane, value);
+            set(vector.as_mut_array(), row.lane, value);
         }
     }
 
-    /// Of something that there is for each quad, that of the endpoint at this place of the pool's list, if it may be picked.
-    pub fn read(&self, for_each_quad: &[f32x4], place: usize) -> Option<f32> {
+    /// Of vectors with a lane for each endpoint, that of the endpoint at this place of the pool's list, if it may be picked.
+    pub fn read(&self, vectors: &[f32x4], place: usize) -> Option<f32> {
         let row = self.row(place)?;
-        for_each_quad.get(row.quad)?.to_array().get(row.lane).copied()
+        vectors.get(row.vector)?.to_array().get(row.lane).copied()
     }
 
     /// How fresh the metrics are of the endpoint at this place of the pool's list, if it may be picked.
@@ -248,8 +248,8 @@ impl Candidates {
 
     /// The place of the level of the endpoint at this place of the pool's list, if it may be picked.
     pub(super) fn level(&self, place: usize) -> Option<usize> {
-        let quad = self.row(place)?.quad;
-        Some(self.parts.iter().find(|part| (part.start..part.end).contains(&quad))?.level)
+        let vector = self.row(place)?.vector;
+        Some(self.parts.iter().find(|part| (part.start..part.end).contains(&vector))?.level)
     }
 
     fn row(&self, place: usize) -> Option<Row> {
@@ -261,7 +261,7 @@ impl Candidates {
         self.made = None;
     }
 
-    /// Brings the list up to date; `place` tells where in the pool's list the endpoint of a load is, `levels` who may be picked.
+    /// Brings the list up to date; `place` gives where in the pool's list the endpoint of a load is, `levels` who may be picked.
     pub(super) fn update(
         &mut self,
         endpoints: &[Endpoint],
@@ -304,8 +304,8 @@ impl Candidates {
             }
         }
         eligible.sort_unstable();
-        let heard_first = self.heard_first;
-        let part_of = |one: &(usize, Freshness, usize)| (one.0, heard_first && one.1.is_known());
+        let known_first = self.known_first;
+        let part_of = |one: &(usize, Freshness, usize)| (one.0, known_first && one.1.is_known());
         for part in eligible.chunk_by(|one, next| part_of(one) == part_of(next)) {
             self.add_part(part);
         }
@@ -328,20 +328,20 @@ impl Candidates {
     }
 
     fn add(&mut self, lane: usize, place: usize, freshness: Freshness) {
-        let row = self.lanes.len().checked_sub(1).map(|quad| Row { quad, lane, freshness });
-        if let (Some(slot), Some(quad)) = (self.rows.get_mut(place), self.lanes.last_mut()) {
+        let row = self.lanes.len().checked_sub(1).map(|vector| Row { vector, lane, freshness });
+        if let (Some(slot), Some(lanes)) = (self.rows.get_mut(place), self.lanes.last_mut()) {
             *slot = row;
-            set(quad.places.as_mut_array(), lane, place as u32);
+            set(lanes.places.as_mut_array(), lane, place as u32);
         }
     }
 
     /// Takes over the load of the endpoint at this place.
     fn load(&mut self, place: usize, endpoints: &[Endpoint], loads: &LoadTracker) {
-        let Some(Row { quad, lane, freshness }) = self.row(place) else { return };
-        if let (Some(quad), Some(endpoint)) = (self.lanes.get_mut(quad), endpoints.get(place)) {
+        let Some(Row { vector, lane, freshness }) = self.row(place) else { return };
+        if let (Some(lanes), Some(endpoint)) = (self.lanes.get_mut(vector), endpoints.get(place)) {
             let load_id = endpoint.load_id;
             let external = endpoint.external(freshness);
-            quad.load(lane, loads.in_flight(load_id), loads.speed(load_id), external);
+            lanes.load(lane, loads.in_flight(load_id), loads.speed(load_id), external);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The endpoints of a cluster as Envoy's admin lists them (`GET /clusters?format=json`).
 //!
-//! The form is Envoy's `envoy.admin.v3.Clusters` message in JSON. Only what tells an endpoint's address, health and priority
+//! The form is Envoy's `envoy.admin.v3.Clusters` message in JSON. Only what holds an endpoint's address, health and priority
 //! is read. Envoy 1.36 lists every cluster whatever filter it was asked for; so the cluster is found by name.
 //!
 //! A host can be named in a pick if it is an `ip:port`, or an address inside Envoy (an internal listener's, as ambient

@@ -31,7 +31,7 @@ pub enum Freshness {
 }
 
 impl Freshness {
-    /// Whether it was heard of within the limit: it is picked as if there were no others but those.
+    /// Whether it was scraped within the limit: it is picked as if there were no others but those.
     pub fn is_known(self) -> bool {
         self != Freshness::Stale
     }
@@ -50,7 +50,7 @@ pub enum AdapterResidency {
     NoSlot,
 }
 
-/// What only a scrape can tell of an endpoint's load.
+/// What only a scrape can report of an endpoint's load.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct ExternalLoad {
     /// Queued requests that this gateway did not send.
@@ -59,7 +59,7 @@ pub(super) struct ExternalLoad {
     pub requests: u32,
     /// Whether its server has computed nothing yet.
     pub is_unproven: bool,
-    /// Share of the KV cache in use, 0..=1; 0 where metrics do not tell.
+    /// Share of the KV cache in use, 0..=1; 0 where metrics do not report it.
     pub kv_cache_utilization: f32,
 }
 
@@ -109,8 +109,8 @@ pub struct Endpoint {
     /// When it last answered a request of this worker.
     answered_ms: Option<u64>,
     reading: Option<Reading>,
-    /// What its last answer told of the load of others, and when.
-    told: Option<(ExternalLoad, u64)>,
+    /// What its last answer reported of the load of others, and when.
+    reported: Option<(ExternalLoad, u64)>,
     adapters: Vec<AdapterId>,
     /// By how many of this worker's requests each of its engines has more than when it was last scraped, or fewer, where they name
     /// them.
@@ -141,7 +141,7 @@ impl Endpoint {
             failures_noted_ms: 0,
             answered_ms: None,
             reading: None,
-            told: None,
+            reported: None,
             adapters: Vec::new(),
             rank_changes: Vec::new(),
             has_restarted: false,
@@ -174,31 +174,32 @@ impl Endpoint {
         self.reading.as_ref()
     }
 
-    /// What its last good scrape said of the load that others are, if that can be believed; else what an answer told; else that
+    /// What its last good scrape said of the load that others are, if that can be believed; else what an answer reported; else that
     /// there is none.
     pub(super) fn external(&self, freshness: Freshness) -> ExternalLoad {
         let believed = self.reading().filter(|_| freshness == Freshness::Fresh);
-        let told = || self.told.map_or(ExternalLoad::default(), |(external, _)| external);
-        believed.map_or_else(told, ExternalLoad::of)
+        let reported = || self.reported.map_or(ExternalLoad::default(), |(external, _)| external);
+        believed.map_or_else(reported, ExternalLoad::of)
     }
 
-    /// An answer tells its load, where this gateway has so much in flight there. How many run there it does not tell.
-    pub(super) fn load_reported(&mut self, told: ReportedLoad, in_flight: InFlight, now_ms: u64) {
-        let waiting = told.waiting.saturating_sub(in_flight.waiting);
+    /// An answer reports its load, where this gateway has so much in flight there. How many run there it does not report.
+    pub(super) fn load_reported(&mut self, reported: ReportedLoad, in_flight: InFlight, now_ms: u64) {
+        let waiting = reported.waiting.saturating_sub(in_flight.waiting);
         let external = ExternalLoad {
             waiting,
             requests: waiting,
-            kv_cache_utilization: told.kv_cache_utilization,
+            kv_cache_utilization: reported.kv_cache_utilization,
             ..ExternalLoad::default()
         };
-        self.told = Some((external, now_ms));
+        self.reported = Some((external, now_ms));
     }
 
-    /// Forgets what an answer told so long ago; whether there was any.
+    /// Forgets what an answer reported so long ago; whether there was any.
     pub(super) fn forget_reported(&mut self, stale_after_ms: u64, now_ms: u64) -> bool {
-        let is_stale = self.told.is_some_and(|(_, told_ms)| now_ms.abs_diff(told_ms) >= stale_after_ms);
+        let is_stale =
+            self.reported.is_some_and(|(_, reported_ms)| now_ms.abs_diff(reported_ms) >= stale_after_ms);
         if is_stale {
-            self.told = None;
+            self.reported = None;
         }
         is_stale
     }
@@ -261,15 +262,15 @@ impl Endpoint {
     }
 
     /// Takes over what another worker has noted of its failures, if that is news.
-    pub(super) fn receive_failures(&mut self, heard: Failures, max_consecutive_failures: u32) {
-        if heard.noted_ms < self.failures_noted_ms {
+    pub(super) fn receive_failures(&mut self, received: Failures, max_consecutive_failures: u32) {
+        if received.noted_ms < self.failures_noted_ms {
             return;
         }
-        self.failures_noted_ms = heard.noted_ms;
-        self.request_failures = heard.requests;
-        self.broken_answers = heard.answers;
+        self.failures_noted_ms = received.noted_ms;
+        self.request_failures = received.requests;
+        self.broken_answers = received.answers;
         self.failed_model = None;
-        self.rest(heard.noted_ms, max_consecutive_failures);
+        self.rest(received.noted_ms, max_consecutive_failures);
     }
 
     /// Of the failures of either kind those that are more: an output says nothing of answers that break off behind it.
@@ -277,7 +278,7 @@ impl Endpoint {
         self.request_failures.max(self.broken_answers)
     }
 
-    /// Until when it is a candidate or none, and its metrics are fresh or stale, as at `now_ms`, if nothing is heard of it.
+    /// Until when it is a candidate or none, and its metrics are fresh or stale, as at `now_ms`, if nothing is received from it.
     pub(super) fn standing_until_ms(&self, now_ms: u64, limits: Limits) -> u64 {
         let stale_after_ms = limits.metrics_stale_after_ms;
         let received_ms =
@@ -291,24 +292,24 @@ impl Endpoint {
         ahead.min().unwrap_or(u64::MAX)
     }
 
-    /// Tokens its KV cache has room for, if its metrics tell.
+    /// Tokens its KV cache has room for, if its metrics report it.
     pub fn cache_capacity_tokens(&self) -> Option<u64> {
         let cache = self.reading()?.metrics.cache.as_ref()?;
         (cache.capacity_tokens > 0).then_some(cache.capacity_tokens)
     }
 
-    /// Tokens that a prompt and its answer may have there, if its metrics tell; that does not grow stale.
+    /// Tokens that a prompt and its answer may have there, if its metrics report it; that does not grow stale.
     pub fn context_tokens(&self) -> Option<u32> {
         self.reading()?.metrics.context_tokens.filter(|tokens| *tokens > 0)
     }
 
-    /// Tokens in one block of its prefix cache; 1 where its metrics do not tell.
+    /// Tokens in one block of its prefix cache; 1 where its metrics do not report it.
     pub fn cache_block_tokens(&self) -> u32 {
         let cache = self.reading().and_then(|reading| reading.metrics.cache.as_ref());
         cache.map_or(1, |cache| cache.block_size_tokens).max(1)
     }
 
-    /// How many tokens its cache has turned over since it was started, as far as its metrics tell: those that were computed, and
+    /// How many tokens its cache has turned over since it was started, as far as its metrics show: those that were computed, and
     /// [`REVIVED_SHARE`] of those that were found.
     fn turned_over(&self) -> Option<u64> {
         let metrics = &self.reading()?.metrics;
@@ -317,16 +318,17 @@ impl Endpoint {
         Some((computed + found * REVIVED_SHARE) as u64)
     }
 
-    /// The low bits of the same; 0 where its metrics do not tell.
+    /// The low bits of the same; 0 where its metrics do not report it.
     pub fn turnover_tokens(&self) -> u32 {
         self.turned_over().unwrap_or(0) as u32
     }
 
     /// Whether its cache has turned over as much as it has room for since its count was this, so that nothing of before is left
-    /// there; not, where its metrics do not tell.
+    /// there; not, where its metrics do not report it.
     pub fn has_turned_over_since(&self, turnover_tokens: u32) -> bool {
-        let told = self.turned_over().zip(self.cache_capacity_tokens());
-        told.is_some_and(|(now, capacity)| u64::from((now as u32).wrapping_sub(turnover_tokens)) >= capacity)
+        let reported = self.turned_over().zip(self.cache_capacity_tokens());
+        reported
+            .is_some_and(|(now, capacity)| u64::from((now as u32).wrapping_sub(turnover_tokens)) >= capacity)
     }
 
     /// When its server has started anew, in milliseconds, if it has since the last time this was asked.
@@ -354,7 +356,7 @@ impl Endpoint {
             self.adapters.iter().copied().chain(loads.adapters(self.load_id)).collect();
         running.sort_unstable();
         running.dedup();
-        // One that tells of no adapters beside others that do may yet load its first.
+        // One that reports no adapters beside others that do may yet load its first.
         let Some(lora) = self.lora() else { return AdapterResidency::FreeSlot };
         // Of adapters that the server does not name, at most one for each of others' requests runs.
         let unnamed = self.reading().map_or(0, |reading| reading.external_requests as usize);
@@ -378,7 +380,7 @@ impl Endpoint {
     /// Requests queued there, as far as can be known: those of the last scrape, and those that this gateway has sent
     /// since; where there was no queue, one in `BATCHED_OF_ONE_QUEUED` of them, because most go straight into the
     /// batch. Several engines share them. Those that have left the queue since are seen at the next scrape. Where metrics
-    /// cannot be read all of this gateway's are as if sent since. `None` where nothing was heard of it.
+    /// cannot be read all of this gateway's are as if sent since. `None` where nothing was received from it.
     pub fn queue_depth(&self, in_flight: InFlight, now_ms: u64, stale_after_ms: u64) -> Option<u32> {
         let reading = match self.freshness(now_ms, stale_after_ms) {
             Freshness::Fresh => self.reading()?,
@@ -439,7 +441,7 @@ impl Endpoint {
         was_silent && now_ms.saturating_sub(sent_ms) >= TELLING_SILENCE_MS
     }
 
-    /// A request for this model was retried elsewhere, which does not tell why: it failed, or the model is missing. As long as
+    /// A request for this model was retried elsewhere, which does not show why: it failed, or the model is missing. As long as
     /// other models' do not fail as well, it is taken for missing from `max_consecutive_failures` on; whether it is.
     pub fn request_passed_over(
         &mut self,
@@ -515,7 +517,7 @@ impl Endpoint {
             self.lora().iter().flat_map(|lora| &lora.adapters).map(|name| AdapterId::of(name)).collect();
     }
 
-    /// What it last told of adapters, if it serves any.
+    /// What it last reported of adapters, if it serves any.
     pub(super) fn lora(&self) -> Option<&LoraState> {
         self.reading.as_ref()?.metrics.lora.as_ref()
     }
@@ -560,12 +562,13 @@ mod tests {
     #[test]
     fn a_kv_cache_cannot_be_used_by_less_than_nothing_or_more_than_all() {
         let mut endpoint = endpoint();
-        for (told, believed) in
+        for (reported, believed) in
             [(0.25, 0.25), (1.0, 1.0), (1.5, 0.0), (-1.0, 0.0), (f32::INFINITY, 0.0), (f32::NAN, 0.0)]
         {
-            let metrics = EndpointMetrics { kv_cache_utilization: Some(told), ..EndpointMetrics::default() };
+            let metrics =
+                EndpointMetrics { kv_cache_utilization: Some(reported), ..EndpointMetrics::default() };
             endpoint.set_reading(Some(reading(metrics)));
-            assert_eq!(endpoint.external(Freshness::Fresh).kv_cache_utilization, believed, "{told}");
+            assert_eq!(endpoint.external(Freshness::Fresh).kv_cache_utilization, believed, "{reported}");
         }
     }
 

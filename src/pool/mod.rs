@@ -55,7 +55,7 @@ pub struct Pool {
     failed_prompts: FailedPrompts,
     /// Those whose answers broke off.
     broken_prompts: FailedPrompts,
-    /// What has changed of endpoints' failures, and was not taken yet to be told to others.
+    /// What has changed of endpoints' failures, and was not taken yet to be published to others.
     failures: Vec<(LoadId, Failures)>,
     discovered: bool,
     /// Whether Envoy makes no difference between the endpoints but by their health.
@@ -68,9 +68,9 @@ pub struct Pool {
     names_ranks: bool,
     /// Between two scrapes of an endpoint, in milliseconds, by the scraper's word.
     interval_ms: u64,
-    /// Whether the scraper has told something since that was last asked.
+    /// Whether the scraper has published something since that was last asked.
     has_received: bool,
-    /// Whether any endpoint tells of adapters.
+    /// Whether any endpoint reports adapters.
     serves_adapters: bool,
     known_adapters: HashSet<AdapterId>,
     /// The endpoints' base models, by the ids that adapters of their names would have.
@@ -360,17 +360,17 @@ impl Pool {
         Some(noted)
     }
 
-    /// Takes out what has changed of endpoints' failures in a row, to be told to others.
+    /// Takes out what has changed of endpoints' failures in a row, to be published to others.
     pub fn take_failures(&mut self) -> Vec<(LoadId, Failures)> {
         std::mem::take(&mut self.failures)
     }
 
     /// Takes over what another worker has noted of failures, where the endpoint is one of this pool's.
-    pub fn receive_failures(&mut self, load_id: LoadId, heard: Failures, max_consecutive_failures: u32) {
+    pub fn receive_failures(&mut self, load_id: LoadId, received: Failures, max_consecutive_failures: u32) {
         let place = self.place(load_id);
         let endpoint = place.and_then(|place| self.endpoints.as_mut()?.get_mut(place));
         if let Some(endpoint) = endpoint {
-            endpoint.receive_failures(heard, max_consecutive_failures);
+            endpoint.receive_failures(received, max_consecutive_failures);
             self.candidates.outdate();
         }
     }
@@ -394,7 +394,7 @@ impl Pool {
         (self.serves_adapters && is_one).then_some(adapter)
     }
 
-    /// Whether an endpoint's metrics name this model, as its base model or as an adapter. A name that nobody has heard of,
+    /// Whether an endpoint's metrics name this model, as its base model or as an adapter. A name that nobody knows,
     /// as clients send them, costs no look at every endpoint.
     pub fn names(&self, model: &str) -> bool {
         let id = AdapterId::of(model);
@@ -434,12 +434,20 @@ impl Pool {
         changed
     }
 
-    /// An answer of the endpoint of this load tells what it has to do; it counts from when the answer's request has ended.
-    pub fn load_reported(&mut self, load_id: LoadId, told: ReportedLoad, loads: &LoadTracker, now_ms: u64) {
-        self.note(load_id, now_ms, |endpoint| endpoint.load_reported(told, loads.in_flight(load_id), now_ms));
+    /// An answer of the endpoint of this load reports what it has to do; it counts from when the answer's request has ended.
+    pub fn load_reported(
+        &mut self,
+        load_id: LoadId,
+        reported: ReportedLoad,
+        loads: &LoadTracker,
+        now_ms: u64,
+    ) {
+        self.note(load_id, now_ms, |endpoint| {
+            endpoint.load_reported(reported, loads.in_flight(load_id), now_ms)
+        });
     }
 
-    /// Forgets what answers told so long ago.
+    /// Forgets what answers reported so long ago.
     pub fn forget_reported(&mut self, stale_after_ms: u64, now_ms: u64) {
         let forget = |endpoint: &mut Endpoint| endpoint.forget_reported(stale_after_ms, now_ms);
         let forgotten = self.endpoints.iter_mut().flatten().map(forget).filter(|forgot| *forgot).count();
@@ -448,7 +456,7 @@ impl Pool {
         }
     }
 
-    /// Whether the scraper has told something since that was last asked.
+    /// Whether the scraper has published something since that was last asked.
     pub fn take_received(&mut self) -> bool {
         std::mem::take(&mut self.has_received)
     }
@@ -553,18 +561,18 @@ impl Pool {
 /// How long prompts may be.
 #[derive(Debug, Default, Clone, Copy)]
 struct Contexts {
-    /// The least that an endpoint takes, if any tells.
+    /// The least that an endpoint takes, if any reports it.
     shortest_tokens: Option<u32>,
-    /// The most that one takes, if there are some and all tell.
+    /// The most that one takes, if there are some and all report it.
     longest_tokens: Option<u32>,
 }
 
 impl Contexts {
     fn of(endpoints: &[Endpoint]) -> Contexts {
-        let told = endpoints.iter().map(Endpoint::context_tokens);
-        let all: Option<Vec<u32>> = told.clone().collect();
+        let reported = endpoints.iter().map(Endpoint::context_tokens);
+        let all: Option<Vec<u32>> = reported.clone().collect();
         Contexts {
-            shortest_tokens: told.flatten().min(),
+            shortest_tokens: reported.flatten().min(),
             longest_tokens: all.and_then(|tokens| tokens.into_iter().max()),
         }
     }

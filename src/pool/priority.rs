@@ -13,7 +13,7 @@
 //! healthy ones.
 //!
 //! Two things are not as in Envoy. There is no panic: as long as one host is healthy, none is picked that is not.
-//! And a cluster's own `overprovisioning_factor` is not known, because Envoy's admin does not tell it.
+//! And a cluster's own `overprovisioning_factor` is not known, because Envoy's admin does not report it.
 
 /// What a priority is worth beyond its hosts, in percent: Envoy's default.
 const OVERPROVISIONING_PERCENT: u32 = 140;

@@ -15,10 +15,10 @@ use twox_hash::XxHash64;
 /// see little more of what is shared, and cost more to keep.
 pub const BLOCK_BYTES: usize = 256;
 
-/// Blocks of a prompt that are told apart: a mebibyte of text, more than models read. What follows is as if it were new.
+/// Blocks of a prompt that are distinguished: a mebibyte of text, more than models read. What follows is as if it were new.
 pub const MAX_PROMPT_BLOCKS: usize = 4_096;
 
-/// Half of a block's chained hash, the least significant byte first: as workers tell each other.
+/// Half of a block's chained hash, the least significant byte first: as workers publish it.
 pub type BlockHash = [u8; 4];
 
 /// The blocks of one prompt.
@@ -31,7 +31,7 @@ pub struct PromptBlocks {
 }
 
 impl PromptBlocks {
-    /// Whether there is more of the prompt than blocks are told apart.
+    /// Whether there is more of the prompt than blocks are distinguished.
     pub fn is_cut(&self) -> bool {
         self.bytes >= (MAX_PROMPT_BLOCKS + 1) * BLOCK_BYTES
     }

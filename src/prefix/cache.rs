@@ -1,4 +1,4 @@
-//! What one endpoint's KV cache holds, as far as can be told from what was sent there; and what it is about to hold.
+//! What one endpoint's KV cache holds, as far as can be known from what was sent there; and what it is about to hold.
 //!
 //! Segments by last use, as servers keep their blocks: of the one unused for longest the last blocks leave first. Segments
 //! of one prompt are used from the last to the first, so none ever outlives one it continues; and what was not used as a
@@ -138,7 +138,7 @@ impl Cache {
     /// the cache.
     pub fn record_miss(&mut self, trees: &mut Trees, last: Use) {
         if last.is_after(self.newest_use) {
-            // Told of the cache before this one: the endpoint had left.
+            // Reported of the cache before this one: the endpoint had left.
             return;
         }
         let doubted = self.doubted.replace(last);
@@ -182,7 +182,7 @@ impl Cache {
     }
 
     /// Joins the segment with which a prompt ended, of which all was used just now, to the one before if there is no reason to
-    /// tell them apart.
+    /// distinguish them.
     fn join(&mut self, trees: &mut Trees, place: u32) {
         let Some(segment) = trees.get(place).filter(|segment| segment.dependents == 0) else { return };
         let (parent, tokens) = (segment.parent, segment.tokens);

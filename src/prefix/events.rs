@@ -126,12 +126,12 @@ fn read_sent(number: u64, ip: impl Into<IpAddr>, rest: &[u8]) -> Option<PromptEv
 
 /// What has happened at a worker and was not published yet, in the order in which it happened.
 #[derive(Debug, Default)]
-pub struct Untold {
+pub struct Unpublished {
     events: Vec<PromptEvent<'static>>,
     blocks: usize,
 }
 
-impl Untold {
+impl Unpublished {
     /// Adds an event, if there is room for it; of a prompt, as much of its start as there is room for.
     pub fn push(&mut self, mut event: PromptEvent<'static>) {
         let room = MAX_UNPUBLISHED_BLOCKS.saturating_sub(self.blocks);
@@ -214,22 +214,22 @@ mod tests {
 
     #[test]
     fn what_is_taken_is_what_has_happened_since() {
-        let mut untold = Untold::default();
-        assert_eq!(untold.take(), []);
+        let mut unpublished = Unpublished::default();
+        assert_eq!(unpublished.take(), []);
         for _ in 0..3 {
-            untold.push(sent(2));
-            untold.push(PromptEvent::Dropped { number: 7 });
-            assert_eq!(untold.take(), [sent(2), PromptEvent::Dropped { number: 7 }]);
+            unpublished.push(sent(2));
+            unpublished.push(PromptEvent::Dropped { number: 7 });
+            assert_eq!(unpublished.take(), [sent(2), PromptEvent::Dropped { number: 7 }]);
         }
-        assert_eq!(untold.take(), []);
+        assert_eq!(unpublished.take(), []);
     }
 
     #[test]
-    fn no_more_waits_to_be_told_than_the_limit() {
-        let mut untold = Untold::default();
+    fn no_more_waits_to_be_published_than_the_limit() {
+        let mut unpublished = Unpublished::default();
         for _ in 0..5 {
-            untold.push(sent(MAX_UNPUBLISHED_BLOCKS - 7));
+            unpublished.push(sent(MAX_UNPUBLISHED_BLOCKS - 7));
         }
-        assert_eq!(untold.take(), [sent(MAX_UNPUBLISHED_BLOCKS - 7), sent(7)], "cut at the end");
+        assert_eq!(unpublished.take(), [sent(MAX_UNPUBLISHED_BLOCKS - 7), sent(7)], "cut at the end");
     }
 }

@@ -3,14 +3,14 @@
 use super::cache::Held;
 use crate::load::LoadId;
 
-/// Time in milliseconds after which a prompt of which nothing was heard is dropped: longer than answers take, so its worker
-/// is gone, or what it told was lost.
+/// Time in milliseconds after which a prompt of which nothing was received is dropped: longer than answers take, so its worker
+/// is gone, or what it published was lost.
 const EXPIRES_AFTER_MS: u64 = 600_000;
 
 /// A prompt, by the worker that sent it and the worker's number for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PromptKey {
-    /// Tells workers apart.
+    /// Distinguishes workers.
     pub worker: u64,
     /// The worker's number for the prompt.
     pub number: u64,

@@ -122,7 +122,7 @@ impl PrefixIndex {
         let cut_blocks = hashes.len() - held.blocks;
         let prompt = PromptInFlight { load_id: id, held, cut_blocks, block_tokens, sent_ms: now_ms };
         if let Some(before) = self.prompts.insert(key, prompt) {
-            // Numbers are not used again, but who tells of them may be anybody.
+            // Numbers are not used again, but who publishes them may be anybody.
             self.change(before.load_id, |cache, trees| cache.dropped(trees, before.held));
         }
         cut_blocks == 0
@@ -143,12 +143,12 @@ impl PrefixIndex {
         self.change(prompt.load_id, |cache, trees| cache.dropped(trees, prompt.held));
     }
 
-    /// Nothing more will be heard of the prompts that a worker has in flight.
+    /// Nothing more will be received of the prompts that a worker has in flight.
     pub fn drop_prompts_of(&mut self, worker: u64) {
         self.drop_where(|key, _| key.worker == worker);
     }
 
-    /// What was told of the prompts that workers other than this one have in flight was lost.
+    /// What was published of the prompts that workers other than this one have in flight was lost.
     pub fn drop_prompts_of_others(&mut self, worker: u64) {
         self.drop_where(|key, _| key.worker != worker);
     }
@@ -160,7 +160,7 @@ impl PrefixIndex {
         }
     }
 
-    /// An endpoint has told whether it held what was matched. If it did not, and has told so before, then it holds
+    /// An endpoint has reported whether it held what was matched. If it did not, and has reported so before, then it holds
     /// nothing that was last used before that.
     pub fn correct(&mut self, id: LoadId, matched: Match, was_held: bool) {
         let Some(last) = matched.last_use else { return };
@@ -175,7 +175,7 @@ impl PrefixIndex {
         self.change(id, Cache::clear);
     }
 
-    /// Drops prompts of which nothing was heard for too long.
+    /// Drops prompts of which nothing was received for too long.
     pub fn expire(&mut self, now_ms: u64) {
         self.drop_where(|_, prompt| prompt.is_expired(now_ms));
     }

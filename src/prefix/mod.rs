@@ -2,7 +2,7 @@
 //!
 //! A prompt is cut into blocks of fixed size, each known by a hash over itself and all before it ([`PromptBlocks`]), so
 //! that two prompts share as many hashes as they share of their start. For each endpoint is kept which blocks its KV
-//! cache holds, as far as can be told from what was sent there ([`PrefixIndex`]); workers tell each other where they send
+//! cache holds, as far as can be known from what was sent there ([`PrefixIndex`]); workers publish to each other where they send
 //! what ([`PromptEvent`]).
 //!
 //! It deliberately knows neither tokens nor templates: blocks are bytes of the prompt's text, and a share of the bytes
@@ -19,6 +19,6 @@ mod starts;
 mod trees;
 
 pub use blocks::{BLOCK_BYTES, BlockHash, BlockHasher, MAX_PROMPT_BLOCKS, PromptBlocks};
-pub use events::{MAX_UNPUBLISHED_BLOCKS, PromptEvent, Untold};
+pub use events::{MAX_UNPUBLISHED_BLOCKS, PromptEvent, Unpublished};
 pub use in_flight::PromptKey;
 pub use index::{Match, PrefixIndex};

@@ -21,7 +21,7 @@ const HOST_FACTOR: f64 = 2.5;
 /// What a scrape is taken to cost until that has been measured, in microseconds.
 const GUESSED_COST_US: f64 = 100.0;
 
-/// The share of the budget that endpoints without requests have: of them there is little to hear.
+/// The share of the budget that endpoints without requests have: of them there is little to learn.
 const IDLE_SHARE: f64 = 0.25;
 
 /// The share of the budget that writing snapshots may take.
@@ -91,7 +91,7 @@ impl Budget {
         self.spent_us += us as f64;
     }
 
-    /// So long of what is told to [`Budget::spend`] went into asking for pages, to which the host's part is to be added.
+    /// So long of what is passed to [`Budget::spend`] went into asking for pages, to which the host's part is to be added.
     pub fn asked(&mut self, us: u64) {
         self.spent_us += us as f64 * (HOST_FACTOR - 1.0);
     }
@@ -130,14 +130,14 @@ impl Budget {
         now_ms >= self.next_snapshot_ms || self.next_snapshot_ms - now_ms > MAX_SNAPSHOT_PAUSE_MS
     }
 
-    /// Writing snapshots has taken the plugin so long, which is also to be told to [`Budget::spend`].
+    /// Writing snapshots has taken the plugin so long, which is also to be passed to [`Budget::spend`].
     pub fn snapshot_written(&mut self, us: u64, now_ms: u64) {
         let pause_ms = us as f64 * 1e3 / (SNAPSHOT_SHARE * self.us_per_s);
         self.next_snapshot_ms = now_ms + (pause_ms as u64).min(MAX_SNAPSHOT_PAUSE_MS);
     }
 }
 
-/// The longest between two snapshots while there is something to tell, in milliseconds.
+/// The longest between two snapshots while there is something to publish, in milliseconds.
 const MAX_SNAPSHOT_PAUSE_MS: u64 = 1_000;
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! When an endpoint is asked for its list of models, which tells how long its context is.
+//! When an endpoint is asked for its list of models, which reports how long its context is.
 //!
 //! Once it has answered a scrape, and then seldom: a context changes only with a server's start. That is noticed by scrapes
 //! that had no answer before, and by counters that fall; what neither shows is found out after [`ASK_AGAIN_MS`].
 
-/// How long what an endpoint has told counts without being asked for again, in milliseconds.
+/// How long what an endpoint has reported counts without being asked for again, in milliseconds.
 const ASK_AGAIN_MS: u64 = 600_000;
 
-/// How long until an endpoint is asked again that has not told, in milliseconds.
+/// How long until an endpoint is asked again that has not reported it, in milliseconds.
 const RETRY_MS: u64 = 60_000;
 
 /// What is known of one endpoint's context, and when that is asked for.
@@ -17,7 +17,7 @@ pub struct ContextLength {
 }
 
 impl ContextLength {
-    /// What it has told last, in tokens.
+    /// What it has reported last, in tokens.
     pub fn tokens(&self) -> Option<u32> {
         self.tokens
     }
@@ -32,7 +32,7 @@ impl ContextLength {
         is_due
     }
 
-    /// What its list tells; `None` if it gave no list that tells it. What it has told before counts until then.
+    /// What its list reports; `None` if it gave no list that reports it. What it has reported before counts until then.
     pub fn answered(&mut self, tokens: Option<u32>) {
         self.tokens = tokens.or(self.tokens);
     }

@@ -1,4 +1,4 @@
-//! What one gateway tells another of a conversation. Its bytes, with numbers in little-endian order:
+//! What one gateway publishes of a conversation. Its bytes, with numbers in little-endian order:
 //!
 //! ```text
 //! 0 for something stored, 1 for a session | key: 8 bytes | endpoint: 8 | tokens: 4 | turned over: 4
@@ -14,7 +14,7 @@ const SESSION: u8 = 1;
 pub struct Note {
     /// By what it is known.
     pub by: KnownBy,
-    /// Where it was served; when is not told, as gateways have clocks of their own.
+    /// Where it was served; when is not published, as gateways have clocks of their own.
     pub entry: Entry,
 }
 

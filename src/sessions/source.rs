@@ -1,6 +1,6 @@
 //! Where the name of a session may be: in headers, cookies, or fields of the body, in an order of preference.
 //!
-//! A name is told from others by a digest of it, so that one of any length costs the same.
+//! A name is distinguished from others by a digest of it, so that one of any length costs the same.
 
 use crate::hash::digest;
 use crate::header_pairs::HeaderPairs;
@@ -61,7 +61,7 @@ impl Field {
 pub struct Name {
     /// The place of the source where it was found.
     order: usize,
-    /// Tells it from others.
+    /// Distinguishes it from others.
     pub digest: u64,
 }
 
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn long_names_are_told_apart_by_both_ends() {
+    fn long_names_are_distinguished_by_both_ends() {
         let long = |end: &str| format!("{}{end}", "a".repeat(4_096));
         check(&[("x-session-id", &long("b"))], "", Some(&long("b")));
         assert_ne!(digest(long("b").as_bytes()), digest(long("c").as_bytes()));

@@ -1,5 +1,5 @@
 //! The token that a client holds in place of an entry in a table: it leads back to an endpoint in gateways that know nothing of
-//! each other, and tells its holder nothing.
+//! each other, and shows its holder nothing.
 //!
 //! ```text
 //! token  = hexadecimal of: nonce (16 bytes) | sealed (18) | tag (16)
@@ -74,7 +74,7 @@ impl TokenKey {
     }
 }
 
-/// Whether both are the same, in a time that does not tell where they differ.
+/// Whether both are the same, in a time that does not show where they differ.
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.iter().zip(other).fold(0, |all, (one, other)| all | (one ^ other)) == 0
 }
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_tells_nothing_of_its_endpoint() {
+    fn a_token_reveals_nothing_of_its_endpoint() {
         let [endpoint, ..] = endpoints();
         let tokens: Vec<String> =
             (0..100).map(|nonce| key().seal("p", endpoint, nonce << 64).unwrap()).collect();

@@ -58,11 +58,11 @@ pub enum Statistic {
     ModelsMissing,
     /// Answers that did not come to their end.
     AnswersCutShort,
-    /// Answers that came to their end and did not tell their usage.
+    /// Answers that came to their end and did not report their usage.
     AnswersWithoutUsage,
     /// Answers that were compressed, and not read.
     AnswersEncoded,
-    /// What the answers that were cut short or told no usage had of output beyond what they reported, in events.
+    /// What the answers that were cut short or reported no usage had of output beyond what they reported, in events.
     EstimatedCompletionTokens,
     /// Scrapes that have ended.
     Scrapes,

@@ -23,7 +23,7 @@ pub(super) struct Contender {
     pub place: u32,
 }
 
-/// The first [`MAX_RANKED`] in order, by insertion, of those whose cost has an end. One comparison tells of each four whether any is
+/// The first [`MAX_RANKED`] in order, by insertion, of those whose cost has an end. One comparison shows of each four whether any is
 /// among them, and tie-breaks are drawn only for those that cost no more.
 pub(super) fn best(lanes: &[Lanes], costs: &[f32x4], draw: u32) -> Vec<Contender> {
     let mut best = Vec::with_capacity(MAX_RANKED + 1);

@@ -21,7 +21,7 @@ const BALANCE: f64 = 1.25;
 /// Requests of which an engine runs so many beside each other that none notices the others.
 const FEW: f64 = 4.0;
 
-/// Blocks by which prompts are told apart that name no session: 4 KB, about a thousand tokens. Fewer are often a system prompt
+/// Blocks by which prompts are distinguished that name no session: 4 KB, about a thousand tokens. Fewer are often a system prompt
 /// that all have, and with more the turns of one conversation differ.
 const KEY_BLOCKS: usize = 16;
 

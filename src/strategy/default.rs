@@ -25,7 +25,7 @@
 //!
 //! What this gateway has in flight is known at once and exactly; scraped numbers are as of a step that has ended, so they
 //! serve only for what the gateway cannot know: the requests of others, the KV cache, the adapters. An endpoint without fresh
-//! metrics is judged by this gateway's own numbers alone. If it answers scrapes all the same (with an error, or with what is
+//! metrics is ranked by this gateway's own numbers alone. If it answers scrapes all the same (with an error, or with what is
 //! no page) it is one like the others; if it does not, it is ranked behind them.
 
 use wide::f32x4;
@@ -44,7 +44,7 @@ const RELOADING_TOKENS: f32 = 2.0 * LOADING_TOKENS;
 /// What it costs where all slots are in use: the request waits until all answers for another adapter have ended.
 const NO_SLOT_TOKENS: f32 = 8_192.0;
 
-/// What a request in flight costs those beside it, in prompt tokens: a few milliseconds over its answer. Anything from 8 to
+/// What a request in flight costs the endpoint's others, in prompt tokens: a few milliseconds over its answer. Anything from 8 to
 /// 64 is about as good.
 const DECODE_TOKENS: f32 = 32.0;
 

@@ -6,7 +6,7 @@ use wide::f32x4;
 
 use crate::pool::Lanes;
 
-/// Requests in flight; those of others, which only metrics tell of, do not count.
+/// Requests in flight; those of others, which only metrics report, do not count.
 pub(super) fn cost(lanes: &Lanes) -> f32x4 {
     lanes.own_requests
 }

@@ -12,7 +12,7 @@ pub mod prefix_cache;
 mod promise;
 mod rendezvous;
 mod round_robin;
-mod shared_home;
+mod shared_prompts;
 
 use wide::f32x4;
 
@@ -118,7 +118,7 @@ fn passed_over(pool: &Pool, loads: &LoadTracker, demand: Demand<'_>, now_ms: u64
     if passed_over.len() < pool.candidates().count() { passed_over } else { lacking }
 }
 
-/// All by which candidates are judged for a request.
+/// All by which candidates are ranked for a request.
 struct Scorer<'a, 'b> {
     strategy: RoutingStrategy,
     pool: &'a Pool,
@@ -257,16 +257,16 @@ impl<'a> Scorer<'a, '_> {
                 }
             }
             work.first_new = blocks.hashes.get(most_matched).copied();
-            self.expect_at_home(&mut work, prefixes, blocks);
+            self.expect_at_rendezvous_choice(&mut work, prefixes, blocks);
         } else if let Some(visited) = self.demand.visited.filter(|visited| visited.tokens > 0) {
             self.set_work(&mut work, visited.place, 0, 0.0);
         }
         work
     }
 
-    /// Where there are requests of others, a part of the prompt is taken to be cached at its home.
-    fn expect_at_home(&self, work: &mut Work, prefixes: &PrefixIndex, blocks: &PromptBlocks) {
-        let found_share = shared_home::found_share(self.pool.candidates().lanes());
+    /// Where there are requests of others, a part of the prompt is taken to be cached at its rendezvous choice.
+    fn expect_at_rendezvous_choice(&self, work: &mut Work, prefixes: &PrefixIndex, blocks: &PromptBlocks) {
+        let found_share = shared_prompts::found_share(self.pool.candidates().lanes());
         if found_share == 0.0 {
             return;
         }
@@ -274,9 +274,10 @@ impl<'a> Scorer<'a, '_> {
             self.pool.candidates().freshness(place).is_some() && !self.passed_over.contains(&place)
         };
         let own_block = prefixes.own_block(blocks);
-        let home = own_block.and_then(|own_block| shared_home::home(self.pool, own_block, may_be_picked));
+        let choice = own_block
+            .and_then(|own_block| shared_prompts::rendezvous_choice(self.pool, own_block, may_be_picked));
         let endpoints = self.pool.endpoints().unwrap_or_default();
-        if let Some((place, endpoint)) = home.and_then(|place| Some((place, endpoints.get(place)?))) {
+        if let Some((place, endpoint)) = choice.and_then(|place| Some((place, endpoints.get(place)?))) {
             let matched = prefixes.matched(endpoint.load_id, blocks);
             self.set_work(work, place, matched.blocks, found_share);
         }

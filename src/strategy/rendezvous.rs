@@ -10,7 +10,7 @@
 //!        with DEFAULT, drawn at random for each request of a session
 //! ```
 //!
-//! With blocks it is bounded-load consistent hashing: workers and gateways that have not told each other yet send what begins
+//! With blocks it is bounded-load consistent hashing: workers and gateways that have not published to each other yet send what begins
 //! alike to the same endpoint, and few prompts move when an endpoint comes or goes. Sessions begin at random, as a session's
 //! name is not to decide that; without the slack all would begin where prompts seem to be computed a little faster, and fill
 //! that endpoint's cache.

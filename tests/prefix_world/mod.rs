@@ -34,8 +34,8 @@ pub enum Step {
     Dropped {
         which: usize,
     },
-    /// An answer tells whether the endpoint held what such a prompt was matched with there.
-    Told {
+    /// An answer reports whether the endpoint held what such a prompt was matched with there.
+    Reported {
         endpoint: usize,
         letters: Vec<u8>,
         was_held: bool,
@@ -60,7 +60,7 @@ pub struct World {
     in_flight: Vec<(PromptKey, usize, PromptBlocks)>,
     /// With the number of the last answer to a prompt with it.
     answered: HashMap<(usize, BlockHash), u64>,
-    /// By endpoint, the number of what it has told that it does not hold.
+    /// By endpoint, the number of what it has reported that it does not hold.
     doubted: HashMap<usize, u64>,
     /// Whether the index has room for all blocks, so that it never forgets one by itself.
     has_room: bool,
@@ -108,14 +108,14 @@ impl World {
                 let number = self.numbers;
                 self.answered.extend(blocks.hashes.iter().map(|hash| ((endpoint, *hash), number)));
             }
-            Step::Told { endpoint, letters, was_held } => {
+            Step::Reported { endpoint, letters, was_held } => {
                 let (id, blocks) = (self.ids[endpoint], prompt(&letters));
                 let last = self.naive_match(endpoint, &blocks).checked_sub(1).map(|last| blocks.hashes[last]);
                 let matched = self.index.matched(id, &blocks);
                 self.index.correct(id, matched, was_held);
                 let number = last.and_then(|hash| self.answered.get(&(endpoint, hash)).copied());
                 if let Some(number) = number.filter(|_| self.has_room) {
-                    self.told(endpoint, number, was_held);
+                    self.reported(endpoint, number, was_held);
                 }
             }
             Step::Dropped { which } => {
@@ -143,7 +143,7 @@ impl World {
         }
     }
 
-    fn told(&mut self, endpoint: usize, number: u64, was_held: bool) {
+    fn reported(&mut self, endpoint: usize, number: u64, was_held: bool) {
         let doubted = self.doubted.get(&endpoint).copied();
         if was_held {
             self.doubted.retain(|known, doubted| *known != endpoint || number > *doubted);
@@ -239,7 +239,7 @@ impl Tight {
                 self.index.forget(self.id);
                 self.listed.clear();
             }
-            Step::Told { .. } | Step::Lost { .. } | Step::Replaced { .. } => {}
+            Step::Reported { .. } | Step::Lost { .. } | Step::Replaced { .. } => {}
         }
     }
 

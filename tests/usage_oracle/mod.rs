@@ -47,10 +47,10 @@ pub fn read(format: AnswerFormat, pieces: impl IntoIterator<Item = impl AsRef<[u
         assert_eq!(answer.push(piece, false), piece);
     }
     assert!(answer.push(b"", true).is_empty());
-    told(&answer)
+    reported(&answer)
 }
 
-fn told(answer: &AnswerReader) -> Account {
+fn reported(answer: &AnswerReader) -> Account {
     Account {
         usage: answer.usage(),
         output_events: answer.output_events(),
@@ -72,7 +72,7 @@ pub fn hide(pieces: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Vec<u8> {
     }
     rewritten.extend_from_slice(&answer.push(b"", true));
     untouched.push(b"", true);
-    assert_eq!(told(&answer), told(&untouched));
+    assert_eq!(reported(&answer), reported(&untouched));
     rewritten
 }
 
@@ -128,7 +128,7 @@ pub fn visible(answer: &[u8]) -> Option<Vec<Line>> {
             finished = None;
         }
         for line in event {
-            is_forced |= matches!(&line, Line::Document(document) if tells_with_output(document));
+            is_forced |= matches!(&line, Line::Document(document) if reports_with_output(document));
             if matches!(&line, Line::Document(document) if has_finish_reason(document, |_| true)) {
                 finished = Some(visible.len());
             }
@@ -138,8 +138,8 @@ pub fn visible(answer: &[u8]) -> Option<Vec<Line>> {
     Some(visible)
 }
 
-/// Whether the usage stands in an event with choices, as only those have it who tell it to everybody.
-fn tells_with_output(document: &Json) -> bool {
+/// Whether the usage stands in an event with choices, as only those have it who report it to everybody.
+fn reports_with_output(document: &Json) -> bool {
     let any = |name: &str, right: fn(&Json) -> bool| {
         members(document).iter().any(|(key, value)| key == name && right(value))
     };
@@ -221,7 +221,7 @@ fn is_hidden(members: &[(String, Json)]) -> bool {
         && all("usage", |value| matches!(value, Json::Object(_)))
 }
 
-/// The last of each number that is called so, and what else is told.
+/// The last of each number that is called so, and what else is reported.
 #[derive(Default)]
 struct Counts {
     numbers: std::collections::HashMap<String, u32>,
@@ -252,12 +252,12 @@ impl Counts {
         if is_error {
             self.failure = Some(AnswerFailure { code: code_of(document) });
         }
-        let has_failed = is_error || tells_failure(document);
+        let has_failed = is_error || reports_failure(document);
         self.has_output |= begins(document) || is_of_no_api(document) && !has_failed;
     }
 
     fn add(&mut self, document: &Json) {
-        if tells_failure(document) {
+        if reports_failure(document) {
             self.failure = Some(AnswerFailure { code: code_of(document) });
         }
         for (key, value) in members(document) {
@@ -392,7 +392,7 @@ fn errors(document: &Json) -> impl Iterator<Item = &Json> {
     members.map(|(_, error)| error)
 }
 
-fn tells_failure(document: &Json) -> bool {
+fn reports_failure(document: &Json) -> bool {
     let is_error = |error: &Json| {
         matches!(error, Json::Object(_) | Json::List(_)) || is_text(error, |text| !text.is_empty())
     };

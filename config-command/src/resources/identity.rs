@@ -35,7 +35,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Tells it from all others.
+    /// Distinguishes it from all others.
     pub fn key(&self) -> Key {
         Key {
             api_version: self.api_version.clone(),

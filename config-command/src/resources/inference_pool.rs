@@ -35,7 +35,7 @@ const MAX_PORTS: usize = 8;
 #[derive(Debug)]
 pub struct Pool {
     pub identity: Identity,
-    /// The annotation's value, which the plugin's own parser judges.
+    /// The annotation's value, which the plugin's own parser checks.
     pub strategy: Option<Value>,
     /// The pods' ports, at least one; each port of each pod is an endpoint.
     pub ports: Vec<u16>,

@@ -92,7 +92,7 @@ fn a_pool_that_is_not_right_is_refused_by_field_path() {
 }
 
 #[test]
-fn pools_that_the_plugin_cannot_tell_apart_are_refused() {
+fn pools_that_the_plugin_cannot_distinguish_are_refused() {
     let again = pool("pool", "{targetPortNumber: 8000, selector: {app: b}}");
     refused(&again, "InferencePool default/pool: metadata.name: is there twice, before in -");
     let elsewhere = again.replace("name: pool}", "name: pool, namespace: b}");
@@ -443,7 +443,7 @@ fn a_model_may_be_in_several_pools() {
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_at_once() {
+fn everything_that_is_wrong_is_reported_at_once() {
     let documents = format!(
         "{}{}{}",
         pool("p", "{targetPortNumber: 1, selector: {app: a}}").replace(

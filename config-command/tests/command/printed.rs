@@ -92,7 +92,7 @@ fn a_model_of_two_pools_is_one_of_each() {
 }
 
 #[test]
-fn settings_and_options_add_what_resources_do_not_tell() {
+fn settings_and_options_add_what_resources_do_not_hold() {
     check(
         "asm-plugin-settings",
         "json",

@@ -17,7 +17,7 @@ pub const OUTAGE: Duration = Duration::from_secs(30);
 const TAIL: usize = 20;
 /// The API server's own, which may not be a loopback address.
 const ADDRESS: &str = "10.244.0.1";
-/// Who is told apart by nothing but this token; the API server takes it for an administrator.
+/// Who is distinguished by nothing but this token; the API server takes it for an administrator.
 const TOKEN: &str = "administrator";
 const SERVICE_ACCOUNT: &str = "inference-picker-controller";
 pub const WORKS: &str = "this controller works now";

@@ -14,9 +14,9 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// Mutexes that are told apart. An Envoy with 32 workers and a V8 in each has a few hundred.
+/// Mutexes that are distinguished. An Envoy with 32 workers and a V8 in each has a few hundred.
 const MAX_MUTEXES: usize = 4_096;
-/// A mutex that was held longer had its holder interrupted: that tells of the machine, not of the program.
+/// A mutex that was held longer had its holder interrupted: that is a fact of the machine, not of the program.
 const INTERRUPTED_NS: u64 = 50_000;
 
 /// One mutex, in the file.

@@ -35,7 +35,7 @@ struct Arguments {
 }
 
 const COLUMNS: [Column; 4] = [Column::RoundRobin, Column::LeastRequest, Column::Default, Column::PrefixCache];
-/// Played a second time with the same seed, to tell the noise.
+/// Played a second time with the same seed, to show the noise.
 const AGAIN: Traffic = Traffic::Conversation;
 
 fn main() -> Result<()> {

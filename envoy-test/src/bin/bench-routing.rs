@@ -58,7 +58,7 @@ struct Arguments {
 const SECONDS: f64 = 5.0;
 /// For a gateway of which nothing is known.
 const GATEWAY_SECONDS: f64 = 30.0;
-/// Played a second time with the same seed, to tell the noise.
+/// Played a second time with the same seed, to show the noise.
 const AGAIN: Traffic = Traffic::Conversation;
 /// A gateway of somebody else's has servers of the usual speed.
 const USUAL_SPEED: f64 = 1.0;
@@ -111,7 +111,7 @@ fn measure_gateway(arguments: &Arguments, url: &str) -> Result<()> {
             watch_interval: None,
         };
         let outcome = play.run(url, None)?;
-        outcome.tell();
+        outcome.print();
         outcomes.push(outcome);
     }
     println!("{}", report::markdown(&outcomes, &[]));

@@ -1,5 +1,5 @@
 //! `make bench-overload`: four simulated pods at twice what they can do, with the gateway's queue off and on. Shows
-//! what each class of traffic gets: how much of it is answered in time, and how much is told to come again.
+//! what each class of traffic gets: how much of it is answered in time, and how much is asked to retry later.
 
 use std::time::Duration;
 

@@ -63,7 +63,7 @@ struct Arguments {
     /// Gateways in front of the pool.
     #[arg(long, default_value_t = 1)]
     gateways: usize,
-    /// Has the gateways tell each other what they have in flight and what they sent where, so many milliseconds late.
+    /// Has the gateways exchange what they have in flight and what they sent where, so many milliseconds late.
     #[arg(long)]
     peers_ms: Option<u64>,
     /// Plays the whole comparison and writes docs/routing.md, its plots and docs/routing.json.
@@ -268,8 +268,8 @@ fn of_workers(workers: usize) -> Gateways {
 }
 
 fn several_gateways() -> Vec<Case> {
-    let told = Some(Gateways::LATENESS_MS);
-    let settings = [(1, None), (4, None), (4, told), (20, None), (20, told)];
+    let exchanged = Some(Gateways::LATENESS_MS);
+    let settings = [(1, None), (4, None), (4, exchanged), (20, None), (20, exchanged)];
     let settings =
         settings.map(|(gateways, peers_ms)| Gateways { gateways, peers_ms, ..Gateways::default() });
     several(&IN_SEVERAL, &settings)

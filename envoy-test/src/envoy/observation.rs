@@ -1,4 +1,4 @@
-//! What a running Envoy tells: administration interface, statistics, access log, log, processor time.
+//! What a running Envoy reports: administration interface, statistics, access log, log, processor time.
 
 use super::access_log::parse_access_log;
 use super::client::{Client, Protocol, Request};

@@ -168,7 +168,7 @@ pub fn appended(path: &Path) -> io::Result<File> {
     File::options().create(true).append(true).open(path)
 }
 
-/// Lets Envoy check the configuration without running it. The output tells what it found wrong.
+/// Lets Envoy check the configuration without running it. The output reports what it found wrong.
 pub fn validate(settings: &EnvoySettings) -> Result<Output> {
     let folder = tempfile::tempdir()?;
     let file = settings.configuration.write(folder.path())?;

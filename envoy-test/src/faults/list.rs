@@ -98,7 +98,11 @@ pub const GATEWAY: &[Fault] = &[
         lasts: Duration::ZERO,
         ..of("100 configurations are pushed", Happening::ToGateway(push_many, |_| Ok(())), Promise::NoFailure)
     },
-    of("an invalid configuration is pushed", Happening::ToGateway(push_wrong, |_| Ok(())), Promise::NoFailure),
+    of(
+        "an invalid configuration is pushed",
+        Happening::ToGateway(push_wrong, |_| Ok(())),
+        Promise::NoFailure,
+    ),
     Fault {
         little_memory: true,
         ..of(

@@ -1,4 +1,4 @@
-//! Those that pick in the process that sends, and tell Envoy by the pick header. What they need to know costs the
+//! Those that pick in the process that sends, and pass it to Envoy in the pick header. What they need to know costs the
 //! gateway nothing, which is in their favour.
 
 use std::net::SocketAddr;

@@ -16,7 +16,7 @@ use crate::model_server::ModelServers;
 
 const CLUSTER: &str = "vllm-llama2-7b";
 const ACCESS_LOG: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/access_log";
-/// Worker threads, so that what one worker tells the other counts.
+/// Worker threads, so that what one worker publishes to the other counts.
 const WORKERS: u32 = 2;
 /// Between two looks at a pod's metrics, at a real server's pace: the plugin's default.
 const SCRAPE_INTERVAL: Duration = Duration::from_millis(50);

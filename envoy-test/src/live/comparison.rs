@@ -39,7 +39,7 @@ impl Comparison {
                 let cell = Cell { traffic, front, seconds, seed, late_ms_max };
                 match cell.run().with_context(|| name.clone())? {
                     Some(outcome) => {
-                        outcome.tell();
+                        outcome.print();
                         played.outcomes.push(outcome);
                     }
                     None => played.refused.push(name),

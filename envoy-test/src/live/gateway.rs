@@ -13,7 +13,7 @@ const DEFAULT_PORT: u16 = 80;
 #[derive(Debug, Clone)]
 pub struct Gateway {
     address: SocketAddr,
-    /// As the address says it: a gateway may tell its hosts apart.
+    /// As the address says it: a gateway may distinguish its hosts.
     host: String,
     /// What stands before `/v1`.
     path: String,

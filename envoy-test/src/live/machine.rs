@@ -10,7 +10,7 @@ pub struct ProcessorTime {
 }
 
 impl ProcessorTime {
-    /// Up to now; zero on a system that does not tell.
+    /// Up to now; zero on a system that does not report it.
     pub fn now() -> ProcessorTime {
         let text = fs::read_to_string("/proc/stat").unwrap_or_default();
         text.lines().next().and_then(ProcessorTime::parse).unwrap_or_default()

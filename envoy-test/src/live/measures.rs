@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::pods::Pod;
-use super::sending::{Answer, Told};
+use super::sending::{Answer, Observed};
 use crate::times::Times;
 
 /// What a good answer keeps.
@@ -30,7 +30,7 @@ pub struct Measures {
     pub output_tokens_per_s: f64,
     /// Share of all requests that were answered within the objective.
     pub goodput_share: f64,
-    /// Share of the prompts' tokens that servers found in their prefix caches; nothing if they do not tell.
+    /// Share of the prompts' tokens that servers found in their prefix caches; nothing if they do not report it.
     pub cache_hit_share: Option<f64>,
     /// Between the pod with the fullest KV cache and the one with the emptiest, in the mean of the time; nothing where
     /// no pods were watched.
@@ -48,13 +48,13 @@ impl Objective {
         Objective { first_token_ms: 1_000.0 / speed, per_token_ms: 40.0 / speed }
     }
 
-    fn is_kept(&self, due: Duration, told: &Told) -> bool {
-        milliseconds(told.first_output.saturating_sub(due)) <= self.first_token_ms
-            && told.per_token().is_none_or(|time| milliseconds(time) <= self.per_token_ms)
+    fn is_kept(&self, due: Duration, observed: &Observed) -> bool {
+        milliseconds(observed.first_output.saturating_sub(due)) <= self.first_token_ms
+            && observed.per_token().is_none_or(|time| milliseconds(time) <= self.per_token_ms)
     }
 }
 
-impl Told {
+impl Observed {
     /// Nothing where there was no further token.
     fn per_token(&self) -> Option<Duration> {
         let further = u32::try_from(self.output_tokens.checked_sub(1)?).ok().filter(|&tokens| tokens > 0)?;
@@ -64,20 +64,21 @@ impl Told {
 
 impl Measures {
     pub fn of(answers: &[Answer], pods: &[Pod], objective: Objective, machine_busy_share: f64) -> Measures {
-        let told = || answers.iter().filter_map(|answer| Some((answer.due, answer.told.as_ref().ok()?)));
-        let since_due = |of: fn(&Told) -> Duration| {
-            Times::of(told().map(move |(due, told)| of(told).saturating_sub(due)))
+        let observed =
+            || answers.iter().filter_map(|answer| Some((answer.due, answer.observed.as_ref().ok()?)));
+        let since_due = |of: fn(&Observed) -> Duration| {
+            Times::of(observed().map(move |(due, observed)| of(observed).saturating_sub(due)))
         };
-        let good = told().filter(|(due, told)| objective.is_kept(*due, told)).count();
-        let tokens: usize = told().map(|(_, told)| told.output_tokens).sum();
+        let good = observed().filter(|(due, observed)| objective.is_kept(*due, observed)).count();
+        let tokens: usize = observed().map(|(_, observed)| observed.output_tokens).sum();
         let began = answers.iter().map(|answer| answer.due).min().unwrap_or_default();
-        let ended = told().map(|(_, told)| told.ended).max().unwrap_or_default();
+        let ended = observed().map(|(_, observed)| observed.ended).max().unwrap_or_default();
         Measures {
             requests: answers.len(),
-            failed: answers.len() - told().count(),
-            first_token_ms: since_due(|told| told.first_output),
-            per_token_ms: Times::of(told().filter_map(|(_, told)| told.per_token())),
-            end_to_end_ms: since_due(|told| told.ended),
+            failed: answers.len() - observed().count(),
+            first_token_ms: since_due(|observed| observed.first_output),
+            per_token_ms: Times::of(observed().filter_map(|(_, observed)| observed.per_token())),
+            end_to_end_ms: since_due(|observed| observed.ended),
             output_tokens_per_s: tokens as f64
                 / (ended.saturating_sub(began)).as_secs_f64().max(f64::MIN_POSITIVE),
             goodput_share: good as f64 / answers.len().max(1) as f64,

@@ -7,7 +7,7 @@
 //!
 //! The servers are [`SPEED`] times as fast as those of the simulation in virtual time, and everything that comes at an
 //! interval comes as much more often, so that a few seconds hold as much as half a minute would. What is measured is
-//! wall time. It deliberately does not judge a run on a machine that was too busy: a cell whose requests were sent
+//! wall time. It deliberately does not reject a run on a machine that was too busy: a cell whose requests were sent
 //! late is measured anew, and left out if that does not help.
 
 mod cell;

@@ -23,7 +23,7 @@ use crate::simulation::workload::Session;
 const PICTURE_INTERVAL: Duration = Duration::from_millis(100);
 /// From the beginning to the time zero of the traffic, for whatever has to be ready first.
 const LEAD: Duration = Duration::from_millis(200);
-/// How many failures are told.
+/// How many failures are printed.
 const FAILURES_TOLD: usize = 3;
 
 /// Who sends what where.
@@ -75,7 +75,7 @@ impl Play {
         let answers = self.play_watched(sessions, servers);
         let busy_share = ProcessorTime::now().busy_share_since(before);
         let pods = watch.pods();
-        let failures = answers.iter().filter_map(|answer| answer.told.as_ref().err());
+        let failures = answers.iter().filter_map(|answer| answer.observed.as_ref().err());
         Ok(Outcome {
             traffic,
             column: column.to_owned(),
@@ -123,7 +123,7 @@ impl Play {
 
 impl Outcome {
     /// Says in short what came of it.
-    pub fn tell(&self) {
+    pub fn print(&self) {
         let measures = &self.measures;
         eprintln!(
             "{}, {}: {} requests, {} failed, first token {:.0} ms (p90), {:.0} % within the objective",

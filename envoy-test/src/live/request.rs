@@ -44,7 +44,7 @@ pub fn body(model: &str, prompt: &str, output_tokens: usize) -> String {
 pub struct Said {
     pub text: String,
     pub output_tokens: usize,
-    /// Whether it came to its mark of the end, and told of no error before: some gateways put an error and that mark behind
+    /// Whether it came to its mark of the end, and reported no error before: some gateways put an error and that mark behind
     /// what a server has broken off.
     pub is_whole: bool,
 }

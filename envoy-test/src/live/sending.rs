@@ -1,4 +1,4 @@
-//! Sends requests when they are due, whether or not those before them were answered, and tells what came of each.
+//! Sends requests when they are due, whether or not those before them were answered, and reports what came of each.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ const SESSION_HEADER: &str = "x-session-id";
 const PICK_HEADER: &str = "x-gateway-destination-endpoint";
 /// Whoever has no whole answer by then has none.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How much of an answer that is an error is told.
+/// How much of an answer that is an error is printed.
 const SHOWN_BYTES: usize = 200;
 
 /// Sends to one gateway. Times are counted from its start.
@@ -43,12 +43,12 @@ pub struct Answer {
     /// When it was really sent.
     pub sent: Duration,
     /// Or what went wrong.
-    pub told: Result<Told, String>,
+    pub observed: Result<Observed, String>,
 }
 
 /// What was seen of an answer that is whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Told {
+pub struct Observed {
     pub first_output: Duration,
     pub ended: Duration,
     pub output_tokens: usize,
@@ -80,14 +80,14 @@ impl Sender {
             if asked.is_err() {
                 self.begun(key);
             }
-            let told = asked.map(|(told, said)| {
+            let observed = asked.map(|(observed, said)| {
                 prompt += &said.text;
-                told
+                observed
             });
-            let told = told.map_err(|error| format!("{error:#}"));
-            answers.push(Answer { due, sent, told: told.clone() });
-            let Ok(told) = told else { break };
-            due = told.ended;
+            let observed = observed.map_err(|error| format!("{error:#}"));
+            answers.push(Answer { due, sent, observed: observed.clone() });
+            let Ok(observed) = observed else { break };
+            due = observed.ended;
         }
         answers
     }
@@ -98,7 +98,7 @@ impl Sender {
         prompt: &str,
         turn: &Turn,
         (adapter, session): (Option<&str>, Option<&str>),
-    ) -> Result<(Told, Said)> {
+    ) -> Result<(Observed, Said)> {
         let body = request::body(adapter.unwrap_or(&self.model), prompt, turn.output_tokens);
         let mut request =
             self.gateway.post("/v1/completions").header("content-type", "application/json").body(body);
@@ -124,7 +124,7 @@ impl Sender {
         let said = request::said(&answer);
         ensure!(said.is_whole, "the answer broke off");
         let first_output = first_output.unwrap_or(ended);
-        Ok((Told { first_output, ended, output_tokens: said.output_tokens }, said))
+        Ok((Observed { first_output, ended, output_tokens: said.output_tokens }, said))
     }
 
     fn chooser(&self) -> Option<MutexGuard<'_, Box<dyn Chooser>>> {

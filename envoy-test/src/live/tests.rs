@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::pods::Pod;
-use super::sending::{Answer, Told};
+use super::sending::{Answer, Observed};
 use super::*;
 
 #[test]
@@ -36,8 +36,9 @@ fn milliseconds(ms: u64) -> Duration {
 }
 
 fn answer(due_ms: u64, first_ms: u64, ended_ms: u64, output_tokens: usize) -> Answer {
-    let told = Told { first_output: milliseconds(first_ms), ended: milliseconds(ended_ms), output_tokens };
-    Answer { due: milliseconds(due_ms), sent: milliseconds(due_ms + 1), told: Ok(told) }
+    let observed =
+        Observed { first_output: milliseconds(first_ms), ended: milliseconds(ended_ms), output_tokens };
+    Answer { due: milliseconds(due_ms), sent: milliseconds(due_ms + 1), observed: Ok(observed) }
 }
 
 fn measures(answers: &[Answer], pods: &[Pod]) -> Measures {
@@ -57,7 +58,7 @@ fn times_count_from_when_a_request_was_due_and_each_further_token_has_its_share(
 
 #[test]
 fn good_is_what_was_answered_whole_and_soon_and_fast() {
-    let failed = Answer { told: Err("500".to_owned()), ..answer(0, 0, 0, 0) };
+    let failed = Answer { observed: Err("500".to_owned()), ..answer(0, 0, 0, 0) };
     let answers = [
         answer(0, 100, 200, 11),
         answer(0, 101, 200, 11),

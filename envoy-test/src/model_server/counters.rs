@@ -53,7 +53,7 @@ pub struct Counters {
 pub struct ReportedTokens {
     pub prompt: u64,
     pub completion: u64,
-    /// Where the API tells it.
+    /// Where the API reports it.
     pub cached: u64,
 }
 
@@ -146,7 +146,7 @@ impl RequestInFlight {
     }
 
     /// The answer has said what it has cost.
-    pub fn tell(&self, model: &str, tokens: ReportedTokens) {
+    pub fn count_tokens(&self, model: &str, tokens: ReportedTokens) {
         *self.counters.lock().tokens_by_model.entry(model.to_owned()).or_default() += tokens;
     }
 

@@ -42,8 +42,8 @@ pub struct EventStream {
 
 /// What a stream has next.
 enum Next {
-    /// Its last token but those told already.
-    Told(Output),
+    /// Its last token but those sent already.
+    Output(Output),
     Silence,
     End,
 }
@@ -84,25 +84,25 @@ impl Progress {
         }
         if self.ended && self.pending.is_empty() && self.answer.fail_inside.is_none() {
             let Subject { model, .. } = &self.answer.subject;
-            self.answer.in_flight.tell(model.trim_matches('"'), self.usage.told(self.answer.api));
+            self.answer.in_flight.count_tokens(model.trim_matches('"'), self.usage.reported(self.answer.api));
             self.answer.in_flight.complete();
         }
         Some(Ok(Frame::data(Bytes::from(event))))
     }
 
-    /// Waits for what is told next and queues its events.
+    /// Waits for the next output and queues its events.
     async fn fetch(&mut self) {
         if self.fails() {
             return;
         }
         match self.next().await {
-            Next::Told(output) => self.tell(&output),
+            Next::Output(output) => self.send(&output),
             Next::Silence => self.pending.push_back(self.answer.comment.to_owned()),
             Next::End => self.ended = true,
         }
     }
 
-    /// Fails if the server was told to, at this token.
+    /// Fails if the server is configured to, at this token.
     fn fails(&mut self) -> bool {
         let EventStream { subject, shape, fail_inside, in_flight, .. } = &mut self.answer;
         let Some(FailInside { how, .. }) =
@@ -120,18 +120,18 @@ impl Progress {
 
     async fn next(&mut self) -> Next {
         let silence = self.answer.keep_alive;
-        let told = self.next_told();
-        let told = match silence {
-            Some(silence) => match tokio::time::timeout(silence, told).await {
-                Ok(told) => told,
+        let output = self.next_output();
+        let output = match silence {
+            Some(silence) => match tokio::time::timeout(silence, output).await {
+                Ok(output) => output,
                 Err(_) => return Next::Silence,
             },
-            None => told.await,
+            None => output.await,
         };
-        told.map_or(Next::End, Next::Told)
+        output.map_or(Next::End, Next::Output)
     }
 
-    fn tell(&mut self, output: &Output) {
+    fn send(&mut self, output: &Output) {
         let EventStream { subject, shape, block_tokens, .. } = &mut self.answer;
         let usage = Usage::of(output, *block_tokens);
         let new_tokens = usage.completion_tokens - self.usage.completion_tokens;
@@ -147,12 +147,12 @@ impl Progress {
     }
 
     /// Waits for the next token that an event ends with.
-    async fn next_told(&mut self) -> Option<Output> {
+    async fn next_output(&mut self) -> Option<Output> {
         let EventStream { generation, stream_interval, .. } = &mut self.answer;
         loop {
             let output = generation.next().await?;
-            let untold = output.output_tokens - self.usage.completion_tokens;
-            if output.previous.is_none() || output.finished || untold >= *stream_interval {
+            let unsent = output.output_tokens - self.usage.completion_tokens;
+            if output.previous.is_none() || output.finished || unsent >= *stream_interval {
                 return Some(output);
             }
         }

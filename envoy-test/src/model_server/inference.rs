@@ -186,7 +186,7 @@ impl Run {
             results.push(usage.unwrap_or_default());
         }
         let total = results.iter().copied().fold(Usage::default(), Usage::plus);
-        in_flight.tell(self.subject.model.trim_matches('"'), total.told(self.api));
+        in_flight.count_tokens(self.subject.model.trim_matches('"'), total.reported(self.api));
         in_flight.complete();
         let mut response = json(StatusCode::OK, whole(self.api, &self.subject, &results));
         if let Some(value) = load_header_value(server, headers) {

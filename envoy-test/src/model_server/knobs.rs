@@ -21,7 +21,7 @@ pub struct Knobs {
     /// Breaks the connection after this many events of a streamed answer. So does vLLM 0.32 where `/v1/responses`
     /// fails in the middle.
     pub die_mid_stream: Option<usize>,
-    /// Answers with status 200 and tells of a failure inside.
+    /// Answers with status 200 and reports a failure inside.
     pub fail_inside: Option<FailInside>,
     /// Milliseconds of silence in a stream after which a comment is sent, `: keep-alive` (`--sse-keep-alive` of
     /// vLLM 0.32) or an empty one (llama.cpp, by default after 30 s). Counted from the request on.
@@ -30,7 +30,7 @@ pub struct Knobs {
     /// prompt is computed (reported, vllm-project/vllm issue 15106).
     /// llama.cpp does where a request has `return_progress`.
     pub early_role: bool,
-    /// Tells the usage on every event to everybody (`--enable-force-include-usage` of vLLM 0.32).
+    /// Reports the usage on every event to everybody (`--enable-force-include-usage` of vLLM 0.32).
     pub force_include_usage: bool,
     /// What it serves now, in place of the settings' names: another model after a rolling update.
     pub served_models: Option<Vec<String>>,
@@ -41,12 +41,12 @@ pub struct Knobs {
     pub gauges: FixedGauges,
 }
 
-/// A failure that an answer tells after status 200.
+/// A failure that an answer reports after status 200.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FailInside {
-    /// Tokens told before; with 0 it fails at once, before the prompt is computed. Answers that are not streamed
-    /// tell none.
+    /// Tokens sent before; with 0 it fails at once, before the prompt is computed. Answers that are not streamed
+    /// report none.
     #[serde(default)]
     pub after_tokens: usize,
     pub how: InnerFailure,
@@ -65,7 +65,7 @@ pub enum InnerFailure {
     End,
 }
 
-/// How deep a server sleeps, as `vllm:engine_sleep_state` tells (vLLM 0.32, `/sleep?level=1` and `2`).
+/// How deep a server sleeps, as `vllm:engine_sleep_state` reports (vLLM 0.32, `/sleep?level=1` and `2`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sleep {

@@ -1,4 +1,4 @@
-//! Simulated model servers that behave like vLLM V1 where routing can tell: latency that grows with load, a prefix
+//! Simulated model servers that behave like vLLM V1 as far as routing can see: latency that grows with load, a prefix
 //! cache that pays, gauges that lag, adapters that take slots, and failures on demand.
 //!
 //! [`ModelServers::start`] runs any number of them in this process, each on its own loopback address.

@@ -2,7 +2,7 @@
 //! `--data-parallel-size 2`.
 //!
 //! It reads the header for chats, completions and messages; what is no whole number counts for nothing, and a rank that there is
-//! not is refused. The simulated server has one engine all the same: its page goes on to tell equal shares of the load.
+//! not is refused. The simulated server has one engine all the same: its page goes on to report equal shares of the load.
 
 use hyper::HeaderMap;
 

@@ -1,4 +1,4 @@
-//! `GET /v1/realtime`: a WebSocket as vLLM 0.32 opens it for transcriptions. It greets with `session.created`, judges the
+//! `GET /v1/realtime`: a WebSocket as vLLM 0.32 opens it for transcriptions. It greets with `session.created`, checks the
 //! model of a `session.update`, and says of everything else that it does not know it; no audio is transcribed.
 
 use std::io;

@@ -18,10 +18,10 @@ pub struct ServerSettings {
     pub served_models: Vec<String>,
     pub lora_adapters: Vec<String>,
     pub engine: EngineSettings,
-    /// Tokens in each event of a stream (`--stream-interval`): the first token is told at once, whatever this is.
+    /// Tokens in each event of a stream (`--stream-interval`): the first token is sent at once, whatever this is.
     pub stream_interval: usize,
     pub metrics_page: MetricsPage,
-    /// Tokens that a prompt and its answer may have, as SGLang's page tells (`--context-length`) and vLLM's list of models
+    /// Tokens that a prompt and its answer may have, as SGLang's page reports (`--context-length`) and vLLM's list of models
     /// (`--max-model-len`).
     pub context_tokens: usize,
     pub dialect: Dialect,

@@ -17,7 +17,7 @@ use super::response::{self, Body, full, with_type};
 use super::server::Server;
 use super::{multipart, prompt, tokens};
 
-/// Tokens of a model's context, as `/tokenize` tells.
+/// Tokens of a model's context, as `/tokenize` reports.
 const CONTEXT_TOKENS: usize = 8192;
 
 /// A kind of request, by its path.

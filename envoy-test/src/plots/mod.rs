@@ -13,7 +13,7 @@ pub type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 /// Of a plot that stands alone, in pixels.
 pub const SIZE: (u32, u32) = (960, 420);
-/// Told apart by people who do not see all colours, too (Okabe and Ito's palette).
+/// Distinct for people who do not see all colours, too (Okabe and Ito's palette).
 pub const COLORS: [RGBColor; 7] = [
     RGBColor(153, 153, 153),
     RGBColor(230, 159, 0),

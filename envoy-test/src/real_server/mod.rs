@@ -118,13 +118,13 @@ fn spawn(address: SocketAddr, command: &mut Command) -> Result<Child> {
 /// One has ended, or does not answer for ten minutes.
 pub fn wait_until_ready(servers: &mut [RealServer]) -> Result<()> {
     let started_at = Instant::now();
-    let mut told_at = started_at;
+    let mut reported_at = started_at;
     while !servers.iter().all(RealServer::is_ready) {
         servers.iter_mut().try_for_each(RealServer::check_runs)?;
         let logs = || servers.iter().map(RealServer::log_tail).collect::<String>();
         ensure!(started_at.elapsed() < START_LIMIT, "not ready after {START_LIMIT:?}: {}", logs());
-        if told_at.elapsed() > PROGRESS_INTERVAL {
-            told_at = Instant::now();
+        if reported_at.elapsed() > PROGRESS_INTERVAL {
+            reported_at = Instant::now();
             eprintln!("  starting model servers: {} s so far", started_at.elapsed().as_secs());
         }
         sleep(POLL_INTERVAL);

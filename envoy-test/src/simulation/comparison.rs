@@ -75,7 +75,7 @@ impl Case {
     }
 }
 
-/// Plays all cases on all cores; `progress` is told how many of how many runs are done.
+/// Plays all cases on all cores; `progress` is given how many of how many runs are done.
 ///
 /// # Errors
 /// Those of [`simulate`].

@@ -76,7 +76,7 @@ impl Objective {
     }
 }
 
-/// Searches what each picker carries of each kind of traffic, on all cores; `progress` is told how many of how many
+/// Searches what each picker carries of each kind of traffic, on all cores; `progress` is given how many of how many
 /// searches are done.
 ///
 /// # Errors

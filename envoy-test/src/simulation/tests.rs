@@ -131,7 +131,7 @@ fn the_busiest_of_many_pods_has_less_to_do_where_sizes_are_known() {
 }
 
 #[test]
-fn workers_know_of_each_other_and_gateways_do_if_they_tell() {
+fn workers_know_each_others_load_and_gateways_do_if_they_exchange_it() {
     let with = |gateways, workers, peers_ms| {
         let gateways = Gateways { gateways, workers, peers_ms, ..Gateways::default() };
         let case = Case { gateways, ..Case::usual(Workload::Conversation, 0.7) };
@@ -139,11 +139,11 @@ fn workers_know_of_each_other_and_gateways_do_if_they_tell() {
         (1..=4).map(time_ms).sum::<f64>()
     };
     let (alone, four_workers) = (with(1, 1, None), with(1, 4, None));
-    let (silent, telling) = (with(4, 1, None), with(4, 1, Some(25)));
+    let (separate, exchanging) = (with(4, 1, None), with(4, 1, Some(25)));
     assert!(four_workers < alone * 1.1, "{four_workers} {alone}");
-    assert!(silent > alone * 1.2, "{silent} {alone}");
+    assert!(separate > alone * 1.2, "{separate} {alone}");
     // What comes 25 ms late makes up for about half of it: over twelve runs 235 ms, between 199 and 269.
-    assert!(telling - alone < (silent - alone) * 0.75, "{telling} {alone} {silent}");
+    assert!(exchanging - alone < (separate - alone) * 0.75, "{exchanging} {alone} {separate}");
 }
 
 #[test]
@@ -154,9 +154,9 @@ fn gateways_find_each_others_prompts_in_the_caches_all_if_they_publish_and_most_
         let record = simulate(&case.scenario(PickerKind::PrefixCache, 1_000, 1)).unwrap();
         Measures::of(&record).cache_hit_share
     };
-    let (alone, silent, telling) = (hits(1, None), hits(20, None), hits(20, Some(25)));
-    assert!(silent > alone * 0.88, "{silent} {alone}");
-    assert!(telling > alone * 0.97, "{telling} {alone}");
+    let (alone, separate, exchanging) = (hits(1, None), hits(20, None), hits(20, Some(25)));
+    assert!(separate > alone * 0.88, "{separate} {alone}");
+    assert!(exchanging > alone * 0.97, "{exchanging} {alone}");
 }
 
 #[test]

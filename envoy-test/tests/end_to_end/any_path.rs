@@ -1,4 +1,4 @@
-//! Whatever the path: a model that is named is resolved, and what cannot be read or names none is the servers' to judge.
+//! Whatever the path: a model that is named is resolved, and what cannot be read or names none is for the servers to decide.
 
 use envoy_test::envoy::{Protocol, RawConnection, Request};
 use serde_json::{Value, json};
@@ -209,7 +209,7 @@ fn without_model() -> Vec<Request> {
 }
 
 #[test]
-fn a_request_without_a_model_is_the_servers_to_judge() {
+fn a_request_without_a_model_is_for_the_servers_to_decide() {
     for configuration in BODY_MODES {
         let published = gateway(configuration, |plugin| plugin["unknownModels"] = "passthrough".into());
         for gateway in [Setup::new(configuration).start(), published] {

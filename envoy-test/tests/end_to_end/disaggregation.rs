@@ -45,7 +45,7 @@ fn long(name: &str) -> Request {
         .json(&json!({"model": "tiny", "max_tokens": 2, "stream": true, "prompt": prompt}))
 }
 
-/// The pods that requests have named to compute their prompts, and how often, as the pods that generate have heard.
+/// The pods that requests have named to compute their prompts, and how often, as the pods that generate have received.
 fn named(gateway: &Gateway) -> BTreeMap<String, u64> {
     let mut named = BTreeMap::new();
     for (name, count) in gateway.pods.servers().flat_map(|pod| pod.counters().requests_by_prefiller) {

@@ -65,17 +65,17 @@ fn a_pod_that_fails_fast_does_not_attract_traffic() {
     until("it is tried again", || gateway.shares(&gateway.burst(vec![chat("tiny"); 16]))[0] > 0);
 }
 
-/// Nor one whose answers break off behind their first output, or tell there that they have failed. Of sixty requests it would
+/// Nor one whose answers break off behind their first output, or report there that they have failed. Of sixty requests it would
 /// get a share of fifteen.
 #[test]
 fn a_pod_whose_answers_break_off_is_ejected() {
     for configuration in BODY_MODES {
-        for is_told in [false, true] {
+        for is_reported in [false, true] {
             let gateway = Setup::new(configuration).concurrency(1).start();
             gateway.pods.server(0).set(|knobs| {
                 let how = InnerFailure::Error { code: Some(500) };
-                knobs.fail_inside = is_told.then_some(FailInside { after_tokens: 3, how });
-                knobs.die_mid_stream = (!is_told).then_some(3);
+                knobs.fail_inside = is_reported.then_some(FailInside { after_tokens: 3, how });
+                knobs.die_mid_stream = (!is_reported).then_some(3);
             });
             let client = gateway.client(Protocol::Http1);
             let stream = chat_with(json!({"model": "tiny", "max_tokens": 8, "stream": true}));
@@ -85,8 +85,11 @@ fn a_pod_whose_answers_break_off_is_ejected() {
                 }
             });
             let sent = gateway.pods.server(0).counters().requests_for("tiny");
-            assert!((3..=9).contains(&sent), "{configuration}, {is_told}: {sent} of 60 went there");
-            assert!(gateway.envoy.log_text().contains("its answers break off"), "{configuration}, {is_told}");
+            assert!((3..=9).contains(&sent), "{configuration}, {is_reported}: {sent} of 60 went there");
+            assert!(
+                gateway.envoy.log_text().contains("its answers break off"),
+                "{configuration}, {is_reported}"
+            );
         }
     }
 }

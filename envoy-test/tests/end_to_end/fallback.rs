@@ -85,7 +85,7 @@ fn set_full(gateway: &Gateway, places: [usize; 2], is_full: bool) {
     }
 }
 
-/// Some requests come to these pods, once the gateway has heard how all are, and are served there.
+/// Some requests come to these pods, once the gateway has scraped all, and are served there.
 #[track_caller]
 fn check_served_by(gateway: &Gateway, what: &str, places: [usize; 2]) {
     let serves = |answer: &Response| answer.status == 200 && places.contains(&gateway.served_by(answer));

@@ -121,7 +121,7 @@ fn when_the_admin_is_gone_the_last_known_pods_stay_and_traffic_goes_on() {
 
 /// The whole gateway is closed to all but one of its pods, and that one dies, too; whatever comes back is found again.
 #[test]
-fn when_all_pods_are_gone_clients_are_told_so_in_the_apis_own_form() {
+fn when_all_pods_are_gone_clients_get_an_error_in_the_apis_own_form() {
     let gateway = Setup::new(STOP_ITERATION).start();
     gateway.pods.servers().for_each(|pod| pod.set(|knobs| knobs.refuse = true));
     let answer = gateway.send(chat("tiny"));

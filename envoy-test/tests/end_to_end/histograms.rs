@@ -28,7 +28,7 @@ const BUCKETS_MAX: usize = 80;
 /// Where Istio has one list for all.
 const BUCKETS_OF_ALL_MAX: usize = 120;
 
-/// Where buckets are narrow: by which part of a value, at most, what a bucket tells of it is off.
+/// Where buckets are narrow: by which part of a value, at most, a bucket is off.
 struct Range {
     from: f64,
     to: f64,
@@ -77,7 +77,7 @@ fn bin(value: f64) -> (f64, f64) {
     (start, start + width)
 }
 
-/// All that is told of a value is its bucket; a quantile can be anywhere in it. Values that are in the same bin as a bound
+/// All that is known of a value is its bucket; a quantile can be anywhere in it. Values that are in the same bin as a bound
 /// are all below it in the newest Envoy, and all above it in the oldest.
 fn check_bounds(what: &str, bounds: &[f64], range: &Range, count_max: usize) {
     assert!(bounds.len() <= count_max, "{what}: {}", bounds.len());

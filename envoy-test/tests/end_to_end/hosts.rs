@@ -251,7 +251,7 @@ fn where_a_host_cannot_be_named_envoy_balances_and_the_log_says_so_once() {
         until("it is Envoy that balances", || decision() == Some("hosts that cannot be named".into()));
         std::thread::sleep(Duration::from_secs(1));
         decision();
-        let told = gateway.envoy.log_text().matches("Envoy balances this pool").count();
-        assert_eq!(told, 1, "{named}");
+        let lines = gateway.envoy.log_text().matches("Envoy balances this pool").count();
+        assert_eq!(lines, 1, "{named}");
     }
 }

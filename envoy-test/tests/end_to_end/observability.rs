@@ -111,7 +111,7 @@ fn has_data(prometheus: &Prometheus, expression: &str) -> bool {
     values.into_iter().any(f64::is_finite)
 }
 
-/// Two pools, one of which picks by prefixes; a queue; answers that may be compressed, or not tell their usage.
+/// Two pools, one of which picks by prefixes; a queue; answers that may be compressed, or not report their usage.
 fn gateway() -> Gateway {
     let adapters = vec!["tweet-summary".to_owned(), "sql-lora".to_owned()];
     Setup::new(MODELS)
@@ -151,7 +151,7 @@ fn request(index: usize) -> Request {
 }
 
 /// A second of each: requests that have to be retried, and a pool that is full; scrapes that fail, and answers that break
-/// off or tell of a failure; adapters that no pod has; and health between them, in which the queue empties.
+/// off or report a failure; adapters that no pod has; and health between them, in which the queue empties.
 fn make_trouble(gateway: &Gateway, step: usize) {
     let set = |place: usize, change: fn(&mut Knobs)| {
         gateway.pods.server(place).set(|knobs| {

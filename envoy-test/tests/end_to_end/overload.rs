@@ -1,4 +1,4 @@
-//! Full pools: what is sent, what waits in the gateway, and what is told to come again.
+//! Full pools: what is sent, what waits in the gateway, and what is asked to retry later.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ fn without_a_queue_only_sheddable_requests_give_way() {
         for class in CLASSES {
             assert_eq!(gateway.send(chat(&class.to_lowercase())).status, 200, "{configuration}: {class}");
         }
-        // More than the five of the limit: of what stays when requests have ended, theirs are not believed.
+        // More than the five of the limit: of what stays when requests have ended, theirs do not count.
         set_queues(&gateway, Some(9.0));
         assert_eq!(gateway.send(chat("critical")).status, 200, "{configuration}");
         assert_eq!(gateway.send(chat("standard")).status, 200, "{configuration}");
@@ -107,7 +107,7 @@ fn a_standard_request_waits_until_a_pod_has_room() {
 }
 
 #[test]
-fn a_request_that_has_waited_too_long_is_told_to_come_again() {
+fn a_request_that_has_waited_too_long_is_refused_with_retry_after() {
     for configuration in BODY_MODES {
         let gateway = gateway(configuration, Some(json!({"maxWait": "300ms"})));
         set_queues(&gateway, Some(9.0));
@@ -173,7 +173,7 @@ fn nothing_that_waits_is_lost() {
     until("nothing is in flight", || gateway.pods.servers().all(|pod| pod.counters().in_flight == 0));
 }
 
-/// A gateway with objectives and tenants, which believes the headers that name them, or does not.
+/// A gateway with objectives and tenants, which trusts the headers that name them, or does not.
 fn gateway_with_objectives(configuration: &str, trusted: bool) -> Gateway {
     let edit = move |plugin: &mut Value| {
         plugin["metricsStaleAfter"] = "10s".into();

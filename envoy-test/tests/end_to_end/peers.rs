@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 
 use crate::gateway::{GATEWAYS, Gateway, Setup, chat, long_chat, until};
 
-/// Longer than it takes one gateway to hear of another on a busy machine; an interval and two ticks are 40 ms.
-const HEARD: Duration = Duration::from_millis(800);
+/// Longer than it takes one gateway to receive another's state on a busy machine; an interval and two ticks are 40 ms.
+const EXCHANGED: Duration = Duration::from_millis(800);
 
 /// Two gateways with the companion service, or without.
 fn two(by_worker: bool) -> Vec<Gateway> {
@@ -54,8 +54,8 @@ fn send_without_answer(gateway: &Gateway, count: usize) -> Vec<RawConnection> {
         let mut connection = RawConnection::open(gateway.envoy.address()).unwrap();
         connection.send(&request).unwrap();
         until("it is at a pod", || in_flight() > before);
-        // Until its workers have told each other, or the next may go to the same pod.
-        std::thread::sleep(HEARD);
+        // Until its workers have published to each other, or the next may go to the same pod.
+        std::thread::sleep(EXCHANGED);
         connection
     };
     (0..count).map(open).collect()
@@ -68,7 +68,7 @@ fn the_idle(pods: &ModelServers) -> usize {
     busy.iter().position(|busy| !busy).unwrap()
 }
 
-/// What all pods but one have in flight through one gateway, the other knows, though no scrape tells.
+/// What all pods but one have in flight through one gateway, the other knows, though no scrape shows it.
 fn check_in_flight(by_worker: bool) {
     let gateways = two(by_worker);
     let pods = &gateways[0].pods;
@@ -76,13 +76,13 @@ fn check_in_flight(by_worker: bool) {
     hang(pods, true);
     let connections = send_without_answer(&gateways[0], 3);
     hang(pods, false);
-    std::thread::sleep(HEARD);
+    std::thread::sleep(EXCHANGED);
     let idle = the_idle(pods);
     for _ in 0..6 {
         let answer = gateways[1].send(chat("tiny"));
         assert_eq!(gateways[1].served_by(&answer), idle, "by worker: {by_worker}");
-        // Until its workers have told each other that the request is over.
-        std::thread::sleep(HEARD);
+        // Until its workers have published that the request is over.
+        std::thread::sleep(EXCHANGED);
     }
     drop(connections);
     until("what was given up counts no more", || {
@@ -111,18 +111,18 @@ fn a_prompt_answered_through_one_gateway_is_matched_at_the_other() {
         let ask = |gateway: &Gateway| {
             let answer = gateway.send(Request::post("/v1/completions").json(&body));
             assert_eq!(answer.status, 200, "{}", answer.text());
-            std::thread::sleep(HEARD);
+            std::thread::sleep(EXCHANGED);
             gateway.served_by(&answer)
         };
         let decision = |gateway: &Gateway, line: usize| {
             let lines = gateway.envoy.access_log_until(line + 1).unwrap();
             lines[line]["decision"].as_str().unwrap().to_owned()
         };
-        // A gateway tells of itself once it has sent something; what was told before that is not waited for.
+        // A gateway publishes once it has sent something; what was published before that is not waited for.
         for gateway in &gateways {
             gateway.send(chat("tiny"));
         }
-        std::thread::sleep(HEARD);
+        std::thread::sleep(EXCHANGED);
         let pod = ask(&gateways[0]);
         assert_eq!(ask(&gateways[1]), pod);
         let (first, second) = (decision(&gateways[0], 1), decision(&gateways[1], 1));
@@ -140,7 +140,7 @@ fn a_gateway_that_dies_is_forgotten_and_nothing_fails() {
     hang(&second.pods, true);
     let connections = send_without_answer(&first, 3);
     hang(&second.pods, false);
-    std::thread::sleep(HEARD);
+    std::thread::sleep(EXCHANGED);
     let idle = the_idle(&second.pods);
     assert_eq!(second.served_by(&second.send(chat("tiny"))), idle);
     drop(first);
@@ -217,7 +217,9 @@ fn garbage_from_a_gateway_does_no_harm() {
     pods.server(2).set(|knobs| knobs.refuse = true);
     let strangers: Vec<Stranger> = bodies.into_iter().map(Stranger::start).collect();
     let gateway = among(&strangers, &pods.addresses());
-    until("every exchange has failed", || gateway.envoy.log_text().matches(" exchange failed: ").count() == 5 + 4);
+    until("every exchange has failed", || {
+        gateway.envoy.log_text().matches(" exchange failed: ").count() == 5 + 4
+    });
     let shares = check_serves(&gateway);
     assert!(shares.iter().all(|share| (28..=36).contains(share)), "{shares:?}");
 }

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use crate::gateway::{ALL, BODY_MODES, Gateway, STOP_ITERATION, Setup, chat, pod, until};
 
-/// Longer than workers take to hear of each other, which is two ticks of ten milliseconds, on a machine that is busy.
-const HEARD: Duration = Duration::from_millis(200);
+/// Longer than workers take to receive each other's state, which is two ticks of ten milliseconds, on a machine that is busy.
+const EXCHANGED: Duration = Duration::from_millis(200);
 
 fn by_prefix(configuration: &str) -> Setup {
     Setup::new(configuration).plugin(|plugin| plugin["pools"][0]["routingStrategy"] = "PREFIX_CACHE".into())
@@ -64,7 +64,7 @@ fn turns(agent: &str) -> impl Iterator<Item = Value> {
     })
 }
 
-/// What an agent writes anew with every request, and servers leave out, does not tell its turns apart: the attribution's
+/// What an agent writes anew with every request, and servers leave out, does not distinguish its turns: the attribution's
 /// value, the mark up to where to cache, which moves, and what becomes a list of blocks where it gets one.
 #[test]
 fn an_agents_turns_stay_with_their_pod() {
@@ -135,7 +135,7 @@ fn the_prompts_of_servers_own_apis_are_picked_by() {
 fn ask(gateway: &Gateway, path: &str, body: &Value) -> usize {
     let answer = gateway.send(Request::post(path).json(body));
     assert_eq!(answer.status, 200, "{}", answer.text());
-    std::thread::sleep(HEARD);
+    std::thread::sleep(EXCHANGED);
     gateway.served_by(&answer)
 }
 
@@ -196,7 +196,7 @@ fn nothing_is_learnt_from_requests_that_failed() {
     let answer = gateway.send(Request::post(path).json(body));
     assert_eq!(answer.status, 500);
     gateway.pods.servers().for_each(|pod| pod.set(|knobs| knobs.fail_status = None));
-    std::thread::sleep(HEARD);
+    std::thread::sleep(EXCHANGED);
     ask(&gateway, path, body);
     let lines = gateway.envoy.access_log_until(2).unwrap();
     let decision = lines[1]["decision"].as_str().unwrap();

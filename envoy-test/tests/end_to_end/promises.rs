@@ -128,7 +128,7 @@ fn check_model(gateway: &Gateway, what: &str, is_trusted: bool) {
     check(gateway, what, chat("chat").header(FIRST_TOKEN[0], "60000"), pods, Some("kept"));
 }
 
-/// Who gives way is told to come again when nobody would keep its promise; others are sent.
+/// A request that gives way gets 429 when no endpoint would keep its promise; others are sent.
 fn check_broken(gateway: &Gateway, what: &str) {
     set_queues(gateway, [Some(50.0); 4]);
     let promised = |milliseconds: &str| chat("tiny").header(FIRST_TOKEN[0], milliseconds);

@@ -165,14 +165,14 @@ fn check(server: &str, names_model: bool, costs: &[(&str, Cost)]) {
             assert_eq!(came, was, "{configuration}: {server}, {name}");
             let line = gateway.envoy.access_log_until(sent + 1).unwrap().pop().unwrap();
             if let Some((_, (prompt, completion, cached))) = costs.iter().find(|(one, _)| one == name) {
-                let told = ["prompt_tokens", "completion_tokens"].map(|field| logged(&line, field));
+                let reported = ["prompt_tokens", "completion_tokens"].map(|field| logged(&line, field));
                 assert_eq!(
-                    told,
+                    reported,
                     [Some(*prompt), Some(*completion)],
                     "{configuration}: {server}, {name}: {line}"
                 );
-                let told = logged(&line, "cached_tokens");
-                assert_eq!(told, *cached, "{configuration}: {server}, {name}: {line}");
+                let reported = logged(&line, "cached_tokens");
+                assert_eq!(reported, *cached, "{configuration}: {server}, {name}: {line}");
             }
         }
     }

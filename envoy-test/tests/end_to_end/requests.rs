@@ -240,7 +240,7 @@ fn many_requests_on_one_connection_are_each_picked() {
     assert_eq!(completed(&gateway), 20);
 }
 
-/// Two pods with a short context and two with a longer one, which SGLang tells with its metrics and vLLM with its models.
+/// Two pods with a short context and two with a longer one, which SGLang reports with its metrics and vLLM with its models.
 fn of_two_contexts(configuration: &str, model_server: &str) -> Gateway {
     let metrics_page = match model_server {
         "sglang" => MetricsPage::Sglang(SglangRanks { data_parallel: 1, tensor_parallel: 1 }),

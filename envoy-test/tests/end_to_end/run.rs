@@ -65,7 +65,7 @@ fn it_runs_in_front_of_the_users_own_servers() {
 
 /// Without their metrics it would pick by what is in flight alone, and say so.
 #[test]
-fn it_is_told_of_which_kind_the_users_servers_are() {
+fn it_can_be_given_the_kind_of_the_users_servers() {
     let pods = four_pods().into_iter();
     let pods = pods.map(|pod| ServerSettings { metrics_page: MetricsPage::LlamaCpp, ..pod });
     let pods = ModelServers::start(pods.collect()).unwrap();

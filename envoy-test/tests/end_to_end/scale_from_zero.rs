@@ -89,7 +89,7 @@ fn two_hundred_requests_wait_for_the_first_pods_and_each_is_answered_once() {
 }
 
 #[test]
-fn who_waits_in_vain_is_told_when_to_come_again() {
+fn who_waits_in_vain_is_refused_with_retry_after() {
     for (mode, version) in BODY_MODES.into_iter().zip([NEWEST, OLDEST]) {
         let folder = tempfile::tempdir().unwrap();
         let gateway = gateway(mode, version, folder.path(), json!({"whileEmpty": "1s"}));

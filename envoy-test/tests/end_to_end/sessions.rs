@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use crate::gateway::{BODY_MODES, CONVERSATIONS, DEFERRED, GATEWAYS, Gateway, STOP_ITERATION, Setup, until};
 use crate::log::first_pick;
 
-/// Longer than it takes one gateway to hear of another on a busy machine.
-const HEARD: Duration = Duration::from_millis(800);
+/// Longer than it takes one gateway to receive another's state on a busy machine.
+const EXCHANGED: Duration = Duration::from_millis(800);
 /// As many at once as pods take without a queue that would send some elsewhere.
 const AT_ONCE: usize = 50;
 
@@ -118,12 +118,12 @@ fn a_thousand_follow_ups_reach_their_pods_whichever_worker_has_them() {
 #[test]
 fn a_thousand_follow_ups_reach_their_pods_through_another_gateway() {
     let gateways = Setup::new(GATEWAYS).start_gateways(2);
-    // A gateway tells of itself once it has sent something; what was told before that is not waited for.
+    // A gateway publishes once it has sent something; what was published before that is not waited for.
     gateways.iter().for_each(|gateway| drop(gateway.send(ask(json!({})))));
-    std::thread::sleep(HEARD);
+    std::thread::sleep(EXCHANGED);
     for (here, there) in [(0, 1), (1, 0)] {
         let first: Vec<Response> = (0..10).flat_map(|_| gateways[here].burst(many())).collect();
-        std::thread::sleep(HEARD);
+        std::thread::sleep(EXCHANGED);
         let chunks = first.chunks(AT_ONCE);
         let then: Vec<Response> = chunks.flat_map(|chunk| gateways[there].burst(follow_ups(chunk))).collect();
         assert_eq!(followed(&gateways[here], &first, &then), 500);

@@ -115,11 +115,11 @@ fn leave(gateway: &Gateway, count: usize) {
 }
 
 /// What the servers said that this model's answers have cost, over all of them.
-fn told(gateway: &Gateway, models: &[&str]) -> ReportedTokens {
+fn reported(gateway: &Gateway, models: &[&str]) -> ReportedTokens {
     let mut sum = ReportedTokens::default();
     for pod in gateway.pods.servers() {
-        let told = pod.counters().tokens_by_model;
-        models.iter().filter_map(|model| told.get(*model)).for_each(|tokens| sum += *tokens);
+        let reported = pod.counters().tokens_by_model;
+        models.iter().filter_map(|model| reported.get(*model)).for_each(|tokens| sum += *tokens);
     }
     sum
 }
@@ -134,7 +134,7 @@ fn check_sums(configuration: &str, count: usize, leaving: usize) {
     until("every request has ended", || ended(&page(&gateway)) == (count + leaving) as u64);
     let page = page(&gateway);
     for (model, targets) in [("tiny", &["tiny"][..]), ("lora-request", &["tweet-summary", "sql-lora"])] {
-        let told = told(&gateway, targets);
+        let reported = reported(&gateway, targets);
         let labels = format!("llmproxy_model=\"{model}\"");
         let counted = ReportedTokens {
             prompt: number(&page, "asm_llm_proxy_prompt_tokens", &labels),
@@ -142,10 +142,10 @@ fn check_sums(configuration: &str, count: usize, leaving: usize) {
             cached: number(&page, "inference_picker_cached_tokens", &format!("model=\"{model}\"")),
         };
         assert!(
-            told.prompt > 10_000 && told.completion > 1_000 && told.cached > 0,
-            "{configuration}: {told:?}"
+            reported.prompt > 10_000 && reported.completion > 1_000 && reported.cached > 0,
+            "{configuration}: {reported:?}"
         );
-        assert_eq!(counted, told, "{configuration}: {model}");
+        assert_eq!(counted, reported, "{configuration}: {model}");
     }
     let by_class = |class: &str| -> u64 {
         let is_class = |series: &&String| {
@@ -211,7 +211,7 @@ fn random_models_do_not_make_the_statistics_grow() {
 }
 
 #[test]
-fn the_gauges_tell_what_the_picker_believes() {
+fn the_gauges_show_what_the_picker_counts() {
     for configuration in BODY_MODES {
         let gateway = Setup::new(configuration).start();
         gateway.pods.server(1).set(|knobs| {
@@ -308,7 +308,7 @@ fn the_queue_is_counted() {
         full(None);
         assert_eq!(runtime.block_on(served).unwrap(), 200, "{configuration}");
         until("none waits", || queued() == 0);
-        until("its wait is told", || {
+        until("its wait is reported", || {
             number(&page(&gateway), "inference_picker_queue_wait_ms_count", &labels) == 1
         });
         assert!(

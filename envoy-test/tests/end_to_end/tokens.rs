@@ -299,9 +299,9 @@ fn a_stream_that_is_encoded_in_name_only_is_read() {
     }
 }
 
-/// A server that tells its usage to everybody is not robbed of it.
+/// A server that reports its usage to everybody is not robbed of it.
 #[test]
-fn clients_of_a_server_that_tells_everybody_keep_their_usage() {
+fn clients_of_a_server_that_reports_usage_to_everybody_keep_it() {
     for configuration in BODY_MODES {
         let gateway = Setup::new(configuration).start();
         gateway.pods.servers().for_each(|pod| pod.set(|knobs| knobs.force_include_usage = true));

@@ -56,7 +56,7 @@ impl Front {
         }
     }
 
-    /// What a proxy of this kind tells Istio of itself.
+    /// What a proxy of this kind sends Istio about itself.
     pub fn node(self) -> (&'static str, Value) {
         match self {
             Front::Sidecar => ("sidecar", json!({"LABELS": self.labels(), "INTERCEPTION_MODE": "NONE"})),

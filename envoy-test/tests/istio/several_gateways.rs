@@ -1,4 +1,4 @@
-//! Two gateways that tell each other, as `istio/envoy-filter-several-gateways` deploys them.
+//! Two gateways that exchange their state, as `istio/envoy-filter-several-gateways` deploys them.
 //!
 //! Here they are on one machine, so each has a control plane of its own, whose EnvoyFilter has that gateway's address.
 
@@ -19,8 +19,8 @@ const FOLDER: &str = "envoy-filter-several-gateways";
 const SERVICE: &str = "inference-picker-gateways";
 /// Where gateways answer each other.
 const PORT: u16 = 15100;
-/// Longer than it takes one gateway to hear of another on a busy machine.
-const HEARD: Duration = Duration::from_millis(800);
+/// Longer than it takes one gateway to receive another's state on a busy machine.
+const EXCHANGED: Duration = Duration::from_millis(800);
 
 /// Two gateways in front of the same pods, in this version of Envoy.
 fn two(version: &'static str) -> [Gateway; 2] {
@@ -70,7 +70,7 @@ fn long_prompt() -> Request {
 fn ask(gateway: &Gateway) -> (String, String) {
     let answer = gateway.send(long_prompt());
     assert_eq!(answer.status, 200, "{}", answer.text());
-    std::thread::sleep(HEARD);
+    std::thread::sleep(EXCHANGED);
     let lines = gateway.log(1);
     let decision = lines.last().unwrap()["decision"].as_str().unwrap();
     (answer.header("x-served-by").unwrap().to_owned(), decision.to_owned())
@@ -81,7 +81,7 @@ fn ask(gateway: &Gateway) -> (String, String) {
 fn a_prompt_answered_through_one_gateway_is_matched_at_the_other() {
     for version in [OLDEST, NEWEST] {
         let [first, second] = two(version);
-        std::thread::sleep(HEARD);
+        std::thread::sleep(EXCHANGED);
         let (served_by, decision) = ask(&first);
         assert!(decision.contains("matched_blocks=0/"), "{version}: {decision}");
         for _ in 0..3 {
@@ -94,7 +94,7 @@ fn a_prompt_answered_through_one_gateway_is_matched_at_the_other() {
 
 #[test]
 #[ignore = "needs Istio: make test-istio"]
-fn clients_are_told_nothing() {
+fn clients_learn_nothing() {
     let [first, _second] = two(NEWEST);
     let answer = first.send(get("/inference-picker/exchange"));
     assert!(answer.header("x-served-by").is_some(), "{answer:?}");

@@ -45,7 +45,7 @@ async fn a_refusing_server_closes_its_port_and_its_connections_and_comes_back() 
 }
 
 #[tokio::test]
-async fn a_stream_breaks_after_as_many_events_as_told() {
+async fn a_stream_breaks_after_as_many_events_as_configured() {
     let servers = quick();
     let server = servers.server(0);
     server.set(|knobs| knobs.die_mid_stream = Some(3));

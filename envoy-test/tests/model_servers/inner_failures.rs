@@ -1,4 +1,4 @@
-//! Failures that are told under status 200, in each API's words.
+//! Failures that are reported under status 200, in each API's words.
 
 use envoy_test::model_server::{FailInside, InnerFailure};
 

@@ -46,7 +46,7 @@ async fn timings_stand_on_the_last_event_and_usage_only_on_one_that_was_asked_fo
 }
 
 #[tokio::test]
-async fn a_finishing_completion_tells_everybody_its_usage() {
+async fn a_finishing_completion_reports_its_usage_to_everybody() {
     let events = stream(COMPLETIONS, Value::Null, |_| {}).await;
     assert_eq!((events.len(), with(&events, "usage"), with(&events, "timings")), (4, vec![3], vec![3]));
     assert_eq!(events[3]["choices"][0]["finish_reason"], "length");

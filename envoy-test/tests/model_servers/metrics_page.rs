@@ -148,12 +148,12 @@ async fn a_sleeping_server_says_how_deep() {
     ] {
         server.set(|knobs| knobs.gauges.sleep = sleep);
         let page = server.metrics_page();
-        let told = states.map(|state| {
+        let reported = states.map(|state| {
             let name =
                 format!(r#"vllm:engine_sleep_state{{engine="0",model_name="tiny",sleep_state="{state}"}}"#);
             series(&page, &name).unwrap()
         });
-        assert_eq!(told, shown, "{sleep:?}");
+        assert_eq!(reported, shown, "{sleep:?}");
     }
 }
 

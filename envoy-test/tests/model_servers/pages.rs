@@ -42,7 +42,7 @@ fn data_parallel_ranks_of_sglang_share_the_requests() {
 }
 
 #[test]
-fn tensor_parallel_ranks_of_sglang_tell_the_same_again() {
+fn tensor_parallel_ranks_of_sglang_report_the_same_again() {
     let page = page(MetricsPage::Sglang(SglangRanks { data_parallel: 1, tensor_parallel: 8 }));
     assert_eq!(values(&page, "sglang:num_running_reqs"), [4.0; 8]);
     assert_eq!(values(&page, "sglang:num_queue_reqs"), [3.0; 8]);
@@ -101,7 +101,7 @@ async fn every_line_of_sglangs_page_is_on_a_page_that_its_own_code_printed() {
     }
 }
 
-/// What is cached for nobody in particular is not in use, and is told apart; what has ended is counted.
+/// What is cached for nobody in particular is not in use, and is counted separately; what has ended is counted.
 #[tokio::test]
 async fn what_sglang_has_cached_can_be_evicted() {
     let servers = start(sglang(EngineSettings::default().with_radix_cache(), &[]));
@@ -110,12 +110,12 @@ async fn what_sglang_has_cached_can_be_evicted() {
         post(&server, COMPLETIONS, &completion(0..100, 5)).await;
     }
     let page = server.metrics_page();
-    let told = |name: &str| values(&page, &format!("sglang:{name}"));
-    let counted = ["prompt_tokens_total", "cached_tokens_total", "generation_tokens_total"].map(told);
+    let reported = |name: &str| values(&page, &format!("sglang:{name}"));
+    let counted = ["prompt_tokens_total", "cached_tokens_total", "generation_tokens_total"].map(reported);
     // Of the second prompt all but its last token was cached.
     assert_eq!(counted, [[200.0], [99.0], [10.0]]);
     // The prompt and its answer, of which the last token is computed for nobody.
-    assert_eq!(told("kv_evictable_tokens"), [104.0]);
-    assert_eq!(told("kv_available_tokens"), [60_000.0 - 104.0]);
-    assert_eq!([told("kv_used_tokens"), told("token_usage")], [[0.0], [0.0]]);
+    assert_eq!(reported("kv_evictable_tokens"), [104.0]);
+    assert_eq!(reported("kv_available_tokens"), [60_000.0 - 104.0]);
+    assert_eq!([reported("kv_used_tokens"), reported("token_usage")], [[0.0], [0.0]]);
 }

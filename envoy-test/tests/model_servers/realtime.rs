@@ -25,7 +25,7 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_websocket_is_opened_greeted_and_told_which_models_there_are_not() {
+async fn a_websocket_is_opened_greeted_and_refused_models_that_there_are_not() {
     let servers = quick();
     let mut stream = TcpStream::connect(servers.server(0).address()).await.unwrap();
     let request = format!(

@@ -67,7 +67,7 @@ pub fn the_first_output_of_responses_and_messages_is_logged(gateway: &Gateway) {
 }
 
 /// Missing, null and empty: it is sent to some server, which may serve its own model or refuse.
-pub fn a_request_without_a_model_is_the_servers_to_judge(gateway: &Gateway) {
+pub fn a_request_without_a_model_is_for_the_servers_to_decide(gateway: &Gateway) {
     for (path, mut body) in requests() {
         for model in [None, Some(Value::Null), Some(json!(""))] {
             let fields = body.as_object_mut().unwrap();

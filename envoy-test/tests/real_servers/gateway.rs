@@ -140,7 +140,7 @@ impl<'a> Gateway<'a> {
         let said = self.envoy.log_text();
         let said = said.lines().filter(|line| line.contains("inference-picker:"));
         let known = gauges.lines().chain(said).map(str::to_owned);
-        known.chain(self.servers.told()).collect::<Vec<_>>().join("\n")
+        known.chain(self.servers.reported()).collect::<Vec<_>>().join("\n")
     }
 
     /// What the plugin says of one server in its statistics.

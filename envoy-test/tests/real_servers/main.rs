@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 type Claim = fn(&Gateway);
 
-/// The functions with their names, to be told while they run.
+/// The functions with their names, to be printed while they run.
 macro_rules! claims {
     ($($claim:path),* $(,)?) => { &[$((stringify!($claim), $claim as crate::Claim)),*] };
 }
@@ -48,12 +48,12 @@ fn check_shared(gateway: &Gateway) -> Vec<String> {
             answers::a_body_that_is_not_json_is_refused_by_the_gateway,
             answers::a_prompt_that_no_server_has_room_for_is_refused_with_the_length_that_would_fit,
             picking::a_burst_is_spread_over_all_servers_and_their_own_counters_agree,
-            apis::a_request_without_a_model_is_the_servers_to_judge,
+            apis::a_request_without_a_model_is_for_the_servers_to_decide,
             apis::tokens_are_counted_as_the_server_counts_them,
             apis::the_first_output_of_responses_and_messages_is_logged,
             verbatim::a_whole_answer_is_the_servers_own_byte_by_byte,
             verbatim::a_stream_is_the_servers_own_byte_by_byte,
-            verbatim::the_log_has_the_usage_that_the_server_tells,
+            verbatim::the_log_has_the_usage_that_the_server_reports,
             picking::the_log_says_which_server_was_picked_and_by_which_metrics,
             picking::a_server_runs_what_it_has_room_for_and_one_with_a_queue_is_avoided,
         ],
@@ -79,7 +79,7 @@ fn check_all(gateway: &Gateway, claims: &[(&str, Claim)]) -> Vec<String> {
     claims.iter().filter_map(check).collect()
 }
 
-/// Tells whether a claim holds, and how long it took. Returns the sentence of one that does not.
+/// Prints whether a claim holds, and how long it took. Returns the sentence of one that does not.
 fn check(name: &str, claim: impl FnOnce()) -> Option<String> {
     let (started_at, sentence) = (Instant::now(), name.replace("::", ": ").replace('_', " "));
     eprintln!("  {sentence} ...");

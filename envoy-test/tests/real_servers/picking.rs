@@ -1,4 +1,4 @@
-//! Which server gets a request, by what real servers tell of themselves.
+//! Which server gets a request, by what real servers report about themselves.
 
 use std::thread::sleep;
 use std::time::Duration;

@@ -11,8 +11,8 @@ use crate::gateway::Gateway;
 use crate::picking::SCRAPE_TIME;
 use crate::servers::MODEL;
 
-/// Longer than workers take to hear of each other.
-const HEARD: Duration = Duration::from_millis(60);
+/// Longer than workers take to receive each other's state.
+const EXCHANGED: Duration = Duration::from_millis(60);
 const DOCUMENTS: usize = 6;
 const QUESTIONS: usize = 4;
 
@@ -43,7 +43,7 @@ pub fn a_document_stays_with_the_server_that_has_it_cached(gateway: &Gateway) {
                 prompt_tokens += answer.json().unwrap()["usage"]["prompt_tokens"].as_u64().unwrap();
             }
             served_by.extend(gateway.served_by(1));
-            sleep(HEARD);
+            sleep(EXCHANGED);
         }
         assert_eq!(served_by.len(), 1, "document {document}: {:?}", gateway.log(QUESTIONS));
         servers.extend(served_by);
@@ -86,7 +86,7 @@ pub fn a_coding_session_stays_with_its_server_whatever_its_billing_header(gatewa
                 first_hits += gateway.servers.cached_tokens() - before.0;
                 first_queries += gateway.servers.prompt_tokens() - before.1;
             }
-            sleep(HEARD);
+            sleep(EXCHANGED);
         }
         assert_eq!(served_by.len(), 1, "session {session}: {:?}", gateway.log(QUESTIONS));
     }
@@ -109,7 +109,7 @@ fn matched_blocks(gateway: &Gateway) -> usize {
 pub fn a_server_that_was_started_again_is_known_to_have_nothing_cached(gateway: &Gateway) {
     let ask = |number| {
         assert_eq!(gateway.send(question(gateway, DOCUMENTS, number)).status, 200);
-        sleep(HEARD);
+        sleep(EXCHANGED);
         matched_blocks(gateway)
     };
     ask(0);

@@ -77,7 +77,7 @@ impl Servers {
         act(&mut self.servers[index].lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The sum over all series of the metric `name`, as the server tells it now.
+    /// The sum over all series of the metric `name`, as the server reports it now.
     pub fn metric(&self, index: usize, name: &str) -> usize {
         let page = self.page(index);
         let values = page.lines().filter_map(|line| {
@@ -87,13 +87,13 @@ impl Servers {
         values.sum::<f64>() as usize
     }
 
-    /// What the server tells of itself now.
+    /// What the server reports about itself now.
     pub fn page(&self, index: usize) -> String {
         self.client(index).send_blocking(Request::get("/metrics")).unwrap().text()
     }
 
-    /// What the servers tell of requests and of their caches.
-    pub fn told(&self) -> Vec<String> {
+    /// What the servers report about requests and their caches.
+    pub fn reported(&self) -> Vec<String> {
         let Kind { running, waiting, generated_tokens, prompt_tokens, cached_tokens, .. } = self.kind;
         let names: Vec<&str> =
             [&[*running, *waiting, *generated_tokens, *cached_tokens], *prompt_tokens].concat();

@@ -118,7 +118,7 @@ fn usage(body: &Value) -> [u64; 3] {
 }
 
 /// Of whole answers and of streams, whether the client asked for it or not.
-pub fn the_log_has_the_usage_that_the_server_tells(gateway: &Gateway) {
+pub fn the_log_has_the_usage_that_the_server_reports(gateway: &Gateway) {
     for (path, mut body) in requests() {
         let [_, whole] = both(gateway, path, &body);
         for streams in [false, true] {

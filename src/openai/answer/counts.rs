@@ -51,7 +51,7 @@ impl Counts {
         });
     }
 
-    /// `None` where the size of the prompt was not told.
+    /// `None` where the size of the prompt was not reported.
     pub(super) fn usage(&self) -> Option<Usage> {
         let read = |count: Count| self.0.get(count as usize).copied().flatten();
         let cache_read = read(Count::CacheRead);

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn data_is_told_from_other_lines() {
+    fn data_is_distinguished_from_other_lines() {
         check("data: {}\ndata:x\n", "data:= {}\ndata:=x\n");
         check("event: data: x\n: y\ndatas: z\n data: a\n", "!event: data: x\n!: y\ndata!s: z\n! data: a\n");
         check("data\ndat", "data\ndat");

@@ -6,7 +6,7 @@
 //!
 //! A server writes the same lines, model and punctuation around each piece of its answer. An event that is as one that
 //! was read but for its one string of interest says the same in other words, and is changed in the same way: only that
-//! string need be looked at, and the numbers of its `usage`, where it tells that so far. Other values may differ, too, if nothing
+//! string need be looked at, and the numbers of its `usage`, where it reports that so far. Other values may differ, too, if nothing
 //! is looked for where they stand: an id or a time of each event's own, a number by which a server counts its events, the
 //! `index` of choices that take turns, logprobs. These are found by comparing: where an event first differs from the pattern,
 //! a value of that kind may differ from then on.
@@ -219,7 +219,7 @@ impl Frame {
         })
     }
 
-    /// Takes what stands around these values of an event, each told by its length and where it ends. `false` if one of them
+    /// Takes what stands around these values of an event, each given by its length and where it ends. `false` if one of them
     /// is no value: with a colon behind it, it would be a name, and what it says would count for what follows.
     fn set(&mut self, event: &[u8], values: impl Iterator<Item = (usize, usize)>) -> bool {
         self.bytes.clear();
@@ -375,7 +375,7 @@ mod tests {
         (event + rest, places)
     }
 
-    /// Learns from one event after the other, each told by its values.
+    /// Learns from one event after the other, each given by its values.
     fn learnt(template: &str, written: &str, events: &[&[&str]]) -> EventPattern {
         let mut pattern = EventPattern::default();
         for values in events {
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_the_usage_are_told_whether_they_differ_or_not() {
+    fn numbers_of_the_usage_are_given_whether_they_differ_or_not() {
         let template = "data: {\"delta\": TEXT,\"usage\":{\"prompt\":PROMPT,\"completion\":COMPLETION}}\n\n";
         let pattern = learnt(template, template, &[&["\"text\"", "55", "1"]]);
         let counts = |prompt, completion| {
@@ -515,9 +515,9 @@ mod tests {
             Some(alike.counts().map(|(count, number)| (count, number.to_vec())).collect::<Vec<_>>())
         };
         for (prompt, completion) in [("55", "1"), ("55", "2"), ("999999999", "000000001")] {
-            let told = [(Count::Prompt, prompt), (Count::Completion, completion)];
-            let told = told.map(|(count, number)| (count, number.as_bytes().to_vec()));
-            assert_eq!(counts(prompt, completion), Some(told.to_vec()));
+            let numbers = [(Count::Prompt, prompt), (Count::Completion, completion)];
+            let numbers = numbers.map(|(count, number)| (count, number.as_bytes().to_vec()));
+            assert_eq!(counts(prompt, completion), Some(numbers.to_vec()));
         }
         for other in ["", "-1", "+1", "1.0", "1e2", "null", "\"1\"", "1234567890", " 1", "{}"] {
             assert_eq!((counts(other, "1"), counts("1", other)), (None, None), "{other}");

@@ -1,6 +1,6 @@
 //! Whether an answer says that it failed, whatever its status, and whose fault that is.
 //!
-//! Servers send the status before they compute anything, so what fails later can only be told in the body:
+//! Servers send the status before they compute anything, so what fails later can only be reported in the body:
 //! - an object or text `error` at the top: events of OpenAI's completions and Anthropic's messages, and JSON documents;
 //! - `response.failed`, with `response.error`, and `{"type":"error","code":…}` of OpenAI's responses;
 //! - `"object":"error"` at the top, vLLM's before 0.10;
@@ -30,10 +30,10 @@ impl AnswerFailure {
 /// What one answer has said of its failure.
 #[derive(Debug, Default)]
 pub(super) struct FailureReader {
-    /// Whether this document tells a failure.
-    is_told: bool,
+    /// Whether this document reports a failure.
+    is_reported: bool,
     named: NamedCodes,
-    told: Option<AnswerFailure>,
+    reported: Option<AnswerFailure>,
 }
 
 /// The codes that a document names, the best first.
@@ -45,19 +45,19 @@ struct NamedCodes {
 }
 
 impl FailureReader {
-    /// What has been told so far.
+    /// What has been reported so far.
     pub(super) fn failure(&self) -> Option<AnswerFailure> {
-        self.told
+        self.reported
     }
 
     /// What an answer's document says.
     pub(super) fn see(&mut self, seen: &Seen<'_>) {
         let text = seen.text;
         match (seen.spot, seen.token) {
-            (Spot::Error, Token::Open(_)) => self.is_told = true,
-            (Spot::Error, Token::Text) => self.is_told |= !text.is_empty(),
-            (Spot::Type, Token::Text) => self.is_told |= matches!(text, b"error" | b"response.failed"),
-            (Spot::Object, Token::Text) => self.is_told |= text == b"error",
+            (Spot::Error, Token::Open(_)) => self.is_reported = true,
+            (Spot::Error, Token::Text) => self.is_reported |= !text.is_empty(),
+            (Spot::Type, Token::Text) => self.is_reported |= matches!(text, b"error" | b"response.failed"),
+            (Spot::Object, Token::Text) => self.is_reported |= text == b"error",
             (Spot::ErrorCode, Token::Text | Token::Word) => {
                 self.named.digits = digits(text).or(self.named.digits);
                 self.named.code = status_of(text).or(self.named.code);
@@ -67,19 +67,19 @@ impl FailureReader {
         }
     }
 
-    /// The document is over: says whether it told a failure. `is_error`: it is the data of an event that is called so.
+    /// The document is over: says whether it reported a failure. `is_error`: it is the data of an event that is called so.
     pub(super) fn end_document(&mut self, is_error: bool) -> bool {
         let named = std::mem::take(&mut self.named);
-        let has_failed = std::mem::take(&mut self.is_told) || is_error;
+        let has_failed = std::mem::take(&mut self.is_reported) || is_error;
         if has_failed {
-            self.told = Some(AnswerFailure { code: named.digits.or(named.code).or(named.kind) });
+            self.reported = Some(AnswerFailure { code: named.digits.or(named.code).or(named.kind) });
         }
         has_failed
     }
 
     /// The answer ended without any output.
     pub(super) fn end_without_output(&mut self) {
-        self.told = self.told.or(Some(AnswerFailure { code: None }));
+        self.reported = self.reported.or(Some(AnswerFailure { code: None }));
     }
 }
 

@@ -9,7 +9,7 @@
 //! Put back is what servers move to the event that is taken out: vLLM its `system_fingerprint`, llama.cpp its `timings`. They
 //! become the last members of the event with the finish reason, where they stand otherwise. Every other byte passes as it came.
 //!
-//! A server that tells the usage in its events with output, too, tells it to everybody (`--enable-force-include-usage` of vLLM
+//! A server that reports the usage in its events with output, too, reports it to everybody (`--enable-force-include-usage` of vLLM
 //! 0.32): that was not asked for, so its clients keep what they would have seen, and nothing is taken out from then on.
 //!
 //! # What is held back, and how long
@@ -32,7 +32,7 @@ const MOVED: [(Spot, &str); 2] = [(Spot::Fingerprint, "system_fingerprint"), (Sp
 /// The reading of one stream.
 #[derive(Debug, Default)]
 pub(super) struct HiddenUsage {
-    /// Whether the server tells the usage to everybody.
+    /// Whether the server reports the usage to everybody.
     is_forced: bool,
     /// Where the event begins, while it may have to be taken out.
     event_from: Option<Mark>,
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_tells_the_usage_to_everybody_is_left_alone() {
+    fn answers_of_a_server_that_reports_the_usage_to_everybody_are_not_changed() {
         let forced = OUTPUT.replace("}]}", r#"}],"usage":{"prompt_tokens":9,"completion_tokens":1}}"#);
         check_untouched(&events([&forced, &forced, USAGE, "[DONE]"]));
         check(events([OUTPUT, USAGE, &forced, USAGE]), events([OUTPUT, &forced, USAGE]));

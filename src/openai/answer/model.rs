@@ -94,7 +94,7 @@ mod tests {
         answer.split_once("\r\n\r\n").or_else(|| answer.split_once("\n\n")).unwrap().1
     }
 
-    /// As the content type would tell it: what begins with a brace is a document.
+    /// As the content type would say it: what begins with a brace is a document.
     fn format(answer: &[u8]) -> AnswerFormat {
         let is_document = answer.trim_ascii_start().starts_with(b"{");
         if is_document { AnswerFormat::Document } else { AnswerFormat::Events }
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn of_broken_json_counts_what_can_still_be_told() {
+    fn of_broken_json_counts_what_can_still_be_read() {
         for broken in [
             r#"{"model" "sql-lora"}"#,
             r#"{"a":1],"model":"sql-lora"}"#,

@@ -43,7 +43,7 @@ pub(super) enum Spot {
     Image,
     /// The model's name, at the top or in an envelope.
     Model,
-    /// By what the answer, or what it tells of, is known: at the top or in an envelope.
+    /// By what the answer, or what it reports, is known: at the top or in an envelope.
     Id,
     Type,
     Object,

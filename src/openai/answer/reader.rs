@@ -18,7 +18,7 @@
 //! memory are a few words, what an event's pattern has, and what is held back.
 //!
 //! Not done here: a document that is spread over several `data:` lines is not put together, and lines that end with a lone CR
-//! are not told apart; no server sends them. The length of the answer changes, so a `content-length` is the caller's to
+//! are not distinguished; no server sends them. The length of the answer changes, so a `content-length` is the caller's to
 //! remove, and a compressed answer is the caller's to keep away.
 
 use std::borrow::Cow;
@@ -40,7 +40,7 @@ use crate::openai::json::{JsonTokens, Token};
 /// Values of an event that are kept to see which of them differ from event to event: a server's has about a dozen.
 const MAX_EVENT_VALUES: usize = 32;
 
-/// Bytes that are kept of a line that is no `data:` line: enough to tell [`ERROR_LINES`].
+/// Bytes that are kept of a line that is no `data:` line: enough to recognise [`ERROR_LINES`].
 const MAX_LINE_BYTES: usize = 16;
 
 /// What the line says of an event that is an error.
@@ -88,7 +88,7 @@ struct Sample {
     /// What had been changed before.
     changes: usize,
     /// How many of its tokens say something.
-    telling: u32,
+    reporting: u32,
 }
 
 impl Event {
@@ -167,7 +167,7 @@ impl AnswerReader {
         released
     }
 
-    /// What the answer says it has cost, as far as it came. `None` as long as it does not tell the prompt's size.
+    /// What the answer says it has cost, as far as it came. `None` as long as it does not report the prompt's size.
     pub fn usage(&self) -> Option<Usage> {
         self.usage.usage()
     }
@@ -283,7 +283,7 @@ impl AnswerReader {
             from: passage.read(),
             written_from: passage.mark(),
             changes: passage.changes(),
-            telling: 0,
+            reporting: 0,
         });
         self.event.values.clear();
         if let Some(hidden) = &mut self.hidden_usage {
@@ -325,7 +325,7 @@ impl AnswerReader {
         let is_taken_out = hidden_usage.is_some_and(|hidden| hidden.end_event(passage));
         let is_usual = !is_taken_out && self.progress.failure.failure().is_none();
         let sample = self.event.sample.take().filter(|_| is_usual);
-        if let Some(sample) = sample.filter(|sample| sample.telling == 1) {
+        if let Some(sample) = sample.filter(|sample| sample.reporting == 1) {
             self.learn(passage, &sample, piece.get(sample.from..passage.read()).unwrap_or_default());
         }
         self.event.has_begun = false;
@@ -351,7 +351,7 @@ impl AnswerReader {
             let Some(token) = token else { break };
             let says = self.show(passage, token);
             let Some(sample) = &mut self.event.sample else { continue };
-            sample.telling += u32::from(says.is_telling());
+            sample.reporting += u32::from(says.is_reporting());
             let from = match token {
                 Token::Key => {
                     value = Some(rest);

@@ -25,7 +25,7 @@ impl Says {
     }
 
     /// Whether it matters, and not only what comes last.
-    pub(super) fn is_telling(self) -> bool {
+    pub(super) fn is_reporting(self) -> bool {
         matches!(self, Says::Output | Says::More)
     }
 

@@ -5,7 +5,7 @@
 //!   (`message_delta`, and each chunk of vLLM's continuous usage statistics), or
 //! - in an object right below the top, under `response` (`response.completed`) or `message` (`message_start`).
 //!
-//! The numbers' names tell the APIs apart ([`Usage`](super::Usage)). Where a name comes more than once, in one document or
+//! The numbers' names distinguish the APIs ([`Usage`](super::Usage)). Where a name comes more than once, in one document or
 //! in several events, the last number counts that is a whole one of at most 32 bits; what is none is passed over, as is
 //! `"usage": null`.
 
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_vllm_tell_their_usage() {
+    fn answers_of_vllm_report_their_usage() {
         let document = AnswerFormat::Document;
         check(document, recorded!("vllm-0.32/chat.http"), (usage(55, 12, 0), 1, true));
         check(document, recorded!("vllm-0.32/chat_cached.http"), (usage(55, 12, 32), 1, true));
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_of_vllm_tell_their_usage_if_asked_and_their_output_events() {
+    fn streams_of_vllm_report_their_usage_if_asked_and_their_output_events() {
         let events = AnswerFormat::Events;
         check(events, recorded!("vllm-0.32/chat_stream.http"), (NONE, 12, true));
         check(events, recorded!("vllm-0.32/chat_stream_usage.http"), (usage(55, 12, 32), 12, true));
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_of_the_other_apis_tell_their_usage() {
+    fn streams_of_the_other_apis_report_their_usage() {
         let events = AnswerFormat::Events;
         check(
             events,
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn each_event_may_tell_it_so_far_and_the_last_one_counts() {
+    fn each_event_may_report_it_so_far_and_the_last_one_counts() {
         let event = |text: &str, prompt: &str, completion: &str| {
             format!(
                 "data: {{\"choices\":[{{\"text\":\"{text}\"}}],\"usage\":{{\"prompt_tokens\":{prompt},\
@@ -202,16 +202,22 @@ mod tests {
                  \"prompt_tokens_details\":{{\"cached_tokens\":4}}}}}}\n\n"
             )
         };
-        let told = |events: &[(&str, &str, &str)], expected| {
+        let check_reported = |events: &[(&str, &str, &str)], expected| {
             let stream: String =
                 events.iter().map(|(text, prompt, output)| event(text, prompt, output)).collect();
             check(AnswerFormat::Events, stream, expected);
         };
-        told(&[("a", "8", "1"), ("b", "8", "2"), ("c", "8", "3")], (usage(8, 3, 4), 3, false));
-        told(&[("a", "8", "1"), ("b", "9", "12"), ("", "7", "12")], (usage(7, 12, 4), 2, false));
+        check_reported(&[("a", "8", "1"), ("b", "8", "2"), ("c", "8", "3")], (usage(8, 3, 4), 3, false));
+        check_reported(&[("a", "8", "1"), ("b", "9", "12"), ("", "7", "12")], (usage(7, 12, 4), 2, false));
         // What is no number of 32 bits changes nothing, and nothing is taken for what came before it.
-        told(&[("a", "8", "1"), ("b", "-1", "4294967296"), ("c", "8", "null")], (usage(8, 1, 4), 3, false));
-        told(&[("a", "8", "1"), ("b", "9", "4294967295"), ("c", "8", "2")], (usage(8, 2, 4), 3, false));
+        check_reported(
+            &[("a", "8", "1"), ("b", "-1", "4294967296"), ("c", "8", "null")],
+            (usage(8, 1, 4), 3, false),
+        );
+        check_reported(
+            &[("a", "8", "1"), ("b", "9", "4294967295"), ("c", "8", "2")],
+            (usage(8, 2, 4), 3, false),
+        );
         let between = "data: {\"usage\":{\"prompt_tokens\":9}}\n\n";
         let stream = [event("a", "8", "1"), between.to_owned(), event("b", "8", "1")].concat();
         check(AnswerFormat::Events, stream, (usage(8, 1, 4), 2, false));

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_is_told_wherever_it_stands() {
+    fn every_byte_is_found_wherever_it_stands() {
         for byte in 0..=u8::MAX {
             check(&[byte; BLOCK_BYTES]);
             for place in [0, 7, 8, 15, 16, 40, 63] {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn every_place_is_told() {
+    fn every_place_is_found() {
         for place in 0..BLOCK_BYTES {
             for byte in *b"\"\\/\n" {
                 let mut block = [b'u'; BLOCK_BYTES];

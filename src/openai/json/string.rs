@@ -18,7 +18,7 @@ pub(in crate::openai) struct JsonString<'a> {
     pub decoded_bytes: usize,
     /// Whether characters are escaped by number, as in `\u00e9`.
     pub has_numbered_escapes: bool,
-    /// Whether it is ASCII. One that is may be told not to be, for what stands a few bytes behind it.
+    /// Whether it is ASCII. One that is may be taken for one that is not, for what stands a few bytes behind it.
     pub is_ascii: bool,
     /// What follows the closing quote.
     pub rest: &'a [u8],
@@ -133,7 +133,7 @@ impl Escapes {
     ///
     /// In a run of backslashes every other one is escaped, beginning with the second. Adding to a run the bit at which it
     /// begins turns all its bits over and sets the one behind; doing so only for runs that begin at odd places leaves a
-    /// number that tells, at the byte behind each run, whether even or odd places are escaped.
+    /// number that says, at the byte behind each run, whether even or odd places are escaped.
     fn escaped(&mut self, backslashes: u64) -> u64 {
         const EVEN: u64 = 0x5555_5555_5555_5555;
         let backslashes = backslashes & !self.open;

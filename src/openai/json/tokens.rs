@@ -1,6 +1,6 @@
 //! Cuts a JSON document that comes in pieces into tokens, in constant memory and whatever the pieces cut.
 //!
-//! Contract: of valid JSON every bracket, key and value is told, but for strings in lists. What is no JSON gives
+//! Contract: of valid JSON every bracket, key and value is given, but for strings in lists. What is no JSON gives
 //! some tokens, the same however it is cut. Of a string or word up to [`MAX_TEXT_BYTES`] are kept, as they are spelled;
 //! escapes are decoded where the whole string was kept, so names mean the same however they are spelled.
 
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bracket_key_and_value_is_told_but_strings_in_lists() {
+    fn every_bracket_key_and_value_is_given_but_strings_in_lists() {
         check("{}", "{1 empty ended");
         check(" [ 1 , \"a\" , null ] ", "[1 1 null close0 ended");
         check(

@@ -13,7 +13,7 @@ use crate::openai::content_type::{is_json, is_json_type};
 use crate::openai::{Api, ApiError};
 
 /// What is counted of a request whose path is no API's with a prompt, in tokens: to count tokens is no work for the model,
-/// and what an image or a sound costs it, its text does not tell.
+/// and what an image or a sound costs it, its text does not show.
 pub const SMALL_REQUEST_TOKENS: u32 = 1;
 
 /// What a POST's body is to be read as.

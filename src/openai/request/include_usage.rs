@@ -19,7 +19,7 @@ use super::parse::span_of;
 use super::rewrite::Edit;
 use crate::openai::Api;
 
-/// What to change in `body`, which was read as `request`, so that its stream tells its usage. `None` where nothing is
+/// What to change in `body`, which was read as `request`, so that its stream reports its usage. `None` where nothing is
 /// to be changed or nothing can be; the answer is then passed on as it comes.
 pub fn include_usage(api: Api, body: &[u8], request: &InferenceRequest<'_>) -> Option<Edit> {
     if !(request.stream && api.has_stream_options()) {

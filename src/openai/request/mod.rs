@@ -39,7 +39,7 @@ pub struct InferenceRequest<'a> {
     /// The model asked for, decoded; empty where none is named. Where the key is there twice the last one counts, as in
     /// the servers.
     pub model: Cow<'a, str>,
-    /// Why no model is named, for where one must be; otherwise what to make of it is the servers' to judge, as always in
+    /// Why no model is named, for where one must be; otherwise what to make of it is for the servers to decide, as always in
     /// their own APIs.
     pub unnamed: Option<ApiError>,
     /// Where the model's value stands in the body, quotes included: every top-level occurrence, in order.
@@ -52,7 +52,7 @@ pub struct InferenceRequest<'a> {
     pub prompt_tokens: u32,
     /// Tokens that the prompt has whatever the tokenizer is; 0 where that is not known, as of several prompts in one request.
     pub least_tokens: u32,
-    /// The raw text of `user`, if it is a string: who asks, to tell users apart and for nothing else.
+    /// The raw text of `user`, if it is a string: who asks, to distinguish users and for nothing else.
     pub user: Option<&'a str>,
     /// Where the value of `stream_options` stands in the body, if it is there: the last one, as in the servers.
     pub stream_options: Option<Range<usize>>,
@@ -60,7 +60,7 @@ pub struct InferenceRequest<'a> {
     pub cache_salt: &'a [u8],
     /// What it says of the conversation that it belongs to.
     pub names: Names<'a>,
-    /// Tells this request from others: the same again has the same.
+    /// Distinguishes this request from others: the same again has the same.
     pub digest: u64,
     /// The size of its body.
     pub body_bytes: usize,

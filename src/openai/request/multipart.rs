@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_told_by_their_headers_however_they_are_written() {
+    fn fields_are_known_by_their_headers_however_they_are_written() {
         for (headers, is_model) in [
             ("CONTENT-DISPOSITION:form-data;name=model", true),
             ("X-Other: 1\r\nContent-Disposition: form-data; name=\"mod\\el\"\r\nX-More: 2", true),

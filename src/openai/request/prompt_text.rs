@@ -50,7 +50,7 @@ impl<'a> PromptPart<'a> {
     }
 }
 
-/// Whether a valid JSON value of which nothing is rewritten has the plain form, as far as can be told at a glance: a number that has to stay counts as
+/// Whether a valid JSON value of which nothing is rewritten has the plain form, as far as can be seen at a glance: a number that has to stay counts as
 /// one that has not.
 fn is_plain(json: &[u8]) -> bool {
     let mut rest = json;

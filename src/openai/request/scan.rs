@@ -59,7 +59,7 @@ pub(super) fn read_fields(body: &[u8]) -> Option<Fields<'_>> {
     (scanner.rest.is_empty() && is_text).then_some(fields)
 }
 
-/// The field a key names, unless only decoding it would tell.
+/// The field a key names, unless only decoding it would show it.
 fn plain_key(key: &[u8]) -> Option<Key> {
     if key.contains(&b'\\') {
         return None;

@@ -67,7 +67,7 @@ impl Account {
     }
 }
 
-/// Publishes what an answer has told of its cost.
+/// Publishes what an answer has reported of its cost.
 fn publish_cost(read: &ReadAnswer, fields: LogFields) {
     let publish = |field: LogField, value: Option<u64>| {
         if let Some(value) = value.filter(|_| fields.has(field)) {

@@ -19,7 +19,7 @@ use crate::plugin::host::{self, Headers};
 
 /// The filter state that Envoy's filter for custom responses matches.
 const BEGIN_ANEW: &str = "llm_begin_anew";
-/// The header that Envoy sets where it sends a request again for an internal redirect, or is told to where it begins one anew; and
+/// The header that Envoy sets where it sends a request again for an internal redirect, or is configured to where it begins one anew; and
 /// clients may send.
 const SENT_AGAIN_HEADER: &str = "x-envoy-original-url";
 /// Envoy's details of an answer that the client does not get, because the request was begun anew.

@@ -35,7 +35,7 @@ impl Stream {
                 if succeeded && self.may_store {
                     self.answer.look_for_id();
                 }
-                self.answer.begin(self.tells_usage() && succeeded, &headers);
+                self.answer.begin(self.reports_usage() && succeeded, &headers);
                 self.hand_out_token();
             }
         }
@@ -112,8 +112,8 @@ impl Stream {
         if status == Some(NOT_FOUND) && self.account.is_some() && !self.follows_stored() {
             sent.not_found = Some(NotFound::new(is_encoded(headers.value("content-encoding").as_deref())));
         }
-        if let Some(told) = headers.value(LOAD_HEADER).and_then(|value| read_load(&value)) {
-            worker.picker.load_reported(sent.pool, &sent.sent, told, now_ms);
+        if let Some(reported) = headers.value(LOAD_HEADER).and_then(|value| read_load(&value)) {
+            worker.picker.load_reported(sent.pool, &sent.sent, reported, now_ms);
         }
         sent.succeeded = matches!(status, Some(200..300));
         if !sent.succeeded {
@@ -203,7 +203,7 @@ impl Stream {
     }
 
     /// Whether it is the answer to a prompt, which says what it has cost.
-    fn tells_usage(&self) -> bool {
+    fn reports_usage(&self) -> bool {
         self.account.is_some() && self.expected.as_ref().is_some_and(|expected| expected.api().has_prompt())
     }
 

@@ -12,7 +12,7 @@ use crate::stats::{EndedAnswer, ReadAnswer};
 /// What is done with one answer. The default is nothing.
 #[derive(Default)]
 pub struct Answer {
-    /// Whether it tells what the request has cost, in whatever form.
+    /// Whether it reports what the request has cost, in whatever form.
     has_usage: bool,
     is_encoded: bool,
     is_streamed: bool,
@@ -112,14 +112,14 @@ impl Answer {
         warn("the answer", host::replace_buffer(Buffer::ResponseBody, size, &body));
     }
 
-    /// The server has ended the answer, and no more bytes are told.
+    /// The server has ended the answer, and no more bytes come.
     pub fn end(&mut self) {
         if let Some(reader) = &mut self.reader {
             reader.push(b"", true);
         }
     }
 
-    /// If the host does not tell, the answer is from now on neither read nor changed.
+    /// If the host does not give it, the answer is from now on neither read nor changed.
     fn read(&mut self, size: usize) -> Vec<u8> {
         host::buffer(Buffer::ResponseBody, size).map(Option::unwrap_or_default).unwrap_or_else(|error| {
             warn("the answer", Err(error));
@@ -144,7 +144,7 @@ impl Answer {
         self.reader.as_deref().filter(|_| self.has_usage)
     }
 
-    /// What the answer has told of its cost, if it came to its end.
+    /// What the answer has reported of its cost, if it came to its end.
     pub fn usage_when_complete(&self) -> Option<Option<Usage>> {
         let read = self.read_answer().filter(|answer| answer.is_complete() && answer.failure().is_none());
         read.map(AnswerReader::usage)

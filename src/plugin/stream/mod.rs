@@ -66,15 +66,15 @@ pub struct Stream {
     anew: Option<Anew>,
     /// Whether the route that was found may not be the one it gets: the client had the header by which routes are chosen.
     is_misrouted: bool,
-    /// Whether the endpoint is asked to tell its load, and the client did not ask.
+    /// Whether the endpoint is asked to report its load, and the client did not ask.
     asks_for_load: bool,
     /// Whether the request announced its length.
     has_length: bool,
-    /// Who asks, by the header that tells users apart.
+    /// Who asks, by the header that distinguishes users.
     user: Option<Vec<u8>>,
-    /// The objective that the request names, where that is believed.
+    /// The objective that the request names, where that is trusted.
     objective: Option<String>,
-    /// What it is promised by its headers, where those are believed.
+    /// What it is promised by its headers, where those are trusted.
     promise: Promise,
     /// Its tenant, by a header.
     tenant: Option<String>,
@@ -118,7 +118,7 @@ pub struct SentStream {
     is_pool_guessed: bool,
     /// Whether the answer is one of the server's, and no error.
     succeeded: bool,
-    /// Whether nothing has been heard of its endpoint yet: no output, and no failure.
+    /// Whether nothing has come from its endpoint yet: no output, and no failure.
     is_silent: bool,
     /// Whether the answer has come to its end.
     is_over: bool,
@@ -150,7 +150,7 @@ impl SentStream {
 /// How a request that waits is reached from the worker's tick.
 pub type Waiter = Rc<RefCell<State>>;
 
-/// Tells the server what was picked besides itself: by a header, or by the filter state that becomes one.
+/// Passes to the server what was picked besides itself: by a header, or by the filter state that becomes one.
 fn name_to_server(pick_to: PickTo, (header, state): (&str, &str), value: &str) {
     match pick_to {
         PickTo::Header => warn(header, host::set_header(Headers::Request, header, value)),

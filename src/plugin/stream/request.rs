@@ -52,7 +52,7 @@ const ENCODING_HEADER: &str = "accept-encoding";
 /// that it had before.
 const FIRST_TOKEN_HEADERS: [&str; 2] = ["x-llm-d-slo-ttft-ms", "x-slo-ttft-ms"];
 const PER_TOKEN_HEADERS: [&str; 2] = ["x-llm-d-slo-tpot-ms", "x-slo-tpot-ms"];
-/// Bytes of a header's value that tell one user from another; what follows does not count.
+/// Bytes of a header's value that distinguish one user from another; what follows does not count.
 const MAX_USER_BYTES: usize = 256;
 /// Bytes of the name that a client gives to its objective or tenant; what follows does not count.
 const MAX_GIVEN_NAME_BYTES: usize = 256;
@@ -131,7 +131,7 @@ impl Stream {
         true
     }
 
-    /// Has the endpoint tell its load with the answer, where that is configured and the client does not ask itself.
+    /// Has the endpoint report its load with the answer, where that is configured and the client does not ask itself.
     fn ask_for_load(&mut self, pool: usize, headers: &HeaderPairs) {
         let is_configured =
             self.worker.borrow().config().pools.get(pool).is_some_and(|pool| pool.answers_tell_load);
@@ -141,7 +141,7 @@ impl Stream {
         }
     }
 
-    /// Notes the request's objective, promise and tenant, where headers are believed, and else removes them.
+    /// Notes the request's objective, promise and tenant, where headers are trusted, and else removes them.
     fn read_objective(&mut self, headers: &HeaderPairs) {
         let worker = self.worker.borrow();
         let config = worker.config();
@@ -241,7 +241,7 @@ impl Stream {
         }
     }
 
-    /// Notes who asks, where a header tells.
+    /// Notes who asks, where a header says so.
     fn read_user(&mut self, headers: &HeaderPairs) {
         let mut worker = self.worker.borrow_mut();
         let Some(StickyBy::Header(name)) = &worker.config().sticky_by else { return };
@@ -415,7 +415,7 @@ impl Stream {
             Some(TenantBy::User) => request.user.as_ref().map(|user| text(user.as_bytes())),
             _ => self.tenant.take(),
         };
-        // Who cannot tell its own pool for sure cannot tell that another one has to serve it; and what follows something that a
+        // A plugin that cannot know its own pool for sure cannot know that another one has to serve it; and what follows something that a
         // server has stored is served there or nowhere.
         if self.first_pass.is_none() && !self.is_misrouted && !self.has_stored_place() {
             resolved = worker.fall_back(resolved, request, user.as_deref(), host::now_ms());
@@ -444,7 +444,7 @@ impl Stream {
         }
     }
 
-    /// What tells this user from others, where users are kept on one target.
+    /// What distinguishes this user from others, where users are kept on one target.
     fn user_of(&self, request: &InferenceRequest<'_>) -> Option<Vec<u8>> {
         match self.worker.borrow().config().sticky_by {
             None => None,

@@ -176,7 +176,7 @@ fn instructions_table(lines: &[RequestCost]) -> Table {
     })
 }
 
-/// A column a variant; each cell is told the line's first, and its own.
+/// A column a variant; each cell is given the line's first, and its own.
 fn table(lines: &[RequestCost], cell: impl Fn(&Cost, &Cost) -> String) -> Table {
     let variants = lines.first().map_or(&[][..], |line| &line.costs);
     let mut table = Table::new("", variants.iter().map(|cost| cost.variant.name()));

@@ -11,7 +11,7 @@ use crate::clients::{Clients, is_streaming};
 use crate::gateway::{Gateway, Variant};
 use crate::model_servers::{Counts, ModelServers};
 
-/// Processor time of one round, in microseconds: fifty times the step in which Linux tells it.
+/// Processor time of one round, in microseconds: fifty times the step in which Linux counts it.
 const ROUND_CPU_US: u64 = 500_000;
 /// Processor time before the first round of an Envoy: by then V8 has optimized the code.
 pub const WARM_UP_CPU_US: u64 = 2_000_000;

@@ -25,7 +25,7 @@ impl Connection {
         let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
         stream.set_nodelay(true)?;
         let stream = TokioIo::new(stream);
-        // The tasks end with their connection; what goes wrong on it, the request's future tells.
+        // The tasks end with their connection; what goes wrong on it, the request's future reports.
         let sender = match protocol {
             Protocol::Http1 => {
                 let (sender, connection) = http1::handshake(stream).await?;

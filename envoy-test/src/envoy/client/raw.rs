@@ -26,7 +26,7 @@ impl RawConnection {
         Ok(self.stream.write_all(bytes.as_ref())?)
     }
 
-    /// Tells the server that nothing more will be sent; its answer can still be read.
+    /// Shows the server that nothing more will be sent; its answer can still be read.
     pub fn finish_sending(&mut self) -> Result<()> {
         Ok(self.stream.shutdown(Shutdown::Write)?)
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Sends the request in both versions of HTTP and lets `claim` judge what the echo server saw each time.
+/// Sends the request in both versions of HTTP and lets `claim` check what the echo server saw each time.
 #[track_caller]
 fn check(address: SocketAddr, request: &Request, claim: impl Fn(Protocol, &Value)) {
     for protocol in [Protocol::Http1, Protocol::Http2] {

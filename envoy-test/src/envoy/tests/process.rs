@@ -73,7 +73,7 @@ fn a_configuration_envoy_refuses_fails_the_start_with_envoys_own_words() {
 }
 
 #[test]
-fn validating_tells_right_from_wrong() {
+fn validating_distinguishes_right_from_wrong() {
     let mut configuration = plain();
     assert!(validate(&EnvoySettings::new(configuration.clone())).unwrap().status.success());
     *configuration.at("/static_resources/clusters/0/type") = "NONSENSE".into();

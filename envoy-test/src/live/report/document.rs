@@ -17,10 +17,10 @@ const COMMAND: &str = "make bench-routing";
 const EMPTY_PAGE: &str =
     "# Routing in real time\n\n<!-- results: written by `make bench-routing` -->\n<!-- end of results -->\n";
 
-/// The name of everything that is written, before what tells the files apart.
+/// The name of everything that is written, before what distinguishes the files.
 const NAME: &str = "routing-live";
 
-/// Writes all files into `folder`; `again` are cells that were played a second time, to tell the noise.
+/// Writes all files into `folder`; `again` are cells that were played a second time, to show the noise.
 ///
 /// # Errors
 /// A file that cannot be read or written, or has no markers.
@@ -82,7 +82,7 @@ fn cell(outcome: &Outcome, run: usize) -> Value {
     })
 }
 
-/// Of the looks within a tenth of a second one is told.
+/// Of the looks within a tenth of a second one is written.
 fn tenths(at: Duration) -> u128 {
     at.as_millis() / 100
 }

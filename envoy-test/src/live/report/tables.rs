@@ -44,15 +44,15 @@ pub fn details<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> String {
 fn cells(measures: &Measures) -> Vec<String> {
     let times =
         |times: Times, digits: usize| [times.p50, times.p90, times.p99].map(|ms| format!("{ms:.digits$}"));
-    let told = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), percent);
+    let reported = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), percent);
     let mut cells = times(measures.first_token_ms, 0).to_vec();
     cells.extend(times(measures.per_token_ms, 1));
     cells.extend(times(measures.end_to_end_ms, 0));
     cells.extend([
         format!("{:.0}", measures.output_tokens_per_s),
         percent(measures.goodput_share),
-        told(measures.cache_hit_share),
-        told(measures.kv_cache_spread),
+        reported(measures.cache_hit_share),
+        reported(measures.kv_cache_spread),
         measures.failed.to_string(),
     ]);
     cells

@@ -142,7 +142,7 @@ impl ApiError {
     pub fn body(&self, api: Api) -> String {
         let message = Value::from(self.message.as_str());
         let kind = self.kind;
-        // What the fields' types rule out is told before the API has its say, in one form for all.
+        // What the fields' types rule out is refused before the API has its say, in one form for all.
         let is_validation = self.parameter.as_ref().is_some_and(|name| name.starts_with("body."));
         if api == Api::Messages && !is_validation {
             return format!(r#"{{"type":"error","error":{{"type":"{kind}","message":{message}}}}}"#);

@@ -1,5 +1,5 @@
 //! Chat and completions as llama.cpp's llama-server answers them (`tests/fixtures/llama.cpp-0.3.36/`): the role and the
-//! first token come together, `timings` stand on the last event before `[DONE]`, and a finishing completion tells its
+//! first token come together, `timings` stand on the last event before `[DONE]`, and a finishing completion reports its
 //! usage to everybody.
 
 use super::{EventShape, FAILURE_MESSAGE, Subject, Usage, data_event, last_text, text_of};
@@ -19,7 +19,7 @@ pub fn whole_completion(subject: &Subject, usage: &Usage) -> String {
     document(subject, &choice, "text_completion", Some(usage), Some(usage))
 }
 
-/// An error as its streams tell it: under status 200, without a `[DONE]` behind it.
+/// An error as its streams report it: under status 200, without a `[DONE]` behind it.
 fn failed(code: Option<u16>) -> Vec<String> {
     let code = code.map_or_else(|| "null".to_owned(), |code| code.to_string());
     let error =

@@ -48,7 +48,7 @@ fn event(name: &str, fields: &str) -> String {
     named_event(name, &format!(r#"{{"type":"{name}"{fields}}}"#))
 }
 
-/// What was neither cached nor is now, and then both, as vLLM tells with `--enable-prompt-tokens-details`.
+/// What was neither cached nor is now, and then both, as vLLM reports with `--enable-prompt-tokens-details`.
 fn counts(usage: &Usage) -> String {
     let Usage { prompt_tokens, cached_tokens, completion_tokens, created_cache_tokens } = usage;
     let input_tokens = prompt_tokens - cached_tokens - created_cache_tokens;

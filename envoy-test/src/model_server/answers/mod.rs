@@ -86,7 +86,7 @@ pub fn whole(api: Api, subject: &Subject, results: &[Usage]) -> String {
     }
 }
 
-/// A failure told under status 200 in an answer that is not streamed.
+/// A failure reported under status 200 in an answer that is not streamed.
 pub fn whole_failure(api: Api, subject: &Subject, code: Option<u16>) -> String {
     match api {
         Api::Responses => responses::failed(subject, code),
@@ -107,7 +107,7 @@ fn last_text(usage: &Usage, new_tokens: usize) -> String {
     (usage.completion_tokens.saturating_sub(new_tokens)..usage.completion_tokens).map(output_text).collect()
 }
 
-/// How chat and completions tell of a failure: an error, then the mark that ends every stream.
+/// How chat and completions report a failure: an error, then the mark that ends every stream.
 fn failed_chunks(code: Option<u16>) -> Vec<String> {
     vec![data_event(&failure_body(code)), data_event("[DONE]")]
 }

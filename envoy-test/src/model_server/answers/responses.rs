@@ -38,8 +38,8 @@ impl EventShape for Events {
     }
 
     fn failure(&self, subject: &Subject, usage: &Usage, code: Option<u16>) -> Vec<String> {
-        let told = usage.completion_tokens;
-        let number = if told == 0 { EARLY_EVENTS } else { OPENING_EVENTS + told };
+        let tokens = usage.completion_tokens;
+        let number = if tokens == 0 { EARLY_EVENTS } else { OPENING_EVENTS + tokens };
         vec![event("response.failed", number, &format!(r#""response":{}"#, failed(subject, code)))]
     }
 

@@ -36,12 +36,12 @@ impl Usage {
     }
 
     /// What of the counts an API prints.
-    pub fn told(&self, api: Api) -> ReportedTokens {
-        let tells_cached = api != Api::Embeddings;
+    pub fn reported(&self, api: Api) -> ReportedTokens {
+        let reports_cached = api != Api::Embeddings;
         ReportedTokens {
             prompt: self.prompt_tokens as u64,
             completion: if api == Api::Embeddings { 0 } else { self.completion_tokens as u64 },
-            cached: if tells_cached { self.cached_tokens as u64 } else { 0 },
+            cached: if reports_cached { self.cached_tokens as u64 } else { 0 },
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Contract: no input or output, no clock, no randomness. Time is an argument, counted from a start of the
 //! caller's choice, and never goes back. The same calls give the same results, so the model serves real servers
-//! and pure simulations alike. What it models is what routing can tell from outside: when tokens appear, what the
+//! and pure simulations alike. What it models is what routing can see from outside: when tokens appear, what the
 //! prefix cache saves, and what the gauges show.
 //!
 //! Gauges are a snapshot taken at the end of a step, as in vLLM: requests that arrived during the step are not

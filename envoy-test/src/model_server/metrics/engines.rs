@@ -1,5 +1,5 @@
 //! A page of vLLM 0.32 with several engines behind one port (`--data-parallel-size`): every series with an `engine` label
-//! is there once for each of them. The simulated server has one engine, so its counts are told in shares.
+//! is there once for each of them. The simulated server has one engine, so its counts are reported in shares.
 
 use super::number::python_number;
 

@@ -28,7 +28,7 @@ const COUNTERS: [(&str, &str, &str); 4] = [
 /// Which ranks print. A server without data parallelism has no label `dp_rank`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SglangRanks {
-    /// Engines that share the server's work, 1 or more. The simulated engine's load is told in that many shares.
+    /// Engines that share the server's work, 1 or more. The simulated engine's load is reported in that many shares.
     pub data_parallel: usize,
     /// Ranks that print the same numbers again for each engine, 1 or more; above 1 with
     /// `--enable-metrics-for-all-schedulers`.
@@ -86,7 +86,7 @@ fn print_family(page: &mut String, source: &PageSource, ranks: SglangRanks, name
     }
 }
 
-/// What one engine tells: of requests its share, of the cache its part.
+/// What one engine reports: of requests its share, of the cache its part.
 fn value_of(source: &PageSource, ranks: SglangRanks, engine: usize, value: &str) -> String {
     let settings = source.engine.settings();
     let engines = ranks.data_parallel;

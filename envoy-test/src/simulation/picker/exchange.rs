@@ -10,7 +10,7 @@ use inference_picker::peers::{Page, Question};
 use super::setting::TICK;
 use super::shared_data::{Place, SharedData};
 
-/// What one gateway tells the others.
+/// What one gateway publishes to the others.
 pub type Published = Page;
 
 /// One gateway's part in it.

@@ -280,7 +280,7 @@ impl Gateway {
         }
     }
 
-    /// What this gateway tells the others, if they publish to each other anything.
+    /// What this gateway publishes to the others, if they exchange anything.
     fn publish(&mut self, now_ms: u64) -> Option<Published> {
         self.others.as_mut().map(|others| others.publish(&self.shared, now_ms))
     }

@@ -73,7 +73,7 @@ pub trait Picker {
 pub struct Gateways {
     pub gateways: usize,
     pub workers: usize,
-    /// How long what one gateway tells takes to reach the others; `None`: they publish to each other nothing.
+    /// How long what one gateway publishes takes to reach the others; `None`: they exchange nothing.
     pub peers_ms: Option<u64>,
     /// How often each endpoint is scraped; `None`: as often as the plugin does by default. Under `scrapeBudget` a large pool's are
     /// scraped less often.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::simulation::{Answer, Record};
 use crate::times::{Times, mean};
 
-/// What a run is judged by.
+/// What a run is measured by.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Measures {
     pub first_token_ms: Times,

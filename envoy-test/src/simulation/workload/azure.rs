@@ -1,5 +1,5 @@
 //! Azure's conversation trace: its prompts' and answers' lengths, and its arrivals, scaled to the rate. The trace does
-//! not tell what prompts share, so they share nothing.
+//! not report what prompts share, so they share nothing.
 
 use anyhow::Result;
 use fastrand::Rng;

@@ -16,7 +16,7 @@ pub struct TracedRequest {
     pub arrival: Duration,
     pub prompt_tokens: usize,
     pub output_tokens: usize,
-    /// Numbers of the prompt's blocks; empty in a trace that does not tell.
+    /// Numbers of the prompt's blocks; empty in a trace that does not have them.
     pub blocks: Vec<RangeInclusive<u32>>,
 }
 

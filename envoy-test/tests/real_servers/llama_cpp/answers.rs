@@ -8,7 +8,7 @@ use crate::gateway::{Gateway, completion_body};
 use crate::servers::MODEL;
 
 /// A prompt that has no room in a slot, a path that the model is not for, and one that there is not.
-pub fn what_llama_cpp_refuses_is_told_in_its_own_words(gateway: &Gateway) {
+pub fn what_llama_cpp_refuses_is_said_in_its_own_words(gateway: &Gateway) {
     let mut too_long = completion_body(MODEL);
     too_long["prompt"] = "word ".repeat(4_000).into();
     let embeddings = json!({"model": MODEL, "input": "Hi"});

@@ -13,7 +13,7 @@ use crate::{
     CONFIGURATIONS, check_all, check_shared, check_shared_prefixes, claims, failing_server, prefixes,
 };
 
-/// It tells nothing of its KV cache.
+/// It reports nothing of its KV cache.
 const LLAMA_CPP: Kind = Kind {
     name: "llama.cpp",
     models: &[MODEL],
@@ -36,7 +36,7 @@ fn the_plugin_serves_in_front_of_three_real_llama_cpp_servers() {
     for configuration in CONFIGURATIONS {
         let gateway = Gateway::start(configuration, &servers);
         failed.extend(check_shared(&gateway));
-        let own = claims![answers::what_llama_cpp_refuses_is_told_in_its_own_words];
+        let own = claims![answers::what_llama_cpp_refuses_is_said_in_its_own_words];
         failed.extend(check_all(&gateway, own));
         let gateway = Gateway::with_strategy("PREFIX_CACHE", configuration, &servers);
         failed.extend(check_shared_prefixes(&gateway));

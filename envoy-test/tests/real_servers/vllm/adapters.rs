@@ -1,4 +1,4 @@
-//! LoRA adapters, by what real servers tell of them.
+//! LoRA adapters, by what real servers report about them.
 
 use super::ADAPTERS;
 use crate::gateway::Gateway;
@@ -31,7 +31,7 @@ pub fn an_adapters_request_goes_to_the_server_that_runs_it(gateway: &Gateway) {
     }
 }
 
-/// Servers tell of adapters only while they run them, and keep them loaded.
+/// Servers report adapters only while they run them, and keep them loaded.
 pub fn an_adapter_that_nobody_asked_for_in_between_is_still_where_it_ran(gateway: &Gateway) {
     let [first, second] = ADAPTERS;
     for adapters in [[first, second], [second, first]] {

@@ -7,7 +7,7 @@ use crate::gateway::{Gateway, chat_body};
 /// The name of [`crate::servers::MODEL`] for clients of a gateway with [`Gateway::with_alias`].
 pub const ALIAS: &str = "alias";
 
-/// Paths that generate nothing know the alias as well. vLLM itself has never heard of it.
+/// Paths that generate nothing know the alias as well. vLLM itself does not know it.
 pub fn an_alias_is_resolved_where_tokens_are_counted(gateway: &Gateway) {
     let mut body = chat_body(ALIAS);
     body.as_object_mut().unwrap().remove("ignore_eos");

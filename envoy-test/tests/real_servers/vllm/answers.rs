@@ -18,7 +18,7 @@ fn stream(gateway: &Gateway, path: &str, body: &Value) -> Vec<Value> {
     events.iter().map(|event| serde_json::from_str(event).unwrap()).collect()
 }
 
-pub fn a_stream_ends_with_its_mark_and_tells_usage_only_if_asked(gateway: &Gateway) {
+pub fn a_stream_ends_with_its_mark_and_reports_usage_only_if_asked(gateway: &Gateway) {
     let kinds = [("/v1/chat/completions", chat_body(MODEL)), ("/v1/completions", completion_body(MODEL))];
     for (path, mut body) in kinds {
         body["stream"] = true.into();
@@ -37,7 +37,7 @@ pub fn a_stream_ends_with_its_mark_and_tells_usage_only_if_asked(gateway: &Gatew
 }
 
 /// The tiny model makes no embeddings; vLLM has no such path then.
-pub fn what_vllm_refuses_is_told_in_its_own_words(gateway: &Gateway) {
+pub fn what_vllm_refuses_is_said_in_its_own_words(gateway: &Gateway) {
     let mut too_long = completion_body(MODEL);
     too_long["max_tokens"] = 100_000.into();
     let embeddings = json!({"model": MODEL, "input": "Hi"});

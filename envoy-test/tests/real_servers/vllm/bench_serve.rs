@@ -11,7 +11,7 @@ use crate::gateway::Gateway;
 use crate::servers::MODEL;
 
 const REQUESTS: usize = 12;
-/// What it tells of a run that does not depend on how fast anything was.
+/// What it reports of a run that does not depend on how fast anything was.
 const COUNTS: [&str; 4] = ["completed", "failed", "total_input_tokens", "total_output_tokens"];
 
 pub fn vllms_own_benchmark_counts_the_same_with_and_without_the_gateway(gateway: &Gateway) {

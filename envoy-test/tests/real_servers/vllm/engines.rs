@@ -1,4 +1,4 @@
-//! A server with several engines behind one port (`--data-parallel-size`), each of which tells of itself on one page, and runs what
+//! A server with several engines behind one port (`--data-parallel-size`), each of which has its own series on one page, and runs what
 //! names it.
 
 use std::thread::sleep;
@@ -24,8 +24,8 @@ pub fn what_both_engines_run_and_queue_is_added_up(gateway: &Gateway) {
     let answer = gateway.send(completion(MODEL));
     assert_eq!(answer.status, 200, "{}", answer.text());
     let line = &gateway.log(1)[0];
-    let told = |name| number(line["decision"].as_str().unwrap(), name);
-    assert_eq!((told("running"), told("queue")), (Some(OCCUPIED as f64), Some(0.0)), "{line}");
+    let reported = |name| number(line["decision"].as_str().unwrap(), name);
+    assert_eq!((reported("running"), reported("queue")), (Some(OCCUPIED as f64), Some(0.0)), "{line}");
     drop(requests);
     until("the server is idle again", || gateway.servers.busy_with(0) == 0);
     sleep(SCRAPE_TIME);

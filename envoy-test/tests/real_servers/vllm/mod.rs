@@ -59,8 +59,8 @@ fn the_plugin_serves_in_front_of_two_real_vllm_servers() {
         failed.extend(check_all(
             &gateway,
             claims![
-                answers::a_stream_ends_with_its_mark_and_tells_usage_only_if_asked,
-                answers::what_vllm_refuses_is_told_in_its_own_words,
+                answers::a_stream_ends_with_its_mark_and_reports_usage_only_if_asked,
+                answers::what_vllm_refuses_is_said_in_its_own_words,
                 adapters::an_adapters_request_goes_to_the_server_that_runs_it,
                 adapters::an_adapter_that_nobody_asked_for_in_between_is_still_where_it_ran,
             ],
