@@ -19,9 +19,10 @@ build_programs() {
     programs=$(cd "$TARGET/bin" && pwd)
     for package in go.etcd.io/etcd/server/v3 k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kubectl; do
         progress "  $package"
-        name=$(basename "$package")
-        [ "$name" != v3 ] || name=etcd
-        (cd "$HERE" && CGO_ENABLED=0 go build -buildvcs=false -ldflags "-s -w" -o "$programs/$name" "$package") ||
+        # Not `name`, which is install_once's.
+        program=$(basename "$package")
+        [ "$program" != v3 ] || program=etcd
+        (cd "$HERE" && CGO_ENABLED=0 go build -buildvcs=false -ldflags "-s -w" -o "$programs/$program" "$package") ||
             fail "Go could not build $package; check the network and the space on the disk, then run it again"
     done
     progress "  istio.io/istio/pilot/cmd/pilot-discovery"
