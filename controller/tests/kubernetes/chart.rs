@@ -53,22 +53,47 @@ fn the_chart_as_it_is_installs_what_the_folder_of_the_controller_does() {
 
 #[test]
 #[ignore = "needs Helm and kubectl: make test-kubernetes"]
-fn the_chart_without_the_controller_installs_what_the_folder_with_metrics_does() {
-    let mut folder = resources(&kustomized("wasm-plugin-with-metrics"));
-    let mut configuration = Value::Null;
-    for resource in &mut folder {
-        resource["metadata"]["namespace"] = json!("default");
-        if resource["kind"] == "WasmPlugin" {
-            configuration = resource["spec"]["pluginConfig"].clone();
+fn the_chart_without_the_controller_installs_what_the_folder_of_the_deployment_does() {
+    let by_name = r#"{"namespace": "default", "name": "inference-gateway"}"#;
+    let by_label = r#"{"namespace": "default"}"#;
+    for (name, deployment, gateway) in [
+        ("wasm-plugin-with-metrics", "wasm-plugin", by_name),
+        ("wasm-plugin-envoy-filter", "wasm-plugin-envoy-filter", by_label),
+        ("envoy-filter", "envoy-filter", by_label),
+    ] {
+        let mut folder = resources(&kustomized(name));
+        for resource in &mut folder {
+            resource["metadata"]["namespace"] = json!("default");
         }
+        let folder = with_parsed_configuration(resources(&json_documents(&folder)));
+        let configuration = folder.iter().find_map(configuration).unwrap();
+        let values = [
+            "controller.enabled=false".to_owned(),
+            format!("deployment=\"{deployment}\""),
+            format!("gateway={gateway}"),
+            format!("configuration={configuration}"),
+        ];
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        let installed = with_parsed_configuration(resources(&template(&values).unwrap()));
+        assert_eq!(installed, folder, "{name}");
     }
-    let values = [
-        "controller.enabled=false".to_owned(),
-        r#"gateway={"namespace": "default", "name": "inference-gateway"}"#.to_owned(),
-        format!("configuration={configuration}"),
-    ];
-    let values: Vec<&str> = values.iter().map(String::as_str).collect();
-    assert_eq!(resources(&template(&values).unwrap()), resources(&json_documents(&folder)));
+}
+
+/// Where an EnvoyFilter has the plugin's configuration, as text.
+const CONFIGURATION_IN_FILTER: &str =
+    "/spec/configPatches/0/patch/value/typed_config/config/configuration/value";
+
+/// The plugin's configuration, if it is in this resource.
+fn configuration(resource: &Value) -> Option<&Value> {
+    resource.pointer("/spec/pluginConfig").or_else(|| resource.pointer(CONFIGURATION_IN_FILTER))
+}
+
+/// Texts of JSON differ in spaces and in the order of fields.
+fn with_parsed_configuration(mut resources: Vec<Value>) -> Vec<Value> {
+    for text in resources.iter_mut().filter_map(|resource| resource.pointer_mut(CONFIGURATION_IN_FILTER)) {
+        *text = serde_json::from_str(text.as_str().unwrap()).unwrap();
+    }
+    resources
 }
 
 fn json_documents(resources: &[Value]) -> String {
@@ -87,7 +112,10 @@ fn values_that_are_not_right_are_refused_by_field() {
         (&[r#"gateway.namespace="A b""#], "'/gateway/namespace'"),
         (&["controler.enabled=false"], "'controler' not allowed"),
         (&[off], "missing property 'pools'"),
-        (&[off, "configuration.pools=[]", r#"deployment="envoy-filter""#], "'/deployment'"),
+        (
+            &[off, r#"configuration.pools=[{"cluster": "p"}]"#, r#"deployment="envoy-filter""#],
+            "'/configuration/pools/0/cluster'",
+        ),
         (&["configuration.pools=[]"], "'/configuration'"),
     ] {
         let refusal = template(values).unwrap_err();
@@ -146,6 +174,11 @@ fn an_api_server_takes_every_resource_that_ships() {
     }
     assert!(count >= 7, "{count} folders");
     takes("the chart", &template(&[]).unwrap());
-    let off = ["controller.enabled=false", r#"configuration.pools=[{"name": "p"}]"#];
-    takes("the chart without the controller", &template(&off).unwrap());
+    for deployment in ["wasm-plugin", "wasm-plugin-envoy-filter", "envoy-filter"] {
+        let pools =
+            r#"configuration.pools=[{"name": "p", "cluster": "outbound|8000||p.default.svc.cluster.local"}]"#;
+        let deployment = format!("deployment=\"{deployment}\"");
+        let text = template(&["controller.enabled=false", pools, &deployment]).unwrap();
+        takes("the chart without the controller", &text);
+    }
 }
