@@ -137,6 +137,10 @@ impl Scraping {
                 return;
             };
             if !pool.is_mine(now_ms) {
+                // Another worker may scrape the prefill endpoints of a pool that is scraped here.
+                if self.computes_for_mine(index) {
+                    self.discover(index, now_ms);
+                }
                 continue;
             }
             pool.scraper.observe_in_flight(loads.all_in_flight());
@@ -153,6 +157,12 @@ impl Scraping {
             self.budget.snapshot_written(publishing_us, now_ms);
         }
         self.budget.spend(host::now_us().saturating_sub(started_us));
+    }
+
+    /// Whether this pool computes the prompts of one that is scraped here, which leaves its endpoints out.
+    fn computes_for_mine(&self, index: usize) -> bool {
+        let is_its = |pool: &PoolScraping| pool.prefill.is_some_and(|prefill| prefill.pool == index);
+        self.pools.iter().any(|pool| pool.is_mine && is_its(pool))
     }
 
     /// Has all pools keep to the budget.
