@@ -68,6 +68,12 @@ fn rewrites_and_objectives_become_models() {
 }
 
 #[test]
+fn what_the_quick_starts_apply_becomes_the_plugins_configuration() {
+    check("quick-start-gie", "json", "plugin quick-starts/gie.yaml");
+    check("quick-start-llm-d", "json", "plugin quick-starts/llm-d.yaml --make-services");
+}
+
+#[test]
 fn a_stable_pool_behind_a_gateway_of_the_gateway_api_gets_istios_own_cluster() {
     check(
         "gie-istio",

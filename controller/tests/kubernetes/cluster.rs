@@ -153,10 +153,26 @@ current-context: x
         (output.status.success(), String::from_utf8_lossy(&said).into_owned())
     }
 
+    /// Runs a command of kubectl that has to succeed; what it said.
+    #[track_caller]
+    pub fn succeed(&self, arguments: &[&str]) -> String {
+        let (is_done, said) = self.kubectl(arguments, "");
+        assert!(is_done, "{arguments:?}: {said}");
+        said
+    }
+
     #[track_caller]
     pub fn apply(&self, text: &str) {
         let (is_done, said) = self.kubectl(&["apply", "-f", "-"], text);
         assert!(is_done, "{said}");
+    }
+
+    /// The objects of a kind in a namespace that have a label; with an empty one, all.
+    #[track_caller]
+    pub fn list(&self, kind: &str, namespace: &str, label: &str) -> Vec<Value> {
+        let text = self.succeed(&["get", kind, "-n", namespace, "-l", label, "-o", "json"]);
+        let list: Value = serde_json::from_str(&text).unwrap();
+        list["items"].as_array().unwrap().clone()
     }
 
     /// An object as it is; `None` if it is not there.

@@ -61,16 +61,16 @@ fn is_ready(http: SocketAddr) -> bool {
     answer.is_ok_and(|answer| answer.status == 200)
 }
 
-/// Starts the gateway whose pod has this name, address and labels.
-pub fn gateway(istiod: &Istiod, pod: &str, address: &str, gateway: &str) -> Envoy {
+/// Starts the gateway of this name and namespace whose pod has this name and address.
+pub fn gateway(istiod: &Istiod, namespace: &str, gateway: &str, (pod, address): (&str, &str)) -> Envoy {
     let mut bootstrap =
         Configuration::parse(include_str!("../../../envoy-test/tests/istio/bootstrap.yaml")).unwrap();
     bootstrap.set_endpoints("xds-grpc", &[istiod.xds]);
     let metadata = bootstrap.at("/node/metadata");
-    metadata["NAMESPACE"] = "istio-system".into();
+    metadata["NAMESPACE"] = namespace.into();
     metadata["LABELS"] = json!({"gateway.networking.k8s.io/gateway-name": gateway});
     *bootstrap.at("/node/id") =
-        format!("router~{address}~{pod}.istio-system~istio-system.svc.cluster.local").into();
+        format!("router~{address}~{pod}.{namespace}~{namespace}.svc.cluster.local").into();
     let mut settings = EnvoySettings::new(bootstrap);
     // Weights are kept by each worker.
     settings.concurrency = 1;

@@ -8,4 +8,6 @@ mod chart;
 mod cluster;
 mod controllers;
 mod istiod;
+mod kubernetes;
+mod quick_starts;
 mod traffic;

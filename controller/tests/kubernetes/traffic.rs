@@ -1,18 +1,20 @@
 //! What clients of a gateway see: resources are applied, the controller and istiod make configuration of them, and requests go
 //! where the resources say.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use envoy_test::envoy::{Client, Envoy, Protocol, Request, binary};
+use envoy_test::envoy::{Client, Envoy, Protocol, Request, Response, binary};
 use envoy_test::load::{Load, Seen};
-use envoy_test::model_server::{ModelServers, ServerSettings};
-use serde_json::json;
+use envoy_test::model_server::{FixedGauges, ModelServer, ModelServers, ServerSettings};
+use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, OUTAGE, Running, prepared, until};
 use crate::istiod::{Istiod, gateway};
+use crate::kubernetes;
 
 const GATEWAY: &str = "inference-gateway";
 const GATEWAY_POD: (&str, &str) = ("gateway", "10.244.0.9");
@@ -22,7 +24,9 @@ const SERVER_PORT: u16 = 8000;
 /// Servers 0 to 2 are the first pool's, the last of them not at first; 3 and 4 the second's.
 const SERVERS: u8 = 5;
 const BASE_MODEL: &str = "tiny";
-const ADAPTERS: [&str; 3] = ["food-v1", "food-v2", "qwen-v1"];
+const ADAPTERS: [&str; 2] = ["food-v1", "food-v2"];
+/// What the second pool's servers call the base model too. Requests for an adapter would stay where it is loaded.
+const SECOND_NAME: &str = "qwen-v1";
 /// Clients that send while something changes, and how long they wait for an answer.
 const CLIENTS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -58,12 +62,11 @@ fn food(first: u32, second: u32) -> String {
     rewrite("food", "llama", &targets)
 }
 
-/// The Gateway, its Service, the route to both pools and the Service of the picker that is not there.
+/// The Gateway, the route to both pools and the Service of the picker that is not there.
 fn front(port: u16) -> String {
     let reference =
         |pool: &str| json!([{"group": "inference.networking.k8s.io", "kind": "InferencePool", "name": pool}]);
     let of_qwen = json!([{"headers": [{"name": "x-gateway-model-name", "value": "qwen"}]}]);
-    let labels = json!({"gateway.networking.k8s.io/gateway-name": GATEWAY});
     let resources = [
         json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
             "metadata": {"name": GATEWAY, "namespace": "istio-system"},
@@ -73,13 +76,17 @@ fn front(port: u16) -> String {
             "metadata": {"name": "models", "namespace": "default"},
             "spec": {"parentRefs": [{"name": GATEWAY, "namespace": "istio-system"}], "rules": [
                 {"matches": of_qwen, "backendRefs": reference("qwen")}, {"backendRefs": reference("llama")}]}}),
-        json!({"apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": format!("{GATEWAY}-istio"), "namespace": "istio-system", "labels": labels},
-            "spec": {"selector": labels, "ports": [{"name": "http", "port": port, "targetPort": port}]}}),
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "endpoint-picker", "namespace": "default"},
             "spec": {"selector": {"app": "none"}, "ports": [{"name": "grpc", "port": 9002, "targetPort": 9002}]}}),
     ];
     resources.map(|resource| resource.to_string()).join("\n---\n")
+}
+
+/// What no resource tells: whom the headers come from, when a pool is full, and who waits then. On a machine that stands still
+/// for a moment, servers stay as full as they are set.
+fn settings() -> Value {
+    json!({"trustHeaders": true, "metricsStaleAfter": "10s", "queue": {"maxWait": "20s"},
+        "pools": [{"name": "llama", "saturation": {}}]})
 }
 
 /// All that runs.
@@ -95,67 +102,126 @@ struct Site {
 impl Site {
     fn start() -> Site {
         let at = |number: u8| SocketAddr::from(([10, 244, 1, number + 1], SERVER_PORT));
-        let lora_adapters = ADAPTERS.map(str::to_owned).to_vec();
-        let settings = (0..SERVERS).map(|number| ServerSettings {
-            lora_adapters: lora_adapters.clone(),
-            ..ServerSettings::at(at(number))
+        let settings = (0..SERVERS).map(|number| {
+            let names = if number < 3 { &[BASE_MODEL][..] } else { &[SECOND_NAME, BASE_MODEL] };
+            ServerSettings {
+                served_models: names.iter().copied().map(str::to_owned).collect(),
+                lora_adapters: ADAPTERS.map(str::to_owned).to_vec(),
+                ..ServerSettings::at(at(number))
+            }
         });
         let servers = ModelServers::start(settings.collect()).unwrap();
         let cluster = prepared();
         let port = crate::cluster::free_port();
         cluster.apply(&front(port));
-        pod(
-            &cluster,
-            "istio-system",
-            GATEWAY_POD,
-            &json!({"gateway.networking.k8s.io/gateway-name": GATEWAY}),
-        );
-        let port_of_gateway = [("http", port)];
-        slice(&cluster, "istio-system", &format!("{GATEWAY}-istio"), &port_of_gateway, &[GATEWAY_POD]);
-        for number in 0..SERVERS {
-            let app = if number < 3 { "llama" } else { "qwen" };
-            let (name, ip) = (pod_name(number), at(number).ip().to_string());
-            pod(&cluster, "default", (&name, &ip), &json!({"app": app}));
-        }
+        kubernetes::gateway(&cluster, "istio-system", GATEWAY, GATEWAY_POD, port);
         cluster.apply(
-            &[pool("llama"), pool("qwen"), food(90, 10), rewrite("qwen", "qwen", &[("qwen-v1", 1)])]
+            &[pool("llama"), pool("qwen"), food(90, 10), rewrite("qwen", "qwen", &[(SECOND_NAME, 1)])]
                 .join("\n---\n"),
         );
         let istiod = Istiod::start(&cluster);
-        let envoy = gateway(&istiod, GATEWAY_POD.0, GATEWAY_POD.1, GATEWAY);
+        let envoy = gateway(&istiod, "istio-system", GATEWAY, GATEWAY_POD);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let mut site = Site { cluster, servers, _istiod: istiod, _envoy: envoy, address, controller: None };
         site.start_controller("one");
-        site.serve("llama", &[0, 1]);
-        site.serve("qwen", &[3, 4]);
+        for (number, app) in [(0, "llama"), (1, "llama"), (3, "qwen"), (4, "qwen")] {
+            site.add_pod(number, app);
+        }
+        for pool in ["llama", "qwen"] {
+            site.until_service("istio.io/inferencepool-name", pool);
+        }
+        site.update_endpoints();
         site
     }
 
     fn start_controller(&mut self, name: &str) {
         let url = format!("file://{}", binary::plugin_file().display());
-        let arguments = ["--gateway", GATEWAY, "--gateway-namespace", "istio-system", "--plugin-url", &url];
-        self.controller = Some(self.cluster.controller(name, &arguments));
+        let file = self.cluster.folder.path().join("settings.json");
+        fs::write(&file, settings().to_string()).unwrap();
+        let gateway = ["--gateway", GATEWAY, "--gateway-namespace", "istio-system"];
+        let more = ["--plugin-url", &url, "--settings", file.to_str().unwrap()];
+        self.controller = Some(self.cluster.controller(name, &[gateway, more].concat()));
     }
 
-    /// Has these servers be the pool's, as Kubernetes' controller of EndpointSlices would.
-    fn serve(&self, pool: &str, servers: &[u8]) {
-        let label = format!("istio.io/inferencepool-name={pool}");
-        let mut service = String::new();
-        until("istiod has made the pool's Service", || {
-            let (is_there, name) = self
-                .cluster
-                .kubectl(&["get", "services", "-l", &label, "-o", "jsonpath={.items[0].metadata.name}"], "");
-            service = name;
-            is_there && !service.is_empty()
+    fn add_pod(&self, number: u8, app: &str) {
+        let ip = self.servers.server(number.into()).address().ip().to_string();
+        kubernetes::pod(&self.cluster, "default", (&pod_name(number), &ip), &json!({"app": app}));
+    }
+
+    /// Changes a label of a pod, and with it the endpoints of Services.
+    fn label(&self, number: u8, label: &str) {
+        self.cluster.succeed(&["label", "pod", &pod_name(number), label, "--overwrite"]);
+        self.update_endpoints();
+    }
+
+    fn update_endpoints(&self) {
+        kubernetes::update_endpoints(&self.cluster, "default");
+    }
+
+    fn services(&self, label: &str, value: &str) -> usize {
+        self.cluster.list("services", "default", &format!("{label}={value}")).len()
+    }
+
+    fn until_service(&self, label: &str, value: &str) {
+        until(&format!("there is a Service with {label}={value}"), || self.services(label, value) > 0);
+    }
+
+    /// Waits until a server has no more of the requests for this model that clients send.
+    fn until_left(&self, number: usize, model: &str) {
+        until(&format!("server {number} has no more requests for {model}"), || {
+            let (own, all) = (self.had(model)[number], self.all_had(model));
+            sleep(Duration::from_millis(500));
+            self.had(model)[number] == own && self.all_had(model) > all
         });
-        let pods: Vec<(String, String)> = servers
-            .iter()
-            .map(|server| {
-                (pod_name(*server), self.servers.server((*server).into()).address().ip().to_string())
-            })
-            .collect();
-        let pods: Vec<(&str, &str)> = pods.iter().map(|(name, ip)| (name.as_str(), ip.as_str())).collect();
-        slice(&self.cluster, "default", &service, &[("http-0", SERVER_PORT)], &pods);
+    }
+
+    /// Waits until a server has further requests for this model.
+    fn until_joined(&self, number: usize, model: &str) {
+        let before = self.had(model)[number];
+        until(&format!("server {number} has requests for {model}"), || self.had(model)[number] > before);
+    }
+
+    /// What the plugin in the gateway is configured with.
+    fn configuration(&self) -> Value {
+        let plugin = self.cluster.get("wasmplugin", "istio-system", "inference-picker").unwrap();
+        plugin["spec"]["pluginConfig"].clone()
+    }
+
+    /// How often requests have named a server to compute their prompts.
+    fn named(&self, number: usize) -> u64 {
+        let address = self.servers.server(number).address().to_string();
+        let of = |server: ModelServer| server.counters().requests_by_prefiller.get(&address).copied();
+        self.servers.servers().filter_map(of).sum()
+    }
+
+    /// Has the first pool's servers say that so many requests are queued there.
+    fn set_queues(&self, waiting: Option<f64>) {
+        for number in 0..2 {
+            let gauges = FixedGauges { waiting, ..FixedGauges::default() };
+            self.servers.server(number).set(|knobs| knobs.gauges = gauges);
+        }
+        let scrapes = || [0, 1].map(|number| self.servers.server(number).counters().metrics_scrapes);
+        let before = scrapes();
+        // The second scrape from now on began after now.
+        until("they are scraped", || (0..2).all(|number| scrapes()[number] >= before[number] + 2));
+    }
+
+    /// Sends a request for the first pool's model, of this objective.
+    fn send_of(&self, objective: &str) -> Response {
+        let request = chat(BASE_MODEL).header("x-llm-d-inference-objective", objective);
+        self.client().send_blocking(request).unwrap()
+    }
+
+    /// Applies an objective, and waits until the plugin's configuration has it, and Envoy that.
+    fn set_objective(&self, name: &str, priority: i32) {
+        let objective = json!({"apiVersion": "inference.networking.x-k8s.io/v1alpha2", "kind": "InferenceObjective",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {"priority": priority, "poolRef": {"group": "inference.networking.k8s.io", "name": "llama"}}});
+        self.cluster.apply(&objective.to_string());
+        until(&format!("the plugin's configuration has {name} with priority {priority}"), || {
+            let objectives = self.configuration()["objectives"].as_array().cloned().unwrap_or_default();
+            objectives.iter().any(|one| one["name"] == name && one["priority"] == priority)
+        });
     }
 
     fn client(&self) -> Client {
@@ -209,6 +275,13 @@ impl Site {
     }
 }
 
+/// A prompt of some 2,000 tokens that begins like no other of another number.
+fn long(number: u64) -> Request {
+    let prompt = format!("{number} {}", "and so on. ".repeat(720));
+    let body = json!({"model": BASE_MODEL, "max_tokens": 2, "prompt": prompt});
+    Request::post("/v1/completions").header("host", HOST).json(&body)
+}
+
 fn pod_name(server: u8) -> String {
     format!("server-{server}")
 }
@@ -219,32 +292,66 @@ fn chat(model: &str) -> Request {
     Request::post("/v1/chat/completions").header("host", HOST).json(&body)
 }
 
-/// A pod that is ready, of this name and address.
-fn pod(cluster: &Cluster, namespace: &str, (name, ip): (&str, &str), labels: &serde_json::Value) {
-    let pod = json!({"apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace, "labels": labels},
-        "spec": {"nodeName": "node", "containers": [{"name": "server", "image": "server"}]}});
-    cluster.apply(&pod.to_string());
-    let status = json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
-        "conditions": [{"type": "Ready", "status": "True"}]}});
-    let patch = ["patch", "pod", name, "-n", namespace, "--subresource=status", "--type=merge", "-p"];
-    let (is_done, said) = cluster.kubectl(&[&patch[..], &[&status.to_string()]].concat(), "");
-    assert!(is_done, "{said}");
+/// A pod whose label changes leaves one pool and joins another, or takes another role.
+fn labels_are_followed(site: &Site) {
+    site.under_load("a pod moved to another pool by its label, as its old pool sees it", "qwen", || {
+        site.under_load("and as its new pool does", BASE_MODEL, || {
+            site.label(3, "app=llama");
+            site.until_joined(3, BASE_MODEL);
+            site.until_left(3, SECOND_NAME);
+            site.label(3, "app=qwen");
+            site.until_joined(3, SECOND_NAME);
+            site.until_left(3, BASE_MODEL);
+        });
+    });
+
+    let annotate = |annotation| site.cluster.succeed(&["annotate", "inferencepool", "llama", annotation]);
+    annotate("inference-picker/prefill=by-role");
+    site.until_service("inference-picker/pool", "llama");
+    site.under_load("a pod's role changed by its label", BASE_MODEL, || {
+        site.label(1, "llm-d.ai/role=prefill");
+        site.until_left(1, BASE_MODEL);
+        until("it computes the prompts of the others", || {
+            let answer = site.client().send_blocking(long(site.named(1))).unwrap();
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            site.named(1) > 0
+        });
+        site.label(1, "llm-d.ai/role=decode");
+        site.until_joined(1, BASE_MODEL);
+    });
+    annotate("inference-picker/prefill-");
+    until("the Service of prefill pods is gone", || site.services("inference-picker/pool", "llama") == 0);
 }
 
-/// The pods behind a Service.
-fn slice(cluster: &Cluster, namespace: &str, service: &str, ports: &[(&str, u16)], pods: &[(&str, &str)]) {
-    let ports: Vec<_> =
-        ports.iter().map(|(name, port)| json!({"name": name, "protocol": "TCP", "port": port})).collect();
-    let endpoint = |(name, ip): &(&str, &str)| {
-        json!({"addresses": [ip], "conditions": {"ready": true},
-            "targetRef": {"kind": "Pod", "name": name, "namespace": namespace}})
-    };
-    let endpoints: Vec<_> = pods.iter().map(endpoint).collect();
-    let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": {"name": service, "namespace": namespace, "labels": {"kubernetes.io/service-name": service}},
-        "addressType": "IPv4", "ports": ports, "endpoints": endpoints});
-    cluster.apply(&slice.to_string());
+/// Objectives give requests their priorities: who waits in a full pool, who is sent and who is refused.
+fn priorities_are_followed(site: &Site) {
+    site.set_objective("urgent", 100);
+    site.set_objective("batch", -1);
+    until("Envoy has the objectives", || {
+        // More than the five by which a server is full.
+        site.set_queues(Some(9.0));
+        let answer = site.send_of("batch");
+        site.set_queues(None);
+        let reason = answer.header("x-llm-d-request-dropped-reason");
+        (answer.status, reason) == (429, Some("rejected-saturated"))
+    });
+    assert_eq!(site.send_of("batch").status, 200, "the pool has room again");
+
+    site.set_queues(Some(9.0));
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| site.send_of("none").status);
+        // It came before the urgent one, which is sent all the same.
+        sleep(Duration::from_millis(500));
+        assert_eq!(site.send_of("urgent").status, 200);
+        assert!(!waits.is_finished());
+        site.set_queues(None);
+        assert_eq!(waits.join().unwrap(), 200);
+    });
+
+    site.set_queues(Some(9.0));
+    site.set_objective("batch", 100);
+    until("Envoy has the changed priority", || site.send_of("batch").status == 200);
+    site.set_queues(None);
 }
 
 #[test]
@@ -252,12 +359,12 @@ fn slice(cluster: &Cluster, namespace: &str, service: &str, ports: &[(&str, u16)
 fn requests_follow_the_resources_whatever_happens_to_what_follows_them() {
     let mut site = Site::start();
     site.until_answered("food", "food-v1", 1);
-    site.until_answered("qwen", "qwen-v1", 1);
+    site.until_answered("qwen", SECOND_NAME, 1);
 
     // Each model in its own pool, targets by weight.
     assert_eq!(site.shares(), [90, 10]);
     assert_eq!(site.had("food-v1")[2..], [0, 0, 0]);
-    assert_eq!(site.had("qwen-v1")[..3], [0, 0, 0]);
+    assert_eq!(site.had(SECOND_NAME)[..3], [0, 0, 0]);
 
     site.under_load("weights changed", "food", || {
         site.cluster.apply(&food(0, 100));
@@ -268,15 +375,15 @@ fn requests_follow_the_resources_whatever_happens_to_what_follows_them() {
     assert_eq!(site.shares(), [30, 70]);
 
     site.under_load("a pod added, and removed", BASE_MODEL, || {
-        site.serve("llama", &[0, 1, 2]);
-        until("the new pod has requests", || site.had(BASE_MODEL)[2] > 0);
-        site.serve("llama", &[0, 1]);
-        until("it has no more", || {
-            let before = site.had(BASE_MODEL)[2];
-            sleep(Duration::from_millis(500));
-            site.had(BASE_MODEL)[2] == before
-        });
+        site.add_pod(2, "llama");
+        site.update_endpoints();
+        site.until_joined(2, BASE_MODEL);
+        site.cluster.succeed(&["delete", "pod", &pod_name(2), "--force"]);
+        site.update_endpoints();
+        site.until_left(2, BASE_MODEL);
     });
+    labels_are_followed(&site);
+    priorities_are_followed(&site);
 
     site.under_load("a wrong rewrite, and the controller killed and started anew", "food", || {
         site.cluster.apply(&rewrite("food", "nowhere", &[("food-v1", 1)]));
@@ -302,8 +409,8 @@ fn requests_follow_the_resources_whatever_happens_to_what_follows_them() {
         site.cluster.apply(&food(100, 0));
         let started_at = Instant::now();
         until("the plugin's configuration has it", || {
-            let plugin = site.cluster.get("wasmplugin", "istio-system", "inference-picker").unwrap();
-            let models = plugin["spec"]["pluginConfig"]["models"].as_array().unwrap();
+            let configuration = site.configuration();
+            let models = configuration["models"].as_array().unwrap();
             models.iter().any(|model| model["targetModels"] == json!([{"name": "food-v1", "weight": 100}]))
         });
         println!("it is in the plugin's configuration after {} ms", started_at.elapsed().as_millis());
@@ -315,8 +422,7 @@ fn requests_follow_the_resources_whatever_happens_to_what_follows_them() {
         let (is_done, said) = site.cluster.kubectl(&["delete", "inferencepool", "qwen"], "");
         assert!(is_done, "{said}");
         until("the plugin's configuration has one pool", || {
-            let plugin = site.cluster.get("wasmplugin", "istio-system", "inference-picker").unwrap();
-            plugin["spec"]["pluginConfig"]["pools"].as_array().unwrap().len() == 1
+            site.configuration()["pools"].as_array().unwrap().len() == 1
         });
         sleep(Duration::from_secs(2));
     });
