@@ -52,6 +52,8 @@ pub struct ResolvedRequest {
     pub session: Option<Visit>,
     /// Whether it may be begun anew for a fallback.
     pub can_begin_anew: bool,
+    /// Whether it was sent to an endpoint before it was begun anew.
+    pub was_sent: bool,
     /// What it is promised.
     pub promised: Option<Promised>,
 }
@@ -237,6 +239,7 @@ fn resolved(
         conversation: None,
         session: None,
         can_begin_anew: false,
+        was_sent: false,
         promised: None,
     }
 }

@@ -17,7 +17,12 @@
 //! or, after a failure, the first in whose queue it may wait
 //! ```
 //!
-//! Where there is none, it is not begun anew. What has failed so: [`is_retriable`].
+//! Where there is none, it is not begun anew. What has failed so: [`is_retriable`]. Envoy begins a request anew once: what the second
+//! pool fails to answer the client gets. So a pool that fails as a fallback comes behind all others for a time ([`FallbackHealth`]):
+//!
+//! ```text
+//! fails = its last maxConsecutiveFailures answers as a fallback are failures, and the last one came less than RETRY_MS ago
+//! ```
 
 use crate::admission::{self, Admission};
 use crate::config::Config;
@@ -30,9 +35,35 @@ const TOO_MANY_REQUESTS: u16 = 429;
 /// By which other servers say so, and Envoy that it has reached none, or that none has begun to answer.
 const UNAVAILABLE: u16 = 503;
 
+/// For how long a pool that fails as a fallback comes behind all others, in milliseconds: then one request tries it again.
+const RETRY_MS: u64 = 5_000;
+
 /// Whether an answer of this status, of which the client has nothing yet, is one that another pool may give in its place.
 pub fn is_retriable(status: u16) -> bool {
     matches!(status, TOO_MANY_REQUESTS | UNAVAILABLE)
+}
+
+/// How a pool has answered lately as a fallback.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FallbackHealth {
+    /// Failures in a row.
+    failures: u32,
+    failed_ms: u64,
+}
+
+impl FallbackHealth {
+    /// It has answered as a fallback.
+    pub fn answered(&mut self, is_failure: bool, now_ms: u64) {
+        *self = match is_failure {
+            true => FallbackHealth { failures: self.failures.saturating_add(1), failed_ms: now_ms },
+            false => FallbackHealth::default(),
+        };
+    }
+
+    /// Whether it is taken to fail.
+    pub fn fails(&self, max_consecutive_failures: u32, now_ms: u64) -> bool {
+        self.failures >= max_consecutive_failures && now_ms.saturating_sub(self.failed_ms) < RETRY_MS
+    }
 }
 
 /// What is asked of a fallback.

@@ -2,9 +2,12 @@
 //! custom responses, for a fallback; both with the body as the plugin has changed it. It is kept with the stream, in Envoy's filter
 //! state, where no client can write.
 //!
-//! Its bytes: `1` or `0` for whether the usage is to be hidden; the places of its own pool and of the one that served it; how long
-//! the host's name and the path are, which are 0 for a redirect; each of these numbers with a `;` behind it; then the host's name,
-//! the path and the model.
+//! Its bytes: `1` or `0` for each of whether the usage is to be hidden, whether its endpoint was asked for its load, and whether it
+//! was sent; the places of its own pool and of the one that served it; how long the host's name and the path are, which are 0 for a
+//! redirect; each of these numbers with a `;` behind it; then the host's name, the path and the model.
+
+/// How many of its bytes are flags.
+const FLAGS: usize = 3;
 
 /// What the first pass of a request has decided and its body does not show any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +16,10 @@ pub struct FirstPass {
     pub model: String,
     /// Whether the usage was asked for on the client's behalf.
     pub hides_usage: bool,
+    /// Whether its endpoint was asked for its load on nobody's behalf but the plugin's.
+    pub asks_for_load: bool,
+    /// Whether it was sent to an endpoint before it was begun anew, and so was counted as sent.
+    pub was_sent: bool,
     /// The place of its own pool.
     pub own_pool: usize,
     /// The place of the pool for which it was changed: another one's, where it has fallen back.
@@ -33,21 +40,21 @@ pub struct Head {
 impl FirstPass {
     /// The bytes that are kept.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let FirstPass { model, hides_usage, own_pool, pool, head } = self;
+        let FirstPass { model, hides_usage, asks_for_load, was_sent, own_pool, pool, head } = self;
         let (authority, path) = head.as_ref().map_or(("", ""), |head| (&head.authority, &head.path));
-        let (hides_usage, authority_len, path_len) = (u8::from(*hides_usage), authority.len(), path.len());
-        format!("{hides_usage}{own_pool};{pool};{authority_len};{path_len};{authority}{path}{model}")
-            .into_bytes()
+        let flags = [hides_usage, asks_for_load, was_sent].map(|flag| if *flag { '1' } else { '0' });
+        let lengths = format!("{};{};", authority.len(), path.len());
+        let numbers = format!("{own_pool};{pool};{lengths}");
+        (String::from_iter(flags) + &numbers + authority + path + model).into_bytes()
     }
 
     /// What [`FirstPass::to_bytes`] has written.
     pub fn from_bytes(bytes: &[u8]) -> Option<FirstPass> {
-        let (hides_usage, rest) = bytes.split_first()?;
-        let hides_usage = match hides_usage {
-            b'0' => false,
-            b'1' => true,
-            _ => return None,
-        };
+        let (flags, rest) = bytes.split_first_chunk::<FLAGS>()?;
+        if !flags.iter().all(|flag| matches!(flag, b'0' | b'1')) {
+            return None;
+        }
+        let [hides_usage, asks_for_load, was_sent] = flags.map(|flag| flag == b'1');
         let mut rest = str::from_utf8(rest).ok()?;
         let mut number = || {
             let (number, behind) = rest.split_once(';')?;
@@ -60,7 +67,15 @@ impl FirstPass {
         let (path, model) = rest.split_at_checked(path_len)?;
         let head = Head { authority: authority.to_owned(), path: path.to_owned() };
         let head = Some(head).filter(|head| !head.path.is_empty());
-        Some(FirstPass { model: model.to_owned(), hides_usage, own_pool, pool, head })
+        Some(FirstPass {
+            model: model.to_owned(),
+            hides_usage,
+            asks_for_load,
+            was_sent,
+            own_pool,
+            pool,
+            head,
+        })
     }
 }
 
@@ -74,25 +89,29 @@ mod tests {
     fn what_is_kept_is_found_again_and_nothing_else() {
         let head =
             Head { authority: "models;example".to_owned(), path: "/v1/chat/completions?é;".to_owned() };
-        for (model, hides_usage, pool, head) in
-            [("a/b;é", true, 255, None), ("", false, 0, Some(head.clone())), ("m", true, 1, Some(head))]
-        {
-            let kept = FirstPass { model: model.to_owned(), hides_usage, own_pool: 1, pool, head };
+        for (model, [hides_usage, asks_for_load, was_sent], pool, head) in [
+            ("a/b;é", [true, false, false], 255, None),
+            ("", [false, true, false], 0, Some(head.clone())),
+            ("m", [false, false, true], 1, Some(head)),
+        ] {
+            let model = model.to_owned();
+            let kept = FirstPass { model, hides_usage, asks_for_load, was_sent, own_pool: 1, pool, head };
             assert_eq!(FirstPass::from_bytes(&kept.to_bytes()), Some(kept));
         }
         for other in [
             &b""[..],
-            b"20;0;0;0;m",
+            b"2000;0;0;0;m",
+            b"0020;0;0;0;m",
             b"m",
-            b"10;0;0;0;\xff",
-            b"1m",
-            b"1;m",
-            b"10;m",
-            b"10;0;m",
-            b"1-1;0;0;0;m",
-            b"10;0;9;0;m",
-            b"10;0;0;99999999999999999999;m",
-            "10;0;1;0;é".as_bytes(),
+            b"1000;0;0;0;\xff",
+            b"100m",
+            b"100;m",
+            b"1000;m",
+            b"1000;0;m",
+            b"100-1;0;0;0;m",
+            b"1000;0;9;0;m",
+            b"1000;0;0;99999999999999999999;m",
+            "1000;0;1;0;é".as_bytes(),
         ] {
             assert_eq!(FirstPass::from_bytes(other), None);
         }

@@ -13,7 +13,7 @@ use crate::admission::{Admission, DrainRate};
 use crate::config::Config;
 use crate::decide::{self, Decision, Pick, Prompt, ResolvedRequest, SentPrompt};
 use crate::empty_pool::EmptyPool;
-use crate::fallback::{Candidate, Wish};
+use crate::fallback::{Candidate, FallbackHealth, Wish};
 use crate::first_pass::FirstPass;
 use crate::interval::Interval;
 use crate::ledger::{Event, Received};
@@ -59,6 +59,7 @@ struct PickerPool<W> {
     drain_rate: DrainRate,
     queue: Queue<(ResolvedRequest, W)>,
     emptiness: EmptyPool,
+    fallback_health: FallbackHealth,
     /// When it was last noticed that its scraper had published something.
     received_ms: Option<u64>,
 }
@@ -159,6 +160,7 @@ impl<W> Picker<W> {
                 drain_rate: DrainRate::default(),
                 queue: Queue::default(),
                 emptiness: EmptyPool::default(),
+                fallback_health: FallbackHealth::default(),
                 received_ms: None,
             });
         }
@@ -398,6 +400,7 @@ impl<W> Picker<W> {
         let request = InferenceRequest { model: Cow::Borrowed(&first.model), ..request.clone() };
         let mut own = self.prepare(&request, user, first.own_pool)?;
         own.priority = priority.unwrap_or(own.priority);
+        own.was_sent = first.was_sent;
         let wish = Wish { model: &own.model, priority: own.priority, own_pool: own.pool, but: first.pool };
         match self.pool_after_failure(wish, now_ms) {
             Some(pool) => Ok(self.prepare_for_fallback(own, &request, user, pool)),
@@ -418,6 +421,7 @@ impl<W> Picker<W> {
                 priority: own.priority,
                 tenant: own.tenant,
                 can_begin_anew: own.can_begin_anew,
+                was_sent: own.was_sent,
                 fallback_of: Some(own.pool),
                 ..other
             },
@@ -440,21 +444,36 @@ impl<W> Picker<W> {
 
     /// The place of the first fallback that serves a request and has room.
     fn next_pool(&self, wish: Wish<'_>, now_ms: u64) -> Option<usize> {
-        self.first_fallback(wish, Admission::Send, now_ms)
+        self.first_fallback(wish, &[Admission::Send], now_ms)
     }
 
     /// The place of the fallback that serves a request after a failure: one in whose queue it waits is better than none.
     pub fn pool_after_failure(&self, wish: Wish<'_>, now_ms: u64) -> Option<usize> {
-        self.next_pool(wish, now_ms).or_else(|| self.first_fallback(wish, Admission::Wait, now_ms))
+        self.first_fallback(wish, &[Admission::Send, Admission::Wait], now_ms)
     }
 
-    fn first_fallback(&self, wish: Wish<'_>, admission: Admission, now_ms: u64) -> Option<usize> {
-        let mut pools = self.config.pools.get(wish.own_pool)?.fallback.iter().copied();
-        pools.find(|place| {
-            *place != wish.but
-                && models::is_served_by(&self.config, wish.model, *place)
-                && self.admission_to(*place, wish.priority, now_ms) == Some(admission)
-        })
+    /// The first fallback that does the first possible of these with a request. One that fails as a fallback comes last.
+    fn first_fallback(&self, wish: Wish<'_>, admissions: &[Admission], now_ms: u64) -> Option<usize> {
+        let pools = self.config.pools.get(wish.own_pool)?.fallback.iter().copied();
+        let candidates = pools.filter_map(|place| {
+            let is_asked = place != wish.but && models::is_served_by(&self.config, wish.model, place);
+            let admission = self.admission_to(place, wish.priority, now_ms).filter(|_| is_asked)?;
+            let rank = admissions.iter().position(|wanted| *wanted == admission)?;
+            Some((self.fails_as_fallback(place, now_ms), rank, place))
+        });
+        candidates.min_by_key(|(fails, rank, _)| (*fails, *rank)).map(|(_, _, place)| place)
+    }
+
+    fn fails_as_fallback(&self, place: usize, now_ms: u64) -> bool {
+        let limit = self.config.max_consecutive_failures;
+        self.pools.get(place).is_some_and(|own| own.fallback_health.fails(limit, now_ms))
+    }
+
+    /// The pool at this place has answered a request in another one's place.
+    pub fn fallback_answered(&mut self, place: usize, is_failure: bool, now_ms: u64) {
+        if let Some(own) = self.pools.get_mut(place) {
+            own.fallback_health.answered(is_failure, now_ms);
+        }
     }
 
     /// What would become of a request in the pool at `place`; `None`: no endpoint of it may be picked.

@@ -31,6 +31,17 @@ enum State {
 
 use State::{Full, Gone, Idle};
 
+/// What is kept of a request of the first pool that an internal redirect begins anew.
+const REDIRECTED: FirstPass = FirstPass {
+    model: String::new(),
+    hides_usage: false,
+    asks_for_load: false,
+    was_sent: false,
+    own_pool: OWN,
+    pool: OWN,
+    head: None,
+};
+
 struct World(Picker<()>);
 
 impl World {
@@ -92,13 +103,24 @@ impl World {
 
     /// The pool, and its name for the model, of a request for `model` that is begun anew because the pool at `but` has failed.
     fn prepare_anew(&mut self, model: &str, but: usize, priority: Option<i32>) -> (usize, Option<String>) {
+        let resolved = self.resolve_anew(model, but, priority, false);
+        assert_eq!(resolved.fallback_of, (resolved.pool != OWN).then_some(OWN));
+        (resolved.pool, resolved.target)
+    }
+
+    /// The same request. `was_sent`: to an endpoint of the pool that has failed.
+    fn resolve_anew(
+        &mut self,
+        model: &str,
+        but: usize,
+        priority: Option<i32>,
+        was_sent: bool,
+    ) -> ResolvedRequest {
         let sent = json!({"model": format!("{model}-own"), "prompt": "Hello"}).to_string();
         let request = read_request(sent.as_bytes()).unwrap();
         let head = Some(Head { authority: "host".to_owned(), path: "/v1/completions".to_owned() });
-        let first = FirstPass { model: model.to_owned(), hides_usage: false, own_pool: OWN, pool: but, head };
-        let resolved = self.0.prepare_anew(&request, &first, None, priority, NOW_MS).unwrap();
-        assert_eq!(resolved.fallback_of, (resolved.pool != OWN).then_some(OWN));
-        (resolved.pool, resolved.target)
+        let first = FirstPass { model: model.to_owned(), was_sent, pool: but, head, ..REDIRECTED };
+        self.0.prepare_anew(&request, &first, None, priority, NOW_MS).unwrap()
     }
 
     #[track_caller]
@@ -183,13 +205,7 @@ fn what_an_internal_redirect_begins_anew_stays_where_it_has_fallen_back_to() {
     world.set([Idle, Idle, Idle]);
     let body = r#"{"model":"standard-second","prompt":"Hello"}"#;
     let request = read_request(body.as_bytes()).unwrap();
-    let first = FirstPass {
-        model: "standard".to_owned(),
-        hides_usage: false,
-        own_pool: OWN,
-        pool: SECOND,
-        head: None,
-    };
+    let first = FirstPass { model: "standard".to_owned(), pool: SECOND, ..REDIRECTED };
     let resolved = world.0.prepare_again(&request, &first, OWN);
     assert_eq!((resolved.pool, resolved.fallback_of), (SECOND, Some(OWN)));
     assert_eq!(resolved.target.as_deref(), Some("standard-second"));
@@ -214,6 +230,42 @@ fn what_its_pool_has_failed_to_answer_is_begun_anew_for_the_next_one_that_has_ro
     let small = |name: &str| Some(format!("small-{name}"));
     assert_eq!(world.prepare_anew("small", OWN, Some(0)), (THIRD, small("third")), "there it may wait");
     assert_eq!(world.prepare_anew("small", OWN, None), (OWN, small("own")), "there it would be shed");
+}
+
+#[test]
+fn what_was_sent_before_it_was_begun_anew_is_known_whichever_pool_serves_it() {
+    for (others, was_sent) in [(Idle, true), (Idle, false), (Gone, true)] {
+        let mut world = World::new(json!({}));
+        world.set([Idle, others, others]);
+        assert!(!world.prepare("standard").was_sent);
+        let resolved = world.resolve_anew("standard", OWN, None, was_sent);
+        assert_eq!(resolved.was_sent, was_sent, "{others:?}");
+    }
+}
+
+#[test]
+fn a_pool_that_fails_as_a_fallback_comes_behind_the_others_until_it_is_tried_again() {
+    let next = |world: &mut World| world.prepare_anew("standard", OWN, None).0;
+    let mut world = World::new(json!({"maxConsecutiveFailures": 2, "queue": {}}));
+    world.set([Idle, Idle, Idle]);
+    let answered = |world: &mut World, is_failure: bool, age_ms: u64| {
+        world.0.fallback_answered(SECOND, is_failure, NOW_MS - age_ms);
+    };
+    answered(&mut world, true, 0);
+    assert_eq!(next(&mut world), SECOND, "one failure is none");
+    answered(&mut world, false, 0);
+    answered(&mut world, true, 0);
+    assert_eq!(next(&mut world), SECOND, "not in a row");
+    answered(&mut world, true, 0);
+    assert_eq!(next(&mut world), THIRD);
+    world.set([Idle, Idle, Full]);
+    assert_eq!(next(&mut world), OUTSIDE);
+    answered(&mut world, true, 5_000);
+    assert_eq!(next(&mut world), SECOND, "it is tried again");
+    answered(&mut world, true, 0);
+    assert_eq!(world.prepare_anew("standard", OUTSIDE, None).0, THIRD, "there it may wait");
+    world.set([Idle, Idle, Gone]);
+    assert_eq!(world.prepare_anew("standard", OUTSIDE, None).0, SECOND, "nobody else is there");
 }
 
 #[test]

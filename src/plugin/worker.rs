@@ -416,7 +416,11 @@ impl<W> Worker<W> {
         self.recorder.stats().request_labels(&resolved.model, target, pool)
     }
 
+    /// Counts a request that is sent, unless it was before it was begun anew.
     fn count_sent(&mut self, resolved: &ResolvedRequest) {
+        if resolved.was_sent {
+            return;
+        }
         let labels = self.labels(resolved);
         self.recorder.count(|stats| [stats.request_sent(labels)]);
         if self.picker.config().fairness.is_some() {

@@ -15,7 +15,8 @@ const SECOND: [usize; 2] = [2, 3];
 const PROVIDER: [usize; 2] = [4, 5];
 /// The header that names the pool to the routes.
 const HEADER: &str = "x-gateway-pool-name";
-const ROUTES: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes";
+const HOSTS: &str =
+    "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts";
 
 const FILTERS: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
 
@@ -26,7 +27,11 @@ fn start(mode: &'static str, version: &'static str, workers: u32, waits: bool) -
     let setup = if mode == DEFERRED { deferred() } else { Setup::new(FALLBACK).envoy(provider_without_tls) };
     let setup = setup.pods(pods.to_vec()).version(version).concurrency(workers).unscraped();
     let setup = setup.plugin(|plugin| {
-        if waits && plugin.get("queue").is_some() {
+        if plugin.get("queue").is_none() {
+            return;
+        }
+        plugin["pools"][0]["answersTellLoad"] = true.into();
+        if waits {
             plugin["queue"] = json!({"maxWait": "20s", "fallbackAfter": "300ms"});
         }
     });
@@ -58,8 +63,8 @@ fn deferred() -> Setup {
     });
     let clusters = ["vllm-second", "provider"].map(|name| shipped.cluster(name).clone());
     let begins_anew = shipped.at(FILTERS)[0].clone();
-    let mut routes = shipped.at(ROUTES).clone();
-    for route in routes.as_array_mut().unwrap() {
+    let mut hosts = shipped.at(HOSTS).clone();
+    for route in hosts[0]["routes"].as_array_mut().unwrap() {
         let matched = route["match"].as_object_mut().unwrap();
         if let Some(headers) = matched.remove("headers") {
             let exact = headers[0]["string_match"].clone();
@@ -73,7 +78,7 @@ fn deferred() -> Setup {
     };
     Setup::new(DEFERRED).plugin(edit).envoy(|envoy| {
         envoy.at("/static_resources/clusters").as_array_mut().unwrap().extend(clusters);
-        *envoy.at(ROUTES) = routes;
+        *envoy.at(HOSTS) = hosts;
         envoy.at(FILTERS).as_array_mut().unwrap().insert(0, begins_anew);
         envoy.at("")["node"] = json!({"id": "gateway", "cluster": "gateways"});
     })
@@ -145,6 +150,13 @@ fn asked(gateway: &Gateway, places: [usize; 2], model: &str) -> u64 {
     places.iter().map(|place| gateway.pods.server(*place).counters().requests_for(model)).sum()
 }
 
+/// How many requests are counted as sent to an endpoint.
+fn sent(gateway: &Gateway) -> u64 {
+    let stats = gateway.envoy.stats("wasmcustom.").unwrap();
+    let sent = stats.iter().filter(|(name, _)| name.ends_with("inference_picker_requests_sent"));
+    sent.map(|(_, count)| count).sum()
+}
+
 /// Eight clients, each with one stream after the other, while `act` runs.
 fn under_load(gateway: &Gateway, act: impl FnOnce()) -> Seen {
     let (client, patience) = (gateway.client(Protocol::Http1), Duration::from_secs(30));
@@ -167,12 +179,31 @@ fn check_failures(gateway: &Gateway, what: &str) {
     check_served_by(gateway, what, FIRST);
     let before = asked(gateway, SECOND, "tiny-second");
     FIRST.iter().for_each(|place| gateway.pods.server(*place).set(|knobs| knobs.fail_status = Some(503)));
+    let counted = sent(gateway);
     for count in 1..=8 {
         let answer = gateway.send(chat_with(json!({"model": "tiny", "max_tokens": 2})));
         assert_eq!(answer.status, 200, "{what}: {}", answer.text());
+        assert_eq!(answer.header("endpoint-load-metrics"), None, "{what}: the client has not asked for it");
         assert_eq!(asked(gateway, SECOND, "tiny-second") - before, count, "{what}");
     }
+    until("each of them is counted as sent, once", || sent(gateway) == counted + 8);
     FIRST.iter().for_each(|place| gateway.pods.server(*place).set(|knobs| knobs.fail_status = None));
+}
+
+/// The first pool fails, and so does the second: the client gets the answer of the second with its status. As that pool fails for
+/// several requests in a row, the third one serves.
+fn check_second_failures(gateway: &Gateway, what: &str) {
+    let fail = |places: [usize; 2], status: u16| {
+        let pods = places.map(|place| gateway.pods.server(place));
+        pods.iter().for_each(|pod| pod.set(|knobs| knobs.fail_status = Some(status)));
+    };
+    fail(FIRST, 503);
+    fail(SECOND, 400);
+    assert_eq!(gateway.send(chat("tiny")).status, 400, "{what}: the second answer has its own status");
+    fail(SECOND, 503);
+    let serves = |answer: &Response| answer.status == 200 && PROVIDER.contains(&gateway.served_by(answer));
+    // Each worker has to learn it.
+    until(&format!("{what}: the third pool serves"), || (0..6).all(|_| serves(&gateway.send(chat("tiny")))));
 }
 
 /// What a full pool has wait goes to the next one after the configured time, and not before.
@@ -204,5 +235,6 @@ fn a_pool_that_is_full_or_gone_has_its_requests_served_by_the_next_under_its_own
         let (gateway, what) = (start(mode, version, workers, false), format!("{mode} {version} {workers}"));
         check(&gateway, &what);
         check_failures(&gateway, &what);
+        check_second_failures(&gateway, &what);
     }
 }

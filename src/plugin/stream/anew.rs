@@ -7,7 +7,7 @@
 //! answer that is to be replaced ─► filter state ─► Envoy begins anew ─► headers as they were ─► body under the next pool's name
 //! ```
 
-use super::Stream;
+use super::{State, Stream};
 use crate::config::Config;
 use crate::decide::ResolvedRequest;
 use crate::fallback::{Wish, is_retriable};
@@ -15,7 +15,7 @@ use crate::first_pass::{FirstPass, Head};
 use crate::header_pairs::HeaderPairs;
 use crate::plugin::FIRST_PASS;
 use crate::plugin::calls::{headers_of, publish, warn};
-use crate::plugin::host::{self, Headers};
+use crate::plugin::host::{self, Clock, Headers};
 
 /// The filter state that Envoy's filter for custom responses matches.
 const BEGIN_ANEW: &str = "llm_begin_anew";
@@ -67,9 +67,8 @@ fn restore(head: &Head) {
 }
 
 impl Stream {
-    /// Notes what was decided of the request before, and what its headers are, if it may be begun anew.
-    pub(super) fn read_first_pass(&mut self, headers: &HeaderPairs) {
-        self.first_pass = first_pass(headers);
+    /// Notes what the headers of a request are that may be begun anew.
+    pub(super) fn read_head(&mut self, headers: &HeaderPairs) {
         if self.first_pass.is_some() || !has_fallbacks(self.worker.borrow().config()) {
             return;
         }
@@ -79,19 +78,19 @@ impl Stream {
     }
 
     /// The headers of a request on a route to this cluster, and the place of the pool that it is for; of one that was begun anew
-    /// those that it had, and its own pool. `None`: it is for none.
-    pub(super) fn headers_and_pool(&self, cluster: &[u8]) -> Option<(HeaderPairs, usize)> {
+    /// those that it had, and its own pool. `None`: it is for none. Notes what was decided of it before.
+    pub(super) fn headers_and_pool(&mut self, cluster: &[u8]) -> Option<(HeaderPairs, usize)> {
         let worker = self.worker.borrow();
         let pool = worker.config().pool_of_cluster(cluster);
-        let may_be_anew = has_fallbacks(worker.config());
-        if pool.is_none() && !may_be_anew {
+        if pool.is_none() && !has_fallbacks(worker.config()) {
             return None;
         }
         let headers = headers_of(Headers::Request);
-        match may_be_anew.then(|| first_pass(&headers)).flatten() {
+        self.first_pass = first_pass(&headers);
+        match &self.first_pass {
             Some(FirstPass { own_pool, head: Some(head), .. }) => {
-                restore(&head);
-                Some((headers_of(Headers::Request), own_pool))
+                restore(head);
+                Some((headers_of(Headers::Request), *own_pool))
             }
             _ => Some((headers, pool?)),
         }
@@ -116,13 +115,22 @@ impl Stream {
         self.anew = Some(Anew { first, priority: resolved.priority });
     }
 
+    /// Notes how the pool answers that serves the request in place of its own.
+    pub(super) fn fallback_answered(&self, status: Option<u16>, clock: &mut Clock) {
+        if let Some((pool, status)) = self.fallback.zip(status) {
+            let mut worker = self.worker.borrow_mut();
+            worker.picker.fallback_answered(pool, is_retriable(status), clock.now_ms());
+        }
+    }
+
     /// Begins the request anew, if its answer of this status is one that another pool may give in its place.
     pub(super) fn begin_anew(&mut self, status: Option<u16>, now_ms: u64) -> bool {
-        let Some(Anew { first, priority }) = self.anew.as_ref().filter(|_| status.is_some_and(is_retriable))
+        let Some(Anew { first, priority }) = self.anew.as_mut().filter(|_| status.is_some_and(is_retriable))
         else {
             return false;
         };
-        let FirstPass { model, own_pool, pool, .. } = first;
+        first.was_sent = matches!(*self.state.borrow(), State::Sent(_));
+        let FirstPass { model, own_pool, pool, .. } = &*first;
         let wish = Wish { model, priority: *priority, own_pool: *own_pool, but: *pool };
         let is_taken = self.worker.borrow().picker.pool_after_failure(wish, now_ms).is_some();
         if is_taken {

@@ -24,6 +24,7 @@ impl Stream {
         let status = headers.value(":status").and_then(|status| str::from_utf8(&status).ok()?.parse().ok());
         let of_envoy = self.of_envoy(status, &headers);
         self.answered(status, of_envoy.as_ref(), &headers, &mut clock);
+        self.fallback_answered(status, &mut clock);
         let is_begun_anew = self.begin_anew(status, clock.now_ms());
         if self.asks_for_load && headers.value(LOAD_HEADER).is_some() {
             warn(LOAD_HEADER, host::remove_header(Headers::Response, LOAD_HEADER));

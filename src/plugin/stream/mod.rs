@@ -64,6 +64,8 @@ pub struct Stream {
     head: Option<Head>,
     /// What it takes to begin it anew, if it may be.
     anew: Option<Anew>,
+    /// The place of the pool that serves it in place of its own.
+    fallback: Option<usize>,
     /// Whether the route that was found may not be the one it gets: the client had the header by which routes are chosen.
     is_misrouted: bool,
     /// Whether the endpoint is asked to report its load, and the client did not ask.
@@ -192,6 +194,7 @@ impl Stream {
             first_pass: None,
             head: None,
             anew: None,
+            fallback: None,
             is_misrouted: false,
             asks_for_load: false,
             has_length: false,

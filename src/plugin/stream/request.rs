@@ -77,7 +77,7 @@ impl Stream {
         };
         // Here headers are read anyway, so that they are not there costs no call.
         CHOICES.iter().filter(|name| headers.value(name).is_some()).for_each(unchoose);
-        self.read_first_pass(&headers);
+        self.read_head(&headers);
         // Of a request that was begun anew, the plugin has set them.
         self.is_misrouted = !self.is_begun_anew()
             && [MODEL_HEADER, POOL_HEADER].iter().any(|name| headers.value(name).is_some());
@@ -135,8 +135,11 @@ impl Stream {
     fn ask_for_load(&mut self, pool: usize, headers: &HeaderPairs) {
         let is_configured =
             self.worker.borrow().config().pools.get(pool).is_some_and(|pool| pool.answers_tell_load);
-        self.asks_for_load = is_configured && headers.value(LOAD_FORMAT_HEADER).is_none();
-        if self.asks_for_load {
+        let is_asked = headers.value(LOAD_FORMAT_HEADER).is_some();
+        // If this was asked in the first pass, the header still says so.
+        let was_asked = self.first_pass.as_ref().is_some_and(|first| first.asks_for_load);
+        self.asks_for_load = was_asked || is_configured && !is_asked;
+        if self.asks_for_load && !is_asked {
             warn(LOAD_FORMAT_HEADER, host::set_header(Headers::Request, LOAD_FORMAT_HEADER, LOAD_FORMAT));
         }
     }
@@ -337,6 +340,7 @@ impl Stream {
         self.edit_body(&body, &request, &resolved);
         let pools = self.worker.borrow().config().models_named(&resolved.model).count();
         if resolved.fallback_of.is_some() {
+            self.fallback = Some(resolved.pool);
             self.change_pool(resolved.pool);
         } else if resolved.pool != route_pool || self.is_begun_anew() || self.is_misrouted && pools > 0 {
             self.change_route(&resolved.model);
@@ -484,13 +488,20 @@ impl Stream {
             warn("content-length", host::set_header(Headers::Request, "content-length", &length));
         }
         drop(worker);
-        if !has_edits && !resolved.can_begin_anew {
+        let is_changed = has_edits || self.asks_for_load && self.first_pass.is_none();
+        if !is_changed && !resolved.can_begin_anew {
             return;
         }
-        let own_pool = resolved.fallback_of.unwrap_or(resolved.pool);
-        let (model, pool) = (resolved.model.clone(), resolved.pool);
-        let first = FirstPass { model, hides_usage, own_pool, pool, head: None };
-        if has_edits {
+        let first = FirstPass {
+            model: resolved.model.clone(),
+            hides_usage,
+            asks_for_load: self.asks_for_load,
+            was_sent: resolved.was_sent,
+            own_pool: resolved.fallback_of.unwrap_or(resolved.pool),
+            pool: resolved.pool,
+            head: None,
+        };
+        if is_changed {
             warn(FIRST_PASS, host::set_filter_state(FIRST_PASS, &first.to_bytes()));
         }
         self.keep_for_anew(resolved, first);
