@@ -78,12 +78,32 @@ pub fn model_servers(backend: Backend, service_port: u16, servers: &[SocketAddr]
     resources
 }
 
+/// More model servers, behind a Service of their own.
+pub fn more_model_servers(name: &str, servers: &[SocketAddr]) -> Vec<Value> {
+    let selector = json!({"app": name});
+    let mut resources = service(name, json!({}), selector.clone(), SERVICE_PORT, servers);
+    resources.extend(servers.iter().map(|server| pod(server.ip().to_string(), selector.clone())));
+    resources
+}
+
+/// A route of Istio's Gateway to a Service, for requests that are for the pool of this name.
+pub fn route_by_pool(pool: &str, service: &str) -> Value {
+    let destination = json!({"host": host(service), "port": {"number": SERVICE_PORT}});
+    let is_for_pool = json!([{"headers": {"x-gateway-pool-name": {"exact": pool}}}]);
+    json!({"apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+        "metadata": metadata(pool, json!({})), "spec": {"hosts": ["*"], "gateways": ["gateway"],
+        "http": [{"match": is_for_pool, "route": [{"destination": destination}]}]}})
+}
+
+/// The host of a Service.
+pub fn host(service: &str) -> String {
+    format!("{service}.default.svc.cluster.local")
+}
+
 /// Istio's Gateway on this port, a route from there to the Service, and one to the second for what it serves.
 pub fn ingress_gateway(port: u16) -> Vec<Value> {
-    let destination = |service: &str| {
-        let host = format!("{service}.default.svc.cluster.local");
-        json!([{"destination": {"host": host, "port": {"number": SERVICE_PORT}}}])
-    };
+    let destination =
+        |service: &str| json!([{"destination": {"host": host(service), "port": {"number": SERVICE_PORT}}}]);
     let of_second = json!([{"headers": {"x-gateway-model-name": {"exact": MODEL_OF_SECOND_SERVICE}}}]);
     vec![
         json!({"apiVersion": "networking.istio.io/v1", "kind": "Gateway", "metadata": metadata("gateway", json!({})),

@@ -8,6 +8,7 @@ mod changes;
 mod cluster;
 mod control_plane;
 mod envoy_gateway;
+mod fallback;
 mod from_resources;
 mod gateway;
 mod manifests;

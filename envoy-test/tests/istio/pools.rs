@@ -2,13 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Backend, Front, MODEL_OF_SECOND_SERVICE, SECOND_SERVICE, SERVICE};
+use crate::cluster::{Backend, Front, MODEL_OF_SECOND_SERVICE, SECOND_SERVICE, SERVICE, host};
 use crate::gateway::chat;
 use crate::resources::Resources;
 use crate::setup::{Deployment, Setup};
 
-fn cluster(service: &str) -> String {
-    format!("outbound|8000||{service}.default.svc.cluster.local")
+/// Envoy's name of a Service's cluster.
+pub fn cluster(service: &str) -> String {
+    format!("outbound|8000||{}", host(service))
 }
 
 /// A pool in front of each Service, and a model in each.
@@ -21,10 +22,15 @@ fn two_pools(plugin: &mut Value) {
 
 /// Where the cluster's load balancing is an EnvoyFilter's: the same for the second one.
 fn patch_second_cluster(resources: &mut Resources) {
+    patch_cluster(resources, SECOND_SERVICE);
+}
+
+/// Where the cluster's load balancing is an EnvoyFilter's: the same for this Service's.
+pub fn patch_cluster(resources: &mut Resources, service: &str) {
     let patches = resources.the("EnvoyFilter")["spec"]["configPatches"].as_array_mut().unwrap();
     let first = patches.iter().find(|patch| patch["match"].get("cluster").is_some()).unwrap();
     let mut second = first.clone();
-    second["match"]["cluster"]["service"] = format!("{SECOND_SERVICE}.default.svc.cluster.local").into();
+    second["match"]["cluster"]["service"] = host(service).into();
     patches.push(second);
 }
 
