@@ -6,11 +6,11 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::discovery::{read_endpoints_from, write_endpoints};
-use crate::gateway::{Gateway, Setup, WORKER_SCRAPING, chat_with, pod, until};
-use envoy_test::envoy::{NEWEST, OLDEST, Protocol};
+use crate::gateway::{DEFERRED, Gateway, Setup, WORKER_SCRAPING, chat_with, pod, until};
+use envoy_test::envoy::{Configuration, NEWEST, OLDEST, Protocol};
 use envoy_test::load::{Load, Seen};
 use envoy_test::model_server::ModelServers;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// How a pod leaves.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +26,7 @@ enum Leaving {
 /// The pod at each of these places leaves so, and another one comes in its place.
 const REPLACED: [Leaving; 3] = [Leaving::Draining, Leaving::Unlisted, Leaving::Killed];
 const CLIENTS: usize = 12;
+const FILTERS: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Longer than between two looks at Envoy's list of hosts, and with so many clients longer than any pod that is picked has nothing.
 const QUIET: Duration = Duration::from_millis(600);
@@ -69,17 +70,31 @@ impl Rollout<'_> {
     }
 }
 
-fn start(version: &'static str, folder: &Path) -> Gateway {
-    let setup = Setup::new(WORKER_SCRAPING).version(version).concurrency(4).pods(vec![]).unscraped();
+/// The filters that stand behind the plugin in deferred mode.
+fn add_filters_of_deferred_mode(envoy: &mut Configuration) {
+    let shipped = Configuration::shipped(DEFERRED).unwrap().at(FILTERS).clone();
+    let behind: Vec<Value> = shipped.as_array().unwrap()[1..].to_vec();
+    let filters = envoy.at(FILTERS).as_array_mut().unwrap();
+    filters.truncate(1);
+    filters.extend(behind);
+}
+
+fn start(version: &'static str, is_deferred: bool, folder: &Path) -> Gateway {
+    let mut setup = Setup::new(WORKER_SCRAPING).version(version).concurrency(4).pods(vec![]).unscraped();
+    if is_deferred {
+        setup = setup.plugin(|plugin| plugin["pickTo"] = "filterState".into());
+        setup = setup.envoy(add_filters_of_deferred_mode);
+    }
     setup.start_with(|envoy, _| read_endpoints_from(envoy, folder))
 }
 
-fn check(version: &'static str) {
+fn check(version: &'static str, is_deferred: bool) {
     let folder = tempfile::tempdir().unwrap();
     let pods = ModelServers::start(vec![pod(); 2 * REPLACED.len()]).unwrap();
     let rollout = Rollout { folder: folder.path(), pods: &pods };
     rollout.list(0, Some("HEALTHY"), 0);
-    let gateway = start(version, folder.path());
+    let gateway = start(version, is_deferred, folder.path());
+    let what = format!("{version}, deferred: {is_deferred}");
     let client = gateway.client(Protocol::Http1);
     let request = || chat_with(json!({"model": "tiny", "max_tokens": 40, "stream": true}));
     let load = Load { client, clients: CLIENTS, patience: PATIENCE, request: &request };
@@ -87,22 +102,20 @@ fn check(version: &'static str) {
         until("every pod serves", || (0..REPLACED.len()).all(|place| rollout.requests(place) > 0));
         REPLACED.into_iter().enumerate().for_each(|(place, leaving)| rollout.replace(place, leaving));
     });
-    assert_eq!(seen.failed_before_answer(), 0, "{version}: {:?}", seen.complaints());
-    assert!(seen.good > 100, "{version}: {seen:?}");
+    assert_eq!(seen.failed_before_answer(), 0, "{what}: {:?}", seen.complaints());
+    assert!(seen.good > 4 * CLIENTS, "{what}: {seen:?}");
     for (place, leaving) in REPLACED.into_iter().enumerate() {
         let counters = pods.server(place).counters();
         let is_killed = matches!(leaving, Leaving::Killed);
-        assert!(
-            is_killed || counters.cancelled + counters.failed == 0,
-            "{version} {leaving:?}: {counters:?}"
-        );
+        assert!(is_killed || counters.cancelled + counters.failed == 0, "{what} {leaving:?}: {counters:?}");
     }
 }
 
 #[test]
 fn every_pod_is_replaced_under_load_and_no_request_that_had_not_begun_is_lost() {
     std::thread::scope(|scope| {
-        let checks = [OLDEST, NEWEST].map(|version| scope.spawn(move || check(version)));
+        let cases = [(OLDEST, false), (OLDEST, true), (NEWEST, false), (NEWEST, true)];
+        let checks = cases.map(|(version, is_deferred)| scope.spawn(move || check(version, is_deferred)));
         checks.into_iter().for_each(|check| check.join().unwrap());
     });
 }
