@@ -376,13 +376,19 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Whether its endpoints are picked by what requests are promised: its strategy goes by time, and it is known who computes their
-    /// prompts.
-    pub fn keeps_promises(&self) -> bool {
-        let goes_by_time =
-            matches!(self.routing_strategy, RoutingStrategy::Default | RoutingStrategy::PrefixCache);
-        goes_by_time && self.prefill.is_none() && !self.is_external
+    /// Whether its endpoints are picked by the time that a request takes there.
+    fn goes_by_time(&self) -> bool {
+        let strategy = self.routing_strategy;
+        matches!(strategy, RoutingStrategy::Default | RoutingStrategy::PrefixCache) && !self.is_external
     }
+}
+
+/// Whether endpoints of the pool at this place are picked by what requests are promised: all go by time that have a part in the answer.
+pub fn keeps_promises(pools: &[Pool], place: usize) -> bool {
+    pools.get(place).is_some_and(|pool| {
+        let prefill = pool.prefill.map(|prefill| pools.get(prefill.pool));
+        pool.goes_by_time() && prefill.is_none_or(|prefill| prefill.is_some_and(Pool::goes_by_time))
+    })
 }
 
 /// Whether the pool at this place computes the prompts of another one of these.

@@ -142,6 +142,20 @@ impl Pick {
         Pick { prompt_by, ..self }
     }
 
+    /// The same, now that it is known when its first token is expected, if it is promised something.
+    fn with_expectation(
+        mut self,
+        promised: Option<Promised>,
+        expected: Option<Expected>,
+        now_ms: u64,
+    ) -> Pick {
+        let Some((promised, expected)) = promised.zip(expected) else { return self };
+        let Expected { first_token_ms, is_kept } = expected;
+        let word = if is_kept { "kept" } else { "missed" };
+        self.explanation.push_str(&format!(" promise={word} expected_ms={}", first_token_ms as u64));
+        Pick { forecast: Some(Box::new(promised.forecast(first_token_ms, now_ms))), ..self }
+    }
+
     /// The endpoint that is to serve it.
     pub fn first_choice(&self) -> &str {
         self.destinations.split(',').next().unwrap_or_default()
@@ -294,21 +308,21 @@ pub fn is_saturated(config: &Config, pool: &Pool, loads: &LoadTracker, now_ms: u
     admission::is_saturated(pool, loads, limits.max_consecutive_failures, stale_after_ms, now_ms)
 }
 
-/// Picks an endpoint for a resolved request.
+/// Picks an endpoint for a resolved request, whose prompt another endpoint may compute by this rule.
 pub fn pick(
     config: &Config,
     pool: &mut Pool,
     loads: &LoadTracker,
-    resolved: &ResolvedRequest,
+    (resolved, rule): (&ResolvedRequest, Option<&Prefill>),
     now_ms: u64,
     rng: &mut fastrand::Rng,
 ) -> Decision {
     let prompt = &resolved.prompt;
     let conversation = resolved.conversation;
     let visited = conversation.and_then(|conversation| visited(conversation, prompt.tokens, pool, loads));
-    let keeps_promises = config.pools.get(resolved.pool).is_some_and(config::Pool::keeps_promises);
-    let promised = resolved.promised.filter(|_| keeps_promises);
-    let due = promised.map(|promised| promised.due(now_ms));
+    let promised = promised(config, resolved);
+    let prefill_from_tokens = rule.map_or(f32::INFINITY, |rule| rule.min_uncached_tokens as f32);
+    let due = promised.map(|promised| Due { prefill_from_tokens, ..promised.due(now_ms) });
     let demand = Demand { visited, due, ..demand(resolved, pool) };
     let asked = Asked {
         strategy: pool.routing_strategy,
@@ -321,6 +335,11 @@ pub fn pick(
         is_sheddable: admission::is_sheddable(resolved.priority),
     };
     send(config, pool, loads, asked, now_ms, rng)
+}
+
+/// What a resolved request is promised, where endpoints are picked by that.
+fn promised(config: &Config, resolved: &ResolvedRequest) -> Option<Promised> {
+    resolved.promised.filter(|_| config::keeps_promises(&config.pools, resolved.pool))
 }
 
 /// What a resolved request asks of an endpoint of this pool, whatever came before it.
@@ -341,27 +360,44 @@ fn demand<'a>(resolved: &'a ResolvedRequest, pool: &Pool) -> Demand<'a> {
 /// Picks the endpoint that computes the prompt of a resolved request, which goes to `pick`, and is worth it.
 ///
 /// # Errors
-/// 503 if nobody is there and the rule says so.
+/// 503 if nobody is there and the rule says so, and 429 for a request that gives way if nobody would keep its promise.
 pub fn pick_prefill(
     config: &Config,
     pool: &mut Pool,
     loads: &LoadTracker,
-    (resolved, pick, rule): (&ResolvedRequest, &Pick, &Prefill),
+    (resolved, pick, rule): (&ResolvedRequest, Pick, &Prefill),
     now_ms: u64,
     rng: &mut fastrand::Rng,
-) -> Result<PromptBy, ApiError> {
+) -> Result<Pick, ApiError> {
+    let gone = |pick: Pick, name: &str| rule.gone(name).map(|prompt_by| pick.prompt_by(prompt_by));
     if !pool.has_ready(now_ms, config.max_consecutive_failures) {
-        return rule.gone(&pool.name);
+        return gone(pick, &pool.name);
     }
-    let (strategy, limits, demand) = (pool.routing_strategy, limits(config, pool), demand(resolved, pool));
+    let promised = promised(config, resolved);
+    // It generates nothing.
+    let due = promised.map(|promised| Due { per_token_ms: f32::INFINITY, ..promised.due(now_ms) });
+    let demand = Demand { due, ..demand(resolved, pool) };
+    let (strategy, limits) = (pool.routing_strategy, limits(config, pool));
     let ranking = rank(strategy, pool, loads, demand, limits, now_ms, rng);
-    let Some(best) = ranking.first() else { return rule.gone(&pool.name) };
+    let Some(best) = ranking.first() else { return gone(pick, &pool.name) };
+    let is_sheddable = admission::is_sheddable(resolved.priority);
+    if let Some(retry_after_s) = missed(best.expected, due, is_sheddable) {
+        return Err(ApiError::promise_not_kept(&pool.name, retry_after_s));
+    }
     let share = RequestLoad { adapter: demand.adapter, ..pick.share };
     let (picked, index) = (PrefillPick::new(rule.pool, best, share), best.index);
+    let pick =
+        pick.prompt_by(PromptBy::Other(Box::new(picked))).with_expectation(promised, best.expected, now_ms);
     if strategy == RoutingStrategy::RoundRobin {
         pool.turn_taken(index);
     }
-    Ok(PromptBy::Other(Box::new(picked)))
+    Ok(pick)
+}
+
+/// When the client of a request that gives way may come again, in seconds, if its promise would not be kept.
+fn missed(expected: Option<Expected>, due: Option<Due>, is_sheddable: bool) -> Option<u64> {
+    let (expected, due) = expected.zip(due).filter(|(expected, _)| is_sheddable && !expected.is_kept)?;
+    Some(retry_after_s(expected, due))
 }
 
 /// Picks for a request that carries no prompt to be read: the least loaded endpoint, whatever the pool's strategy.
@@ -458,15 +494,12 @@ fn send(
     let Some(first) = ranking.first() else {
         return Decision::Refuse(ApiError::no_endpoint(&pool.name));
     };
-    if let Some((expected, due)) = first.expected.zip(demand.due)
-        && is_sheddable
-        && !expected.is_kept
-    {
-        return Decision::Refuse(ApiError::promise_not_kept(&pool.name, retry_after_s(expected, due)));
+    if let Some(retry_after_s) = missed(first.expected, demand.due, is_sheddable) {
+        return Decision::Refuse(ApiError::promise_not_kept(&pool.name, retry_after_s));
     }
-    let forecast = promised
-        .zip(first.expected)
-        .map(|(promised, expected)| Box::new(promised.forecast(expected.first_token_ms, now_ms)));
+    // When the first token is there, who computes the prompt decides.
+    let is_elsewhere = demand.due.is_some_and(|due| first.uncached_tokens as f32 >= due.prefill_from_tokens);
+    let expected = first.expected.filter(|_| !is_elsewhere);
     let (matched, tokens) = (first.matched, first.uncached_tokens);
     let matched_tokens = demand.prompt_tokens.saturating_sub(tokens);
     let conversation = conversation.map(|conversation| outcome(conversation, demand.visited, first.index));
@@ -490,9 +523,10 @@ fn send(
         session,
         prompt_by: PromptBy::Itself,
         rank,
-        forecast,
+        forecast: None,
         explanation: explain(strategy, first, demand, conversation, rank, loads, now_ms),
     };
+    let pick = pick.with_expectation(promised, expected, now_ms);
     let index = first.index;
     if strategy == RoutingStrategy::RoundRobin {
         pool.turn_taken(index);
@@ -569,10 +603,6 @@ fn explain(
     }
     if let Some(rank) = rank {
         line.add("rank", rank.into());
-    }
-    if let Some(Expected { first_token_ms, is_kept }) = first.expected {
-        line.add_word("promise", if is_kept { "kept" } else { "missed" });
-        line.add("expected_ms", first_token_ms as u64);
     }
     line.into_text()
 }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::admission::{Admission, DrainRate};
-use crate::config::Config;
+use crate::config::{Config, Prefill};
 use crate::decide::{self, Decision, Pick, Prompt, ResolvedRequest, SentPrompt};
 use crate::empty_pool::EmptyPool;
 use crate::fallback::{Candidate, FallbackHealth, Wish};
@@ -538,9 +538,10 @@ impl<W> Picker<W> {
 
     /// Picks for a request that has been admitted.
     fn pick(&mut self, resolved: &ResolvedRequest, now_ms: u64) -> Decision {
+        let rule = self.ready_prefill(resolved, now_ms);
         let Some(own) = self.pools.get_mut(resolved.pool) else { return NO_POOL };
-        let decision =
-            decide::pick(&self.config, &mut own.pool, &self.loads, resolved, now_ms, &mut self.rng);
+        let asked = (resolved, rule.as_ref());
+        let decision = decide::pick(&self.config, &mut own.pool, &self.loads, asked, now_ms, &mut self.rng);
         match decision {
             decision if resolved.is_pool_guessed => self.guessed(decision, resolved.pool, now_ms),
             Decision::Send(pick) => {
@@ -560,6 +561,14 @@ impl<W> Picker<W> {
         pick
     }
 
+    /// The rule by which the prompt of a request that is promised something is computed elsewhere, if an endpoint is there that can.
+    fn ready_prefill(&self, resolved: &ResolvedRequest, now_ms: u64) -> Option<Prefill> {
+        let may_be_elsewhere = resolved.promised.is_some() && resolved.generates && !resolved.is_pool_guessed;
+        let rule = self.config.pools.get(resolved.pool)?.prefill.filter(|_| may_be_elsewhere)?;
+        let is_ready = self.pool(rule.pool)?.has_ready(now_ms, self.config.max_consecutive_failures);
+        is_ready.then_some(rule)
+    }
+
     /// Has the prompt computed elsewhere than by the endpoint picked, where that is configured and worth it.
     fn with_prefill(&mut self, pick: Pick, resolved: &ResolvedRequest, now_ms: u64) -> Decision {
         let rule = self.config.pools.get(resolved.pool).and_then(|pool| pool.prefill);
@@ -567,10 +576,10 @@ impl<W> Picker<W> {
         let Some((rule, own)) = rule.and_then(|rule| Some((rule, self.pools.get_mut(rule.pool)?))) else {
             return Decision::Send(pick);
         };
-        let asked = (resolved, &pick, &rule);
+        let asked = (resolved, pick, &rule);
         let picked =
             decide::pick_prefill(&self.config, &mut own.pool, &self.loads, asked, now_ms, &mut self.rng);
-        picked.map_or_else(Decision::Refuse, |prompt_by| Decision::Send(pick.prompt_by(prompt_by)))
+        picked.map_or_else(Decision::Refuse, Decision::Send)
     }
 
     /// Decides a request without a prompt to be read. `is_pool_guessed`: another pool may be the one that serves it.

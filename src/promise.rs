@@ -36,6 +36,8 @@ pub struct Due {
     pub first_token_ms: f32,
     /// For each further token.
     pub per_token_ms: f32,
+    /// Uncached tokens of a prompt from which on another endpoint computes it; without end where each computes its own.
+    pub prefill_from_tokens: f32,
 }
 
 /// What was expected of the endpoint picked for a request that is promised something.
@@ -78,7 +80,11 @@ impl Promised {
         let ms = |us: Option<u32>| us.map_or(f32::INFINITY, |us| us as f32 / 1_000.0);
         let Promise { first_token_us, per_token_us } = self.promise;
         let passed_ms = now_ms.saturating_sub(self.began_ms) as f32;
-        Due { first_token_ms: ms(first_token_us) - passed_ms, per_token_ms: ms(per_token_us) }
+        Due {
+            first_token_ms: ms(first_token_us) - passed_ms,
+            per_token_ms: ms(per_token_us),
+            prefill_from_tokens: f32::INFINITY,
+        }
     }
 
     /// What is expected of an endpoint that is picked now, and is expected to take so long.
@@ -145,11 +151,15 @@ mod tests {
     fn what_has_passed_is_taken_off_the_first_token_alone() {
         let promise = Promise { first_token_us: Some(200_000), per_token_us: Some(20_000) };
         let promised = Promised { promise, began_ms: 1_000 };
-        assert_eq!(promised.due(1_050), Due { first_token_ms: 150.0, per_token_ms: 20.0 });
+        let due = promised.due(1_050);
+        assert_eq!((due.first_token_ms, due.per_token_ms), (150.0, 20.0));
         assert_eq!(promised.due(1_500).first_token_ms, -300.0);
         assert_eq!(promised.due(900).first_token_ms, 200.0, "a clock that has gone back");
         assert_eq!(promised.forecast(70.4, 1_050).first_token_ms, 120);
         let none = Promised { promise: Promise::default(), began_ms: 0 };
-        assert_eq!(none.due(9), Due { first_token_ms: f32::INFINITY, per_token_ms: f32::INFINITY });
+        let without_end = f32::INFINITY;
+        let due =
+            Due { first_token_ms: without_end, per_token_ms: without_end, prefill_from_tokens: without_end };
+        assert_eq!(none.due(9), due);
     }
 }

@@ -18,6 +18,14 @@ const QUEUED_MS: f64 = 512.0 / 8.0;
 const STANDARD: i32 = 0;
 const SHEDDABLE: i32 = -1;
 
+/// Tokens of a prompt that another endpoint computes, where there is one.
+const LONG: usize = 2_000;
+
+/// An endpoint that computes the prompts of others.
+fn prefiller(place: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 1, 1], 8_000 + place as u16))
+}
+
 fn address(place: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], 8_000 + place as u16))
 }
@@ -30,16 +38,31 @@ struct World(Picker<()>);
 
 impl World {
     fn new(pods: &[Pod], pool: Value) -> World {
+        World::with_prefillers(pods, &[(0, 0.0)], pool, "DEFAULT")
+    }
+
+    /// With a second pool of this strategy, `q`, which may compute the first one's prompts.
+    fn with_prefillers(pods: &[Pod], prefillers: &[Pod], pool: Value, strategy: &str) -> World {
         let endpoints: Vec<String> = (0..pods.len()).map(|place| address(place).to_string()).collect();
         let mut fields = json!({"name": "p", "cluster": "c", "endpoints": endpoints, "saturation": {"queueDepth": 100_000}});
         fields.as_object_mut().unwrap().extend(pool.as_object().unwrap().clone());
-        let prefill = json!({"name": "q", "cluster": "d", "endpoints": ["10.0.1.1:1"]});
+        let addresses: Vec<String> =
+            (0..prefillers.len()).map(|place| prefiller(place).to_string()).collect();
+        let prefill =
+            json!({"name": "q", "cluster": "d", "endpoints": addresses, "routingStrategy": strategy});
         let document = json!({"scrapeCluster": "s", "pools": [fields, prefill]});
         let config = Config::parse(document.to_string().as_bytes()).unwrap();
         let mut world = World(Picker::new(config, fastrand::Rng::with_seed(1)));
-        let endpoints = pods.iter().enumerate().map(|(place, pod)| reading(place, *pod)).collect();
-        world.0.apply([(0, Snapshot { endpoints: Some(endpoints), ..Snapshot::default() })].into_iter());
+        world.read(0, address, pods);
+        world.read(1, prefiller, prefillers);
         world
+    }
+
+    /// The metrics of a pool's endpoints are read.
+    fn read(&mut self, pool: usize, address: fn(usize) -> SocketAddr, pods: &[Pod]) {
+        let endpoints = pods.iter().enumerate().map(|(place, pod)| reading(address(place), *pod)).collect();
+        let snapshot = Snapshot { endpoints: Some(endpoints), ..Snapshot::default() };
+        self.0.apply([(pool, snapshot)].into_iter());
     }
 
     /// Decides a request with a prompt of so many tokens, whose headers came a while ago.
@@ -88,7 +111,7 @@ impl World {
     }
 }
 
-fn reading(place: usize, (waiting, kv): Pod) -> EndpointReading {
+fn reading(address: SocketAddr, (waiting, kv): Pod) -> EndpointReading {
     let metrics = EndpointMetrics { waiting, kv_cache_utilization: Some(kv), ..EndpointMetrics::default() };
     let reading = Reading {
         scraped_ms: NOW_MS,
@@ -98,7 +121,7 @@ fn reading(place: usize, (waiting, kv): Pod) -> EndpointReading {
         external_waiting: waiting,
         external_requests: waiting,
     };
-    EndpointReading { reading: Some(reading), ..EndpointReading::new(address(place)) }
+    EndpointReading { reading: Some(reading), ..EndpointReading::new(address) }
 }
 
 fn first_token(ms: f64) -> Promise {
@@ -181,13 +204,14 @@ fn further_tokens_are_promised_by_what_was_seen_and_an_endpoint_with_nothing_to_
 }
 
 #[test]
-fn promises_count_where_picks_go_by_time_and_prompts_are_computed_where_they_are_answered() {
-    for pool in [
-        json!({"routingStrategy": "RANDOM"}),
-        json!({"routingStrategy": "LEAST_REQUEST"}),
-        json!({"prefill": {"pool": "q"}}),
+fn promises_count_where_picks_go_by_time() {
+    for (pool, strategy) in [
+        (json!({"routingStrategy": "RANDOM"}), "DEFAULT"),
+        (json!({"routingStrategy": "LEAST_REQUEST"}), "DEFAULT"),
+        (json!({"prefill": {"pool": "q"}}), "RANDOM"),
     ] {
-        let mut world = World::new(&[(50, 0.1), (50, 0.1)], pool.clone());
+        let pods = [(50, 0.1), (50, 0.1)];
+        let mut world = World::with_prefillers(&pods, &[(0, 0.0)], pool.clone(), strategy);
         assert_eq!(world.shed(first_token(1.0)), None, "{pool}");
         let pick = world.pick(first_token(1.0), 0);
         assert!(pick.forecast.is_none() && !pick.explanation.contains("promise"), "{}", pick.explanation);
@@ -217,4 +241,57 @@ fn a_prompt_does_not_leave_what_is_cached_of_it_to_fill_a_gap() {
         }
     }
     assert_eq!(send(&mut world, first_token(60_000.0)).1, first);
+}
+
+/// Two busy endpoints that generate, and others that compute long prompts.
+fn divided(prefillers: &[Pod]) -> World {
+    World::with_prefillers(&[(50, 0.1), (50, 0.1)], prefillers, json!({"prefill": {"pool": "q"}}), "DEFAULT")
+}
+
+/// A long prompt whose first token is promised after so long is computed by one of these, and expected after so long.
+#[track_caller]
+fn check_divided(prefillers: &[Pod], promised_ms: f64, by: usize, expected: (&str, u64)) {
+    let mut world = divided(prefillers);
+    let decision = world.decide(LONG, first_token(promised_ms), STANDARD, 0);
+    let Decision::Send(pick) = decision else { panic!("not sent: {decision:?}") };
+    let (word, expected_ms) = expected;
+    let end = format!(" prefill={} promise={word} expected_ms={expected_ms}", prefiller(by));
+    assert!(pick.explanation.ends_with(&end), "{} {end}", pick.explanation);
+    assert_eq!(pick.forecast.unwrap().first_token_ms, expected_ms);
+}
+
+#[test]
+fn the_first_token_of_a_prompt_that_is_computed_elsewhere_is_that_endpoints() {
+    let prefillers = [(20, 0.1), (0, 0.1)];
+    let alone_ms = LONG as u64 / 8;
+    check_divided(&prefillers, 60.0 * QUEUED_MS, 0, ("kept", (20.0 * QUEUED_MS) as u64 + alone_ms));
+    check_divided(&prefillers, 20.0 * QUEUED_MS, 1, ("kept", alone_ms));
+    check_divided(&prefillers, 1.0, 1, ("missed", alone_ms));
+    // What is short is computed where it is answered.
+    let short = divided(&prefillers).pick(first_token(20.0 * QUEUED_MS), 0);
+    let end = format!(" promise=missed expected_ms={}", (50.0 * QUEUED_MS) as u64 + 1);
+    assert!(short.explanation.ends_with(&end), "{}", short.explanation);
+}
+
+#[test]
+fn who_gives_way_is_shed_when_nobody_would_compute_its_prompt_in_time() {
+    let mut world = divided(&[(20, 0.1), (50, 0.1)]);
+    assert!(matches!(world.decide(LONG, first_token(60.0 * QUEUED_MS), SHEDDABLE, 0), Decision::Send(_)));
+    let decision = world.decide(LONG, first_token(10.0 * QUEUED_MS), SHEDDABLE, 0);
+    let Decision::Refuse(error) = decision else { panic!("not refused: {decision:?}") };
+    assert_eq!((error.status, error.code), (429, "promise_not_kept"));
+}
+
+#[test]
+fn where_nobody_computes_prompts_for_others_each_endpoint_is_expected_to_compute_its_own() {
+    let mut world = divided(&[(0, 0.1)]);
+    let gone = EndpointReading { scrape_failures: 3, ..EndpointReading::new(prefiller(0)) };
+    let snapshot = Snapshot { endpoints: Some(vec![gone]), ..Snapshot::default() };
+    world.0.apply([(1, snapshot)].into_iter());
+    let decision = world.decide(LONG, first_token(20.0 * QUEUED_MS), STANDARD, 0);
+    let Decision::Send(pick) = decision else { panic!("not sent: {decision:?}") };
+    let expected_ms = (50.0 * QUEUED_MS) as u64 + LONG as u64 / 8;
+    let end = format!(" promise=missed expected_ms={expected_ms} prefill=none");
+    assert!(pick.explanation.ends_with(&end), "{}", pick.explanation);
+    assert_eq!(pick.forecast.unwrap().first_token_ms, expected_ms);
 }

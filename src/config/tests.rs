@@ -462,10 +462,13 @@ fn a_models_promise_is_that_of_its_pool_and_needs_one_that_goes_by_time() {
             "models[0].promise",
             "DEFAULT or PREFIX_CACHE",
         ),
-        (r#","prefill":{"pool":"p"}"#, r#"{"firstToken":"1s"}"#, "models[0].promise", "without `prefill`"),
     ] {
         refused(&with_promise(pool, promise), path, words);
     }
+    let divided = with_promise(r#","prefill":{"pool":"p"}"#, r#"{"firstToken":"1s"}"#);
+    Config::parse(divided.as_bytes()).unwrap();
+    let by_chance = divided.replacen(r#""name":"p""#, r#""name":"p","routingStrategy":"RANDOM""#, 1);
+    refused(&by_chance, "models[0].promise", "as that of its `prefill.pool`");
 }
 
 #[test]

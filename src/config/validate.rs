@@ -551,10 +551,10 @@ fn models(raw: Vec<raw::Model>, pools: &[Pool]) -> Result<Vec<Model>, ConfigErro
 
 /// What a model's requests are promised that the pool at this place serves.
 fn promise(raw: raw::Promise, pools: &[Pool], pool: usize, path: &str) -> Result<Promise, ConfigError> {
-    if !pools.get(pool).is_some_and(Pool::keeps_promises) {
+    if !keeps_promises(pools, pool) {
         return refuse(
             path,
-            "needs a pool whose `routingStrategy` is DEFAULT or PREFIX_CACHE, without `prefill`, and not `external`",
+            "needs a pool whose `routingStrategy` is DEFAULT or PREFIX_CACHE, as that of its `prefill.pool`, and not `external`",
         );
     }
     let at = |field: &str| format!("{path}.{field}");

@@ -11,6 +11,9 @@
 //! picked      = of those that keep it the one of the greatest fullness; of equal ones that of the least cost
 //! ```
 //!
+//! A prompt that another endpoint computes costs this one no time: its first token is not looked at here, and its fullness is 0. The
+//! endpoint that computes it is picked by the same formula, without the last condition.
+//!
 //! Backlog, work, avoidable work and delayed are those of [`default`]. Work that another endpoint would not have makes an
 //! endpoint less full, as it makes it dearer: a prompt does not leave its prefix to fill a gap. Where no endpoint keeps the promise
 //! the request goes by its cost, or is shed if its priority says so.
@@ -57,19 +60,21 @@ impl Outlook {
         now_ms: u64,
     ) {
         let backlog = lanes.backlog_tokens(now_ms);
+        let is_elsewhere = work_tokens.simd_ge(f32x4::splat(due.prefill_from_tokens));
         let first_token_ms = (backlog + work_tokens) / lanes.prefill_tokens_per_ms;
         let is_idle = lanes.requests.simd_le(f32x4::ZERO);
         let kv_cache_factor = lanes.kv_cache_utilization * KV_CACHE_WEIGHT + 1.0;
         let step_ms = is_idle.select(f32x4::ZERO, f32x4::splat(STEP_MS));
         let latest_ms = first_token_ms * kv_cache_factor * MARGIN + step_ms;
-        let keeps = latest_ms.simd_le(f32x4::splat(due.first_token_ms))
+        let keeps = (is_elsewhere | latest_ms.simd_le(f32x4::splat(due.first_token_ms)))
             & lanes.kv_cache_utilization.simd_lt(f32x4::splat(kv_cache_limit))
             & (is_idle | lanes.per_token_ms.simd_le(f32x4::splat(due.per_token_ms)));
         let avoidable = default::avoidable_tokens(lanes, work_tokens, least_work_tokens);
         let weight = if due.first_token_ms.is_finite() { 1.0 } else { 0.0 };
         let fullness_ms = (backlog - avoidable) / lanes.prefill_tokens_per_ms * weight;
-        self.first_token_ms.push(first_token_ms);
-        self.fullness_ms.push(keeps.select(fullness_ms, f32x4::splat(f32::NEG_INFINITY)));
+        let here = |ms: f32x4| is_elsewhere.select(f32x4::ZERO, ms);
+        self.first_token_ms.push(here(first_token_ms));
+        self.fullness_ms.push(keeps.select(here(fullness_ms), f32x4::splat(f32::NEG_INFINITY)));
     }
 }
 
