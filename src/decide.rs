@@ -16,7 +16,7 @@ use crate::openai::{ApiError, InferenceRequest, SMALL_REQUEST_TOKENS};
 use crate::pool::{Freshness, Limits, Pool, Reading};
 use crate::prefill::{PrefillPick, PromptBy, share_without_prompt};
 use crate::prefix::{BLOCK_BYTES, BlockHasher, Match, PromptBlocks};
-use crate::promise::{Due, Forecast, Promised};
+use crate::promise::{Due, Forecast, Promised, PromisesAtRisk};
 use crate::sessions::{Conversation, KnownBy, Outcome, Visit};
 use crate::strategy::{Demand, Expected, Ranked, Visited, data_parallel, rank};
 use crate::token_estimator::TokenEstimator;
@@ -150,7 +150,7 @@ impl Pick {
         now_ms: u64,
     ) -> Pick {
         let Some((promised, expected)) = promised.zip(expected) else { return self };
-        let Expected { first_token_ms, is_kept } = expected;
+        let Expected { first_token_ms, is_kept, .. } = expected;
         let word = if is_kept { "kept" } else { "missed" };
         self.explanation.push_str(&format!(" promise={word} expected_ms={}", first_token_ms as u64));
         Pick { forecast: Some(Box::new(promised.forecast(first_token_ms, now_ms))), ..self }
@@ -378,26 +378,38 @@ pub fn pick_prefill(
     let due = promised.map(|promised| Due { per_token_ms: f32::INFINITY, ..promised.due(now_ms) });
     let demand = Demand { due, ..demand(resolved, pool) };
     let (strategy, limits) = (pool.routing_strategy, limits(config, pool));
+    let mut promises_at_risk = pool.promises_at_risk;
     let ranking = rank(strategy, pool, loads, demand, limits, now_ms, rng);
     let Some(best) = ranking.first() else { return gone(pick, &pool.name) };
     let is_sheddable = admission::is_sheddable(resolved.priority);
-    if let Some(retry_after_s) = missed(best.expected, due, is_sheddable) {
+    if let Some(retry_after_s) = missed(best.expected, due, is_sheddable, &mut promises_at_risk) {
         return Err(ApiError::promise_not_kept(&pool.name, retry_after_s));
     }
     let share = RequestLoad { adapter: demand.adapter, ..pick.share };
     let (picked, index) = (PrefillPick::new(rule.pool, best, share), best.index);
     let pick =
         pick.prompt_by(PromptBy::Other(Box::new(picked))).with_expectation(promised, best.expected, now_ms);
+    pool.promises_at_risk = promises_at_risk;
     if strategy == RoutingStrategy::RoundRobin {
         pool.turn_taken(index);
     }
     Ok(pick)
 }
 
-/// When the client of a request that gives way may come again, in seconds, if its promise would not be kept.
-fn missed(expected: Option<Expected>, due: Option<Due>, is_sheddable: bool) -> Option<u64> {
-    let (expected, due) = expected.zip(due).filter(|(expected, _)| is_sheddable && !expected.is_kept)?;
-    Some(retry_after_s(expected, due))
+/// When the client of a sheddable request may come again, in seconds, if it is shed for its promise. Of other requests it is noted
+/// whether theirs is at risk.
+fn missed(
+    expected: Option<Expected>,
+    due: Option<Due>,
+    is_sheddable: bool,
+    promises_at_risk: &mut PromisesAtRisk,
+) -> Option<u64> {
+    let (expected, due) = expected.zip(due)?;
+    if !is_sheddable {
+        promises_at_risk.note(expected.is_kept);
+        return None;
+    }
+    promises_at_risk.is_shed(expected).then(|| retry_after_s(expected, due))
 }
 
 /// Picks for a request that carries no prompt to be read: the least loaded endpoint, whatever the pool's strategy.
@@ -490,11 +502,12 @@ fn send(
         return Decision::Fallback("hosts that cannot be named");
     }
     let limits = limits(config, pool);
+    let mut promises_at_risk = pool.promises_at_risk;
     let ranking = rank(strategy, pool, loads, demand, limits, now_ms, rng);
     let Some(first) = ranking.first() else {
         return Decision::Refuse(ApiError::no_endpoint(&pool.name));
     };
-    if let Some(retry_after_s) = missed(first.expected, demand.due, is_sheddable) {
+    if let Some(retry_after_s) = missed(first.expected, demand.due, is_sheddable, &mut promises_at_risk) {
         return Decision::Refuse(ApiError::promise_not_kept(&pool.name, retry_after_s));
     }
     // When the first token is there, who computes the prompt decides.
@@ -528,6 +541,7 @@ fn send(
     };
     let pick = pick.with_expectation(promised, expected, now_ms);
     let index = first.index;
+    pool.promises_at_risk = promises_at_risk;
     if strategy == RoutingStrategy::RoundRobin {
         pool.turn_taken(index);
     }

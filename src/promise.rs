@@ -6,10 +6,18 @@
 //!    and mean time of each further token                    ≤ perToken
 //! ```
 
+use crate::strategy::Expected;
+
 /// The longest promise, in microseconds: who waits for longer than an hour needs none.
 pub const MAX_PROMISE_US: u32 = 3_600_000_000;
 /// Bytes of a header that promises something, at most; what is longer is no number of milliseconds.
 const MAX_PROMISE_BYTES: usize = 16;
+
+/// How much one request changes the share of promises at risk: it is about that of the last fifty.
+const REQUEST_WEIGHT: f32 = 0.02;
+/// The share of promises at risk from which on sheddable requests make room. With a third of that, a pool that has room sheds some
+/// of those whose promises it would have kept.
+const RISKY_SHARE: f32 = 0.3;
 
 /// What is promised; what is not is `None`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,6 +55,29 @@ pub struct Forecast {
     pub promise: Promise,
     /// Milliseconds from the request's headers to its first token, as expected.
     pub first_token_ms: u64,
+}
+
+/// How often of late no endpoint was expected to keep what was promised to a request that is not to be shed: a moving share.
+///
+/// ```text
+/// share += REQUEST_WEIGHT × ((1 if none was expected to keep it, else 0) − share)
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct PromisesAtRisk {
+    share: f32,
+}
+
+impl PromisesAtRisk {
+    /// Takes a pick for a request that is not to be shed.
+    pub fn note(&mut self, is_kept: bool) {
+        let at_risk = if is_kept { 0.0 } else { 1.0 };
+        self.share += REQUEST_WEIGHT * (at_risk - self.share);
+    }
+
+    /// Whether a sheddable request of which this is expected is shed: because it would be late, or to make room for the others.
+    pub fn is_shed(&self, expected: Expected) -> bool {
+        expected.is_missed || !expected.is_kept && self.share > RISKY_SHARE
+    }
 }
 
 impl Promise {

@@ -140,22 +140,31 @@ fn check(pods: &[Pod], promised_ms: f64, waited_ms: u64, expected: &[usize], wor
 #[test]
 fn the_fullest_endpoint_that_keeps_the_promise_serves_and_if_none_does_the_cheapest() {
     let pods = [(50, 0.0), (10, 0.0), (0, 0.0), (0, 0.0)];
-    check(&pods, 100.0 * QUEUED_MS, 0, &[0], "kept");
-    check(&pods, 20.0 * QUEUED_MS, 0, &[1], "kept");
+    check(&pods, 500.0 * QUEUED_MS, 0, &[0], "kept");
+    check(&pods, 100.0 * QUEUED_MS, 0, &[1], "kept");
     check(&pods, QUEUED_MS, 0, &[2, 3], "kept");
     check(&pods, 0.5, 0, &[2, 3], "missed");
+    // A quarter more than expected and a step must be a sixth of what is promised.
+    check(&pods, 398.0 * QUEUED_MS, 0, &[1], "kept");
+    check(&pods, 399.0 * QUEUED_MS, 0, &[0], "kept");
+}
+
+#[test]
+fn endpoints_that_keep_the_promise_with_little_time_to_spare_are_picked_by_cost() {
+    let pods = [(20, 0.0), (10, 0.0), (50, 0.0)];
+    check(&pods, 30.0 * QUEUED_MS, 0, &[1], "kept");
     // A quarter more than expected and a step must do.
-    check(&pods, 66.0 * QUEUED_MS, 0, &[1], "kept");
-    check(&pods, 67.0 * QUEUED_MS, 0, &[0], "kept");
+    check(&[(50, 0.0), (60, 0.0)], 67.0 * QUEUED_MS, 0, &[0], "kept");
+    check(&[(50, 0.0), (60, 0.0)], 66.0 * QUEUED_MS, 0, &[0], "missed");
 }
 
 #[test]
 fn the_time_that_a_request_has_waited_is_taken_off_its_promise() {
     let pods = [(50, 0.0), (10, 0.0), (0, 0.0)];
-    let promised_ms = 67.0 * QUEUED_MS;
+    let promised_ms = 399.0 * QUEUED_MS;
     check(&pods, promised_ms, 0, &[0], "kept");
     check(&pods, promised_ms, 3_000, &[1], "kept");
-    check(&pods, promised_ms, 10_000, &[2], "missed");
+    check(&pods, promised_ms, 26_000, &[2], "missed");
     let pick = World::new(&pods, json!({})).pick(first_token(promised_ms), 3_000);
     let expected_ms = pick.forecast.unwrap().first_token_ms;
     assert_eq!(expected_ms, 3_000 + (10.0 * QUEUED_MS + 1.0) as u64, "from the request's headers on");
@@ -163,10 +172,10 @@ fn the_time_that_a_request_has_waited_is_taken_off_its_promise() {
 
 #[test]
 fn the_fuller_an_endpoints_kv_cache_the_less_it_is_believed_to_keep_and_full_it_keeps_no_promise() {
-    check(&[(10, 0.5), (0, 0.1)], 40.0 * QUEUED_MS, 0, &[1], "kept");
-    check(&[(10, 0.3), (0, 0.1)], 40.0 * QUEUED_MS, 0, &[0], "kept");
-    check(&[(10, 0.8), (0, 0.1)], 100.0 * QUEUED_MS, 0, &[1], "kept");
-    check(&[(10, 0.79), (0, 0.1)], 100.0 * QUEUED_MS, 0, &[0], "kept");
+    check(&[(10, 0.5), (0, 0.1)], 240.0 * QUEUED_MS, 0, &[1], "kept");
+    check(&[(10, 0.3), (0, 0.1)], 240.0 * QUEUED_MS, 0, &[0], "kept");
+    check(&[(10, 0.8), (0, 0.1)], 1_000.0 * QUEUED_MS, 0, &[1], "kept");
+    check(&[(10, 0.79), (0, 0.1)], 1_000.0 * QUEUED_MS, 0, &[0], "kept");
 }
 
 #[test]
@@ -184,6 +193,22 @@ fn who_gives_way_is_shed_with_retry_after_when_nobody_would_keep_its_promise() {
     assert_eq!(world.shed(Promise::default()), None);
     let mut hopeless = World::new(&[(50_000, 0.1)], json!({}));
     assert_eq!(hopeless.shed(first_token(1.0)).unwrap().retry_after_s, Some(60));
+}
+
+#[test]
+fn who_would_have_no_time_to_spare_is_shed_while_promises_to_others_are_at_risk() {
+    let mut world = World::new(&[(50, 0.1)], json!({}));
+    let barely = first_token(4_000.0);
+    assert_eq!(world.shed(barely), None);
+    for _ in 0..100 {
+        world.pick(barely, 0);
+    }
+    assert_eq!(world.shed(barely).unwrap().code, "promise_not_kept");
+    assert_eq!(world.shed(first_token(6_000.0)), None, "its own promise is not at risk");
+    for _ in 0..100 {
+        world.pick(first_token(6_000.0), 0);
+    }
+    assert_eq!(world.shed(barely), None, "others have had time to spare of late");
 }
 
 #[test]
@@ -264,7 +289,7 @@ fn check_divided(prefillers: &[Pod], promised_ms: f64, by: usize, expected: (&st
 fn the_first_token_of_a_prompt_that_is_computed_elsewhere_is_that_endpoints() {
     let prefillers = [(20, 0.1), (0, 0.1)];
     let alone_ms = LONG as u64 / 8;
-    check_divided(&prefillers, 60.0 * QUEUED_MS, 0, ("kept", (20.0 * QUEUED_MS) as u64 + alone_ms));
+    check_divided(&prefillers, 280.0 * QUEUED_MS, 0, ("kept", (20.0 * QUEUED_MS) as u64 + alone_ms));
     check_divided(&prefillers, 20.0 * QUEUED_MS, 1, ("kept", alone_ms));
     check_divided(&prefillers, 1.0, 1, ("missed", alone_ms));
     // What is short is computed where it is answered.

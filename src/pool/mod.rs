@@ -24,6 +24,7 @@ use crate::limits::{Limit, LimitsReached};
 use crate::load::{AdapterId, Failures, LoadId, LoadTracker};
 use crate::metrics::ReportedLoad;
 use crate::prefix::PrefixIndex;
+use crate::promise::PromisesAtRisk;
 
 use failed_prompts::FailedPrompts;
 
@@ -79,6 +80,8 @@ pub struct Pool {
     contexts: Contexts,
     /// Which limits were reached.
     pub limits: LimitsReached,
+    /// How often of late a promise was at risk.
+    pub promises_at_risk: PromisesAtRisk,
 }
 
 impl Pool {
@@ -114,6 +117,7 @@ impl Pool {
             contexts: Contexts::default(),
             prefixes: by_prefix.then(|| PrefixIndex::new(config.prefix_blocks_max, seed)),
             limits: LimitsReached::default(),
+            promises_at_risk: PromisesAtRisk::default(),
         };
         pool.index_endpoints();
         pool

@@ -84,8 +84,10 @@ pub struct Ranked<'a> {
 pub struct Expected {
     /// When the first token would be there, in milliseconds from now.
     pub first_token_ms: f32,
-    /// Whether the promise would be kept.
+    /// Whether the promise would be kept, with time to spare.
     pub is_kept: bool,
+    /// Whether it would be missed, with none.
+    pub is_missed: bool,
 }
 
 /// The endpoints of `pool` that are best for a request, best first, at most [`MAX_RANKED`]: of those that may be picked first
@@ -328,8 +330,11 @@ impl<'a> Scorer<'a, '_> {
     /// What is expected of the endpoint at this place, if the request is promised something.
     fn expected(&self, place: usize, outlook: &Outlook) -> Option<Expected> {
         let read = |of_each: &[f32x4]| self.pool.candidates().read(of_each, place);
-        let first_token_ms = read(&outlook.first_token_ms)?;
-        Some(Expected { first_token_ms, is_kept: read(&outlook.fullness_ms)?.is_finite() })
+        Some(Expected {
+            first_token_ms: read(&outlook.first_token_ms)?,
+            is_kept: read(&outlook.fullness_ms)?.is_finite(),
+            is_missed: read(&outlook.spare_ms)? < 0.0,
+        })
     }
 }
 

@@ -7,7 +7,10 @@
 //! keeps       = at the latest ≤ what is left of the promised time
 //!               and KV-cache utilization < the pool's limit
 //!               and nothing is in flight there, or a token has lately taken no longer than promised
-//! fullness    = (backlog − avoidable work × (1 + delayed)) ÷ prefill speed; 0 where no first token is promised
+//! misses      = first token > what is left of the promised time
+//!               or something is in flight there, and a token has lately taken longer than promised
+//! fullness    = (backlog − avoidable work × (1 + delayed)) ÷ prefill speed while at the latest ≤ FILLED_SHARE × that time,
+//!               and from then on less than any other's; 0 where no first token is promised
 //! picked      = of those that keep it the one of the greatest fullness; of equal ones that of the least cost
 //! ```
 //!
@@ -16,7 +19,8 @@
 //!
 //! Backlog, work, avoidable work and delayed are those of [`default`]. Work that another endpoint would not have makes an
 //! endpoint less full, as it makes it dearer: a prompt does not leave its prefix to fill a gap. Where no endpoint keeps the promise
-//! the request goes by its cost, or is shed if its priority says so.
+//! the request goes by its cost. If its priority says so it is shed there, should the endpoint of the least cost miss the promise;
+//! and while promises to others are at risk ([`crate::promise::PromisesAtRisk`]) also where that endpoint only has no time to spare.
 
 use std::cmp::Reverse;
 
@@ -39,11 +43,20 @@ const KV_CACHE_WEIGHT: f32 = 4.0;
 /// millisecond.
 const STEP_MS: f32 = 250.0;
 
+/// Up to what part of the promised time endpoints are filled. Fuller ones get a request whose promise they keep only by its cost, as
+/// the next one may be promised less. With 1/12 it is as good; with 1/3 or 1 up to a twentieth fewer promises are kept in a full pool.
+const FILLED_SHARE: f32 = 1.0 / 6.0;
+
+/// The fullness of an endpoint that is filled: below that of any other, in milliseconds.
+const FILLED_MS: f32 = -1e9;
+
 /// What is expected of endpoints, four side by side each.
 #[derive(Debug, Default)]
 pub(super) struct Outlook {
     /// When the first token would be there, in milliseconds from now.
     pub first_token_ms: Vec<f32x4>,
+    /// How much sooner than promised that is, in milliseconds; without end below zero where further tokens take too long.
+    pub spare_ms: Vec<f32x4>,
     /// How full those are that keep the promise, in milliseconds; without end below zero for the others.
     pub fullness_ms: Vec<f32x4>,
 }
@@ -66,15 +79,20 @@ impl Outlook {
         let kv_cache_factor = lanes.kv_cache_utilization * KV_CACHE_WEIGHT + 1.0;
         let step_ms = is_idle.select(f32x4::ZERO, f32x4::splat(STEP_MS));
         let latest_ms = first_token_ms * kv_cache_factor * MARGIN + step_ms;
+        let keeps_pace = is_idle | lanes.per_token_ms.simd_le(f32x4::splat(due.per_token_ms));
         let keeps = (is_elsewhere | latest_ms.simd_le(f32x4::splat(due.first_token_ms)))
             & lanes.kv_cache_utilization.simd_lt(f32x4::splat(kv_cache_limit))
-            & (is_idle | lanes.per_token_ms.simd_le(f32x4::splat(due.per_token_ms)));
+            & keeps_pace;
         let avoidable = default::avoidable_tokens(lanes, work_tokens, least_work_tokens);
         let weight = if due.first_token_ms.is_finite() { 1.0 } else { 0.0 };
+        let may_be_filled = latest_ms.simd_le(f32x4::splat(due.first_token_ms * FILLED_SHARE));
         let fullness_ms = (backlog - avoidable) / lanes.prefill_tokens_per_ms * weight;
+        let fullness_ms = may_be_filled.select(fullness_ms, f32x4::splat(FILLED_MS));
         let here = |ms: f32x4| is_elsewhere.select(f32x4::ZERO, ms);
+        let never = f32x4::splat(f32::NEG_INFINITY);
         self.first_token_ms.push(here(first_token_ms));
-        self.fullness_ms.push(keeps.select(here(fullness_ms), f32x4::splat(f32::NEG_INFINITY)));
+        self.spare_ms.push(keeps_pace.select(here(f32x4::splat(due.first_token_ms) - first_token_ms), never));
+        self.fullness_ms.push(keeps.select(here(fullness_ms), never));
     }
 }
 

@@ -27,6 +27,10 @@ fn start(mode: &str, version: &'static str, workers: u32, is_trusted: bool) -> G
         // On a machine that stands still for a moment, the pods stay as full as they are set.
         plugin["metricsStaleAfter"] = "10s".into();
         plugin["pools"][0]["saturation"] = json!({"queueDepth": 100_000});
+        let models = plugin.get_mut("models").and_then(Value::as_array_mut);
+        for model in models.into_iter().flatten().filter(|model| model["modelName"] == "chat") {
+            model["promise"]["firstToken"] = "8s".into();
+        }
     };
     let setup = if mode == DEFERRED { deferred() } else { Setup::new(PROMISES) };
     let gateway = setup.version(version).concurrency(workers).plugin(edit).envoy(log_promises).start();
@@ -100,7 +104,7 @@ fn check_refused(gateway: &Gateway, what: &str, request: Request) {
 fn check_trusted(gateway: &Gateway, what: &str) {
     for name in FIRST_TOKEN {
         check(gateway, what, chat("tiny").header(name, "60000"), FULLEST, Some("kept"));
-        check(gateway, what, chat("tiny").header(name, "2000.5"), FULL, Some("kept"));
+        check(gateway, what, chat("tiny").header(name, "8000.5"), FULL, Some("kept"));
         check(gateway, what, chat("tiny").header(name, "0.01"), EMPTY, Some("missed"));
     }
     for name in PER_TOKEN {

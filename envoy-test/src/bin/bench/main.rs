@@ -59,6 +59,8 @@ enum Part {
     Streams,
     /// Requests to pools of 10 to 1,000 endpoints.
     Endpoints,
+    /// A request that names its session.
+    Sessions,
     /// Throughput, and the times of requests at half of plain Envoy's.
     Saturation,
     /// Reading metrics without any request.
@@ -131,6 +133,7 @@ impl Part {
             Part::Endpoints => {
                 self.kept(requests::by_number_of_endpoints(runtime, rounds)?, requests::growth_tables)
             }
+            Part::Sessions => self.kept(requests::in_sessions(runtime, rounds)?, requests::sessions_table),
             Part::Saturation => self.kept(saturation::measure(runtime, rounds)?, saturation::table),
             Part::Scraping => self.kept(scraping::measure(runtime, rounds, other)?, scraping::table),
             Part::Workers => self.kept(workers::measure(runtime, rounds, other)?, workers::table),
