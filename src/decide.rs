@@ -16,9 +16,9 @@ use crate::openai::{ApiError, InferenceRequest, SMALL_REQUEST_TOKENS};
 use crate::pool::{Freshness, Limits, Pool, Reading};
 use crate::prefill::{PrefillPick, PromptBy, share_without_prompt};
 use crate::prefix::{BLOCK_BYTES, BlockHasher, Match, PromptBlocks};
-use crate::promise::{Due, Forecast, Promised, PromisesAtRisk};
+use crate::promise::{Due, Expected, Forecast, Promised, PromisesAtRisk};
 use crate::sessions::{Conversation, KnownBy, Outcome, Visit};
-use crate::strategy::{Demand, Expected, Ranked, Visited, data_parallel, rank};
+use crate::strategy::{Demand, Ranked, Visited, data_parallel, rank};
 use crate::token_estimator::TokenEstimator;
 
 /// An inference request of which it is known what to send and where.

@@ -6,8 +6,6 @@
 //!    and mean time of each further token                    ≤ perToken
 //! ```
 
-use crate::strategy::Expected;
-
 /// The longest promise, in microseconds: who waits for longer than an hour needs none.
 pub const MAX_PROMISE_US: u32 = 3_600_000_000;
 /// Bytes of a header that promises something, at most; what is longer is no number of milliseconds.
@@ -46,6 +44,17 @@ pub struct Due {
     pub per_token_ms: f32,
     /// Uncached tokens of a prompt from which on another endpoint computes it; without end where each computes its own.
     pub prefill_from_tokens: f32,
+}
+
+/// What is expected of an endpoint for a request that is promised something.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Expected {
+    /// When the first token would be there, in milliseconds from now.
+    pub first_token_ms: f32,
+    /// Whether the promise would be kept, with time to spare.
+    pub is_kept: bool,
+    /// Whether it would be missed, with none.
+    pub is_missed: bool,
 }
 
 /// What was expected of the endpoint picked for a request that is promised something.

@@ -23,7 +23,7 @@ use crate::config::RoutingStrategy;
 use crate::load::{AdapterId, LoadTracker};
 use crate::pool::{Endpoint, Freshness, Lanes, Limits, Pool};
 use crate::prefix::{BlockHash, Match, PrefixIndex, PromptBlocks};
-use crate::promise::Due;
+use crate::promise::{Due, Expected};
 
 /// Endpoints named in one pick: the best, and two for Envoy's retries.
 pub const MAX_RANKED: usize = 3;
@@ -77,17 +77,6 @@ pub struct Ranked<'a> {
     pub cost: f32,
     /// What is expected of it, if the request is promised something.
     pub expected: Option<Expected>,
-}
-
-/// What is expected of an endpoint for a request that is promised something.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Expected {
-    /// When the first token would be there, in milliseconds from now.
-    pub first_token_ms: f32,
-    /// Whether the promise would be kept, with time to spare.
-    pub is_kept: bool,
-    /// Whether it would be missed, with none.
-    pub is_missed: bool,
 }
 
 /// The endpoints of `pool` that are best for a request, best first, at most [`MAX_RANKED`]: of those that may be picked first
