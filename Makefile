@@ -107,7 +107,7 @@ mutants: ## mutation testing of the code that decides picks, shows which mutants
 	@sh envoy-test/setup/cargo_mutants.sh $(FILES)
 
 .PHONY: release
-release: ## makes what a release consists of, from the last commit: target/release-of-VERSION; takes a few minutes
+release: ## makes what a release consists of, from the last commit: target/release-of-VERSION; takes some ten minutes
 	@sh envoy-test/setup/rust.sh
 	@sh release/release.sh
 

@@ -5,7 +5,8 @@ cd "$(dirname "$0")/../.."
 
 target=${CARGO_TARGET_DIR:-target}
 machine=$(rustc -vV | sed -n 's/^host: //p')
-RUSTFLAGS="-C target-feature=+crt-static" \
+# With the flags of who calls it, such as a release's.
+RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
     cargo build --locked --release --package inference-picker-controller --target "$machine"
 cargo run --locked --quiet --package plugin-image -- \
     "$target/$machine/release/inference-picker-controller" "$target/image-of-controller"
