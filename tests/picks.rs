@@ -376,7 +376,9 @@ impl World {
         let step_ms = if requests > 0.0 { 250.0 } else { 0.0 };
         let latest_ms = (backlog + work) / speed * (4.0 * kv + 1.0) * 1.25 + step_ms;
         let is_kept = latest_ms <= promised_ms as f32 && kv < 0.8;
-        is_kept.then(|| (backlog - (work - least_work) * (1.0 + delayed)) / speed)
+        let fullness = ((backlog - (work - least_work) * (1.0 + delayed)) / speed).max(0.0);
+        let may_be_filled = latest_ms <= promised_ms as f32 * (1.0 / 6.0);
+        is_kept.then_some(if may_be_filled { fullness } else { 0.0 })
     }
 
     /// How many of a hundred picks a level gets, of the endpoints that stand so: by Envoy's rule, step by step.

@@ -9,8 +9,8 @@
 //!               and nothing is in flight there, or a token has lately taken no longer than promised
 //! misses      = first token > what is left of the promised time
 //!               or something is in flight there, and a token has lately taken longer than promised
-//! fullness    = (backlog − avoidable work × (1 + delayed)) ÷ prefill speed while at the latest ≤ FILLED_SHARE × that time,
-//!               and from then on less than any other's; 0 where no first token is promised
+//! fullness    = (backlog − avoidable work × (1 + delayed)) ÷ prefill speed, and at least 0, while at the latest ≤ FILLED_SHARE × that
+//!               time; 0 from then on, and where no first token is promised
 //! picked      = of those that keep it the one of the greatest fullness; of equal ones that of the least cost
 //! ```
 //!
@@ -43,12 +43,9 @@ const KV_CACHE_WEIGHT: f32 = 4.0;
 /// millisecond.
 const STEP_MS: f32 = 250.0;
 
-/// Up to what part of the promised time endpoints are filled. Fuller ones get a request whose promise they keep only by its cost, as
-/// the next one may be promised less. With 1/12 it is as good; with 1/3 or 1 up to a twentieth fewer promises are kept in a full pool.
+/// Up to what part of the promised time endpoints are filled: the next request may be promised less. With 1/12 it is as good; with
+/// 1/3 or 1 up to a twentieth fewer promises are kept in a full pool.
 const FILLED_SHARE: f32 = 1.0 / 6.0;
-
-/// The fullness of an endpoint that is filled: below that of any other, in milliseconds.
-const FILLED_MS: f32 = -1e9;
 
 /// What is expected of endpoints, four side by side each.
 #[derive(Debug, Default)]
@@ -87,7 +84,7 @@ impl Outlook {
         let weight = if due.first_token_ms.is_finite() { 1.0 } else { 0.0 };
         let may_be_filled = latest_ms.simd_le(f32x4::splat(due.first_token_ms * FILLED_SHARE));
         let fullness_ms = (backlog - avoidable) / lanes.prefill_tokens_per_ms * weight;
-        let fullness_ms = may_be_filled.select(fullness_ms, f32x4::splat(FILLED_MS));
+        let fullness_ms = may_be_filled.select(fullness_ms.fast_max(f32x4::ZERO), f32x4::ZERO);
         let here = |ms: f32x4| is_elsewhere.select(f32x4::ZERO, ms);
         let never = f32x4::splat(f32::NEG_INFINITY);
         self.first_token_ms.push(here(first_token_ms));
