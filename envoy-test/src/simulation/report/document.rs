@@ -13,6 +13,7 @@ use crate::document::{put, rounded, rounded_all, write_section};
 use crate::simulation::comparison::Outcome;
 use crate::simulation::objective::{CarriedOutcome, Objective};
 use crate::simulation::picker::PickerKind;
+use crate::simulation::workload::Workload;
 
 const COMMAND: &str = "make simulate-routing";
 
@@ -65,11 +66,24 @@ const IN_SHORT: [PickerKind; 5] = [
     PickerKind::PrefixCache,
 ];
 
+/// The traffic of README's table, from what shares most to what shares nothing.
+const TRAFFIC_IN_SHORT: [Workload; 6] = [
+    Workload::SharedPrefixes,
+    Workload::MultiTurn,
+    Workload::Adapters,
+    Workload::Rag,
+    Workload::Conversation,
+    Workload::Random,
+];
+
 fn in_short(capacity: &Capacity) -> String {
     let of_picker = |outcome: &CarriedOutcome, picker| {
         outcome.carried.iter().copied().find(|(carrier, _)| *carrier == picker)
     };
-    let shortened = capacity.outcomes.iter().map(|outcome| CarriedOutcome {
+    let named = TRAFFIC_IN_SHORT
+        .iter()
+        .flat_map(|&workload| capacity.outcomes.iter().filter(move |outcome| outcome.workload == workload));
+    let shortened = named.map(|outcome| CarriedOutcome {
         carried: IN_SHORT.iter().filter_map(|&picker| of_picker(outcome, picker)).collect(),
         ..outcome.clone()
     });
