@@ -470,7 +470,7 @@ fn visited(
     let last = conversation.last?;
     let place = pool.place(loads.known_by_key(last.endpoint)?)?;
     let endpoint = pool.endpoints()?.get(place)?;
-    let is_cached = !endpoint.has_turned_over_since(last.turnover_tokens);
+    let is_cached = !endpoint.has_turned_over_since(last);
     let tokens = if is_cached { last.cached_tokens(prompt_tokens) } else { 0 };
     Some(Visited { place, tokens, is_strict: conversation.is_strict })
 }

@@ -87,7 +87,7 @@ pub struct Sent {
     number: Option<u64>,
     /// When a streamed answer had its first output; 0 if it has had none.
     first_output_ms: u64,
-    /// The session that it names, until its answer has ended.
+    /// The session that it names.
     session: Option<Visit>,
     /// What it has at the endpoint that computes its prompt, if that is another one; until its first output.
     prefill: Option<Box<PrefillSent>>,
@@ -613,35 +613,19 @@ impl<W> Picker<W> {
         self.entry(pool, sent.load_id(), key, 0, now_ms)
     }
 
-    /// What is to be remembered of a session whose request has been sent. As long as it is not answered, nothing more of it is
-    /// taken to be cached there: what comes meanwhile does not continue it.
+    /// What is to be remembered of a session whose request goes to an endpoint, before it is known what comes of it: that the
+    /// endpoint then has its prompt and an answer of the usual length, and has turned over what of that was not there before.
     pub fn session_sent(&self, pool: usize, sent: &Sent, now_ms: u64) -> Option<Entry> {
         let Visit { key, aside_of } = sent.session?;
-        match aside_of.map(Last::after_aside) {
-            Some(Last { endpoint, tokens, turnover_tokens }) => {
-                Some(Entry { key, endpoint, used_ms: now_ms, tokens, turnover_tokens })
-            }
-            None => self.entry(pool, sent.load_id(), key, 0, now_ms),
+        if let Some(Last { endpoint, tokens, turnover_tokens }) = aside_of.map(Last::after_aside) {
+            return Some(Entry { key, endpoint, used_ms: now_ms, tokens, turnover_tokens });
         }
-    }
-
-    /// What is to be remembered of a session whose request has been answered, at least in part; with what its answer has cost, if
-    /// it is complete.
-    pub fn session_answered(
-        &self,
-        pool: usize,
-        sent: &mut Sent,
-        usage: Option<Option<Usage>>,
-        now_ms: u64,
-    ) -> Option<Entry> {
-        let Visit { key, .. } = sent.session.take().filter(|visit| visit.aside_of.is_none())?;
-        let Prompt { tokens, model, .. } = &*sent.prompt.as_ref()?.prompt;
-        let tokens = match usage {
-            None => *tokens,
-            Some(None) => tokens.saturating_add(self.sizes.answer_tokens(model)),
-            Some(Some(usage)) => usage.prompt_tokens.saturating_add(usage.completion_tokens),
-        };
-        self.entry(pool, sent.load_id(), key, tokens, now_ms)
+        let SentPrompt { prompt, matched_tokens, .. } = sent.prompt.as_ref()?;
+        let Prompt { tokens, model, .. } = &**prompt;
+        let answer_tokens = self.sizes.answer_tokens(model);
+        let computed_tokens = tokens.saturating_sub(*matched_tokens).saturating_add(answer_tokens);
+        let entry = self.entry(pool, sent.load_id(), key, tokens.saturating_add(answer_tokens), now_ms)?;
+        Some(Entry { turnover_tokens: entry.turnover_tokens.wrapping_add(computed_tokens), ..entry })
     }
 
     fn entry(&self, pool: usize, at: LoadId, key: SessionKey, tokens: u32, now_ms: u64) -> Option<Entry> {

@@ -46,10 +46,10 @@ impl Conversations {
         self.table(by).put(&buckets, entry)
     }
 
-    fn table(&self, by: KnownBy) -> &Table {
+    fn table(&mut self, by: KnownBy) -> &mut Table {
         match by {
-            KnownBy::Stored => &self.stored,
-            KnownBy::Name => &self.sessions,
+            KnownBy::Stored => &mut self.stored,
+            KnownBy::Name => &mut self.sessions,
         }
     }
 

@@ -16,7 +16,9 @@ use crate::load::EndpointKey;
 use crate::openai::{ApiError, InferenceRequest, Usage};
 use crate::picker::{Outcome, Picker, Released, Sent};
 use crate::pool::Endpoint;
-use crate::sessions::{Conversation, Entry, KnownBy, Last, Name, Note, SessionKey, TokenKey, Visit};
+use crate::sessions::{
+    Conversation, Entry, Forgotten, KnownBy, Last, Name, Note, SessionKey, TokenKey, Visit,
+};
 use crate::stats::RequestLabels;
 
 /// One worker's state, shared by its streams. `W` is how a request that waits is reached later.
@@ -289,22 +291,12 @@ impl<W> Worker<W> {
         self.note(KnownBy::Stored, entry);
     }
 
-    /// A request has been answered, at least in part; with what its answer has cost, if it is complete.
-    pub fn session_answered(
-        &mut self,
-        pool: usize,
-        sent: &mut Sent,
-        usage: Option<Option<Usage>>,
-        now_ms: u64,
-    ) {
-        let entry = self.picker.session_answered(pool, sent, usage, now_ms);
-        self.note(KnownBy::Name, entry);
-    }
-
     fn note(&mut self, by: KnownBy, entry: Option<Entry>) {
         let Some(entry) = entry else { return };
         let forgotten = self.conversations.note(by, &entry);
-        self.recorder.count(|stats| stats.sessions_forgotten(forgotten));
+        if forgotten != Forgotten::default() {
+            self.recorder.count(|stats| stats.sessions_forgotten(forgotten));
+        }
         if self.config().peers.is_some() {
             self.exchange.member.publish_conversation(Note { by, entry });
         }
@@ -320,8 +312,7 @@ impl<W> Worker<W> {
         if let Some((by, outcome)) = pick.conversation {
             self.recorder.count(|stats| [stats.session(pool, by, outcome)]);
         }
-        let entry = self.picker.session_sent(pool, &sent, now_ms);
-        self.note(KnownBy::Name, entry);
+        self.note_session(pool, &sent, now_ms);
         self.publish(now_ms);
         sent
     }
@@ -335,7 +326,17 @@ impl<W> Worker<W> {
         address: &[u8],
         now_ms: u64,
     ) -> bool {
-        self.picker.move_to(sent, pool, destinations, address, now_ms)
+        let is_moved = self.picker.move_to(sent, pool, destinations, address, now_ms);
+        if is_moved {
+            self.note_session(pool, sent, now_ms);
+        }
+        is_moved
+    }
+
+    /// The session of a request is now where that was sent to.
+    fn note_session(&mut self, pool: usize, sent: &Sent, now_ms: u64) {
+        let entry = self.picker.session_sent(pool, sent, now_ms);
+        self.note(KnownBy::Name, entry);
     }
 
     pub fn first_output(&mut self, sent: &mut Sent, now_ms: u64) {

@@ -6,6 +6,7 @@ use super::{EndpointReading, EnvoyHost, HostHealth, Limits, Reading, Standing};
 use crate::hash::{fnv1a, mix};
 use crate::load::{AdapterId, Failures, InFlight, LoadId, LoadTracker};
 use crate::metrics::{LoraState, ReportedLoad};
+use crate::sessions::Last;
 
 /// Milliseconds an endpoint stays out after requests to it failed in a row; doubled each time it fails again.
 const FIRST_EJECTION_MS: u64 = 1_000;
@@ -323,12 +324,15 @@ impl Endpoint {
         self.turned_over().unwrap_or(0) as u32
     }
 
-    /// Whether its cache has turned over as much as it has room for since its count was this, so that nothing of before is left
-    /// there; not, where its metrics do not report it.
-    pub fn has_turned_over_since(&self, turnover_tokens: u32) -> bool {
-        let reported = self.turned_over().zip(self.cache_capacity_tokens());
-        reported
-            .is_some_and(|(now, capacity)| u64::from((now as u32).wrapping_sub(turnover_tokens)) >= capacity)
+    /// Whether its cache has turned over as much as it has room for since what was noted of a conversation, so that nothing of that
+    /// is left there; not, where its metrics do not report it. What the conversation's own last request was to turn over may not
+    /// be reported yet: that is at most what it then had. A count that is lower by more is that of a server started anew.
+    pub fn has_turned_over_since(&self, last: Last) -> bool {
+        let Some((now, capacity)) = self.turned_over().zip(self.cache_capacity_tokens()) else {
+            return false;
+        };
+        let is_awaited = last.turnover_tokens.wrapping_sub(now as u32) <= last.tokens;
+        !is_awaited && u64::from((now as u32).wrapping_sub(last.turnover_tokens)) >= capacity
     }
 
     /// When its server has started anew, in milliseconds, if it has since the last time this was asked.

@@ -23,9 +23,9 @@ pub struct Entry {
     pub endpoint: EndpointKey,
     /// When, in milliseconds of the host's monotonic clock.
     pub used_ms: u64,
-    /// The tokens of it that the endpoint then had: its last prompt's, and those of the answer as far as they are known.
+    /// The tokens of it that the endpoint has once it has answered: its last prompt's, and those that such an answer usually has.
     pub tokens: u32,
-    /// The low bits of how many tokens the endpoint's cache had turned over by then.
+    /// The low bits of how many tokens the endpoint's cache has turned over by then.
     pub turnover_tokens: u32,
 }
 

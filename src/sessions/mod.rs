@@ -66,9 +66,9 @@ pub struct Conversation {
 pub struct Last {
     /// By whom.
     pub endpoint: EndpointKey,
-    /// The tokens of it that the endpoint then had.
+    /// The tokens of it that the endpoint has by the end of the last request.
     pub tokens: u32,
-    /// The low bits of how many tokens the endpoint's cache had turned over by then.
+    /// The low bits of how many tokens the endpoint's cache has turned over by the end of that request.
     pub turnover_tokens: u32,
 }
 

@@ -47,25 +47,32 @@ pub struct Forgotten {
 #[derive(Debug, Clone)]
 pub struct Table {
     retention: Retention,
+    /// The bucket that was looked up last, its place and its version: soon after, it is noted there where the request went.
+    looked_up: Option<(usize, Bucket, u32)>,
 }
 
 impl Table {
     /// One that remembers so much.
     pub fn new(retention: Retention) -> Table {
-        Table { retention }
+        Table { retention, looked_up: None }
     }
 
     /// What is known of a conversation.
-    pub fn get(&self, buckets: &impl Buckets, key: SessionKey, now_ms: u64) -> Option<Entry> {
-        let (bytes, _) = buckets.read(bucket_of(key, buckets))?;
-        Bucket::from_bytes(bytes).get(key, self.retention.expire_after_ms, now_ms)
+    pub fn get(&mut self, buckets: &impl Buckets, key: SessionKey, now_ms: u64) -> Option<Entry> {
+        let place = bucket_of(key, buckets);
+        let (bucket, version) = read(buckets, place);
+        let entry = bucket.get(key, self.retention.expire_after_ms, now_ms);
+        self.looked_up = version.map(|version| (place, bucket, version));
+        entry
     }
 
     /// Notes where a conversation was served last. Nothing is noted if others are faster time and again.
-    pub fn put(&self, buckets: &impl Buckets, entry: &Entry) -> Forgotten {
+    pub fn put(&mut self, buckets: &impl Buckets, entry: &Entry) -> Forgotten {
         let (place, Retention { max, expire_after_ms }) = (bucket_of(entry.key, buckets), self.retention);
+        let looked_up = self.looked_up.take().filter(|(looked_up, ..)| *looked_up == place);
+        let mut looked_up = looked_up.map(|(_, bucket, version)| (bucket, Some(version)));
         for _ in 0..MAX_TRIES {
-            let (before, version) = read(buckets, place);
+            let (before, version) = looked_up.take().unwrap_or_else(|| read(buckets, place));
             let after = before.with(entry, max.div_ceil(BUCKETS), expire_after_ms);
             if buckets.write(place, after.as_bytes(), version) {
                 let is_known = before.entries().any(|other| other.key == entry.key);
@@ -129,6 +136,7 @@ mod tests {
     struct InMemory {
         values: RefCell<HashMap<usize, (Vec<u8>, u32)>>,
         faster: RefCell<usize>,
+        reads: RefCell<usize>,
     }
 
     impl Buckets for InMemory {
@@ -137,6 +145,7 @@ mod tests {
         }
 
         fn read(&self, bucket: usize) -> Option<(Vec<u8>, u32)> {
+            *self.reads.borrow_mut() += 1;
             self.values.borrow().get(&bucket).cloned()
         }
 
@@ -167,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_are_all_known_in_bounded_room() {
-        let (buckets, table) = (InMemory::default(), table(262_144));
+        let (buckets, mut table) = (InMemory::default(), table(262_144));
         let forgotten = (0..100_000).map(|name| table.put(&buckets, &entry(name, name))).collect::<Vec<_>>();
         assert!(forgotten.iter().all(|gone| *gone == Forgotten::default()));
         for name in 0..100_000 {
@@ -178,8 +187,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_looked_up_and_then_noted_is_read_once_unless_others_have_written_meanwhile() {
+        let (buckets, mut one, mut other) = (InMemory::default(), table(262_144), table(262_144));
+        let reads = |doing: &mut dyn FnMut()| {
+            let before = *buckets.reads.borrow();
+            doing();
+            *buckets.reads.borrow() - before
+        };
+        one.put(&buckets, &entry(7, 0));
+        let looked_up = &mut || assert_eq!(one.get(&buckets, entry(7, 0).key, 1), Some(entry(7, 0)));
+        assert_eq!(reads(looked_up), 1);
+        assert_eq!(reads(&mut || _ = one.put(&buckets, &entry(7, 2))), 0);
+        assert_eq!(reads(&mut || _ = one.put(&buckets, &entry(7, 3))), 1, "without a look before it");
+
+        // Another name of the same bucket, of which there are many more names than buckets.
+        let place = |name| bucket_of(entry(name, 0).key, &buckets);
+        let neighbour = (8..).find(|name| place(*name) == place(7)).unwrap();
+        one.get(&buckets, entry(7, 0).key, 4);
+        other.put(&buckets, &entry(neighbour, 4));
+        assert_eq!(reads(&mut || _ = one.put(&buckets, &entry(7, 5))), 1);
+        for name in [7, neighbour] {
+            assert!(one.get(&buckets, entry(name, 0).key, 6).is_some(), "{name}");
+        }
+    }
+
+    #[test]
     fn a_flood_of_names_takes_no_more_room_and_what_it_displaces_is_counted() {
-        let (buckets, table) = (InMemory::default(), table(BUCKETS * 2));
+        let (buckets, mut table) = (InMemory::default(), table(BUCKETS * 2));
         let displaced: u32 = (0..50_000).map(|name| table.put(&buckets, &entry(name, 0)).displaced).sum();
         let kept: usize = buckets.values.borrow().values().map(|(bytes, _)| bytes.len() / 32).sum();
         assert_eq!(kept, BUCKETS * 2);
@@ -188,7 +222,7 @@ mod tests {
 
     #[test]
     fn what_has_expired_is_counted_when_it_makes_room() {
-        let (buckets, table) = (InMemory::default(), table(1));
+        let (buckets, mut table) = (InMemory::default(), table(1));
         let first = entry(1, 0);
         let bucket = bucket_of(first.key, &buckets);
         let second =
@@ -204,7 +238,7 @@ mod tests {
 
     #[test]
     fn whoever_is_faster_is_waited_for_but_not_for_ever() {
-        let (buckets, table) = (InMemory::default(), table(100));
+        let (buckets, mut table) = (InMemory::default(), table(100));
         for (faster, is_noted) in [(MAX_TRIES - 1, true), (MAX_TRIES, false)] {
             *buckets.faster.borrow_mut() = faster;
             let entry = entry(faster as u64, 0);
@@ -216,7 +250,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_is_another_is_forgotten_everywhere() {
-        let (buckets, table) = (InMemory::default(), table(262_144));
+        let (buckets, mut table) = (InMemory::default(), table(262_144));
         let noted = (0..1_000).map(|name| table.put(&buckets, &entry(name, 0)));
         assert!(noted.into_iter().all(|gone| gone == Forgotten::default()));
         assert_eq!(Table::forget(&buckets, EndpointKey::from_bits(1)).restarted, 250);

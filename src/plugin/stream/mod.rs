@@ -240,9 +240,6 @@ impl Stream {
                 let mut worker = self.worker.borrow_mut();
                 let now_ms = clock.now_ms();
                 let usage = self.answer.usage_when_complete();
-                if sent.succeeded && self.has_output {
-                    worker.session_answered(sent.pool, &mut sent.sent, usage, now_ms);
-                }
                 if let Some(usage) = usage {
                     worker.picker.answered(&mut sent.sent, sent.pool, usage, now_ms);
                 }

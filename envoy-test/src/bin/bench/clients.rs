@@ -19,6 +19,10 @@ const STREAMING_CLIENTS: u64 = 64;
 /// The parts of streams that may come joined with others, in hundredths; of more it is not known what each costs.
 const JOINED_PERCENT_MAX: u64 = 10;
 
+/// What stands in a request for the client's number, in as many digits as there are letters `x`: by it a session is named, of
+/// which each client has its own.
+pub const CLIENT: &str = "client-xx";
+
 pub struct Clients {
     connections: Vec<MessageStream>,
 }
@@ -45,8 +49,8 @@ impl Clients {
         let clients = self.connections.len() as u64;
         let count_each = count.div_ceil(clients);
         let mut tasks = JoinSet::new();
-        for connection in self.connections.drain(..) {
-            tasks.spawn(send_repeatedly(connection, request.clone(), count_each));
+        for (number, connection) in self.connections.drain(..).enumerate() {
+            tasks.spawn(send_repeatedly(connection, of_client(request, number), count_each));
         }
         let mut parts = 0;
         while let Some(ended) = tasks.join_next().await {
@@ -64,6 +68,16 @@ impl Clients {
         }
         Ok(count_each * clients)
     }
+}
+
+/// The request as the client of this number sends it.
+fn of_client(request: &Arc<[u8]>, number: usize) -> Arc<[u8]> {
+    let place = request.windows(CLIENT.len()).position(|window| window == CLIENT.as_bytes());
+    let Some((before, rest)) = place.and_then(|place| request.split_at_checked(place)) else {
+        return request.clone();
+    };
+    let name = format!("client-{number:02}");
+    [before, name.as_bytes(), &rest[CLIENT.len()..]].concat().into()
 }
 
 /// Returns in how many parts streams came, too.

@@ -90,21 +90,13 @@ pub struct GatewaySettings {
     pub workers: u32,
     /// `prefixCache.maxBlocks`; `None` is the plugin's own.
     pub prefix_blocks_max: Option<u64>,
-    /// Whether sessions are followed, as they are unless the configuration says otherwise.
-    pub follows_sessions: bool,
     /// What Envoy has in its environment besides ours.
     pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Default for GatewaySettings {
     fn default() -> Self {
-        Self {
-            scraping: Scraping::Rarely,
-            workers: 1,
-            prefix_blocks_max: None,
-            follows_sessions: true,
-            environment: Vec::new(),
-        }
+        Self { scraping: Scraping::Rarely, workers: 1, prefix_blocks_max: None, environment: Vec::new() }
     }
 }
 
@@ -180,9 +172,6 @@ fn set_up_plugin(plugin: &mut Value, variant: Variant, endpoints: &[SocketAddr],
     pool["routingStrategy"] = variant.strategy().into();
     if let Some(blocks_max) = settings.prefix_blocks_max {
         pool["prefixCache"] = json!({"maxBlocks": blocks_max});
-    }
-    if !settings.follows_sessions {
-        plugin["sessionBy"] = json!([]);
     }
     match (settings.scraping, plugin.as_object_mut()) {
         (Scraping::Never, Some(fields)) => {

@@ -21,6 +21,7 @@ mod requests;
 mod rounds;
 mod saturation;
 mod scraping;
+mod sessions;
 mod workers;
 
 use std::fmt::Display;
@@ -133,7 +134,7 @@ impl Part {
             Part::Endpoints => {
                 self.kept(requests::by_number_of_endpoints(runtime, rounds)?, requests::growth_tables)
             }
-            Part::Sessions => self.kept(requests::in_sessions(runtime, rounds)?, requests::sessions_table),
+            Part::Sessions => self.kept(sessions::measure(runtime, rounds)?, sessions::table),
             Part::Saturation => self.kept(saturation::measure(runtime, rounds)?, saturation::table),
             Part::Scraping => self.kept(scraping::measure(runtime, rounds, other)?, scraping::table),
             Part::Workers => self.kept(workers::measure(runtime, rounds, other)?, workers::table),

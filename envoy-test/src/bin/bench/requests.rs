@@ -10,14 +10,14 @@ use tokio::runtime::Runtime;
 
 use crate::gateway::{Gateway, GatewaySettings, Scraping, Variant};
 use crate::model_servers::{ModelServers, STREAM_EVENTS};
-use crate::rounds::{Cost, NEXT_WARM_UP_CPU_US, WARM_UP_CPU_US, compare, measure, measure_pools, median};
+use crate::rounds::{Cost, NEXT_WARM_UP_CPU_US, WARM_UP_CPU_US, compare, measure, measure_pools};
 
 /// The last is as much as Envoy takes of a body for one upstream connection without further configuration.
 const BODY_KILOBYTES: [usize; 4] = [1, 7, 100, 1_000];
 pub const ENDPOINTS: u32 = 4;
 const MANY_ENDPOINTS: [u32; 3] = [10, 100, 1_000];
 /// Text with more escapes than most, and text with a new line now and then.
-const QUOTES: &str = r#"The \"picker\" reads the body\nand picks. "#;
+pub const QUOTES: &str = r#"The \"picker\" reads the body\nand picks. "#;
 const PROSE: &str =
     r"The picker reads the body of each request once, from its first byte to its last, and picks.\n";
 const PROSE_KILOBYTES: usize = 100;
@@ -74,26 +74,6 @@ pub fn by_number_of_endpoints(runtime: &Runtime, rounds: usize) -> Result<Vec<Re
         .collect())
 }
 
-/// A chat that names its session, where sessions are followed and where they are not.
-pub fn in_sessions(runtime: &Runtime, rounds: usize) -> Result<Vec<RequestCost>> {
-    let servers = ModelServers::start(runtime, ENDPOINTS)?;
-    let variants = [Variant::Default, Variant::PrefixCache];
-    let started = [false, true].map(|follows_sessions| {
-        let settings = GatewaySettings { follows_sessions, ..GatewaySettings::default() };
-        let start = |variant| Gateway::start(variant, &servers.addresses, settings.clone());
-        variants.into_iter().map(start).collect::<Result<Vec<_>>>()
-    });
-    let started = started.into_iter().collect::<Result<Vec<_>>>()?;
-    let pools: Vec<_> = started.iter().map(|gateways| (&servers, gateways.as_slice())).collect();
-    let costs = measure_pools(runtime, &pools, &chat_in_session(), WARM_UP_CPU_US, rounds)?;
-    let names = ["sessions are not followed", "sessions are followed"];
-    Ok(names
-        .into_iter()
-        .zip(costs)
-        .map(|(name, costs)| RequestCost { name: name.to_owned(), costs })
-        .collect())
-}
-
 pub fn start(variants: &[Variant], servers: &ModelServers, scraping: Scraping) -> Result<Vec<Gateway>> {
     let settings = GatewaySettings { scraping, ..GatewaySettings::default() };
     variants.iter().map(|&variant| Gateway::start(variant, &servers.addresses, settings.clone())).collect()
@@ -124,15 +104,10 @@ fn chat_of(line: &str, kilobytes: usize, streamed: bool) -> Arc<[u8]> {
     post(&chat_body(line, kilobytes, streamed))
 }
 
-fn chat_body(line: &str, kilobytes: usize, streamed: bool) -> String {
+pub fn chat_body(line: &str, kilobytes: usize, streamed: bool) -> String {
     let message = format!(r#"{{"role":"user","content":"{}"}}"#, line.repeat(12));
     let messages = vec![message.as_str(); (kilobytes * 1_000).div_ceil(message.len() + 1)].join(",");
     format!(r#"{{"model":"llama","stream":{streamed},"max_tokens":100,"messages":[{messages}]}}"#)
-}
-
-/// A chat of 1 KB with the name of its session.
-fn chat_in_session() -> Arc<[u8]> {
-    post_with("\r\nx-session-id: 2f1c9a52-5c0b-4a6e-9b1d-7e3f0a8d4c61", &chat_body(QUOTES, 1, false))
 }
 
 /// A chat request with this body.
@@ -141,7 +116,7 @@ pub fn post(body: &str) -> Arc<[u8]> {
 }
 
 /// The same with further headers, each behind a line's end.
-fn post_with(headers: &str, body: &str) -> Arc<[u8]> {
+pub fn post_with(headers: &str, body: &str) -> Arc<[u8]> {
     let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: models\r\ncontent-type: application/json";
     let head = format!("{head}{headers}");
     format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes().into()
@@ -167,20 +142,6 @@ pub fn growth_tables(lines: &[RequestCost]) -> String {
         });
         table
     })
-}
-
-/// A column a variant, and what a request takes more where sessions are followed: the median of the rounds' differences.
-pub fn sessions_table(lines: &[RequestCost]) -> String {
-    let mut table = table(lines, |_, cost| format!("{:.1} µs", cost.cpu_us));
-    if let [not_followed, followed] = lines {
-        let added = not_followed.costs.iter().zip(&followed.costs).map(|(without, with)| {
-            let rounds = with.rounds_cpu_us.iter().zip(&without.rounds_cpu_us);
-            let added_us: Vec<f64> = rounds.map(|(with, without)| with - without).collect();
-            format!("{:+.1} µs", median(&added_us))
-        });
-        table.row("a session adds", added);
-    }
-    table.to_string()
 }
 
 /// As [`tables`], and what each event costs more than plain Envoy's.

@@ -191,16 +191,13 @@ impl Picker for CorePicker {
 
     fn ended(&mut self, key: usize, output: &Output) {
         let Some(InFlight { gateway, worker, mut sent, .. }) = self.in_flight.remove(&key) else { return };
-        let Gateway { workers, shared, .. } = &mut self.gateways[gateway];
-        let worker = &mut workers[worker];
+        let worker = &mut self.gateways[gateway].workers[worker];
         let now_ms = milliseconds(output.at);
         let usage = Usage {
             prompt_tokens: output.prompt_tokens as u32,
             completion_tokens: output.output_tokens as u32,
             cached_tokens: Some(output.cached_tokens as u32),
         };
-        let session = worker.core.session_answered(0, &mut sent, Some(Some(usage)), now_ms);
-        session.iter().for_each(|entry| _ = worker.sessions.put(&shared.sessions, entry));
         worker.core.answered(&mut sent, 0, Some(usage), now_ms);
         worker.core.end(sent, now_ms);
     }
