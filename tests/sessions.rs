@@ -7,7 +7,7 @@ use inference_picker::config::Config;
 use inference_picker::decide::{Decision, Pick};
 use inference_picker::openai::{Stored, input_file, named_in, read_request};
 use inference_picker::picker::{Outcome as Decided, Picker};
-use inference_picker::sessions::{Conversation, KnownBy, Last, Outcome, SessionKey};
+use inference_picker::sessions::{Conversation, KnownBy, Last, Outcome, SessionKey, Visit};
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -126,4 +126,52 @@ fn a_strict_session_stays_as_long_as_its_endpoint_may_be_picked_and_any_other_as
     picker.apply([(0, snapshot(&with(at, Pod::idle().unhealthy())))].into_iter());
     let (elsewhere, outcome) = next_of_session(&mut picker, Some(last), true);
     assert!(elsewhere != at && outcome == Outcome::Moved);
+}
+
+/// A prompt of about 1,000 tokens, which a session sends twice.
+fn long_prompt() -> String {
+    format!(r#"{{"model":"m","prompt":"{}"}}"#, "Hello, you. ".repeat(400))
+}
+
+#[test]
+fn a_session_finds_what_it_had_until_the_cache_there_has_turned_over() {
+    const ROOM: u64 = 20_000;
+    const BEFORE: u64 = 15_000;
+    for (computed, is_kept) in [
+        // Its own request is not counted yet, or it is and nothing else.
+        (BEFORE, true),
+        (BEFORE + 2_000, true),
+        (BEFORE + ROOM - 1, true),
+        (BEFORE + ROOM + 4_000, false),
+        // The server was started anew.
+        (0, false),
+        (5_000, false),
+    ] {
+        let mut picker = picker(&vec![Pod::idle().cache(ROOM, BEFORE); 4]);
+        let body = long_prompt();
+        let request = read_request(body.as_bytes()).unwrap();
+        let mut resolved = picker.prepare(&request, None, 0).unwrap();
+        let key = SessionKey::of_stored(b"session");
+        resolved.session = Some(Visit::new(key, None, resolved.prompt.tokens));
+        let Decided::Decided(decision) = picker.decide(1, &resolved, || (), NOW_MS) else {
+            panic!("it waits");
+        };
+        let pick = sent(decision);
+        let request = picker.send(&pick, NOW_MS);
+        let last = Last::from(picker.session_sent(0, &request, NOW_MS).unwrap());
+        picker.end(request, NOW_MS);
+        assert!(last.tokens > 1_000, "{last:?}");
+
+        // Its endpoint is busier than the others, but not by as much as the prompt takes.
+        let at = place(&pick);
+        let mut all = vec![Pod::idle().cache(ROOM, computed); 4];
+        all[at] = Pod::idle().running(2).cache(ROOM, computed);
+        picker.apply([(0, snapshot(&all))].into_iter());
+        resolved.session = None;
+        resolved.conversation = Some(Conversation { by: KnownBy::Name, last: Some(last), is_strict: false });
+        let Decided::Decided(decision) = picker.decide(2, &resolved, || (), NOW_MS) else {
+            panic!("it waits");
+        };
+        assert_eq!(place(&sent(decision)) == at, is_kept, "{computed} tokens computed");
+    }
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use inference_picker::config::Config;
 use inference_picker::decide::Decision;
 use inference_picker::ledger::{Ledger, Member};
-use inference_picker::metrics::{EndpointMetrics, LoraState};
+use inference_picker::metrics::{CacheConfig, EndpointMetrics, LoraState};
 use inference_picker::openai::read_request;
 use inference_picker::picker::{Outcome, Picker, Sent};
 use inference_picker::pool::{EndpointReading, EnvoyHost, HostHealth, Reading, Snapshot};
@@ -26,6 +26,8 @@ pub struct Pod {
     /// When it was last seen to start anew.
     restarted_ms: Option<u64>,
     context_tokens: Option<u32>,
+    /// What its prefix cache has room for, and what it has computed since it was started, in tokens.
+    cache_tokens: Option<(u64, u64)>,
     external: Option<u32>,
     scraped_ms: Option<u64>,
     scrape_failures: u32,
@@ -54,6 +56,7 @@ impl Pod {
             lora: None,
             restarted_ms: None,
             context_tokens: None,
+            cache_tokens: None,
             external: None,
             scraped_ms,
             scrape_failures: 0,
@@ -74,6 +77,11 @@ impl Pod {
 
     pub fn kv(self, kv: f32) -> Pod {
         Pod { kv, ..self }
+    }
+
+    /// A prefix cache with room for so many tokens, and so many computed since it was started.
+    pub fn cache(self, capacity_tokens: u64, computed_tokens: u64) -> Pod {
+        Pod { cache_tokens: Some((capacity_tokens, computed_tokens)), ..self }
     }
 
     pub fn adapters(self, names: &[&str], slots: u32) -> Pod {
@@ -172,6 +180,10 @@ impl Pod {
             lora: self.lora.clone(),
             context_tokens: self.context_tokens,
             is_resting: self.resting,
+            cache: self
+                .cache_tokens
+                .map(|(capacity_tokens, _)| CacheConfig { block_size_tokens: 16, capacity_tokens }),
+            prefix_cache_queries: self.cache_tokens.map(|(_, computed_tokens)| computed_tokens as f64),
             ..Default::default()
         };
         let external_requests = self.external.unwrap_or(waiting + running);
