@@ -381,6 +381,12 @@ impl World {
         is_kept.then_some(if may_be_filled { fullness } else { 0.0 })
     }
 
+    /// Whether its first token would come later than promised.
+    fn misses(&self, endpoint: usize, work: f32, promised_ms: u32) -> bool {
+        let Load { backlog, speed, .. } = self.load(endpoint);
+        promised_ms as f32 - (backlog + work) / speed < 0.0
+    }
+
     /// How many of a hundred picks a level gets, of the endpoints that stand so: by Envoy's rule, step by step.
     fn shares(&self, standing: u8) -> BTreeMap<(bool, u32), u32> {
         let known =
@@ -436,7 +442,7 @@ impl World {
         self.endpoints.iter().map(level).collect()
     }
 
-    /// The endpoints in order, the fullest first that keeps what is promised. Then, by a full sort: those of the level that is drawn, those of which something is received, then where the
+    /// The endpoints in order, the fullest first that keeps what is promised, unless the cheapest neither keeps nor misses it. Then, by a full sort: those of the level that is drawn, those of which something is received, then where the
     /// prompt belongs, then the cheap ones, then by tie-break.
     fn ranking(&mut self, prompt: &Prompt, promised_ms: Option<u32>) -> Vec<usize> {
         let (now_ms, adapter) = (self.now_ms, self.adapter(&prompt.model));
@@ -476,6 +482,9 @@ impl World {
         });
         let keeper = keepers.max_by(|one, other| one.partial_cmp(other).unwrap()).map(|(.., keeper)| keeper);
         ranked.sort_by(|one, other| one.partial_cmp(other).unwrap());
+        let cheapest = ranked[0].4;
+        let is_missed = promised_ms.is_some_and(|due_ms| self.misses(cheapest, work(cheapest), due_ms));
+        let keeper = keeper.filter(|_| is_missed || fullness(cheapest).is_some());
         let by_cost =
             ranked.into_iter().map(|(.., endpoint)| endpoint).filter(|other| Some(*other) != keeper);
         keeper.into_iter().chain(by_cost).collect()

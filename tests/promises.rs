@@ -159,6 +159,15 @@ fn endpoints_that_keep_the_promise_with_little_time_to_spare_are_picked_by_cost(
 }
 
 #[test]
+fn the_cheapest_endpoint_is_picked_if_it_is_in_time_without_time_to_spare() {
+    // At the latest the first token comes after 37.5 QUEUED_MS and a step at the cheaper endpoint, after 20 at the other one.
+    let pods = [(10, 0.5), (16, 0.0)];
+    check(&pods, 30.0 * QUEUED_MS, 0, &[0], "missed");
+    check(&pods, 45.0 * QUEUED_MS, 0, &[0], "kept");
+    check(&pods, 150.0 * QUEUED_MS, 0, &[1], "kept");
+}
+
+#[test]
 fn the_time_that_a_request_has_waited_is_taken_off_its_promise() {
     let pods = [(50, 0.0), (10, 0.0), (0, 0.0)];
     let promised_ms = 399.0 * QUEUED_MS;

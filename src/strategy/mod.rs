@@ -82,7 +82,8 @@ pub struct Ranked<'a> {
 /// The endpoints of `pool` that are best for a request, best first, at most [`MAX_RANKED`]: of those that may be picked first
 /// the ones of the level that is drawn, of these the ones that answer scrapes, and then those of the lowest cost. Whether
 /// those that answer scrapes come first is the pool's strategy's to say, also for a request that is not picked for by it. A request that
-/// is promised something goes first to the fullest that keeps it, and one of a strict session before that to its endpoint.
+/// is promised something goes first to the fullest that keeps it, unless the one of the lowest cost is only expected to be in time
+/// with nothing to spare; and one of a strict session goes before that to its endpoint.
 ///
 /// Empty only if the pool has no endpoint.
 pub fn rank<'a>(
@@ -156,6 +157,8 @@ impl<'a> Scorer<'a, '_> {
             let next = best.into_iter().filter_map(|contender| self.ranked(contender, &outlook));
             ranked.extend(next.take(MAX_RANKED - ranked.len()));
         }
+        let of_cheapest = ranked.first().and_then(|cheapest| cheapest.expected);
+        let keeper = keeper.filter(|_| of_cheapest.is_none_or(|expected| expected.is_clear()));
         let first = self.strict(&costs).or(keeper);
         let Some(first) = first.and_then(|contender| self.ranked(contender, &outlook)) else { return ranked };
         let others = ranked.into_iter().filter(|other| other.index != first.index);

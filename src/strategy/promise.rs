@@ -11,11 +11,15 @@
 //!               or something is in flight there, and a token has lately taken longer than promised
 //! fullness    = (backlog − avoidable work × (1 + delayed)) ÷ prefill speed, and at least 0, while at the latest ≤ FILLED_SHARE × that
 //!               time; 0 from then on, and where no first token is promised
-//! picked      = of those that keep it the one of the greatest fullness; of equal ones that of the least cost
+//! picked      = the one of the least cost, where that neither keeps nor misses it;
+//!               else of those that keep it the one of the greatest fullness; of equal ones that of the least cost
 //! ```
 //!
 //! A prompt that another endpoint computes costs this one no time: its first token is not looked at here, and its fullness is 0. The
 //! endpoint that computes it is picked by the same formula, without the last condition.
+//!
+//! Where the endpoint of the least cost is expected in time, with none to spare, another that keeps the promise would have to do
+//! work that this one need not: in a full pool a twentieth fewer promises are kept if that one is picked.
 //!
 //! Backlog, work, avoidable work and delayed are those of [`default`]. Work that another endpoint would not have makes an
 //! endpoint less full, as it makes it dearer: a prompt does not leave its prefix to fill a gap. Where no endpoint keeps the promise
