@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use crate::admission::{Admission, DrainRate};
 use crate::config::{Config, Prefill};
-use crate::decide::{self, Decision, Pick, Prompt, ResolvedRequest, SentPrompt};
+use crate::decide::{self, Decision, Pick, ResolvedRequest, SentPrompt};
 use crate::empty_pool::EmptyPool;
 use crate::fallback::{Candidate, FallbackHealth, Wish};
 use crate::first_pass::FirstPass;
@@ -614,17 +614,15 @@ impl<W> Picker<W> {
     }
 
     /// What is to be remembered of a session whose request goes to an endpoint, before it is known what comes of it: that the
-    /// endpoint then has its prompt and an answer of the usual length, and has turned over what of that was not there before.
+    /// endpoint then has its prompt, and has turned over what of that was not there before.
     pub fn session_sent(&self, pool: usize, sent: &Sent, now_ms: u64) -> Option<Entry> {
         let Visit { key, aside_of } = sent.session?;
         if let Some(Last { endpoint, tokens, turnover_tokens }) = aside_of.map(Last::after_aside) {
             return Some(Entry { key, endpoint, used_ms: now_ms, tokens, turnover_tokens });
         }
         let SentPrompt { prompt, matched_tokens, .. } = sent.prompt.as_ref()?;
-        let Prompt { tokens, model, .. } = &**prompt;
-        let answer_tokens = self.sizes.answer_tokens(model);
-        let computed_tokens = tokens.saturating_sub(*matched_tokens).saturating_add(answer_tokens);
-        let entry = self.entry(pool, sent.load_id(), key, tokens.saturating_add(answer_tokens), now_ms)?;
+        let entry = self.entry(pool, sent.load_id(), key, prompt.tokens, now_ms)?;
+        let computed_tokens = prompt.tokens.saturating_sub(*matched_tokens);
         Some(Entry { turnover_tokens: entry.turnover_tokens.wrapping_add(computed_tokens), ..entry })
     }
 

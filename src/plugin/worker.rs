@@ -13,7 +13,7 @@ use crate::decide::{Decision, Pick, ResolvedRequest};
 use crate::first_pass::FirstPass;
 use crate::interval::Interval;
 use crate::load::EndpointKey;
-use crate::openai::{ApiError, InferenceRequest, Usage};
+use crate::openai::{ApiError, InferenceRequest};
 use crate::picker::{Outcome, Picker, Released, Sent};
 use crate::pool::Endpoint;
 use crate::sessions::{
@@ -248,11 +248,13 @@ impl<W> Worker<W> {
     ) {
         let key = name.and_then(|name| self.conversations.session_key(resolved.pool, name));
         let named = key.map(|key| (key, self.conversations.last(KnownBy::Name, key, now_ms)));
-        resolved.session = named.map(|(key, last)| Visit::new(key, last, resolved.prompt.tokens));
-        let sealed = token.and_then(|token| self.opened(resolved.pool, token));
-        let sealed = sealed.map(|endpoint| Last::at(EndpointKey::of(endpoint)));
         let affinity = self.config().pools.get(resolved.pool).map(|pool| pool.session_affinity);
         let is_strict = matches!(affinity, Some(SessionAffinity::Strict | SessionAffinity::Token));
+        // A strict session is where its last request went, whatever that asked for.
+        resolved.session =
+            named.map(|(key, last)| Visit::new(key, last.filter(|_| !is_strict), resolved.prompt.tokens));
+        let sealed = token.and_then(|token| self.opened(resolved.pool, token));
+        let sealed = sealed.map(|endpoint| Last::at(EndpointKey::of(endpoint)));
         let last = named.and_then(|(_, last)| last);
         let last = sealed
             .map(|sealed| last.filter(|last| last.endpoint == sealed.endpoint).unwrap_or(sealed))

@@ -23,7 +23,7 @@ pub struct Entry {
     pub endpoint: EndpointKey,
     /// When, in milliseconds of the host's monotonic clock.
     pub used_ms: u64,
-    /// The tokens of it that the endpoint has once it has answered: its last prompt's, and those that such an answer usually has.
+    /// The tokens of it that the endpoint has by then: those of its last prompt.
     pub tokens: u32,
     /// The low bits of how many tokens the endpoint's cache has turned over by then.
     pub turnover_tokens: u32,

@@ -251,9 +251,10 @@ fn a_strict_session_stays_as_long_as_its_pod_may_be_picked() {
     gateway.pods.server(first).set(|knobs| knobs.refuse = true);
     let address = gateway.pods.addresses()[first].to_string();
     until("it may not be picked", || {
-        gateway.burst(vec![chat(); 12]);
+        // As many as do not pass it over by chance.
+        gateway.burst(vec![chat(); 48]);
         let lines = gateway.envoy.access_log().unwrap();
-        lines.iter().rev().take(8).all(|line| first_pick(line) != address)
+        lines.iter().rev().take(40).all(|line| first_pick(line) != address)
     });
     let next = check(&|pod| pod != first, "moved");
     gateway.pods.server(first).set(|knobs| *knobs = Knobs::default());
