@@ -44,12 +44,14 @@ impl Entry {
         })
     }
 
-    fn write(&self, bytes: &mut Vec<u8>) {
-        bytes.extend(self.key.to_bits().to_le_bytes());
-        bytes.extend(self.endpoint.to_bits().to_le_bytes());
-        bytes.extend(self.used_ms.to_le_bytes());
-        bytes.extend(self.tokens.to_le_bytes());
-        bytes.extend(self.turnover_tokens.to_le_bytes());
+    fn to_bytes(self) -> [u8; ENTRY_BYTES] {
+        let mut bytes = [0; ENTRY_BYTES];
+        bytes[..8].copy_from_slice(&self.key.to_bits().to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.endpoint.to_bits().to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.used_ms.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.tokens.to_le_bytes());
+        bytes[28..].copy_from_slice(&self.turnover_tokens.to_le_bytes());
+        bytes
     }
 
     /// Whether it was not used for so long. One that is dated later than now is as old as one that is as much older.
@@ -79,9 +81,13 @@ impl Bucket {
 
     /// Its entries, the one that was used last first.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        let entries = self.bytes.get(1..).unwrap_or_default();
-        let (entries, _) = entries.as_chunks::<ENTRY_BYTES>();
-        entries.iter().filter_map(Entry::from_bytes)
+        self.written().iter().filter_map(Entry::from_bytes)
+    }
+
+    /// The bytes of each entry.
+    fn written(&self) -> &[[u8; ENTRY_BYTES]] {
+        let (entries, _) = self.bytes.get(1..).unwrap_or_default().as_chunks();
+        entries
     }
 
     /// The entry of this key, unless it was not used for so long.
@@ -95,16 +101,19 @@ impl Bucket {
     /// many.
     #[must_use]
     pub fn with(&self, entry: &Entry, most: usize, expire_after_ms: u64) -> Bucket {
-        let others = self
-            .entries()
-            .filter(|other| other.key != entry.key && !other.is_expired(expire_after_ms, entry.used_ms));
-        Bucket::of(std::iter::once(*entry).chain(others).take(most))
+        let is_kept =
+            |other: Entry| other.key != entry.key && !other.is_expired(expire_after_ms, entry.used_ms);
+        let others = self.written().iter().filter(|bytes| Entry::from_bytes(bytes).is_some_and(is_kept));
+        let own = entry.to_bytes();
+        Bucket::of(std::iter::once(&own).chain(others).take(most), most.min(self.len() + 1))
     }
 
     /// The same without the entries of this endpoint.
     #[must_use]
     pub fn without(&self, endpoint: EndpointKey) -> Bucket {
-        Bucket::of(self.entries().filter(|entry| entry.endpoint != endpoint))
+        let is_kept = |entry: Entry| entry.endpoint != endpoint;
+        let others = self.written().iter().filter(|bytes| Entry::from_bytes(bytes).is_some_and(is_kept));
+        Bucket::of(others, self.len())
     }
 
     /// How many entries there are.
@@ -122,9 +131,11 @@ impl Bucket {
         self.entries().filter(|entry| entry.is_expired(expire_after_ms, now_ms)).count()
     }
 
-    fn of(entries: impl Iterator<Item = Entry>) -> Bucket {
-        let mut bytes = vec![FORMAT];
-        entries.for_each(|entry| entry.write(&mut bytes));
+    /// One of entries of these bytes; there is room at once for so many.
+    fn of<'a>(entries: impl Iterator<Item = &'a [u8; ENTRY_BYTES]>, room: usize) -> Bucket {
+        let mut bytes = Vec::with_capacity(1 + room * ENTRY_BYTES);
+        bytes.push(FORMAT);
+        entries.for_each(|entry| bytes.extend_from_slice(entry));
         Bucket { bytes }
     }
 }

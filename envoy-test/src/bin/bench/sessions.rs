@@ -91,7 +91,7 @@ pub fn table(costs: &[SessionCost]) -> Table {
         let between = format!("{:+.2} to {:+.2} µs", quartile(1), quartile(3));
         let medians = [median(without), median(with)].map(|us| format!("{us:.1} µs"));
         let cells = medians.into_iter().chain([format!("{:+.2} µs", quartile(2)), between]);
-        table.row(&variant.name(), cells);
+        table.row(variant.name(), cells);
     }
     table
 }
