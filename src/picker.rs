@@ -27,7 +27,7 @@ use crate::prefill::{PrefillPick, PromptBy};
 use crate::prefix::{BLOCK_BYTES, PrefixIndex, PromptBlocks, PromptEvent, PromptKey, Unpublished};
 use crate::queue::{Place, Queue};
 use crate::scrape::Schedule;
-use crate::sessions::{Conversation, Entry, Last, SessionKey, Visit};
+use crate::sessions::{Conversation, Entry, Last, SessionKey, Unanswered, Visit};
 use crate::token_estimator::TokenEstimator;
 
 /// One worker's knowledge. `W` is how a request that waits is reached later.
@@ -43,6 +43,7 @@ pub struct Picker<W> {
     events: Unpublished,
     /// Prompts sent, which numbers them.
     prompts: u64,
+    unanswered: Unanswered,
     /// When it is looked at what endpoints have shown of their speed.
     learning: Interval,
     /// When prompts of which nothing is received are looked for.
@@ -172,6 +173,7 @@ impl<W> Picker<W> {
             rng,
             events: Unpublished::default(),
             prompts: 0,
+            unanswered: Unanswered::default(),
             learning: Interval::new(LEARNING_INTERVAL_MS),
             expiry: Interval::new(EXPIRY_INTERVAL_MS),
             fallbacks: Interval::new(FALLBACK_INTERVAL_MS),
@@ -613,6 +615,11 @@ impl<W> Picker<W> {
         self.entry(pool, sent.load_id(), key, 0, now_ms)
     }
 
+    /// Where a session was, with what of it a request finds there that comes now.
+    pub fn session_known(&self, key: SessionKey, last: Last) -> Last {
+        self.unanswered.known(key, last)
+    }
+
     /// What is to be remembered of a session whose request goes to an endpoint, before it is known what comes of it: that the
     /// endpoint then has its prompt, and has turned over what of that was not there before.
     pub fn session_sent(&self, pool: usize, sent: &Sent, now_ms: u64) -> Option<Entry> {
@@ -719,6 +726,9 @@ impl<W> Picker<W> {
         let digest = pick.prompt.as_ref().map(|sent| sent.prompt.digest);
         let (prompt, passed_over) = (pick.prompt.clone(), Vec::new());
         let session = pick.session;
+        if let Some(Visit { key, .. }) = session {
+            self.unanswered.start(key);
+        }
         let number = self.publish_sent(prompt.as_ref(), pick.load_id, now_ms);
         let prefill = match &pick.prompt_by {
             PromptBy::Other(other) => Some(Box::new(self.send_prompt(other, prompt.as_ref(), now_ms))),
@@ -868,6 +878,9 @@ impl<W> Picker<W> {
         self.publish_dropped(&mut sent, now_ms);
         self.end_prefill(&mut sent, false, now_ms);
         self.rank_changed(sent.load_id(), sent.rank, -1);
+        if let Some(Visit { key, .. }) = sent.session {
+            self.unanswered.end(key);
+        }
         self.loads.end(sent.in_flight, now_ms);
     }
 

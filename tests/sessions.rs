@@ -4,9 +4,9 @@ mod common;
 
 use common::{NOW_MS, Pod, address, pods, snapshot};
 use inference_picker::config::Config;
-use inference_picker::decide::{Decision, Pick};
+use inference_picker::decide::{Decision, Pick, ResolvedRequest};
 use inference_picker::openai::{Stored, input_file, named_in, read_request};
-use inference_picker::picker::{Outcome as Decided, Picker};
+use inference_picker::picker::{Outcome as Decided, Picker, Sent};
 use inference_picker::sessions::{Conversation, KnownBy, Last, Outcome, SessionKey, Visit};
 #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -133,6 +133,43 @@ fn long_prompt() -> String {
     format!(r#"{{"model":"m","prompt":"{}"}}"#, "Hello, you. ".repeat(400))
 }
 
+/// The next request of a session that was last here, as resolved.
+fn visit(picker: &mut Picker<()>, key: SessionKey, last: Option<Last>) -> ResolvedRequest {
+    let body = long_prompt();
+    let mut resolved = picker.prepare(&read_request(body.as_bytes()).unwrap(), None, 0).unwrap();
+    let last = last.map(|last| picker.session_known(key, last));
+    resolved.session = Some(Visit::new(key, last, resolved.prompt.tokens));
+    resolved.conversation = Some(Conversation { by: KnownBy::Name, last, is_strict: false });
+    resolved
+}
+
+/// It is sent: where to, as what, and what is then noted.
+fn send(picker: &mut Picker<()>, resolved: &ResolvedRequest) -> (usize, Sent, Last) {
+    let Decided::Decided(decision) = picker.decide(1, resolved, || (), NOW_MS) else { panic!("it waits") };
+    let pick = sent(decision);
+    let request = picker.send(&pick, NOW_MS);
+    let last = Last::from(picker.session_sent(0, &request, NOW_MS).unwrap());
+    (place(&pick), request, last)
+}
+
+#[test]
+fn many_requests_under_one_name_are_spread_like_any_others() {
+    let mut picker = picker(&pods(4));
+    let key = SessionKey::of_stored(b"session");
+    let (mut last, mut in_flight, mut sent_to) = (None, Vec::new(), [0; 4]);
+    for _ in 0..40 {
+        let resolved = visit(&mut picker, key, last);
+        let (at, request, noted) = send(&mut picker, &resolved);
+        sent_to[at] += 1;
+        in_flight.push(request);
+        last = Some(noted);
+    }
+    assert_eq!(sent_to, [10; 4]);
+    in_flight.into_iter().for_each(|request| picker.end(request, NOW_MS));
+    let resolved = visit(&mut picker, key, last);
+    assert!(resolved.session.unwrap() == Visit::new(key, last, resolved.prompt.tokens), "it is known again");
+}
+
 #[test]
 fn a_session_finds_what_it_had_until_the_cache_there_has_turned_over() {
     const ROOM: u64 = 20_000;
@@ -148,30 +185,17 @@ fn a_session_finds_what_it_had_until_the_cache_there_has_turned_over() {
         (5_000, false),
     ] {
         let mut picker = picker(&vec![Pod::idle().cache(ROOM, BEFORE); 4]);
-        let body = long_prompt();
-        let request = read_request(body.as_bytes()).unwrap();
-        let mut resolved = picker.prepare(&request, None, 0).unwrap();
         let key = SessionKey::of_stored(b"session");
-        resolved.session = Some(Visit::new(key, None, resolved.prompt.tokens));
-        let Decided::Decided(decision) = picker.decide(1, &resolved, || (), NOW_MS) else {
-            panic!("it waits");
-        };
-        let pick = sent(decision);
-        let request = picker.send(&pick, NOW_MS);
-        let last = Last::from(picker.session_sent(0, &request, NOW_MS).unwrap());
+        let first = visit(&mut picker, key, None);
+        let (at, request, last) = send(&mut picker, &first);
         picker.end(request, NOW_MS);
-        assert!(last.tokens > 1_000, "{last:?}");
+        assert_eq!(last.tokens, first.prompt.tokens);
 
         // Its endpoint is busier than the others, but not by as much as the prompt takes.
-        let at = place(&pick);
         let mut all = vec![Pod::idle().cache(ROOM, computed); 4];
         all[at] = Pod::idle().running(2).cache(ROOM, computed);
         picker.apply([(0, snapshot(&all))].into_iter());
-        resolved.session = None;
-        resolved.conversation = Some(Conversation { by: KnownBy::Name, last: Some(last), is_strict: false });
-        let Decided::Decided(decision) = picker.decide(2, &resolved, || (), NOW_MS) else {
-            panic!("it waits");
-        };
-        assert_eq!(place(&sent(decision)) == at, is_kept, "{computed} tokens computed");
+        let next = visit(&mut picker, key, Some(last));
+        assert_eq!(send(&mut picker, &next).0 == at, is_kept, "{computed} tokens computed");
     }
 }

@@ -247,7 +247,8 @@ impl<W> Worker<W> {
         now_ms: u64,
     ) {
         let key = name.and_then(|name| self.conversations.session_key(resolved.pool, name));
-        let named = key.map(|key| (key, self.conversations.last(KnownBy::Name, key, now_ms)));
+        let last = key.and_then(|key| self.conversations.last(KnownBy::Name, key, now_ms));
+        let named = key.map(|key| (key, last.map(|last| self.picker.session_known(key, last))));
         let affinity = self.config().pools.get(resolved.pool).map(|pool| pool.session_affinity);
         let is_strict = matches!(affinity, Some(SessionAffinity::Strict | SessionAffinity::Token));
         // A strict session is where its last request went, whatever that asked for.

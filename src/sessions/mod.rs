@@ -16,6 +16,7 @@ mod note;
 mod source;
 mod table;
 mod token;
+mod unanswered;
 
 use crate::hash::{digest, mix};
 use crate::load::EndpointKey;
@@ -25,6 +26,7 @@ pub use note::Note;
 pub use source::{Field, Name, Source};
 pub use table::{BUCKETS, Buckets, Forgotten, Retention, Table};
 pub use token::TokenKey;
+pub use unanswered::Unanswered;
 
 /// A session, or something that a server has stored, by a hash of its name that is the same in every worker and gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -342,6 +342,7 @@ impl Worker {
         if let Some(name) = Name::in_body(&self.core.config().session_by, &request, None) {
             let key = SessionKey::of_session(0, name);
             let last = self.sessions.get(sessions, key, now_ms).map(Last::from);
+            let last = last.map(|last| self.core.session_known(key, last));
             prepared.session = Some(Visit::new(key, last, prepared.prompt.tokens));
             prepared.conversation = Some(Conversation { by: KnownBy::Name, last, is_strict: false });
         }
