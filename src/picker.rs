@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::admission::{Admission, DrainRate};
-use crate::config::{Config, Prefill};
+use crate::config::{Config, Prefill, SessionAffinity};
 use crate::decide::{self, Decision, Pick, ResolvedRequest, SentPrompt};
 use crate::empty_pool::EmptyPool;
 use crate::fallback::{Candidate, FallbackHealth, Wish};
@@ -27,7 +27,7 @@ use crate::prefill::{PrefillPick, PromptBy};
 use crate::prefix::{BLOCK_BYTES, PrefixIndex, PromptBlocks, PromptEvent, PromptKey, Unpublished};
 use crate::queue::{Place, Queue};
 use crate::scrape::Schedule;
-use crate::sessions::{Conversation, Entry, Last, SessionKey, Unanswered, Visit};
+use crate::sessions::{Conversation, Entry, KnownBy, Last, SessionKey, Unanswered, Visit};
 use crate::token_estimator::TokenEstimator;
 
 /// One worker's knowledge. `W` is how a request that waits is reached later.
@@ -615,9 +615,26 @@ impl<W> Picker<W> {
         self.entry(pool, sent.load_id(), key, 0, now_ms)
     }
 
-    /// Where a session was, with what of it a request finds there that comes now.
-    pub fn session_known(&self, key: SessionKey, last: Last) -> Last {
-        self.unanswered.known(key, last)
+    /// Notes the session that a resolved request names, with where that was last, and the endpoint that its token is for.
+    pub fn set_session(
+        &self,
+        resolved: &mut ResolvedRequest,
+        named: Option<(SessionKey, Option<Last>)>,
+        sealed: Option<SocketAddr>,
+    ) {
+        let affinity = self.config.pools.get(resolved.pool).map(|pool| pool.session_affinity);
+        let is_strict = matches!(affinity, Some(SessionAffinity::Strict | SessionAffinity::Token));
+        let last = named.and_then(|(key, last)| Some(self.unanswered.known(key, last?)));
+        // A strict session is where its last request went, whatever that asked for.
+        let continued = last.filter(|_| !is_strict);
+        resolved.session = named.map(|(key, _)| Visit::new(key, continued, resolved.prompt.tokens));
+        let sealed = sealed.map(|endpoint| Last::at(EndpointKey::of(endpoint)));
+        let last = sealed
+            .map(|sealed| last.filter(|last| last.endpoint == sealed.endpoint).unwrap_or(sealed))
+            .or(last);
+        if named.is_some() || sealed.is_some() {
+            resolved.conversation.get_or_insert(Conversation { by: KnownBy::Name, last, is_strict });
+        }
     }
 
     /// What is to be remembered of a session whose request goes to an endpoint, before it is known what comes of it: that the

@@ -125,12 +125,13 @@ impl Stats {
     }
 
     /// Conversations were forgotten.
-    pub fn sessions_forgotten(&mut self, forgotten: Forgotten) -> impl Iterator<Item = Measurement> + use<> {
+    pub fn sessions_forgotten(&mut self, forgotten: Forgotten) -> Vec<Measurement> {
         let Forgotten { expired, displaced, restarted } = forgotten;
         let counts = [("expired", expired), ("displaced", displaced), ("restarted", restarted)];
-        let counts = counts.map(|(reason, count)| (self.labels.word(reason), count));
         let counts = counts.into_iter().filter(|(_, count)| *count > 0);
-        counts.map(move |(reason, count)| measure(Statistic::SessionsForgotten, &[reason], count))
+        let measured =
+            |(reason, count)| measure(Statistic::SessionsForgotten, &[self.labels.word(reason)], count);
+        counts.map(measured).collect()
     }
 
     /// Another endpoint has answered than the one picked.

@@ -13,9 +13,18 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 const CONFIGURATION: &str = r#"{"scrapeCluster":"s","adminCluster":"a","pools":[{"name":"p","cluster":"c","sessionAffinity":"strict"}]}"#;
 
-/// A worker in front of these pods.
+/// A worker in front of these pods, where sessions are strict.
 fn picker(pods: &[Pod]) -> Picker<()> {
-    let config = Config::parse(CONFIGURATION.as_bytes()).unwrap();
+    configured(CONFIGURATION, pods)
+}
+
+/// The same, where they go by their cost.
+fn picker_by_cost(pods: &[Pod]) -> Picker<()> {
+    configured(&CONFIGURATION.replace("strict", "cost"), pods)
+}
+
+fn configured(configuration: &str, pods: &[Pod]) -> Picker<()> {
+    let config = Config::parse(configuration.as_bytes()).unwrap();
     let mut picker = Picker::new(config, fastrand::Rng::with_seed(1));
     picker.apply([(0, snapshot(pods))].into_iter());
     picker
@@ -137,9 +146,7 @@ fn long_prompt() -> String {
 fn visit(picker: &mut Picker<()>, key: SessionKey, last: Option<Last>) -> ResolvedRequest {
     let body = long_prompt();
     let mut resolved = picker.prepare(&read_request(body.as_bytes()).unwrap(), None, 0).unwrap();
-    let last = last.map(|last| picker.session_known(key, last));
-    resolved.session = Some(Visit::new(key, last, resolved.prompt.tokens));
-    resolved.conversation = Some(Conversation { by: KnownBy::Name, last, is_strict: false });
+    picker.set_session(&mut resolved, Some((key, last)), None);
     resolved
 }
 
@@ -154,7 +161,7 @@ fn send(picker: &mut Picker<()>, resolved: &ResolvedRequest) -> (usize, Sent, La
 
 #[test]
 fn many_requests_under_one_name_are_spread_like_any_others() {
-    let mut picker = picker(&pods(4));
+    let mut picker = picker_by_cost(&pods(4));
     let key = SessionKey::of_stored(b"session");
     let (mut last, mut in_flight, mut sent_to) = (None, Vec::new(), [0; 4]);
     for _ in 0..40 {
@@ -184,7 +191,7 @@ fn a_session_finds_what_it_had_until_the_cache_there_has_turned_over() {
         (0, false),
         (5_000, false),
     ] {
-        let mut picker = picker(&vec![Pod::idle().cache(ROOM, BEFORE); 4]);
+        let mut picker = picker_by_cost(&vec![Pod::idle().cache(ROOM, BEFORE); 4]);
         let key = SessionKey::of_stored(b"session");
         let first = visit(&mut picker, key, None);
         let (at, request, last) = send(&mut picker, &first);

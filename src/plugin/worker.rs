@@ -12,13 +12,10 @@ use crate::config::{Config, ScrapeBy, SessionAffinity};
 use crate::decide::{Decision, Pick, ResolvedRequest};
 use crate::first_pass::FirstPass;
 use crate::interval::Interval;
-use crate::load::EndpointKey;
 use crate::openai::{ApiError, InferenceRequest};
 use crate::picker::{Outcome, Picker, Released, Sent};
 use crate::pool::Endpoint;
-use crate::sessions::{
-    Conversation, Entry, Forgotten, KnownBy, Last, Name, Note, SessionKey, TokenKey, Visit,
-};
+use crate::sessions::{Conversation, Entry, KnownBy, Name, Note, SessionKey, TokenKey};
 use crate::stats::RequestLabels;
 
 /// One worker's state, shared by its streams. `W` is how a request that waits is reached later.
@@ -247,22 +244,9 @@ impl<W> Worker<W> {
         now_ms: u64,
     ) {
         let key = name.and_then(|name| self.conversations.session_key(resolved.pool, name));
-        let last = key.and_then(|key| self.conversations.last(KnownBy::Name, key, now_ms));
-        let named = key.map(|key| (key, last.map(|last| self.picker.session_known(key, last))));
-        let affinity = self.config().pools.get(resolved.pool).map(|pool| pool.session_affinity);
-        let is_strict = matches!(affinity, Some(SessionAffinity::Strict | SessionAffinity::Token));
-        // A strict session is where its last request went, whatever that asked for.
-        resolved.session =
-            named.map(|(key, last)| Visit::new(key, last.filter(|_| !is_strict), resolved.prompt.tokens));
+        let named = key.map(|key| (key, self.conversations.last(KnownBy::Name, key, now_ms)));
         let sealed = token.and_then(|token| self.opened(resolved.pool, token));
-        let sealed = sealed.map(|endpoint| Last::at(EndpointKey::of(endpoint)));
-        let last = named.and_then(|(_, last)| last);
-        let last = sealed
-            .map(|sealed| last.filter(|last| last.endpoint == sealed.endpoint).unwrap_or(sealed))
-            .or(last);
-        if named.is_some() || sealed.is_some() {
-            resolved.conversation.get_or_insert(Conversation { by: KnownBy::Name, last, is_strict });
-        }
+        self.picker.set_session(resolved, named, sealed);
     }
 
     /// The endpoint that a token is for, where the pool's sessions have tokens.
@@ -297,9 +281,7 @@ impl<W> Worker<W> {
     fn note(&mut self, by: KnownBy, entry: Option<Entry>) {
         let Some(entry) = entry else { return };
         let forgotten = self.conversations.note(by, &entry);
-        if forgotten != Forgotten::default() {
-            self.recorder.count(|stats| stats.sessions_forgotten(forgotten));
-        }
+        self.recorder.count(|stats| stats.sessions_forgotten(forgotten));
         if self.config().peers.is_some() {
             self.exchange.member.publish_conversation(Note { by, entry });
         }

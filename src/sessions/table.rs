@@ -77,10 +77,10 @@ impl Table {
             if buckets.write(place, after.as_bytes(), version) {
                 let is_known = before.entries().any(|other| other.key == entry.key);
                 let gone = (before.len() + 1).saturating_sub(after.len() + usize::from(is_known));
-                let expired = match gone {
-                    0 => 0,
-                    gone => before.expired(expire_after_ms, entry.used_ms).min(gone),
-                };
+                if gone == 0 {
+                    return Forgotten::default();
+                }
+                let expired = before.expired(expire_after_ms, entry.used_ms).min(gone);
                 return Forgotten {
                     expired: expired as u32,
                     displaced: (gone - expired) as u32,

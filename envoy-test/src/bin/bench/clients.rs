@@ -48,9 +48,10 @@ impl Clients {
     pub async fn send(&mut self, request: &Arc<[u8]>, count: u64) -> Result<u64> {
         let clients = self.connections.len() as u64;
         let count_each = count.div_ceil(clients);
+        let name_at = request.windows(CLIENT.len()).position(|window| window == CLIENT.as_bytes());
         let mut tasks = JoinSet::new();
         for (number, connection) in self.connections.drain(..).enumerate() {
-            tasks.spawn(send_repeatedly(connection, of_client(request, number), count_each));
+            tasks.spawn(send_repeatedly(connection, of_client(request, name_at, number), count_each));
         }
         let mut parts = 0;
         while let Some(ended) = tasks.join_next().await {
@@ -70,10 +71,9 @@ impl Clients {
     }
 }
 
-/// The request as the client of this number sends it.
-fn of_client(request: &Arc<[u8]>, number: usize) -> Arc<[u8]> {
-    let place = request.windows(CLIENT.len()).position(|window| window == CLIENT.as_bytes());
-    let Some((before, rest)) = place.and_then(|place| request.split_at_checked(place)) else {
+/// The request as the client of this number sends it, whose name is at this place if it is in there.
+fn of_client(request: &Arc<[u8]>, name_at: Option<usize>, number: usize) -> Arc<[u8]> {
+    let Some((before, rest)) = name_at.and_then(|place| request.split_at_checked(place)) else {
         return request.clone();
     };
     let name = format!("client-{number:02}");

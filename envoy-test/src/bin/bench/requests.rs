@@ -17,7 +17,7 @@ const BODY_KILOBYTES: [usize; 4] = [1, 7, 100, 1_000];
 pub const ENDPOINTS: u32 = 4;
 const MANY_ENDPOINTS: [u32; 3] = [10, 100, 1_000];
 /// Text with more escapes than most, and text with a new line now and then.
-pub const QUOTES: &str = r#"The \"picker\" reads the body\nand picks. "#;
+const QUOTES: &str = r#"The \"picker\" reads the body\nand picks. "#;
 const PROSE: &str =
     r"The picker reads the body of each request once, from its first byte to its last, and picks.\n";
 const PROSE_KILOBYTES: usize = 100;
@@ -100,11 +100,16 @@ pub fn chat(kilobytes: usize, streamed: bool) -> Arc<[u8]> {
     chat_of(QUOTES, kilobytes, streamed)
 }
 
+/// A chat of as many bytes with further headers, each behind a line's end.
+pub fn chat_with_headers(headers: &str, kilobytes: usize) -> Arc<[u8]> {
+    post_with(headers, &chat_body(QUOTES, kilobytes, false))
+}
+
 fn chat_of(line: &str, kilobytes: usize, streamed: bool) -> Arc<[u8]> {
     post(&chat_body(line, kilobytes, streamed))
 }
 
-pub fn chat_body(line: &str, kilobytes: usize, streamed: bool) -> String {
+fn chat_body(line: &str, kilobytes: usize, streamed: bool) -> String {
     let message = format!(r#"{{"role":"user","content":"{}"}}"#, line.repeat(12));
     let messages = vec![message.as_str(); (kilobytes * 1_000).div_ceil(message.len() + 1)].join(",");
     format!(r#"{{"model":"llama","stream":{streamed},"max_tokens":100,"messages":[{messages}]}}"#)
@@ -116,7 +121,7 @@ pub fn post(body: &str) -> Arc<[u8]> {
 }
 
 /// The same with further headers, each behind a line's end.
-pub fn post_with(headers: &str, body: &str) -> Arc<[u8]> {
+fn post_with(headers: &str, body: &str) -> Arc<[u8]> {
     let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: models\r\ncontent-type: application/json";
     let head = format!("{head}{headers}");
     format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes().into()

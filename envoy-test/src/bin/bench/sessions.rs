@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use crate::clients::{CLIENT, Clients};
 use crate::gateway::{Gateway, GatewaySettings, Variant};
 use crate::model_servers::ModelServers;
-use crate::requests::{ENDPOINTS, QUOTES, chat_body, post_with};
+use crate::requests::{ENDPOINTS, chat_with_headers};
 use crate::rounds::{check_picks, median};
 
 /// Requests in a turn: enough for a tenth of a second or less.
@@ -77,8 +77,7 @@ fn measure_one(
 
 /// A chat of 1 KB with a header that names something for each client.
 fn chat_with(header: &str) -> Arc<[u8]> {
-    let header = format!("\r\n{header}: 2f1c9a52-5c0b-4a6e-9b1d-{CLIENT}");
-    post_with(&header, &chat_body(QUOTES, 1, false))
+    chat_with_headers(&format!("\r\n{header}: 2f1c9a52-5c0b-4a6e-9b1d-{CLIENT}"), 1)
 }
 
 /// A line a strategy, with the medians of all turns.

@@ -18,7 +18,7 @@ use inference_picker::pool::{Pool, encode};
 use inference_picker::prefill::PromptBy;
 use inference_picker::prefix::PrefixIndex;
 use inference_picker::promise::{Forecast, Promise, Promised};
-use inference_picker::sessions::{Conversation, KnownBy, Last, Name, SessionKey, Table, Visit};
+use inference_picker::sessions::{Last, Name, SessionKey, Table};
 use serde_json::json;
 
 use super::configuration;
@@ -342,9 +342,7 @@ impl Worker {
         if let Some(name) = Name::in_body(&self.core.config().session_by, &request, None) {
             let key = SessionKey::of_session(0, name);
             let last = self.sessions.get(sessions, key, now_ms).map(Last::from);
-            let last = last.map(|last| self.core.session_known(key, last));
-            prepared.session = Some(Visit::new(key, last, prepared.prompt.tokens));
-            prepared.conversation = Some(Conversation { by: KnownBy::Name, last, is_strict: false });
+            self.core.set_session(&mut prepared, Some((key, last)), None);
         }
         let Wanted { priority, promise } = wanted;
         prepared.priority = priority;
