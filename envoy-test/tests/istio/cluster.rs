@@ -65,12 +65,19 @@ impl Front {
     }
 }
 
+impl Backend {
+    /// The labels of the Service.
+    fn labels(self) -> Value {
+        match self {
+            Backend::MarkedService => json!({"internal.istio.io/service-semantics": "inferencepool"}),
+            _ => json!({}),
+        }
+    }
+}
+
 /// The model servers, and the Services in front of them.
 pub fn model_servers(backend: Backend, service_port: u16, servers: &[SocketAddr]) -> Vec<Value> {
-    let labels = match backend {
-        Backend::MarkedService => json!({"internal.istio.io/service-semantics": "inferencepool"}),
-        _ => json!({}),
-    };
+    let labels = backend.labels();
     let selector = json!({"app": "vllm"});
     let mut resources = service(SERVICE, labels.clone(), selector.clone(), service_port, servers);
     resources.extend(service(SECOND_SERVICE, labels, selector.clone(), SERVICE_PORT, servers));
@@ -79,20 +86,26 @@ pub fn model_servers(backend: Backend, service_port: u16, servers: &[SocketAddr]
 }
 
 /// More model servers, behind a Service of their own.
-pub fn more_model_servers(name: &str, servers: &[SocketAddr]) -> Vec<Value> {
+pub fn more_model_servers(name: &str, backend: Backend, servers: &[SocketAddr]) -> Vec<Value> {
     let selector = json!({"app": name});
-    let mut resources = service(name, json!({}), selector.clone(), SERVICE_PORT, servers);
+    let mut resources = service(name, backend.labels(), selector.clone(), SERVICE_PORT, servers);
     resources.extend(servers.iter().map(|server| pod(server.ip().to_string(), selector.clone())));
     resources
 }
 
-/// A route of Istio's Gateway to a Service, for requests that are for the pool of this name.
-pub fn route_by_pool(pool: &str, service: &str) -> Value {
+/// A route to a Service, of Istio's Gateway or of sidecars, for requests that are for the pool of this name.
+pub fn route_by_pool(front: Front, pool: &str, service: &str) -> Value {
     let destination = json!({"host": host(service), "port": {"number": SERVICE_PORT}});
     let is_for_pool = json!([{"headers": {"x-gateway-pool-name": {"exact": pool}}}]);
-    json!({"apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
-        "metadata": metadata(pool, json!({})), "spec": {"hosts": ["*"], "gateways": ["gateway"],
-        "http": [{"match": is_for_pool, "route": [{"destination": destination}]}]}})
+    let by_pool = json!({"match": is_for_pool, "route": [{"destination": destination}]});
+    let spec = match front {
+        // What is sent to the first Service, at whatever port.
+        Front::Sidecar => {
+            json!({"hosts": [HOST], "http": [by_pool, {"route": [{"destination": {"host": HOST}}]}]})
+        }
+        _ => json!({"hosts": ["*"], "gateways": ["gateway"], "http": [by_pool]}),
+    };
+    json!({"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": metadata(pool, json!({})), "spec": spec})
 }
 
 /// The host of a Service.

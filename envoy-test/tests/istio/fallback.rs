@@ -6,7 +6,7 @@ use envoy_test::envoy::{NEWEST, OLDEST, free_address};
 use envoy_test::model_server::{ModelServers, ServerSettings};
 use serde_json::{Value, json};
 
-use crate::cluster::{SERVICE, more_model_servers, route_by_pool};
+use crate::cluster::{Backend, Front, SERVICE, more_model_servers, route_by_pool};
 use crate::gateway::chat;
 use crate::pools::{cluster, patch_cluster};
 use crate::resources::Resources;
@@ -39,15 +39,18 @@ fn two_pools(plugin: &mut Value) {
     ]);
 }
 
-fn check(deployment: Deployment, version: &'static str) {
-    let (what, second) = (format!("{deployment:?} {version}"), second_pods());
+fn check(deployment: Deployment, front: Front, backend: Backend, version: &'static str) {
+    let (what, second) = (format!("{deployment:?}, {front:?}, {version}"), second_pods());
     let setup = Setup::new(deployment).version(version).plugin(two_pools);
-    let setup = setup.kubernetes(more_model_servers(SECOND_SERVICE, &second.addresses()));
+    let setup = setup.kubernetes(more_model_servers(SECOND_SERVICE, backend, &second.addresses()));
     let setup = setup.resources(|resources| {
-        patch_cluster(resources, SECOND_SERVICE);
-        resources.0.push(route_by_pool(SECOND, SECOND_SERVICE));
+        if backend == Backend::Service {
+            patch_cluster(resources, SECOND_SERVICE);
+        }
         resources.0.extend(Resources::of("fallback").0);
     });
+    let setup = setup.moved_to(front, backend);
+    let setup = setup.resources(|resources| resources.0.push(route_by_pool(front, SECOND, SECOND_SERVICE)));
     let gateway = setup.start();
     assert_eq!(gateway.send(chat("tiny")).json().unwrap()["model"], "tiny", "{what}");
     let first_fails = |status| {
@@ -67,6 +70,21 @@ fn check(deployment: Deployment, version: &'static str) {
 #[test]
 #[ignore = "needs Istio: make test-istio"]
 fn what_its_pool_fails_to_answer_the_next_one_serves_under_its_own_name_for_the_model() {
-    check(Deployment::EnvoyFilter, NEWEST);
-    check(Deployment::WasmPluginEnvoyFilter, OLDEST);
+    check(Deployment::EnvoyFilter, Front::IngressGateway, Backend::Service, NEWEST);
+    check(Deployment::WasmPluginEnvoyFilter, Front::IngressGateway, Backend::Service, OLDEST);
+}
+
+#[test]
+#[ignore = "needs Istio: make test-istio"]
+fn a_script_behind_the_plugin_leads_to_the_next_pool_too() {
+    for deployment in [Deployment::WasmPlugin, Deployment::WasmPluginWithMetrics] {
+        check(deployment, Front::IngressGateway, Backend::MarkedService, NEWEST);
+    }
+}
+
+#[test]
+#[ignore = "needs Istio: make test-istio"]
+fn sidecars_fall_back_too() {
+    check(Deployment::EnvoyFilter, Front::Sidecar, Backend::Service, NEWEST);
+    check(Deployment::WasmPluginEnvoyFilter, Front::Sidecar, Backend::Service, OLDEST);
 }

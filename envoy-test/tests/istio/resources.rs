@@ -99,8 +99,9 @@ impl Resources {
 
     /// The plugin in an EnvoyFilter.
     fn extension(&mut self) -> &mut Value {
-        let patches = self.the("EnvoyFilter")["spec"]["configPatches"].as_array_mut().unwrap();
-        let patch = patches.iter_mut().find(|patch| patch["applyTo"] == "EXTENSION_CONFIG").unwrap();
+        let filters = self.0.iter_mut().filter(|resource| resource["kind"] == "EnvoyFilter");
+        let mut patches = filters.flat_map(|filter| filter["spec"]["configPatches"].as_array_mut().unwrap());
+        let patch = patches.find(|patch| patch["applyTo"] == "EXTENSION_CONFIG").unwrap();
         &mut patch["patch"]["value"]["typed_config"]["config"]
     }
 }

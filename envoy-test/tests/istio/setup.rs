@@ -8,7 +8,7 @@ use envoy_test::model_server::{ModelServers, ServerSettings};
 use serde_json::Value;
 
 use crate::agent::Agent;
-use crate::cluster::{self, Backend, Front, SERVICE_PORT};
+use crate::cluster::{self, Backend, Front, HOST, SERVICE_PORT};
 use crate::control_plane::ControlPlane;
 use crate::gateway::{Gateway, Proxy};
 use crate::resources::{Resources, mesh, replace};
@@ -210,8 +210,8 @@ impl Setup {
             Front::GatewayApi => routes = cluster::gateway_api(port, self.backend, pods),
             Front::Sidecar => {
                 service_port = port;
-                let old = format!("outbound|{SERVICE_PORT}|");
-                self.resources.edit_plugin(|plugin| replace(plugin, &old, &format!("outbound|{port}|")));
+                let at = |port| format!("outbound|{port}||{HOST}");
+                self.resources.edit_plugin(|plugin| replace(plugin, &at(SERVICE_PORT), &at(port)));
             }
         }
         [
