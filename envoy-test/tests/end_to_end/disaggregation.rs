@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use envoy_test::envoy::{Configuration, NEWEST, OLDEST, Request, Response};
-use envoy_test::model_server::{ServerSettings, Sidecar};
+use envoy_test::model_server::{FixedGauges, ServerSettings, Sidecar};
 use serde_json::{Value, json};
 
 use crate::gateway::{
@@ -147,6 +147,56 @@ fn check_failures(gateway: &Gateway, what: &str) {
         assert_eq!(gateway.send(long(&format!("{place} alone"))).status, 200, "{what}");
         counted(gateway, "inference_picker_prefills_gone") > 0
     });
+}
+
+/// Trusted headers may promise times, and batches give way.
+fn with_promises(plugin: &mut Value) {
+    plugin["trustHeaders"] = true.into();
+    plugin["objectives"] = json!([{"name": "batch", "priority": -7}]);
+    // On a machine that stands still for a moment, the pods stay as full as they are set.
+    plugin["metricsStaleAfter"] = "10s".into();
+    for pool in plugin["pools"].as_array_mut().unwrap() {
+        pool["saturation"] = json!({"queueDepth": 100_000});
+        // With PREFIX_CACHE a pod may be taken to have the prompt, as others have sent requests.
+        pool["routingStrategy"] = "DEFAULT".into();
+    }
+}
+
+/// Requests that others have queued at the pods that compute prompts: each is taken for 512 tokens, at some 8 a millisecond.
+fn set_queues(gateway: &Gateway, queues: [f64; 2]) {
+    for (place, waiting) in PREFILL.into_iter().zip(queues) {
+        let gauges = FixedGauges { waiting: Some(waiting), ..FixedGauges::default() };
+        gateway.pods.server(place).set(|knobs| knobs.gauges = gauges);
+    }
+    gateway.wait_until_scraped();
+}
+
+/// Where the prompt of a request with this promise is computed, and that its decision says so and how the promise stands.
+#[track_caller]
+fn check_promised(gateway: &Gateway, what: &str, name: &str, milliseconds: &str, by: usize, promise: &str) {
+    let before = gateway.envoy.access_log().unwrap().len();
+    let answer = gateway.send(long(name).header("x-llm-d-slo-ttft-ms", milliseconds));
+    assert_eq!(answer.status, 200, "{what}: {}", answer.text());
+    let line = gateway.envoy.access_log_until(before + 1).unwrap().remove(before);
+    let expected = format!(" prefill={} promise={promise} ", address(gateway, by));
+    assert!(line["decision"].as_str().unwrap().contains(&expected), "{what}: {expected} {line}");
+}
+
+#[test]
+fn the_fullest_pod_that_keeps_the_promise_computes_the_prompt() {
+    for (mode, version) in [(STOP_ITERATION, OLDEST), (DEFERRED, NEWEST)] {
+        let gateway = setup(mode).version(version).plugin(with_promises).start();
+        set_queues(&gateway, [50.0, 0.0]);
+        check_promised(&gateway, mode, "a minute", "60000", PREFILL[0], "kept");
+        check_promised(&gateway, mode, "two seconds", "2000", PREFILL[1], "kept");
+        check_promised(&gateway, mode, "no time", "0.01", PREFILL[1], "missed");
+        set_queues(&gateway, [50.0, 50.0]);
+        let batch = long("batch").header("x-llm-d-inference-objective", "batch");
+        let answer = gateway.send(batch.clone().header("x-llm-d-slo-ttft-ms", "2000"));
+        assert_eq!(answer.status, 429, "{mode}");
+        assert_eq!(answer.json().unwrap()["error"]["code"], "promise_not_kept", "{mode}");
+        assert_eq!(gateway.send(batch.header("x-llm-d-slo-ttft-ms", "60000")).status, 200, "{mode}");
+    }
 }
 
 #[test]
