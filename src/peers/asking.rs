@@ -116,6 +116,11 @@ impl Asking {
         Outcome { entries, notes, news }
     }
 
+    /// Whether a gateway that was asked has not answered yet.
+    pub fn is_waiting(&self) -> bool {
+        self.gateways.iter().any(|gateway| gateway.in_progress)
+    }
+
     /// What all other gateways have in flight that were received recently. One that is listed at two addresses counts once.
     pub fn sums(&self, now_ms: u64) -> Sums {
         let mut counted: Vec<u64> = Vec::new();
@@ -215,6 +220,17 @@ mod tests {
         receive(&mut asking, 2, &page(8, 0, 0), 500);
         assert_eq!(asked(&mut asking, 509), [], "a slow one is given a rest");
         assert_eq!(asked(&mut asking, 510), [address(2)]);
+    }
+
+    #[test]
+    fn it_waits_until_all_have_answered_or_failed_that_were_asked() {
+        let mut asking = asking(2);
+        assert!(!asking.is_waiting());
+        asked(&mut asking, 0);
+        receive(&mut asking, 1, &page(7, 0, 0), 3);
+        assert!(asking.is_waiting());
+        asking.answered(address(2), Err("no answer".to_owned()), OWN, 4);
+        assert!(!asking.is_waiting());
     }
 
     #[test]

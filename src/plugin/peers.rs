@@ -66,18 +66,24 @@ impl PeersAsking {
             return;
         }
         self.own = exchange.read(loads, now_ms).gateway();
-        if std::mem::take(&mut self.has_received) {
-            let (sums, notes) = (self.asking.sums(now_ms), std::mem::take(&mut self.notes));
-            let change = |ledger: &mut Ledger| {
-                ledger.set_remote(&sums, now_ms);
-                notes.iter().for_each(|note| ledger.note(*note, true));
-            };
-            exchange.publish_with(loads, Vec::new(), change, now_ms);
-        }
+        self.publish(exchange, loads, now_ms);
         self.discover(now_ms);
         for (address, question) in self.asking.due(now_ms) {
             self.ask(address, &question, exchange, now_ms);
         }
+    }
+
+    /// Publishes what was received since the last time.
+    fn publish(&mut self, exchange: &mut Exchange, loads: &mut LoadTracker, now_ms: u64) {
+        if !std::mem::take(&mut self.has_received) {
+            return;
+        }
+        let (sums, notes) = (self.asking.sums(now_ms), std::mem::take(&mut self.notes));
+        let change = |ledger: &mut Ledger| {
+            ledger.set_remote(&sums, now_ms);
+            notes.iter().for_each(|note| ledger.note(*note, true));
+        };
+        exchange.publish_with(loads, Vec::new(), change, now_ms);
     }
 
     /// Whether this one asks, so that it has something to do at every tick.
@@ -90,13 +96,17 @@ impl PeersAsking {
         &mut self.asking.limits
     }
 
-    /// A call has been answered, or has failed. Calls of others are not known here.
-    pub fn answered(&mut self, token: u32, exchange: &mut Exchange, now_ms: u64) {
+    /// A call has been answered, or has failed. Calls of others are not known here. When all gateways that were asked have
+    /// answered, it is published at once: the workers need not wait for the next tick.
+    pub fn answered(&mut self, token: u32, exchange: &mut Exchange, loads: &mut LoadTracker, now_ms: u64) {
         match self.calls.remove(&token) {
             Some(Call::Discovery) => self.discovered(now_ms),
             Some(Call::Gateway(address)) => {
                 let page = call_answer(MAX_PAGE_BYTES + 1).map_err(|failure| failure.to_string());
                 self.received(address, page, exchange, now_ms);
+                if self.is_mine && !self.asking.is_waiting() {
+                    self.publish(exchange, loads, now_ms);
+                }
             }
             None => {}
         }

@@ -44,7 +44,7 @@ impl Service {
     }
 
     pub fn http_call_answered(&mut self, token: u32, now_ms: u64) {
-        if self.scraping.answered(token, &mut self.exchange, &self.loads, now_ms) {
+        if self.scraping.answered(token, &mut self.exchange, &mut self.loads, now_ms) {
             self.loads.keep_only(|address| self.scraping.has_endpoint(address));
         }
     }
@@ -179,7 +179,7 @@ impl Scraping {
         &mut self,
         token: u32,
         exchange: &mut Exchange,
-        loads: &LoadTracker,
+        loads: &mut LoadTracker,
         now_ms: u64,
     ) -> bool {
         match self.calls.remove(&token) {
@@ -200,7 +200,7 @@ impl Scraping {
             Some(Call::Discovery(index)) => self.discovered(index, now_ms),
             None => {
                 if let Some(peers) = &mut self.peers {
-                    peers.answered(token, exchange, now_ms);
+                    peers.answered(token, exchange, loads, now_ms);
                 }
                 false
             }

@@ -148,7 +148,7 @@ impl<W> Worker<W> {
 
     pub fn http_call_answered(&mut self, token: u32, now_ms: u64) {
         if let Some(scraping) = &mut self.scraping {
-            scraping.answered(token, &mut self.exchange, self.picker.loads(), now_ms);
+            scraping.answered(token, &mut self.exchange, self.picker.loads_mut(), now_ms);
         }
     }
 

@@ -47,6 +47,33 @@ const KINDS: [Kind; 3] = [
     Kind { name: "sheddable, 2 s", first_token_ms: 2_000, priority: -1 },
 ];
 
+/// Who picks the engines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PickedBy {
+    /// The strategy, and nothing is promised.
+    Cost,
+    /// The strategy, and each request is promised something.
+    Promise,
+    /// The one that knows every engine's true state, and takes the earliest first token.
+    Oracle,
+}
+
+impl PickedBy {
+    /// Those that are compared at this load: the oracle only where there is room, as it sheds nothing.
+    fn at(load: f64) -> &'static [PickedBy] {
+        let all = &[PickedBy::Cost, PickedBy::Promise, PickedBy::Oracle];
+        if load < 1.0 { all } else { &all[..2] }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            PickedBy::Cost => "cost",
+            PickedBy::Promise => "promise",
+            PickedBy::Oracle => "oracle",
+        }
+    }
+}
+
 /// What came of one kind's requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Kept {
@@ -98,17 +125,25 @@ fn not_promised(request: &Request<'_>) -> Wanted {
 pub fn play(
     (workload, picker): (Workload, PickerKind),
     load: f64,
-    by_promises: bool,
+    by: PickedBy,
     requests: usize,
     seed: u64,
 ) -> Result<PromisesOutcome> {
     let rate_per_s = load * workload.capacity_per_s();
     let sessions = workload::sessions(workload, requests, rate_per_s, seed)?;
     let engines = workload.pool().engines();
+    let prompts: Vec<usize> = sessions.iter().map(|session| session.turns[0].text.len()).collect();
+    if by == PickedBy::Oracle {
+        let mut oracle = PickerKind::Oracle.build(&engines, Gateways::default(), seed);
+        let record = run::run(sessions, engines, oracle.as_mut())?;
+        return Ok(PromisesOutcome {
+            kinds: kinds(&record, &prompts),
+            forecast_error_ms: Times::of(std::iter::empty()),
+        });
+    }
     let rng = fastrand::Rng::with_seed(seed);
     let picker = CorePicker::new(picker.strategy(), &engines, Gateways::default(), rng);
-    let mut picker = picker.wanting(if by_promises { promised } else { not_promised });
-    let prompts: Vec<usize> = sessions.iter().map(|session| session.turns[0].text.len()).collect();
+    let mut picker = picker.wanting(if by == PickedBy::Promise { promised } else { not_promised });
     let record = run::run(sessions, engines, &mut picker)?;
     let forecast_error_ms = Times::of(picker.forecast_errors().iter().copied());
     Ok(PromisesOutcome { kinds: kinds(&record, &prompts), forecast_error_ms })
@@ -137,10 +172,11 @@ fn kinds(record: &Record, prompts: &[usize]) -> [Kept; KINDS.len()] {
 /// Those of [`play`].
 pub fn compare(repetition: Repetition) -> Result<String> {
     let cells = TRAFFIC.iter().flat_map(|traffic| LOADS.map(|load| (*traffic, load)));
-    let cells: Vec<_> = cells.flat_map(|cell| [false, true].map(|by_promises| (cell, by_promises))).collect();
-    let played = cells.par_iter().map(|&((traffic, load), by_promises)| {
-        let runs = repetition.seeds().map(|seed| play(traffic, load, by_promises, repetition.requests, seed));
-        Ok((traffic, load, by_promises, runs.collect::<Result<Vec<_>>>()?))
+    let cells: Vec<_> =
+        cells.flat_map(|cell| PickedBy::at(cell.1).iter().map(move |by| (cell, *by))).collect();
+    let played = cells.par_iter().map(|&((traffic, load), by)| {
+        let runs = repetition.seeds().map(|seed| play(traffic, load, by, repetition.requests, seed));
+        Ok((traffic, load, by, runs.collect::<Result<Vec<_>>>()?))
     });
     let names = KINDS.map(|kind| format!("{}: kept | shed", kind.name)).join(" | ");
     let head = format!(
@@ -148,8 +184,8 @@ pub fn compare(repetition: Repetition) -> Result<String> {
         "--:|".repeat(3 + 2 * KINDS.len())
     );
     let mut table = Table::with_head(&head);
-    for (traffic, load, by_promises, runs) in played.collect::<Result<Vec<_>>>()? {
-        table.row(&name(traffic), row(load, by_promises, &runs));
+    for (traffic, load, by, runs) in played.collect::<Result<Vec<_>>>()? {
+        table.row(&name(traffic), row(load, by, &runs));
     }
     Ok(table.to_string())
 }
@@ -158,12 +194,12 @@ fn name((workload, picker): (Workload, PickerKind)) -> String {
     format!("{}, {}", workload.name(), picker.name())
 }
 
-fn row(load: f64, by_promises: bool, runs: &[PromisesOutcome]) -> Vec<String> {
+fn row(load: f64, by: PickedBy, runs: &[PromisesOutcome]) -> Vec<String> {
     let percent = |share: f64| format!("{:.1} %", share * 100.0);
     let mean = |of: &dyn Fn(&PromisesOutcome) -> f64| runs.iter().map(of).sum::<f64>() / runs.len() as f64;
     let mut cells = vec![
         format!("{:.0} %", load * 100.0),
-        if by_promises { "promise" } else { "cost" }.to_owned(),
+        by.name().to_owned(),
         percent(mean(&PromisesOutcome::kept_share)),
     ];
     for place in 0..KINDS.len() {
@@ -173,6 +209,8 @@ fn row(load: f64, by_promises: bool, runs: &[PromisesOutcome]) -> Vec<String> {
         cells.extend([share(|kind| kind.kept), share(|kind| kind.shed)]);
     }
     let errors = [mean(&|run| run.forecast_error_ms.p50), mean(&|run| run.forecast_error_ms.p90)];
-    cells.extend(errors.map(|error| if by_promises { format!("{error:.0}") } else { String::new() }));
+    cells.extend(
+        errors.map(|error| if by == PickedBy::Promise { format!("{error:.0}") } else { String::new() }),
+    );
     cells
 }
