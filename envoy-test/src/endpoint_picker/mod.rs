@@ -94,8 +94,8 @@ fn start_picker(program: &Path, configuration: &Path, folder: &Path) -> Result<R
         .args(["--grpc-port", &calls.port().to_string()])
         .args(["--grpc-health-port", &health.port().to_string()])
         .args(["--metrics-port", &metrics.port().to_string()])
-        // Its defaults encrypt what Envoy asks it, offer profiles and send traces: here all of it would only cost.
-        .args(["--secure-serving=false", "--enable-pprof=false", "--tracing=false"])
+        // Its defaults encrypt what Envoy asks it, log each request, offer profiles and send traces: the others do nothing of that.
+        .args(["--secure-serving=false", "--zap-log-level=error", "--enable-pprof=false", "--tracing=false"])
         .current_dir(folder);
     RealServer::start(calls, command, folder.join("picker.log"))
 }
