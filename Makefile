@@ -66,11 +66,11 @@ bench-routing: build ## compares picks behind a real Envoy and writes docs/routi
 		$(if $(GATEWAY),--gateway $(GATEWAY) $(if $(ENDPOINTS),--endpoints $(ENDPOINTS)),--write) $(ARGUMENTS)
 
 .PHONY: bench-peers
-bench-peers: build ## compares the plugin with other gateways from PyPI and writes docs/peers.md; takes twenty minutes
+bench-peers: build ## compares the plugin with other gateways, also the endpoint picker at EPP=path, and writes docs/peers.md; takes twenty minutes
 	@sh envoy-test/setup/envoy.sh
 	@sh envoy-test/setup/peers.sh
-	cargo run --locked --release --package envoy-test --bin bench-peers -- --write $(ARGUMENTS)
-	cargo run --locked --release --package envoy-test --bin bench -- --write peers
+	cargo run --locked --release --package envoy-test --bin bench-peers -- --write $(if $(EPP),--epp $(EPP)) $(ARGUMENTS)
+	cargo run --locked --release --package envoy-test --bin bench -- --write $(if $(EPP),--epp $(EPP)) peers
 
 .PHONY: simulate-routing
 simulate-routing: ## compares picks in a simulation and writes docs/routing.md; takes an hour or more: ARGUMENTS="--requests 1000 --runs 1" is shorter

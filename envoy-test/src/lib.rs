@@ -4,7 +4,7 @@
 //! - [`envoy`] starts an Envoy on a configuration, and talks to it as a client and as an operator.
 //! - [`model_server`] simulates model servers that behave like vLLM as far as routing can see.
 //! - [`real_server`] starts real ones.
-//! - [`peer`] starts other gateways for model servers.
+//! - [`peer`] starts other gateways for model servers, [`endpoint_picker`] the reference endpoint picker behind an Envoy.
 //! - [`live`] compares picks in real time, behind a real Envoy.
 //! - [`load`] has clients send and counts what they see; [`faults`] does something to the gateway meanwhile.
 //! - [`simulation`] compares picks in virtual time, without an Envoy.
@@ -17,6 +17,7 @@
 
 pub mod demonstration;
 pub mod document;
+pub mod endpoint_picker;
 pub mod envoy;
 pub mod faults;
 pub mod live;

@@ -4,9 +4,12 @@
 //! It prints the figures of what the arguments name; with `--write` they go into `docs/peers.md`. What each of them costs is
 //! measured by `bench peers`.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 use clap::Parser;
 use envoy_test::document::write_section;
+use envoy_test::endpoint_picker::EndpointPicker;
 use envoy_test::envoy::binary::project_root;
 use envoy_test::live::{Column, Comparison, Front, Played, Traffic, report};
 use envoy_test::peer::Peer;
@@ -20,6 +23,9 @@ struct Arguments {
     /// A part of the name of who is compared, several times for several; everybody if nobody is named.
     #[arg(long)]
     only: Vec<String>,
+    /// The program of an endpoint picker, which is compared as well; docs/peers.md says how to build it.
+    #[arg(long)]
+    epp: Option<PathBuf>,
     /// How long requests arrive, for each of them and each kind of traffic.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
@@ -43,7 +49,7 @@ fn main() -> Result<()> {
     let all: Vec<Traffic> = Traffic::ALL.into_iter().filter(|traffic| suits_everybody(*traffic)).collect();
     let traffics = if arguments.traffic.is_empty() { &all } else { &arguments.traffic };
     let comparison = Comparison {
-        fronts: fronts(&arguments.only),
+        fronts: fronts(arguments.epp.as_deref(), &arguments.only)?,
         seconds: arguments.seconds,
         seed: arguments.seed,
         late_ms_max: arguments.late_ms,
@@ -66,8 +72,10 @@ fn suits_everybody(traffic: Traffic) -> bool {
     !matches!(traffic, Traffic::Adapters | Traffic::PodJoins | Traffic::Agents)
 }
 
-fn fronts(only: &[String]) -> Vec<Front> {
-    let all = COLUMNS.map(Front::Envoy).into_iter().chain(Peer::ALL.map(Front::Peer));
+fn fronts(epp: Option<&Path>, only: &[String]) -> Result<Vec<Front>> {
+    let pickers = epp.map(EndpointPicker::all).transpose()?.into_iter().flatten();
+    let envoys_and_peers = COLUMNS.map(Front::Envoy).into_iter().chain(Peer::ALL.map(Front::Peer));
+    let all = envoys_and_peers.chain(pickers.map(Front::EndpointPicker));
     let is_wanted = |front: &Front| only.is_empty() || only.iter().any(|part| front.name().contains(part));
-    all.filter(is_wanted).collect()
+    Ok(all.filter(is_wanted).collect())
 }

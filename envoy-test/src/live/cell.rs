@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::SPEED;
-use super::column::{Column, scrape_interval};
+use super::column::scrape_interval;
 use super::front::Front;
 use super::gateway::Gateway;
 use super::play::{Outcome, Play};
@@ -17,7 +17,7 @@ use crate::model_server::{ModelServers, ServerSettings};
 
 /// Before each try: whatever keeps the machine busy has time to pass.
 const RESTS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(3), Duration::from_secs(9)];
-/// How long the plugin may take to read every pod's metrics for the first time.
+/// How long a gateway may take to read every pod's metrics for the first time.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often that is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -25,7 +25,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const NOTICE: Duration = Duration::from_millis(500);
 
 /// What is played.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Cell {
     pub traffic: Traffic,
     pub front: Front,
@@ -57,10 +57,10 @@ impl Cell {
     }
 
     fn run_once(&self) -> Result<Outcome> {
-        let Cell { traffic, front, seconds, seed, .. } = *self;
+        let (front, &Cell { traffic, seconds, seed, .. }) = (&self.front, self);
         let servers = ModelServers::start(traffic.servers(SPEED)).context("starting model servers")?;
         let running = front.start(&servers.addresses(), SPEED, !traffic.pod_changes().is_empty())?;
-        if front.column().is_some_and(Column::is_plugin) {
+        if front.scrapes() {
             wait_until(servers.scraped_twice())?;
         }
         for change in traffic.pod_changes().iter().filter(|change| change.after_share == 0.0) {
@@ -91,7 +91,7 @@ impl Cell {
 fn wait_until(holds: impl Fn() -> bool) -> Result<()> {
     let started_at = Instant::now();
     while !holds() {
-        ensure!(started_at.elapsed() < PATIENCE, "the plugin read no metrics within {PATIENCE:?}");
+        ensure!(started_at.elapsed() < PATIENCE, "the gateway read no metrics within {PATIENCE:?}");
         sleep(POLL_INTERVAL);
     }
     Ok(())

@@ -17,7 +17,7 @@ use crate::model_server::ModelServers;
 const CLUSTER: &str = "vllm-llama2-7b";
 const ACCESS_LOG: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/access_log";
 /// Worker threads, so that what one worker publishes to the other counts.
-const WORKERS: u32 = 2;
+pub const WORKERS: u32 = 2;
 /// Between two looks at a pod's metrics, at a real server's pace: the plugin's default.
 const SCRAPE_INTERVAL: Duration = Duration::from_millis(50);
 /// The same of Envoy's own question whether a pod is there.
@@ -140,7 +140,7 @@ impl Column {
 
 /// As a pod's readiness is asked once a second. Without it, plain Envoy would send to pods that no list would have.
 fn health_check(speed: f64) -> Value {
-    let interval = format!("{}s", HEALTH_CHECK_INTERVAL.div_f64(speed).as_secs_f64());
+    let interval = format!("{}s", health_check_interval(speed).as_secs_f64());
     json!({
         "interval": interval,
         "no_traffic_interval": interval,
@@ -149,6 +149,11 @@ fn health_check(speed: f64) -> Value {
         "healthy_threshold": 1,
         "http_health_check": {"path": "/health"},
     })
+}
+
+/// As often as everybody asks whether a pod is there, in the time of servers that are so many times faster.
+pub fn health_check_interval(speed: f64) -> Duration {
+    HEALTH_CHECK_INTERVAL.div_f64(speed)
 }
 
 /// As often as the plugin reads metrics by default, in the time of servers that are so many times faster.

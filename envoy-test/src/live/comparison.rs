@@ -33,10 +33,10 @@ impl Comparison {
     /// As [`Cell::run`].
     pub fn play(&self, traffics: &[Traffic], played: &mut Played) -> Result<()> {
         for &traffic in traffics {
-            for &front in &self.fronts {
+            for front in &self.fronts {
                 let name = format!("{}, {}", traffic.name(), front.name());
-                let Comparison { seconds, seed, late_ms_max, .. } = *self;
-                let cell = Cell { traffic, front, seconds, seed, late_ms_max };
+                let &Comparison { seconds, seed, late_ms_max, .. } = self;
+                let cell = Cell { traffic, front: front.clone(), seconds, seed, late_ms_max };
                 match cell.run().with_context(|| name.clone())? {
                     Some(outcome) => {
                         outcome.print();

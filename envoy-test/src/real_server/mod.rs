@@ -115,17 +115,25 @@ fn spawn(address: SocketAddr, command: &mut Command) -> Result<Child> {
 /// Returns when all of them answer.
 ///
 /// # Errors
-/// One has ended, or does not answer for ten minutes.
+/// As [`wait_until`].
 pub fn wait_until_ready(servers: &mut [RealServer]) -> Result<()> {
+    wait_until(servers, |servers| servers.iter().all(RealServer::is_ready))
+}
+
+/// Returns when they are ready in the sense of `are_ready`.
+///
+/// # Errors
+/// One has ended, or that does not come within ten minutes.
+pub fn wait_until(servers: &mut [RealServer], are_ready: impl Fn(&[RealServer]) -> bool) -> Result<()> {
     let started_at = Instant::now();
     let mut reported_at = started_at;
-    while !servers.iter().all(RealServer::is_ready) {
+    while !are_ready(servers) {
         servers.iter_mut().try_for_each(RealServer::check_runs)?;
         let logs = || servers.iter().map(RealServer::log_tail).collect::<String>();
         ensure!(started_at.elapsed() < START_LIMIT, "not ready after {START_LIMIT:?}: {}", logs());
         if reported_at.elapsed() > PROGRESS_INTERVAL {
             reported_at = Instant::now();
-            eprintln!("  starting model servers: {} s so far", started_at.elapsed().as_secs());
+            eprintln!("  starting servers: {} s so far", started_at.elapsed().as_secs());
         }
         sleep(POLL_INTERVAL);
     }

@@ -26,7 +26,7 @@ mod workers;
 
 use std::fmt::Display;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
@@ -47,6 +47,9 @@ struct Arguments {
     /// memory.
     #[arg(long)]
     other: Option<PathBuf>,
+    /// The program of an endpoint picker, which is measured beside the peers.
+    #[arg(long)]
+    epp: Option<PathBuf>,
     /// Puts the tables into docs/benchmarks.md.
     #[arg(long)]
     write: bool,
@@ -79,15 +82,15 @@ enum Part {
 }
 
 fn main() -> Result<()> {
-    let Arguments { parts, rounds, other, write } = Arguments::parse();
+    let arguments = Arguments::parse();
     // One thread for the clients and the model servers leaves the other core of a small machine to Envoy.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let parts = if parts.is_empty() { Part::of_envoy() } else { parts };
+    let parts = if arguments.parts.is_empty() { &Part::of_envoy() } else { &arguments.parts };
     let mut failed = Vec::new();
-    for part in parts {
+    for &part in parts {
         eprintln!("measuring {} ...", part.name());
         // A machine that is too busy for one part may do for the others.
-        if let Err(error) = part.show(&runtime, rounds, other.as_deref(), write) {
+        if let Err(error) = part.show(&runtime, &arguments) {
             eprintln!("{error:#}");
             failed.push(part.name());
         }
@@ -116,10 +119,10 @@ impl Part {
     }
 
     /// Measures it, and shows the table where it is wanted.
-    fn show(self, runtime: &Runtime, rounds: usize, other: Option<&Path>, write: bool) -> Result<()> {
-        let table = self.measure(runtime, rounds, other)?;
+    fn show(self, runtime: &Runtime, arguments: &Arguments) -> Result<()> {
+        let table = self.measure(runtime, arguments)?;
         println!("\n## {}\n\n{table}", self.name());
-        if write {
+        if arguments.write {
             let (page, command) = self.page();
             write_section(&project_root().join(page), &self.name(), command, &table)?;
         }
@@ -127,7 +130,8 @@ impl Part {
     }
 
     /// The tables, in Markdown.
-    fn measure(self, runtime: &Runtime, rounds: usize, other: Option<&Path>) -> Result<String> {
+    fn measure(self, runtime: &Runtime, arguments: &Arguments) -> Result<String> {
+        let (rounds, other) = (arguments.rounds, arguments.other.as_deref());
         match self {
             Part::Requests => self.kept(requests::by_size(runtime, rounds)?, requests::tables),
             Part::Streams => self.kept(requests::streamed(runtime, rounds)?, requests::streams_tables),
@@ -140,7 +144,9 @@ impl Part {
             Part::Workers => self.kept(workers::measure(runtime, rounds, other)?, workers::table),
             Part::Locks => self.kept(locks::measure(runtime)?, locks::table),
             Part::Memory => self.kept(memory::measure(runtime, other)?, memory::table),
-            Part::Peers => self.kept(peers::measure(runtime, rounds)?, peers::table),
+            Part::Peers => {
+                self.kept(peers::measure(runtime, rounds, arguments.epp.as_deref())?, peers::table)
+            }
             Part::Natively => Ok(natively::table()?.to_string()),
         }
     }

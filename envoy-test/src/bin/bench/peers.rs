@@ -2,17 +2,19 @@
 //! whole process, its memory, and how long a client waits that sends one request after the other.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
+use envoy_test::endpoint_picker::{EndpointPicker, RunningPicker, Surroundings};
 use envoy_test::peer::{Peer, RunningPeer};
 use envoy_test::table::Table;
 use envoy_test::times::Times;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
-use crate::clients::Clients;
+use crate::clients::{Clients, is_streaming};
 use crate::gateway::{Gateway, GatewaySettings, Scraping, Variant};
 use crate::model_servers::{ModelServers, STREAM_EVENTS};
 use crate::requests::{ENDPOINTS, chat};
@@ -29,6 +31,8 @@ const ROUND_CPU_US: u64 = 500_000;
 /// Requests between two looks at the clock: fewer of large ones.
 const BATCH: u64 = 256;
 const BATCH_OF_LARGE: u64 = 64;
+/// At once. With twice as many, an endpoint picker has nothing left of two cores, and events come joined.
+const STREAMS: u64 = 32;
 /// Sent one after the other, each round.
 const WAITS: usize = 300;
 
@@ -47,6 +51,7 @@ pub struct PeerCost {
 enum Running {
     Envoy(Box<Gateway>),
     Peer(Box<RunningPeer>),
+    EndpointPicker(Box<RunningPicker>),
 }
 
 struct Contender {
@@ -54,9 +59,9 @@ struct Contender {
     cost: PeerCost,
 }
 
-pub fn measure(runtime: &Runtime, rounds: usize) -> Result<Vec<PeerCost>> {
+pub fn measure(runtime: &Runtime, rounds: usize, epp: Option<&Path>) -> Result<Vec<PeerCost>> {
     let servers = ModelServers::start(runtime, ENDPOINTS)?;
-    let mut contenders = start(&servers.addresses)?;
+    let mut contenders = start(&servers.addresses, epp)?;
     for (place, kilobytes) in BODY_KILOBYTES.into_iter().enumerate() {
         let warm_up = if place == 0 { WARM_UP_CPU_US } else { NEXT_WARM_UP_CPU_US };
         take_turns(&mut contenders, runtime, &chat(kilobytes, false), warm_up, rounds, |cost, cpu_us| {
@@ -84,7 +89,7 @@ pub fn measure(runtime: &Runtime, rounds: usize) -> Result<Vec<PeerCost>> {
     Ok(contenders.into_iter().map(|contender| contender.cost).collect())
 }
 
-fn start(servers: &[SocketAddr]) -> Result<Vec<Contender>> {
+fn start(servers: &[SocketAddr], epp: Option<&Path>) -> Result<Vec<Contender>> {
     let settings =
         GatewaySettings { scraping: Scraping::EveryMs(50), workers: WORKERS, ..GatewaySettings::default() };
     let mut contenders = Vec::new();
@@ -94,6 +99,11 @@ fn start(servers: &[SocketAddr]) -> Result<Vec<Contender>> {
     }
     for peer in Peer::ALL {
         contenders.push(Contender::new(peer.name, Running::Peer(Box::new(peer.start(servers)?))));
+    }
+    let surroundings = Surroundings { speed: 1.0, workers: WORKERS, readiness_interval: None };
+    for picker in epp.map(EndpointPicker::all).transpose()?.into_iter().flatten() {
+        let running = picker.start(servers, surroundings)?;
+        contenders.push(Contender::new(picker.schedule.name(), Running::EndpointPicker(Box::new(running))));
     }
     Ok(contenders)
 }
@@ -145,7 +155,13 @@ impl Contender {
     /// Sends requests until it has used so much processor time; what each took.
     fn spend(&mut self, runtime: &Runtime, request: &Arc<[u8]>, least_cpu_us: u64) -> Result<f64> {
         let batch = if request.len() > 50_000 { BATCH_OF_LARGE } else { BATCH };
-        let mut clients = runtime.block_on(Clients::connect(self.running.address(), request))?;
+        let address = self.running.address();
+        let mut clients = runtime.block_on(async {
+            match is_streaming(request) {
+                true => Clients::connect_many(address, STREAMS).await,
+                false => Clients::connect(address, request).await,
+            }
+        })?;
         let (start_us, mut sent) = (self.running.cpu_time_us()?, 0);
         loop {
             sent += runtime.block_on(clients.send(request, batch))?;
@@ -162,6 +178,7 @@ impl Running {
         match self {
             Running::Envoy(gateway) => gateway.envoy.address(),
             Running::Peer(peer) => peer.address(),
+            Running::EndpointPicker(picker) => picker.address(),
         }
     }
 
@@ -169,6 +186,7 @@ impl Running {
         match self {
             Running::Envoy(gateway) => gateway.envoy.cpu_time_us(),
             Running::Peer(peer) => peer.cpu_time_us(),
+            Running::EndpointPicker(picker) => picker.cpu_time_us(),
         }
     }
 
@@ -176,6 +194,7 @@ impl Running {
         match self {
             Running::Envoy(gateway) => gateway.envoy.memory_bytes(),
             Running::Peer(peer) => peer.memory_bytes(),
+            Running::EndpointPicker(picker) => picker.memory_bytes(),
         }
     }
 }

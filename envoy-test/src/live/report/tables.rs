@@ -112,8 +112,8 @@ pub fn columns(outcomes: &[Outcome]) -> Vec<&str> {
             columns.push(&outcome.column);
         }
     }
-    // Of the first kind of traffic somebody may be missing.
-    columns.sort_by_key(|column| Column::ALL.iter().position(|known| known.name() == *column));
+    // Of the first kind of traffic somebody may be missing. A variant stands beside what it varies.
+    columns.sort_by_key(|column| Column::ALL.iter().position(|known| column.starts_with(known.name())));
     columns
 }
 
