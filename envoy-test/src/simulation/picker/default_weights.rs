@@ -114,7 +114,7 @@ mod tests {
         let mut picker = DefaultWeights::new(&engines, Rng::with_seed(1));
         let prompt: Vec<u32> = (0..320).collect();
         let first = pick(&mut picker, &prompt, &engines);
-        for length in [320, 160, 48] {
+        for length in [320, 160, 64] {
             assert_eq!(pick(&mut picker, &prompt[..length], &engines), first, "{length} tokens");
         }
     }

@@ -5,7 +5,7 @@
 //! warm  = pods to which AFFINITY of the prompt's blocks were sent
 //! kept  = warm, unless there are none or the least loaded of them has
 //!         penalty × tokens_per_s more tokens in flight than the least loaded of the others; then all
-//! pick  = of those kept the one with the fewest tokens in flight, equal ones at random
+//! pick  = of those kept the one with the fewest tokens in flight and of this prompt uncached, equal ones at random
 //! tokens in flight = uncached prompt tokens of requests whose answer has not begun
 //! ```
 
@@ -65,12 +65,15 @@ impl GuideSchedule {
             pods = (0..self.tokens.len()).collect();
         }
         let pods = self.kept(pods, &blocks);
-        let fewest = self.fewest_tokens(&pods);
-        let best: Vec<usize> = pods.into_iter().filter(|&pod| self.tokens[pod] == fewest).collect();
-        let picked = self.rng.choice(best).unwrap_or_default();
-        let uncached = prompt.len() as f64 * (1.0 - self.sent.share(picked, &blocks));
-        self.tokens[picked] += uncached as usize;
-        self.waiting.insert(key, (picked, uncached as usize));
+        let uncached = |pod: usize| (prompt.len() as f64 * (1.0 - self.sent.share(pod, &blocks))) as usize;
+        let loads: Vec<(usize, usize)> =
+            pods.into_iter().map(|pod| (pod, self.tokens[pod] + uncached(pod))).collect();
+        let fewest = loads.iter().map(|(_, load)| *load).min().unwrap_or_default();
+        let best = loads.into_iter().filter(|(_, load)| *load == fewest).map(|(pod, _)| pod);
+        let picked = self.rng.choice(best.collect::<Vec<usize>>()).unwrap_or_default();
+        let uncached = uncached(picked);
+        self.tokens[picked] += uncached;
+        self.waiting.insert(key, (picked, uncached));
         self.sent.note(picked, blocks);
         picked
     }
@@ -124,10 +127,26 @@ mod tests {
         let mut schedule = schedule();
         let warm = schedule.choose(0, &prompt(0, 1_600), |_| true);
         assert_eq!(schedule.choose(1, &prompt(0, 1_920), |_| true), warm, "five sixths of it are there");
-        assert_ne!(schedule.choose(2, &prompt(0, 3_200), |_| true), warm, "half of it is there");
-        schedule.begun(0);
-        schedule.begun(1);
-        assert_eq!(schedule.choose(3, &prompt(9_000, 160), |_| true), warm, "its tokens are computed");
+        schedule.choose(2, &prompt(5_000, 1_920), |pod| pod == warm);
+        assert_ne!(
+            schedule.choose(3, &prompt(0, 3_200), |_| true),
+            warm,
+            "half of it is there, but more is in flight"
+        );
+        for key in 0..3 {
+            schedule.begun(key);
+        }
+        assert_eq!(schedule.choose(4, &prompt(9_000, 160), |_| true), warm, "its tokens are computed");
+    }
+
+    #[test]
+    fn what_a_pod_has_of_a_prompt_counts_even_where_it_is_too_little_to_be_warm() {
+        for key in (0..20).step_by(2) {
+            let mut schedule = schedule();
+            let first = schedule.choose(key, &prompt(0, 1_600), |_| true);
+            schedule.begun(key);
+            assert_eq!(schedule.choose(key + 1, &prompt(0, 3_200), |_| true), first);
+        }
     }
 
     #[test]

@@ -8,10 +8,13 @@ use lru::LruCache;
 
 use crate::model_server::engine::Engine;
 
-/// Tokens of a block: as in the engines' caches.
-const BLOCK_TOKENS: usize = 16;
-/// Blocks of a prompt that are looked at: as many tokens as 256 of its own blocks of 64.
-const PROMPT_BLOCKS_MAX: usize = 1024;
+/// Tokens of one of its blocks: the least that it takes.
+const BLOCK_TOKENS: usize = 64;
+/// Tokens of a block in the engines' caches. It remembers as many of its blocks as a cache has of these, so four times as many
+/// tokens.
+const CACHE_BLOCK_TOKENS: usize = 16;
+/// Blocks of a prompt that are looked at.
+const PROMPT_BLOCKS_MAX: usize = 2048;
 
 /// Of each pod.
 pub struct SentBlocks {
@@ -22,7 +25,7 @@ impl SentBlocks {
     pub fn new(engines: &[Engine]) -> SentBlocks {
         let blocks = |engine: &Engine| {
             let tokens = engine.settings().kv_cache_tokens();
-            LruCache::new(NonZeroUsize::new(tokens / BLOCK_TOKENS).unwrap_or(NonZeroUsize::MIN))
+            LruCache::new(NonZeroUsize::new(tokens / CACHE_BLOCK_TOKENS).unwrap_or(NonZeroUsize::MIN))
         };
         SentBlocks { pods: engines.iter().map(blocks).collect() }
     }
