@@ -64,3 +64,39 @@ pub fn replay(trace: &[ServedRequest], settings: &ReplaySettings) -> Result<Vec<
         })
         .collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::comparison::Comparison;
+    use super::server::RecordedServer;
+    use super::*;
+
+    /// Of the second half, with the costs of `docs/simulated-servers.md`.
+    fn compared(server: RecordedServer, costs: [f64; 5]) -> Comparison {
+        let mut settings = ReplaySettings { engine: server.settings(), front_ms: costs[4] };
+        settings.engine.step_base_ms = costs[0];
+        settings.engine.prefill_token_ms = costs[1];
+        settings.engine.decode_sequence_ms = costs[2];
+        settings.engine.attended_token_ms = costs[3];
+        let trace = server.trace().unwrap();
+        let replayed = replay(&trace, &settings).unwrap();
+        assert_eq!(replayed.len(), trace.len());
+        let half = trace.len() / 2;
+        Comparison::of(&trace[half..], &replayed[half..])
+    }
+
+    #[test]
+    fn vllms_first_tokens_are_ordered_as_the_real_ones() {
+        let compared = compared(RecordedServer::Vllm, [10.62, 0.478, 0.63, 0.0002, 0.0]);
+        assert!(compared.ordered_alike > 0.88, "{compared:?}");
+        assert!(compared.first_token_error < 0.36, "{compared:?}");
+        assert!(compared.same_hits_share > 0.97, "{compared:?}");
+    }
+
+    #[test]
+    fn llama_cpps_first_tokens_are_ordered_as_the_real_ones() {
+        let compared = compared(RecordedServer::LlamaCpp, [2.77, 0.675, 2.13, 0.000_349, 21.94]);
+        assert!(compared.ordered_alike > 0.92, "{compared:?}");
+        assert!(compared.first_token_error < 0.17, "{compared:?}");
+    }
+}
