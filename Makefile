@@ -85,6 +85,17 @@ simulate-disaggregation: ## simulates disaggregated prefill and writes docs/disa
 simulate-promises: ## simulates requests with a promised time to first token and writes docs/promises.md; takes a minute
 	cargo run --locked --release --package envoy-test --bin routing -- --promises --write $(ARGUMENTS)
 
+.PHONY: simulate-real-servers
+simulate-real-servers: ## replays traces of real vLLM and llama.cpp in the simulation and writes docs/simulated-servers.md: how far off it is; takes a minute
+	cargo run --locked --release --package envoy-test --bin routing -- --replay --write
+
+.PHONY: record-real-servers
+record-real-servers: ## records what real vLLM and llama.cpp on the CPU make of traffic, into envoy-test/traces; takes a quarter of an hour, on an idle machine
+	@sh envoy-test/real-vllm/setup.sh
+	@sh envoy-test/real-llama-cpp/setup.sh
+	cargo run --locked --release --package envoy-test --bin record-real-servers -- --server vllm --write $(ARGUMENTS)
+	cargo run --locked --release --package envoy-test --bin record-real-servers -- --server llama.cpp --write $(ARGUMENTS)
+
 .PHONY: bench-scale
 bench-scale: ## simulates large pools and writes docs/scale.md; takes a few minutes
 	cargo run --locked --release --package envoy-test --bin scale -- --write

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds a real llama-server, and makes a tiny model for it: .build/real-llama-cpp/. `make test-llama-cpp` and
-# `make run SERVER=llama.cpp` start it.
+# Builds a real llama-server, and makes two models for it: .build/real-llama-cpp/. `make test-llama-cpp` and
+# `make run SERVER=llama.cpp` start it with the tiny one, `make record-real-servers` with the small one.
 #
 # PyPI has llama.cpp as the source of its Python bindings, llama-cpp-python, whose wheels have no server. cmake and ninja
 # are PyPI's as well, so all that the machine must have is a C++ compiler.
@@ -44,11 +44,13 @@ pip() {
         fail "pip could not get what llama.cpp is built with; check the network, then run it again"
 }
 
-make_model() {
-    "$TARGET/python/bin/python" "$SOURCE/make_model.py" "$TARGET/model/tiny.gguf"
+make_models() {
+    for name in tiny small; do
+        "$TARGET/python/bin/python" "$SOURCE/make_model.py" "$TARGET/model/$name.gguf" "$name"
+    done
 }
 
 check_machine
 install_once "$TARGET/python" "llama.cpp's tools ($(edition "$SOURCE/requirements.txt"))" install_tools
 install_once "$TARGET/server" "llama.cpp's server ($(edition "$SOURCE/source.txt"), $(edition "$SOURCE/options.cmake"))" build_server
-install_once "$TARGET/model" "tiny model of llama.cpp ($(edition "$SOURCE/make_model.py"))" make_model
+install_once "$TARGET/model" "tiny and small models of llama.cpp ($(edition "$SOURCE/make_model.py"))" make_models

@@ -1,6 +1,9 @@
-"""Makes a language model so small that vLLM answers in milliseconds on a CPU, and two LoRA adapters for it.
+"""Makes a language model so small that vLLM answers in milliseconds on a CPU, two LoRA adapters for it, and a larger one.
 
-    make_model.py FOLDER      writes FOLDER/tiny, FOLDER/lora-a and FOLDER/lora-b
+    make_model.py FOLDER      writes FOLDER/tiny, FOLDER/lora-a and FOLDER/lora-b, and FOLDER/small
+
+Of the larger one, the small one, what is computed costs more than the program around it, so that the times of prompts and
+of answers are to each other as on real hardware.
 
 The shape is that of Qwen2, which vLLM serves with adapters. There are no weights: vLLM makes up its own
 (--load-format dummy), so answers are gibberish. Its tokens are the printable ASCII characters, so that any
@@ -10,6 +13,7 @@ output is text; a prompt's other characters are left out.
 import json
 import string
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
@@ -17,8 +21,19 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 CONTEXT_TOKENS = 8192
-HIDDEN_SIZE = 64
-LAYERS = 2
+
+
+@dataclass
+class Shape:
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    key_value_heads: int
+
+
+TINY = Shape(hidden_size=64, intermediate_size=128, layers=2, heads=2, key_value_heads=2)
+SMALL = Shape(hidden_size=512, intermediate_size=1536, layers=10, heads=8, key_value_heads=4)
 ADAPTER_RANK = 8
 ADAPTED = ["q_proj", "v_proj"]
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -56,18 +71,18 @@ def make_tokenizer(folder):
     return vocabulary
 
 
-def make_model(folder):
+def make_model(folder, shape):
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = make_tokenizer(folder)
     config = {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",
         "vocab_size": len(vocabulary),
-        "hidden_size": HIDDEN_SIZE,
-        "intermediate_size": 2 * HIDDEN_SIZE,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.key_value_heads,
         "max_position_embeddings": CONTEXT_TOKENS,
         "tie_word_embeddings": True,
         "torch_dtype": "bfloat16",
@@ -80,10 +95,10 @@ def make_adapter(folder, seed):
     folder.mkdir(parents=True, exist_ok=True)
     numbers = numpy.random.default_rng(seed)
     weights = {}
-    for layer in range(LAYERS):
+    for layer in range(TINY.layers):
         for projection in ADAPTED:
             name = f"base_model.model.model.layers.{layer}.self_attn.{projection}"
-            for part, shape in [("A", (ADAPTER_RANK, HIDDEN_SIZE)), ("B", (HIDDEN_SIZE, ADAPTER_RANK))]:
+            for part, shape in [("A", (ADAPTER_RANK, TINY.hidden_size)), ("B", (TINY.hidden_size, ADAPTER_RANK))]:
                 values = numbers.normal(0, 0.02, shape).astype("float32")
                 weights[f"{name}.lora_{part}.weight"] = values
     save_file(weights, folder / "adapter_model.safetensors")
@@ -92,6 +107,7 @@ def make_adapter(folder, seed):
 
 
 folder = Path(sys.argv[1])
-make_model(folder / "tiny")
+make_model(folder / "tiny", TINY)
+make_model(folder / "small", SMALL)
 make_adapter(folder / "lora-a", seed=1)
 make_adapter(folder / "lora-b", seed=2)

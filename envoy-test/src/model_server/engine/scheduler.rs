@@ -192,6 +192,7 @@ fn plan(sequence: &mut Sequence, tokens: usize, work: &mut StepWork) {
     } else {
         work.prefill_tokens += tokens;
     }
+    work.attended_tokens += tokens * sequence.computed_tokens + tokens * tokens.saturating_sub(1) / 2;
     sequence.scheduled_tokens = tokens;
 }
 

@@ -29,6 +29,9 @@ pub struct EngineSettings {
     pub prefill_token_ms: f64,
     /// Cost of each sequence that decodes one token in a step.
     pub decode_sequence_ms: f64,
+    /// Cost of each token that is attended to, for each token that a step computes. By default it is in the other costs: of
+    /// a model of billions of parameters it is a small part of them until prompts have tens of thousands of tokens.
+    pub attended_token_ms: f64,
     /// Divides every cost: 2.0 is twice as fast.
     pub speed: f64,
 }
@@ -50,6 +53,7 @@ impl Default for EngineSettings {
             prefill_token_ms: 0.12,
             // A full batch of 256 decoding sequences takes about twice as long as one sequence alone.
             decode_sequence_ms: 0.025,
+            attended_token_ms: 0.0,
             speed: 1.0,
         }
     }
@@ -71,7 +75,8 @@ impl EngineSettings {
         let cost_ms = self.step_base_ms
             + self.prefill_token_ms * work.prefill_tokens as f64
             + self.decode_sequence_ms * work.decoding_sequences as f64
-            + self.lora_load_ms * work.adapters_loaded as f64;
+            + self.lora_load_ms * work.adapters_loaded as f64
+            + self.attended_token_ms * work.attended_tokens as f64;
         Duration::from_secs_f64(cost_ms / self.speed / 1000.0)
     }
 }
@@ -82,6 +87,8 @@ pub struct StepWork {
     pub prefill_tokens: usize,
     pub decoding_sequences: usize,
     pub adapters_loaded: usize,
+    /// For each computed token, those before it.
+    pub attended_tokens: usize,
 }
 
 impl StepWork {

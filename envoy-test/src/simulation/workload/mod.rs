@@ -10,7 +10,7 @@ mod bursts;
 mod capacity;
 mod conversation;
 mod day;
-pub(crate) mod draw;
+pub mod draw;
 mod embeddings;
 mod hot_prompt;
 mod long_answers;

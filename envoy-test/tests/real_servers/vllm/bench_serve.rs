@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use envoy_test::envoy::binary::project_root;
+use envoy_test::real_server::vllm::{ENVIRONMENT, installed};
 use serde_json::Value;
 
-use super::ENVIRONMENT;
 use crate::gateway::Gateway;
 use crate::servers::MODEL;
 
@@ -28,7 +28,7 @@ pub fn vllms_own_benchmark_counts_the_same_with_and_without_the_gateway(gateway:
 
 /// What the benchmark saved of its run. It sends one request before those that count, to see whether anybody is there.
 fn bench(address: SocketAddr) -> Value {
-    let installed = project_root().join(".build/real-vllm");
+    let installed = installed();
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(installed.join("python/bin/python"))
         .arg(project_root().join("envoy-test/real-vllm/bench_serve.py"))

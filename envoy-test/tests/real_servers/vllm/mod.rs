@@ -6,12 +6,7 @@ mod answers;
 mod bench_serve;
 mod engines;
 
-use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Command;
-
-use envoy_test::envoy::binary::project_root;
-use envoy_test::real_server::{RealServer, command};
+use envoy_test::real_server::{RealServer, vllm};
 use serde_json::json;
 
 use crate::gateway::Gateway;
@@ -35,18 +30,6 @@ const VLLM: Kind = Kind {
     prompt_tokens: &["vllm:prefix_cache_queries_total"],
     cached_tokens: "vllm:prefix_cache_hits_total",
 };
-
-/// On the processor, one thread each, loopback only, and without asking anybody outside.
-pub const ENVIRONMENT: [(&str, &str); 8] = [
-    ("VLLM_HOST_IP", "127.0.0.1"),
-    ("VLLM_LOOPBACK_IP", "127.0.0.1"),
-    ("VLLM_CPU_KVCACHE_SPACE", "1"),
-    ("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
-    ("OMP_NUM_THREADS", "1"),
-    ("VLLM_NO_USAGE_STATS", "1"),
-    ("DO_NOT_TRACK", "1"),
-    ("HF_HUB_OFFLINE", "1"),
-];
 
 #[test]
 #[ignore = "needs two real vLLM servers: make test-vllm"]
@@ -93,32 +76,18 @@ fn two_engines_behind_one_port_are_one_server() {
     assert_eq!(failed, Vec::<String>::new());
 }
 
-/// Starts one with so many engines behind its port, each with a cache and a queue of its own.
+/// Starts one with so many engines behind its port, each with a cache and a queue of its own. Few requests at a time and few
+/// KV-cache blocks, so that a handful of requests makes a queue and fills the cache.
 fn start(address: &str, engines: usize) -> RealServer {
-    let address: SocketAddr = address.parse().unwrap();
-    let installed = project_root().join(".build/real-vllm");
-    let log = installed.join(format!("server-{}.log", address.ip()));
-    RealServer::start(address, start_command(&installed, address, engines), log)
-        .expect("vLLM is started; `make test-vllm` installs it first")
-}
-
-/// Few requests at a time and few KV-cache blocks, so that a handful of requests makes a queue and fills the cache.
-fn start_command(installed: &Path, address: SocketAddr, engines: usize) -> Command {
-    let models = installed.join("models");
+    let models = vllm::installed().join("models");
     let adapters = ADAPTERS.map(|name| format!("{name}={}", models.join(name).display()));
-    let mut command = command(&installed.join("python/bin/python"));
-    command
-        .args(["-m", "vllm.entrypoints.openai.api_server"])
-        .args(["--host", &address.ip().to_string(), "--port", &address.port().to_string()])
-        .arg("--model")
-        .arg(models.join(MODEL))
-        .args(["--served-model-name", MODEL, "--load-format", "dummy", "--enforce-eager"])
-        .args(["--max-num-seqs", &VLLM.running_max.to_string()])
-        .args(["--block-size", "32", "--num-gpu-blocks-override", "300"])
-        .args(["--enable-lora", "--max-loras", "1", "--lora-modules"])
-        .args(adapters)
-        .args(["--data-parallel-size", &engines.to_string()])
-        .envs(ENVIRONMENT)
-        .current_dir(installed);
-    command
+    let (running_max, engines) = (VLLM.running_max.to_string(), engines.to_string());
+    let arguments = [
+        ["--max-num-seqs", &running_max].as_slice(),
+        &["--block-size", "32", "--num-gpu-blocks-override", "300"],
+        &["--enable-lora", "--max-loras", "1", "--lora-modules", &adapters[0], &adapters[1]],
+        &["--data-parallel-size", &engines],
+    ];
+    vllm::start(address.parse().unwrap(), MODEL, &arguments.concat())
+        .expect("vLLM is started; `make test-vllm` installs it first")
 }

@@ -62,9 +62,9 @@ fn a_running_sequence_gets_a_token_in_every_step_of_a_newcomers_prefill() {
 #[test]
 fn a_step_costs_what_it_computes() {
     let cases = [
-        (StepWork { prefill_tokens: 0, decoding_sequences: 1, adapters_loaded: 0 }, 6.02),
-        (StepWork { prefill_tokens: 2000, decoding_sequences: 0, adapters_loaded: 0 }, 246.0),
-        (StepWork { prefill_tokens: 0, decoding_sequences: 0, adapters_loaded: 1 }, 56.0),
+        (StepWork { decoding_sequences: 1, ..StepWork::default() }, 6.02),
+        (StepWork { prefill_tokens: 2000, ..StepWork::default() }, 246.0),
+        (StepWork { adapters_loaded: 1, ..StepWork::default() }, 56.0),
     ];
     let settings = EngineSettings { decode_sequence_ms: 0.02, ..EngineSettings::default() };
     let twice_as_fast = EngineSettings { speed: 2.0, ..settings.clone() };
@@ -72,6 +72,15 @@ fn a_step_costs_what_it_computes() {
         assert_eq!(settings.step_duration(&work), Duration::from_secs_f64(milliseconds / 1000.0));
         assert_eq!(twice_as_fast.step_duration(&work), Duration::from_secs_f64(milliseconds / 2000.0));
     }
+}
+
+#[test]
+fn a_token_costs_more_the_more_tokens_there_are_before_it() {
+    let settings = EngineSettings { step_tokens_max: 8, attended_token_ms: 1.0, ..settings() };
+    let mut engine = engine_with(settings, [request(0..12, 2)]);
+    let outputs = run_until_idle(&mut engine);
+    // 10 + 8 and 0 to 7 tokens before each; 10 + 4 and 8 to 11; then 10 and 12.
+    assert_eq!(outputs.iter().map(|output| output.at).collect::<Vec<_>>(), [ms(46 + 52), ms(98 + 22)]);
 }
 
 #[test]
