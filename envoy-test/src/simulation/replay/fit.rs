@@ -10,7 +10,7 @@
 use anyhow::Result;
 
 use super::trace::ServedRequest;
-use super::{ReplaySettings, replay};
+use super::{ReplaySettings, fitted, replay};
 
 /// The first changes, and the last ones, as a share of the cost.
 const CHANGE_FIRST: f64 = 0.5;
@@ -19,14 +19,14 @@ const CHANGE_LAST: f64 = 0.005;
 const STARTING_MS: [f64; COSTS] = [5.0, 10.0, 0.3, 0.5, 0.0002];
 const COSTS: usize = 5;
 
-/// The settings of `known` with the costs that fit `trace` best.
+/// The settings of `known` with the costs that fit every second request of `trace` best.
 ///
 /// # Errors
 /// Those of [`replay`].
 pub fn fit(trace: &[ServedRequest], known: &ReplaySettings) -> Result<ReplaySettings> {
     let error_with = |costs: &[f64; COSTS]| {
         let replayed = replay(trace, &with_costs(known, costs))?;
-        Ok::<f64, anyhow::Error>(error(trace, &replayed))
+        Ok::<f64, anyhow::Error>(error(&fitted(trace), &fitted(&replayed)))
     };
     let mut best = STARTING_MS;
     let mut least = error_with(&best)?;

@@ -5,11 +5,8 @@ use anyhow::Result;
 use super::comparison::{Comparison, Figures};
 use super::fit::fit;
 use super::server::RecordedServer;
-use super::{ReplaySettings, replay};
+use super::{ReplaySettings, compared, replay};
 use crate::table::Table;
-
-/// The part of a trace on which costs are fitted; the error is that of the rest.
-const HALVES: usize = 2;
 
 /// What was fitted, and what came of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,18 +17,17 @@ pub struct Held {
 }
 
 impl Held {
-    /// Fits the engine to the first half of a server's trace, and compares both on the second.
+    /// Fits the engine to every second request of a server's trace, and compares both on the others.
     ///
     /// # Errors
     /// A trace that is not one, or that the engine refuses.
     pub fn against(server: RecordedServer) -> Result<Held> {
         let trace = server.trace()?;
-        let half = trace.len() / HALVES;
         let known = ReplaySettings { engine: server.settings(), front_ms: 0.0 };
-        let fitted = fit(&trace[..half], &known)?;
+        let fitted = fit(&trace, &known)?;
         let replayed = replay(&trace, &fitted)?;
-        let [real, simulated] = [&trace, &replayed].map(|requests| &requests[half..]);
-        Ok(Held { server, fitted, comparison: Comparison::of(real, simulated) })
+        let [real, simulated] = [&trace, &replayed].map(|requests| compared(requests));
+        Ok(Held { server, fitted, comparison: Comparison::of(&real, &simulated) })
     }
 
     /// The figures of the real server, and those of the simulated one.
@@ -58,7 +54,7 @@ const TIMES: [Row; 12] = [
     ("p99", |figures| figures.end_to_end_ms.p99),
 ];
 
-/// What both did with the second halves, and what was fitted to the first.
+/// What both did with the requests that are compared, and what was fitted to the others.
 pub fn tables(all: &[Held]) -> String {
     format!("{}\n{}\n{}", times(all), order(all), costs(all))
 }
