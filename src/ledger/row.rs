@@ -78,7 +78,7 @@ impl Row {
         let oldest = if self.oldest == old.oldest {
             new.oldest
         } else {
-            self.oldest.into_iter().chain(new.oldest).min_by_key(|oldest| oldest.sent_ms)
+            self.oldest.into_iter().chain(new.oldest).min()
         };
         self.oldest = oldest.filter(|_| self.current.waiting > 0);
         self.last_output_ms = self.last_output_ms.max(new.last_output_ms);

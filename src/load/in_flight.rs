@@ -18,7 +18,7 @@ pub struct InFlight {
 }
 
 /// The waiting request that was sent first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Oldest {
     /// When it was sent.
     pub sent_ms: u64,
@@ -65,7 +65,7 @@ impl std::ops::Add for InFlight {
     type Output = InFlight;
 
     fn add(self, other: InFlight) -> InFlight {
-        let oldest = self.oldest.into_iter().chain(other.oldest).min_by_key(|oldest| oldest.sent_ms);
+        let oldest = self.oldest.into_iter().chain(other.oldest).min();
         InFlight {
             requests: self.requests.saturating_add(other.requests),
             waiting: self.waiting.saturating_add(other.waiting),
@@ -112,5 +112,11 @@ mod tests {
         let both = load(7, 3) + load(5, 4);
         assert_eq!((both.oldest.map(|oldest| oldest.sent_ms), both.last_output_ms), (Some(5), 4));
         assert_eq!((load(7, 0) + InFlight::default()).oldest, load(7, 0).oldest);
+    }
+
+    #[test]
+    fn it_is_the_same_in_whatever_order_workers_are_added_up() {
+        let load = |tokens| InFlight { oldest: Some(Oldest { sent_ms: 5, tokens }), ..InFlight::default() };
+        assert_eq!(load(10) + load(20), load(20) + load(10));
     }
 }

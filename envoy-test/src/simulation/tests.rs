@@ -34,6 +34,14 @@ fn the_same_scenario_gives_the_same_record_and_another_seed_another() {
 }
 
 #[test]
+fn gateways_that_exchange_their_state_are_played_alike_twice() {
+    let gateways = Gateways { gateways: 20, peers_ms: Some(25), ..Gateways::default() };
+    let case = Case { gateways, ..Case::usual(Workload::Random, 0.7) };
+    let scenario = case.scenario(PickerKind::Default, 2_000, 1);
+    assert!(simulate(&scenario).unwrap() == simulate(&scenario).unwrap());
+}
+
+#[test]
 fn every_request_is_answered_once_in_its_time() {
     for workload in Workload::ALL {
         for picker in PickerKind::ALL {

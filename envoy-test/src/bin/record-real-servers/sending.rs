@@ -103,5 +103,5 @@ impl Usage {
 /// The last usage that a stream reports.
 fn usage(answer: &[u8]) -> Option<Usage> {
     let lines = answer.split(|&byte| byte == b'\n').filter_map(|line| line.strip_prefix(b"data:"));
-    lines.filter_map(|data| serde_json::from_slice::<Event>(data.trim_ascii()).ok()?.usage).last()
+    lines.filter_map(|data| serde_json::from_slice::<Event>(data.trim_ascii()).ok()?.usage).next_back()
 }

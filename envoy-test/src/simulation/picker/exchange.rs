@@ -1,6 +1,6 @@
 //! What gateways publish to each other, on its way: published at every tick, received so much later.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use inference_picker::ledger::{Cursor, Sums};
@@ -19,12 +19,12 @@ pub struct Others {
     /// How far its own journal was published.
     published: Cursor,
     /// What each of the others has in flight.
-    sums: HashMap<u64, Sums>,
+    sums: BTreeMap<u64, Sums>,
 }
 
 impl Others {
     pub fn new(own: u64) -> Others {
-        Others { own, published: Cursor::default(), sums: HashMap::new() }
+        Others { own, published: Cursor::default(), sums: BTreeMap::new() }
     }
 
     pub fn publish(&mut self, shared: &SharedData, now_ms: u64) -> Published {

@@ -66,7 +66,7 @@ fn times(all: &[Held]) -> Table {
     let mut table = Table::new("", columns);
     for (name, figure) in TIMES {
         let cells = all.iter().flat_map(|held| {
-            let [real, simulated] = held.both().map(|figures| figure(figures));
+            let [real, simulated] = held.both().map(figure);
             [time(real), time(simulated), format!("{:+.1} %", (simulated / real - 1.0) * 100.0)]
         });
         table.row(name, cells);

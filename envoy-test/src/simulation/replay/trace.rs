@@ -80,7 +80,7 @@ pub fn write(trace: &[ServedRequest]) -> String {
     format!("{HEAD}\n{}", rows.collect::<String>())
 }
 
-/// Reads what [`write`] has written.
+/// Reads what [`write()`] has written.
 ///
 /// # Errors
 /// Another head, a field that is missing or no number, requests that are not in the order in which they arrived.

@@ -83,11 +83,21 @@ fn start(address: &str, engines: usize) -> RealServer {
     let adapters = ADAPTERS.map(|name| format!("{name}={}", models.join(name).display()));
     let (running_max, engines) = (VLLM.running_max.to_string(), engines.to_string());
     let arguments = [
-        ["--max-num-seqs", &running_max].as_slice(),
-        &["--block-size", "32", "--num-gpu-blocks-override", "300"],
-        &["--enable-lora", "--max-loras", "1", "--lora-modules", &adapters[0], &adapters[1]],
-        &["--data-parallel-size", &engines],
+        "--max-num-seqs",
+        &running_max,
+        "--block-size",
+        "32",
+        "--num-gpu-blocks-override",
+        "300",
+        "--enable-lora",
+        "--max-loras",
+        "1",
+        "--lora-modules",
+        &adapters[0],
+        &adapters[1],
+        "--data-parallel-size",
+        &engines,
     ];
-    vllm::start(address.parse().unwrap(), MODEL, &arguments.concat())
+    vllm::start(address.parse().unwrap(), MODEL, &arguments)
         .expect("vLLM is started; `make test-vllm` installs it first")
 }
