@@ -1,34 +1,37 @@
-//! How the endpoint picker is told to pick. Its configuration is YAML, of which JSON is a part.
+//! How the endpoint picker is configured to pick. Its configuration is YAML, of which JSON is a part.
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::simulation::picker::PickerKind;
 use crate::simulation::picker::guide_schedule::Figures;
 
 /// A schedule for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Schedule {
-    /// What its binary does if it is told nothing.
+    /// What its binary does if nothing is configured.
     DefaultWeights,
     /// What llm-d's guide recommends, with the figures that the guide leaves as they are.
     Guide,
-    /// The same, told how fast the servers compute prompts.
+    /// The same, configured with how fast the servers compute prompts.
     GuideTuned,
 }
 
 impl Schedule {
     pub const ALL: [Schedule; 3] = [Schedule::DefaultWeights, Schedule::Guide, Schedule::GuideTuned];
 
+    /// The same as where it is simulated.
     pub fn name(self) -> &'static str {
-        match self {
-            Schedule::DefaultWeights => "endpoint picker, default weights",
-            Schedule::Guide => "endpoint picker, guide's schedule",
-            Schedule::GuideTuned => "endpoint picker, guide's schedule tuned",
-        }
+        let simulated = match self {
+            Schedule::DefaultWeights => PickerKind::DefaultWeights,
+            Schedule::Guide => PickerKind::GuideSchedule,
+            Schedule::GuideTuned => PickerKind::TunedGuideSchedule,
+        };
+        simulated.name()
     }
 
-    /// Everything it is told, of servers so many times faster than by default that are listed in this file.
+    /// Its whole configuration, for servers so many times faster than by default that are listed in this file.
     pub(super) fn configuration(self, endpoints: &Path, speed: f64) -> Value {
         let mut plugins = vec![json!({
             "name": "endpoints",

@@ -13,6 +13,7 @@ use super::pods::PodsWatch;
 use crate::envoy::binary::plugin_file;
 use crate::envoy::{Configuration, Envoy, EnvoySettings};
 use crate::model_server::ModelServers;
+use crate::simulation::picker::PickerKind;
 
 const CLUSTER: &str = "vllm-llama2-7b";
 const ACCESS_LOG: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/access_log";
@@ -57,8 +58,8 @@ impl Column {
         match self {
             Column::RoundRobin => "Envoy ROUND_ROBIN",
             Column::LeastRequest => "Envoy LEAST_REQUEST",
-            Column::DefaultWeights => "endpoint picker, default weights",
-            Column::GuideSchedule => "endpoint picker, guide's schedule",
+            Column::DefaultWeights => PickerKind::DefaultWeights.name(),
+            Column::GuideSchedule => PickerKind::GuideSchedule.name(),
             Column::Default => "DEFAULT",
             Column::PrefixCache => "PREFIX_CACHE",
             Column::Oracle => "oracle",

@@ -17,16 +17,17 @@ const CHANGE_FIRST: f64 = 0.5;
 const CHANGE_LAST: f64 = 0.005;
 /// From where the search starts.
 const STARTING_MS: [f64; COSTS] = [5.0, 10.0, 0.3, 0.5, 0.0002];
-const COSTS: usize = 5;
+pub(super) const COSTS: usize = 5;
 
 /// The settings of `known` with the costs that fit every second request of `trace` best.
 ///
 /// # Errors
 /// Those of [`replay`].
 pub fn fit(trace: &[ServedRequest], known: &ReplaySettings) -> Result<ReplaySettings> {
+    let real = fitted(trace);
     let error_with = |costs: &[f64; COSTS]| {
         let replayed = replay(trace, &with_costs(known, costs))?;
-        Ok::<f64, anyhow::Error>(error(&fitted(trace), &fitted(&replayed)))
+        Ok::<f64, anyhow::Error>(error(&real, &fitted(&replayed)))
     };
     let mut best = STARTING_MS;
     let mut least = error_with(&best)?;
@@ -50,7 +51,9 @@ pub fn fit(trace: &[ServedRequest], known: &ReplaySettings) -> Result<ReplaySett
     Ok(with_costs(known, &best))
 }
 
-fn with_costs(known: &ReplaySettings, costs: &[f64; COSTS]) -> ReplaySettings {
+/// The settings of `known` with these costs: in front of the engine, of a step, of a prompt token, of a sequence that decodes, of a
+/// token that is attended to.
+pub(super) fn with_costs(known: &ReplaySettings, costs: &[f64; COSTS]) -> ReplaySettings {
     let mut settings = known.clone();
     [
         settings.front_ms,

@@ -79,16 +79,14 @@ pub fn replay(trace: &[ServedRequest], settings: &ReplaySettings) -> Result<Vec<
 #[cfg(test)]
 mod tests {
     use super::comparison::Comparison;
+    use super::fit::{COSTS, with_costs};
     use super::server::RecordedServer;
     use super::*;
 
     /// With the costs of `docs/simulated-servers.md`.
-    fn comparison(server: RecordedServer, costs: [f64; 5]) -> Comparison {
-        let mut settings = ReplaySettings { engine: server.settings(), front_ms: costs[4] };
-        settings.engine.step_base_ms = costs[0];
-        settings.engine.prefill_token_ms = costs[1];
-        settings.engine.decode_sequence_ms = costs[2];
-        settings.engine.attended_token_ms = costs[3];
+    fn comparison(server: RecordedServer, costs: [f64; COSTS]) -> Comparison {
+        let known = ReplaySettings { engine: server.settings(), front_ms: 0.0 };
+        let settings = with_costs(&known, &costs);
         let trace = server.trace().unwrap();
         let replayed = replay(&trace, &settings).unwrap();
         assert_eq!(replayed.len(), trace.len());
@@ -97,7 +95,7 @@ mod tests {
 
     #[test]
     fn vllms_first_tokens_are_ordered_as_the_real_ones() {
-        let compared = comparison(RecordedServer::Vllm, [10.0, 0.443, 1.02, 0.000_144, 0.32]);
+        let compared = comparison(RecordedServer::Vllm, [0.32, 10.0, 0.443, 1.02, 0.000_144]);
         assert!(compared.ordered_alike > 0.94, "{compared:?}");
         assert!(compared.first_token_error < 0.15, "{compared:?}");
         assert!(compared.same_hits_share > 0.97, "{compared:?}");
@@ -105,7 +103,7 @@ mod tests {
 
     #[test]
     fn llama_cpps_first_tokens_are_ordered_as_the_real_ones() {
-        let compared = comparison(RecordedServer::LlamaCpp, [0.59, 0.675, 2.59, 0.000_388, 25.87]);
+        let compared = comparison(RecordedServer::LlamaCpp, [25.87, 0.59, 0.675, 2.59, 0.000_388]);
         assert!(compared.ordered_alike > 0.91, "{compared:?}");
         assert!(compared.first_token_error < 0.19, "{compared:?}");
     }
